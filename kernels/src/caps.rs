@@ -1,0 +1,205 @@
+//! The only owner of "can this device ...". `select` functions see a [`Caps`] and nothing else.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+use girih_shaders::Dialect;
+
+/// Classes of devices that kernels are written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tier {
+    /// T0: every WebGPU device. 16 KiB, f32 arithmetic, no subgroups.
+    Portable,
+    /// T1: subgroups, f16 arithmetic where present.
+    Subgroup,
+    /// T2: cooperative matrices.
+    Matrix,
+    /// T3: 48 KiB workgroup memory and more.
+    Large,
+    /// T4: a CPU behind the API (lavapipe, SwiftShader): few wide cores, caches, dear barriers.
+    Cpu,
+}
+
+impl Tier {
+    /// All tiers, lowest first.
+    pub const ALL: [Self; 5] = [Self::Portable, Self::Subgroup, Self::Matrix, Self::Large, Self::Cpu];
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Portable => "t0",
+            Self::Subgroup => "t1",
+            Self::Matrix => "t2",
+            Self::Large => "t3",
+            Self::Cpu => "t4",
+        })
+    }
+}
+
+/// A tier name that does not exist.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("unknown tier {0:?}; known: t0 (portable), t1 (subgroups), t2 (matrix), t3 (large), t4 (CPU)")]
+pub struct UnknownTier(pub String);
+
+impl FromStr for Tier {
+    type Err = UnknownTier;
+
+    fn from_str(s: &str) -> Result<Self, UnknownTier> {
+        Self::ALL
+            .into_iter()
+            .find(|tier| tier.to_string() == s.to_ascii_lowercase())
+            .ok_or_else(|| UnknownTier(s.into()))
+    }
+}
+
+/// Which device this is: the key of measured tables, self-test verdicts and caches.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct AdapterId {
+    /// Name as the driver gives it.
+    pub name: String,
+    /// Driver name.
+    pub driver: String,
+    /// Driver version text.
+    pub driver_info: String,
+    /// API: vulkan, metal, dx12, webgpu.
+    pub backend: String,
+    /// PCI vendor, 0 where unknown.
+    pub vendor: u32,
+    /// PCI device, 0 where unknown.
+    pub device: u32,
+}
+
+/// One cooperative-matrix shape of the adapter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MatrixShape {
+    /// Rows, columns, depth.
+    pub mnk: [u32; 3],
+    /// f16 factors.
+    pub f16_in: bool,
+    /// f32 accumulator.
+    pub f32_out: bool,
+}
+
+/// Everything a `select` function may ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caps {
+    /// Tier in force: the best of the device, or the one that was asked for.
+    pub tier: Tier,
+    /// Identity.
+    pub adapter: AdapterId,
+    /// The device is a CPU.
+    pub is_cpu: bool,
+    /// Host and device share memory.
+    pub unified_memory: bool,
+    /// Smallest and largest subgroup size; `None` where subgroup operations are not to be used.
+    pub subgroup_size: Option<(u32, u32)>,
+    /// f16 arithmetic in shaders.
+    pub f16: bool,
+    /// Cooperative-matrix shapes.
+    pub matrix_shapes: Vec<MatrixShape>,
+    /// Bytes of workgroup memory.
+    pub workgroup_bytes: u32,
+    /// Invocations of one workgroup.
+    pub invocations: u32,
+    /// Workgroups of one dispatch in each dimension.
+    pub workgroups: u32,
+    /// Bytes of one storage binding.
+    pub binding_bytes: u64,
+    /// Bytes of one buffer.
+    pub buffer_bytes: u64,
+    /// Storage buffers of one kernel.
+    pub storage_buffers: u32,
+    /// Alignment of binding offsets in bytes.
+    pub offset_align: u32,
+    /// Timestamps around passes.
+    pub timestamps: bool,
+    /// Who compiles the WGSL.
+    pub dialect: Dialect,
+    /// `kernel/variant` pairs that failed their self-test on this device.
+    pub blocked: BTreeSet<String>,
+}
+
+impl Caps {
+    /// The WebGPU baseline: default limits, nothing optional. Start of recorded devices in tests.
+    pub fn baseline() -> Self {
+        Self {
+            tier: Tier::Portable,
+            adapter: AdapterId::default(),
+            is_cpu: false,
+            unified_memory: false,
+            subgroup_size: None,
+            f16: false,
+            matrix_shapes: Vec::new(),
+            workgroup_bytes: 16 << 10,
+            invocations: 256,
+            workgroups: 65535,
+            binding_bytes: 128 << 20,
+            buffer_bytes: 256 << 20,
+            storage_buffers: 8,
+            offset_align: 256,
+            timestamps: false,
+            dialect: Dialect::Naga,
+            blocked: BTreeSet::new(),
+        }
+    }
+
+    /// Whether subgroup variants may be selected: the tier asks for them, the device has them.
+    pub fn subgroups(&self) -> bool {
+        self.subgroup_size.is_some() && self.tier >= Tier::Subgroup
+    }
+
+    /// Whether the variants written for CPUs are to be selected.
+    pub fn cpu_variants(&self) -> bool {
+        self.tier == Tier::Cpu
+    }
+
+    /// Whether a variant failed its self-test on this device.
+    pub fn is_blocked(&self, kernel: &str, variant: &str) -> bool {
+        !self.blocked.is_empty() && self.blocked.contains(&format!("{kernel}/{variant}"))
+    }
+
+    /// The same device held down to a tier. A tier above the device's own is an error of the caller: see
+    /// [`Caps::best_tier`].
+    #[must_use]
+    pub fn at_tier(mut self, tier: Tier) -> Self {
+        self.tier = tier;
+        if tier == Tier::Portable {
+            self.subgroup_size = None;
+            self.f16 = false;
+        }
+        if tier < Tier::Matrix {
+            self.matrix_shapes.clear();
+        }
+        self
+    }
+
+    /// The best tier of the device.
+    pub fn best_tier(&self) -> Tier {
+        if self.is_cpu {
+            Tier::Cpu
+        } else if self.subgroup_size.is_none() {
+            Tier::Portable
+        } else if self.workgroup_bytes >= 48 << 10 && self.invocations >= 512 {
+            Tier::Large
+        } else if self.matrix_shapes.is_empty() {
+            Tier::Subgroup
+        } else {
+            Tier::Matrix
+        }
+    }
+
+    /// Whether the device can run the kernels of a tier.
+    pub fn supports(&self, tier: Tier) -> bool {
+        match tier {
+            Tier::Portable => true,
+            Tier::Subgroup => self.subgroup_size.is_some(),
+            Tier::Matrix => !self.matrix_shapes.is_empty() && self.subgroup_size.is_some(),
+            Tier::Large => {
+                self.workgroup_bytes >= 48 << 10 && self.invocations >= 512 && self.subgroup_size.is_some()
+            }
+            Tier::Cpu => self.is_cpu,
+        }
+    }
+}

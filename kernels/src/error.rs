@@ -1,0 +1,147 @@
+//! What can go wrong, kept apart by who can mend it.
+
+use girih_shaders::ComposeError;
+
+/// A kernel cannot be recorded.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum KernelError {
+    /// This device lacks something; another variant or device has it.
+    #[error("{kernel}/{variant} needs {needs}, which this device lacks")]
+    Unavailable {
+        /// Kernel.
+        kernel: &'static str,
+        /// Variant.
+        variant: &'static str,
+        /// What is missing.
+        needs: String,
+    },
+    /// A parameter is out of the kernel's domain.
+    #[error("{kernel}: {field} is {got}, must be {must_be}")]
+    BadParam {
+        /// Kernel.
+        kernel: &'static str,
+        /// Parameter.
+        field: &'static str,
+        /// Value found.
+        got: u64,
+        /// Value wanted.
+        must_be: &'static str,
+    },
+    /// A buffer is smaller or larger than the parameters say.
+    #[error("{kernel}: buffer {binding} has {got} bytes, needs {want}")]
+    BadBuffer {
+        /// Kernel.
+        kernel: &'static str,
+        /// Binding.
+        binding: &'static str,
+        /// Bytes found.
+        got: u64,
+        /// Bytes wanted.
+        want: u64,
+    },
+    /// A size exceeds a limit of this device.
+    #[error("{kernel}: {what} is {got}, this device allows {limit}")]
+    OverLimit {
+        /// Kernel.
+        kernel: &'static str,
+        /// Quantity.
+        what: &'static str,
+        /// Value found.
+        got: u64,
+        /// Limit of the device.
+        limit: u64,
+    },
+    /// The shader text could not be composed: a mistake in girih.
+    #[error("{kernel}: {source}")]
+    Compose {
+        /// Kernel.
+        kernel: &'static str,
+        /// Cause.
+        source: ComposeError,
+    },
+    /// The driver or wgpu refused the shader or its pipeline.
+    #[error("{kernel} [{selection}]: the device refused the shader: {message}")]
+    Refused {
+        /// Kernel.
+        kernel: &'static str,
+        /// Constants and parts.
+        selection: String,
+        /// Message of wgpu.
+        message: String,
+    },
+    /// The device failed.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
+}
+
+/// The device itself cannot be had or has failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum GpuError {
+    /// No adapter at all.
+    #[error(
+        "no GPU adapter found: wgpu saw none on {backends}. Install a Vulkan driver (on Debian \
+         `apt install mesa-vulkan-drivers libvulkan1` gives a software one) or run `cargo xtask setup`"
+    )]
+    NoAdapter {
+        /// Backends that were asked.
+        backends: String,
+    },
+    /// Adapters exist, none has the wanted name.
+    #[error("no adapter matches {wanted:?}; there are: {found}")]
+    NoSuchAdapter {
+        /// Name asked for.
+        wanted: String,
+        /// Names found.
+        found: String,
+    },
+    /// The adapter is below what every kernel needs.
+    #[error("adapter {adapter} is too small: {what} is {got}, girih needs {want}")]
+    TooSmall {
+        /// Adapter.
+        adapter: String,
+        /// Limit.
+        what: &'static str,
+        /// Value found.
+        got: u64,
+        /// Value wanted.
+        want: u64,
+    },
+    /// The driver refused to make a device.
+    #[error("adapter {adapter} refused to open a device: {message}")]
+    Request {
+        /// Adapter.
+        adapter: String,
+        /// Message of wgpu.
+        message: String,
+    },
+    /// A buffer could not be allocated.
+    #[error("out of GPU memory: a buffer of {bytes} bytes was refused ({message})")]
+    OutOfMemory {
+        /// Bytes asked for.
+        bytes: u64,
+        /// Message of wgpu.
+        message: String,
+    },
+    /// A buffer is larger than any buffer of this device.
+    #[error("a buffer of {bytes} bytes exceeds the device limit of {limit}")]
+    BufferTooLarge {
+        /// Bytes asked for.
+        bytes: u64,
+        /// Limit.
+        limit: u64,
+    },
+    /// The device is gone; what was on it must be made anew.
+    #[error("the GPU device was lost: {0}")]
+    Lost(String),
+    /// wgpu reported an error outside of any scope: a mistake in girih or in the caller's use of wgpu.
+    #[error("GPU error: {0}")]
+    Uncaptured(String),
+    /// Reading back failed.
+    #[error("reading back {bytes} bytes failed: {message}")]
+    Readback {
+        /// Bytes asked for.
+        bytes: u64,
+        /// Message of wgpu.
+        message: String,
+    },
+}

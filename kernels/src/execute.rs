@@ -1,0 +1,279 @@
+//! Runs recordings: at once, many times as a plan, with timestamps, or on the CPU twins.
+
+use crate::buffer::Buffer;
+use crate::error::{GpuError, KernelError};
+use crate::gpu::Gpu;
+use crate::pipeline::{Pipeline, uniform_bytes};
+use crate::recorder::{Command, Dispatch, Recorder};
+use crate::spec::Access;
+use crate::twin::TwinCall;
+use std::sync::Arc;
+
+/// A recording made ready: pipelines compiled, parameters on the device, bind groups made. Replaying it creates
+/// nothing; what changes between replays lives in the buffers it reads.
+#[derive(Debug)]
+pub struct Plan {
+    steps: Vec<Step>,
+    labels: Vec<String>,
+    /// Keeps every bound range alive and out of any pool.
+    _commands: Vec<Command>,
+}
+
+#[derive(Debug)]
+enum Step {
+    Dispatch { pipeline: Arc<Pipeline>, bind_group: wgpu::BindGroup, offset: u32, grid: [u32; 3] },
+    Copy { src: Buffer, dst: Buffer },
+}
+
+/// Time of one dispatch.
+#[derive(Clone, Debug)]
+pub struct Timing {
+    /// `kernel/variant`.
+    pub label: String,
+    /// Constants and parts.
+    pub selection: String,
+    /// Workgroups.
+    pub grid: [u32; 3],
+    /// Nanoseconds between the timestamps around it.
+    pub nanoseconds: f64,
+}
+
+impl Plan {
+    /// `kernel/variant` of every dispatch.
+    pub fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
+    /// Number of dispatches of one replay.
+    pub fn num_dispatches(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Encodes the plan into the caller's encoder.
+    pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
+        let mut steps = self.steps.iter().peekable();
+        while let Some(step) = steps.peek() {
+            if let Step::Copy { src, dst } = step {
+                encoder.copy_buffer_to_buffer(src.wgpu(), src.offset(), dst.wgpu(), dst.offset(), src.size());
+                steps.next();
+                continue;
+            }
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            let mut current: Option<&Arc<Pipeline>> = None;
+            while let Some(Step::Dispatch { pipeline, bind_group, offset, grid }) = steps.peek() {
+                if !current.is_some_and(|c| Arc::ptr_eq(c, pipeline)) {
+                    pass.set_pipeline(&pipeline.raw);
+                    current = Some(pipeline);
+                }
+                pass.set_bind_group(0, bind_group, &[*offset]);
+                pass.dispatch_workgroups(grid[0], grid[1], grid[2]);
+                steps.next();
+            }
+        }
+    }
+}
+
+impl Gpu {
+    /// Prepares a recording for being run many times.
+    ///
+    /// # Errors
+    /// Shaders that the device refuses, memory that is exhausted.
+    pub fn plan(&self, recorder: &Recorder) -> Result<Plan, KernelError> {
+        let slot = u64::from(self.caps().offset_align);
+        let bytes = self.layout_params(recorder, slot).max(slot);
+        let uniforms = self.alloc_uniform(bytes)?;
+        self.prepare(recorder, &uniforms, slot)
+    }
+
+    /// Runs a recording once. It is ordered after everything submitted before.
+    ///
+    /// # Errors
+    /// Shaders that the device refuses, memory that is exhausted.
+    pub fn submit(&self, recorder: &Recorder) -> Result<(), KernelError> {
+        if recorder.commands().is_empty() {
+            return Ok(());
+        }
+        let slot = u64::from(self.caps().offset_align);
+        let uniforms = self.uniform_ring(self.layout_params(recorder, slot))?;
+        let plan = self.prepare(recorder, &uniforms, slot)?;
+        self.replay(&plan, 1);
+        Ok(())
+    }
+
+    /// Runs a plan `times` times in one submission.
+    pub fn replay(&self, plan: &Plan, times: u32) {
+        let mut encoder = self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        for _ in 0..times {
+            plan.encode(&mut encoder);
+        }
+        self.queue().submit([encoder.finish()]);
+        self.count(|c| &c.submits);
+        self.count_by(u64::from(times) * plan.labels.len() as u64, |c| &c.dispatches);
+    }
+
+    fn layout_params(&self, recorder: &Recorder, slot: u64) -> u64 {
+        recorder
+            .commands()
+            .iter()
+            .map(|c| match c {
+                Command::Dispatch(d) => uniform_bytes(d.params.len()).next_multiple_of(slot),
+                Command::Copy { .. } => 0,
+            })
+            .sum()
+    }
+
+    fn prepare(&self, recorder: &Recorder, uniforms: &Buffer, slot: u64) -> Result<Plan, KernelError> {
+        let mut steps = Vec::with_capacity(recorder.commands().len());
+        let mut params = Vec::new();
+        for command in recorder.commands() {
+            match command {
+                Command::Copy { src, dst } => steps.push(Step::Copy { src: src.clone(), dst: dst.clone() }),
+                Command::Dispatch(d) => {
+                    let pipeline = self.pipelines().get(self, d.spec, &d.choice)?;
+                    let bind_group = self.bind_group(&pipeline.layout, uniforms, &d.buffers);
+                    let offset = params.len() as u32;
+                    params.extend_from_slice(&d.params);
+                    params.resize((params.len() as u64).next_multiple_of(slot) as usize, 0);
+                    steps.push(Step::Dispatch { pipeline, bind_group, offset, grid: d.grid });
+                }
+            }
+        }
+        self.write(uniforms, 0, &params);
+        Ok(Plan { steps, labels: recorder.labels(), _commands: recorder.commands().to_vec() })
+    }
+
+    /// Runs a recording with a timestamp around every dispatch.
+    ///
+    /// # Errors
+    /// A device without timestamps, and as [`Gpu::submit`].
+    pub async fn profile(&self, recorder: &Recorder) -> Result<Vec<Timing>, KernelError> {
+        if !self.caps().timestamps {
+            return Err(KernelError::Unavailable {
+                kernel: "profile",
+                variant: "timestamps",
+                needs: "timestamp queries".into(),
+            });
+        }
+        let plan = self.plan(recorder)?;
+        let dispatches: Vec<&Dispatch> = recorder
+            .commands()
+            .iter()
+            .filter_map(|c| if let Command::Dispatch(d) = c { Some(d) } else { None })
+            .collect();
+        let mut ticks = Vec::new();
+        // WebGPU allows 4096 queries in a set.
+        for chunk in plan.steps.chunks(2048) {
+            let count = 2 * chunk.len() as u32;
+            let queries = self.device().create_query_set(&wgpu::QuerySetDescriptor {
+                label: None,
+                ty: wgpu::QueryType::Timestamp,
+                count,
+            });
+            let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
+            let size = u64::from(count) * 8;
+            let descriptor = wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false };
+            let resolved = self.adopt(self.device().create_buffer(&descriptor));
+            let mut encoder =
+                self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            let mut index = 0;
+            for step in chunk {
+                match step {
+                    Step::Copy { src, dst } => {
+                        encoder.copy_buffer_to_buffer(
+                            src.wgpu(),
+                            src.offset(),
+                            dst.wgpu(),
+                            dst.offset(),
+                            src.size(),
+                        );
+                    }
+                    Step::Dispatch { pipeline, bind_group, offset, grid } => {
+                        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                            label: None,
+                            timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
+                                query_set: &queries,
+                                beginning_of_pass_write_index: Some(index),
+                                end_of_pass_write_index: Some(index + 1),
+                            }),
+                        });
+                        pass.set_pipeline(&pipeline.raw);
+                        pass.set_bind_group(0, bind_group, &[*offset]);
+                        pass.dispatch_workgroups(grid[0], grid[1], grid[2]);
+                        index += 2;
+                    }
+                }
+            }
+            if index > 0 {
+                encoder.resolve_query_set(&queries, 0..index, resolved.wgpu(), 0);
+            }
+            self.queue().submit([encoder.finish()]);
+            let bytes = self.read(&resolved).await?;
+            let values: Vec<u64> = bytemuck::pod_collect_to_vec(&bytes);
+            ticks.extend_from_slice(&values[..index as usize]);
+        }
+        let period = f64::from(self.queue().get_timestamp_period());
+        Ok(dispatches
+            .iter()
+            .zip(ticks.chunks_exact(2))
+            .map(|(d, t)| Timing {
+                label: d.label(),
+                selection: d.choice.selection.to_string(),
+                grid: d.grid,
+                nanoseconds: t[1].saturating_sub(t[0]) as f64 * period,
+            })
+            .collect())
+    }
+
+    /// Runs a recording with the CPU twin instead of the shader for every dispatch that `on_cpu` picks; the
+    /// others run on the device. Bisects a wrong number to its kernel.
+    ///
+    /// # Errors
+    /// As [`Gpu::submit`] and [`Gpu::read`].
+    pub async fn run_twins(
+        &self,
+        recorder: &Recorder,
+        mut on_cpu: impl FnMut(&Dispatch) -> bool,
+    ) -> Result<(), KernelError> {
+        for command in recorder.commands() {
+            match command {
+                Command::Dispatch(d) if on_cpu(d) => self.run_twin(d).await?,
+                command => {
+                    let mut single = Recorder::new(self);
+                    match command {
+                        Command::Dispatch(d) => single.push(d.clone()),
+                        Command::Copy { src, dst } => single.copy(src, dst)?,
+                    }
+                    self.submit(&single)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn run_twin(&self, d: &Dispatch) -> Result<(), KernelError> {
+        let mut buffers = Vec::with_capacity(d.buffers.len());
+        for buffer in &d.buffers {
+            buffers.push(self.read(buffer).await?);
+        }
+        (d.spec.twin)(&mut TwinCall {
+            params: &d.params,
+            selection: &d.choice.selection,
+            buffers: &mut buffers,
+        });
+        for ((buffer, binding), data) in d.buffers.iter().zip(d.spec.bindings).zip(&buffers) {
+            if binding.access == Access::ReadWrite {
+                self.write(buffer, 0, data);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads a whole buffer as elements.
+///
+/// # Errors
+/// As [`Gpu::read`].
+pub async fn read_as<T: bytemuck::Pod>(gpu: &Gpu, buffer: &Buffer) -> Result<Vec<T>, GpuError> {
+    let bytes = gpu.read(buffer).await?;
+    Ok(bytemuck::pod_collect_to_vec(&bytes[..bytes.len() / size_of::<T>() * size_of::<T>()]))
+}

@@ -1,0 +1,633 @@
+//! The device: ours or the caller's. Buffers in, buffers out.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::task::{Context, Poll, Waker};
+
+use crate::buffer::{Buffer, RangeId};
+use crate::caps::{AdapterId, Caps, MatrixShape, Tier};
+use crate::error::GpuError;
+use crate::pipeline::{LayoutKey, Pipelines, lock};
+use girih_shaders::Dialect;
+
+/// How to open a device.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Part of the adapter's name or its index in [`Gpu::adapters`]; the most capable one if `None`.
+    pub adapter: Option<String>,
+    /// Holds the device down to a tier; `GIRIH_TIER` does the same where this is `None`.
+    pub max_tier: Option<Tier>,
+    /// Holds bindings down to a size, for tests of split tensors.
+    pub max_binding_bytes: Option<u64>,
+    /// Where compiled pipelines may be kept between runs.
+    pub cache_dir: Option<std::path::PathBuf>,
+}
+
+/// Counts of things that must not be made after warm-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Compiled pipelines.
+    pub pipelines: u64,
+    /// Bind groups.
+    pub bind_groups: u64,
+    /// Buffers.
+    pub buffers: u64,
+    /// Queue submissions.
+    pub submits: u64,
+    /// Dispatches encoded.
+    pub dispatches: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct AtomicCounters {
+    pub pipelines: AtomicU64,
+    pub bind_groups: AtomicU64,
+    pub buffers: AtomicU64,
+    pub submits: AtomicU64,
+    pub dispatches: AtomicU64,
+}
+
+/// A device with its pipelines and caches. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Gpu {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    caps: Caps,
+    pipelines: Pipelines,
+    bind_groups: Mutex<HashMap<(LayoutKey, RangeId, Vec<RangeId>), wgpu::BindGroup>>,
+    graveyard: Arc<Mutex<Vec<u64>>>,
+    next_id: AtomicU64,
+    counters: AtomicCounters,
+    uniforms: Mutex<Option<Buffer>>,
+    staging: Mutex<Vec<wgpu::Buffer>>,
+    dummy: OnceLock<Buffer>,
+    failure: Arc<Failure>,
+    cache: Option<crate::pipeline_cache::DiskCache>,
+}
+
+#[derive(Debug, Default)]
+struct Failure {
+    lost: AtomicBool,
+    message: Mutex<Option<String>>,
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+const BACKENDS: wgpu::Backends =
+    wgpu::Backends::VULKAN.union(wgpu::Backends::METAL).union(wgpu::Backends::DX12);
+#[cfg(target_arch = "wasm32")]
+const BACKENDS: wgpu::Backends = wgpu::Backends::BROWSER_WEBGPU;
+
+fn instance() -> wgpu::Instance {
+    wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends: BACKENDS,
+        flags: wgpu::InstanceFlags::empty(),
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    })
+}
+
+/// Discrete GPUs first, CPUs last.
+fn rank(kind: wgpu::DeviceType) -> u32 {
+    match kind {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    }
+}
+
+/// All adapters of this machine, the most capable kind first.
+#[cfg(not(target_arch = "wasm32"))]
+async fn list_adapters() -> Vec<wgpu::Adapter> {
+    let mut adapters = instance().enumerate_adapters(BACKENDS).await;
+    adapters.sort_by_key(|a| rank(a.get_info().device_type));
+    adapters
+}
+
+#[cfg(target_arch = "wasm32")]
+async fn list_adapters() -> Vec<wgpu::Adapter> {
+    let options = wgpu::RequestAdapterOptions {
+        power_preference: wgpu::PowerPreference::HighPerformance,
+        ..Default::default()
+    };
+    instance().request_adapter(&options).await.into_iter().collect()
+}
+
+impl Gpu {
+    /// Capabilities of all adapters, in the order in which [`Options::adapter`] counts them.
+    pub async fn adapters() -> Vec<Caps> {
+        list_adapters().await.iter().map(|a| caps_of(a, &a.limits(), a.features())).collect()
+    }
+
+    /// Opens the wanted (or the most capable) adapter with every useful feature and limit it has.
+    ///
+    /// # Errors
+    /// No adapter, none of that name, one that is too small, a driver that refuses.
+    pub async fn new(options: Options) -> Result<Self, GpuError> {
+        let mut adapters = list_adapters().await;
+        if adapters.is_empty() {
+            return Err(GpuError::NoAdapter { backends: format!("{BACKENDS:?}") });
+        }
+        let index = match &options.adapter {
+            None => 0,
+            Some(wanted) => {
+                let names: Vec<String> = adapters.iter().map(|a| a.get_info().name).collect();
+                let lower = wanted.to_lowercase();
+                wanted
+                    .parse()
+                    .ok()
+                    .filter(|&i: &usize| i < names.len())
+                    .or_else(|| names.iter().position(|n| n.to_lowercase().contains(&lower)))
+                    .ok_or_else(|| GpuError::NoSuchAdapter {
+                        wanted: wanted.clone(),
+                        found: names.join("; "),
+                    })?
+            }
+        };
+        let adapter = adapters.swap_remove(index);
+        let want = wgpu::Features::SHADER_F16
+            | wgpu::Features::SUBGROUP
+            | wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::PIPELINE_CACHE;
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("girih"),
+            required_features: want & adapter.features(),
+            required_limits: adapter.limits(),
+            ..Default::default()
+        };
+        let (device, queue) = adapter
+            .request_device(&descriptor)
+            .await
+            .map_err(|e| GpuError::Request { adapter: adapter.get_info().name, message: e.to_string() })?;
+        Self::from_wgpu(&adapter, device, queue, options)
+    }
+
+    /// Uses a device that the caller owns. Only features and limits that the device was made with are used.
+    ///
+    /// # Errors
+    /// A device that is too small.
+    pub fn from_wgpu(
+        adapter: &wgpu::Adapter,
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        options: Options,
+    ) -> Result<Self, GpuError> {
+        let mut caps = caps_of(adapter, &device.limits(), device.features());
+        let name = || caps.adapter.name.clone();
+        let needs: [(&'static str, u64, u64); 3] = [
+            ("max_storage_buffers_per_shader_stage", caps.storage_buffers.into(), 8),
+            ("max_compute_invocations_per_workgroup", caps.invocations.into(), 128),
+            ("max_compute_workgroup_storage_size", caps.workgroup_bytes.into(), 16 << 10),
+        ];
+        for (what, got, want) in needs {
+            if got < want {
+                return Err(GpuError::TooSmall { adapter: name(), what, got, want });
+            }
+        }
+        if let Some(bytes) = options.max_binding_bytes {
+            caps.binding_bytes = caps.binding_bytes.min(bytes);
+        }
+        let tier = options
+            .max_tier
+            .or_else(|| std::env::var("GIRIH_TIER").ok().and_then(|t| t.parse().ok()))
+            .unwrap_or_else(|| caps.best_tier());
+        if !caps.supports(tier) {
+            return Err(GpuError::TooSmall {
+                adapter: format!("{} (asked for tier {tier})", caps.adapter.name),
+                what: "tier",
+                got: caps.best_tier() as u64,
+                want: tier as u64,
+            });
+        }
+        let caps = caps.at_tier(tier);
+        let failure = Arc::new(Failure::default());
+        let seen = failure.clone();
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            tracing::error!("{error}");
+            lock(&seen.message).get_or_insert_with(|| error.to_string());
+        }));
+        let seen = failure.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            lock(&seen.message).get_or_insert_with(|| format!("{reason:?}: {message}"));
+            seen.lost.store(true, Ordering::SeqCst);
+        });
+        let cache =
+            crate::pipeline_cache::DiskCache::open(&device, &caps.adapter, options.cache_dir.as_deref());
+        Ok(Self {
+            inner: Arc::new(Inner {
+                device,
+                queue,
+                caps,
+                pipelines: Pipelines::default(),
+                bind_groups: Mutex::default(),
+                graveyard: Arc::default(),
+                next_id: AtomicU64::new(1),
+                counters: AtomicCounters::default(),
+                uniforms: Mutex::default(),
+                staging: Mutex::default(),
+                dummy: OnceLock::new(),
+                failure,
+                cache,
+            }),
+        })
+    }
+
+    /// What the device can do.
+    pub fn caps(&self) -> &Caps {
+        &self.inner.caps
+    }
+
+    /// The same device with other capabilities in force (a lower tier, a block list). Pipelines are not shared.
+    #[must_use]
+    pub fn with_caps(&self, caps: Caps) -> Self {
+        let i = &self.inner;
+        Self {
+            inner: Arc::new(Inner {
+                device: i.device.clone(),
+                queue: i.queue.clone(),
+                caps,
+                pipelines: Pipelines::default(),
+                bind_groups: Mutex::default(),
+                graveyard: i.graveyard.clone(),
+                next_id: AtomicU64::new(i.next_id.fetch_add(1 << 40, Ordering::Relaxed) + (1 << 40)),
+                counters: AtomicCounters::default(),
+                uniforms: Mutex::default(),
+                staging: Mutex::default(),
+                dummy: OnceLock::new(),
+                failure: i.failure.clone(),
+                cache: None,
+            }),
+        }
+    }
+
+    /// The wgpu device.
+    pub fn device(&self) -> &wgpu::Device {
+        &self.inner.device
+    }
+
+    /// The wgpu queue.
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.inner.queue
+    }
+
+    /// What was made so far.
+    pub fn counters(&self) -> Counters {
+        let c = &self.inner.counters;
+        Counters {
+            pipelines: c.pipelines.load(Ordering::Relaxed),
+            bind_groups: c.bind_groups.load(Ordering::Relaxed),
+            buffers: c.buffers.load(Ordering::Relaxed),
+            submits: c.submits.load(Ordering::Relaxed),
+            dispatches: c.dispatches.load(Ordering::Relaxed),
+        }
+    }
+
+    /// A zeroed buffer of at least `bytes` bytes (a multiple of 4, at least 16) for any use by kernels.
+    ///
+    /// # Errors
+    /// Sizes over the device's limit, memory that is exhausted.
+    pub fn alloc(&self, bytes: u64) -> Result<Buffer, GpuError> {
+        let size = bytes.max(16).next_multiple_of(16);
+        if size > self.caps().buffer_bytes {
+            return Err(GpuError::BufferTooLarge { bytes: size, limit: self.caps().buffer_bytes });
+        }
+        let descriptor = wgpu::BufferDescriptor {
+            label: None,
+            size,
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        };
+        let (raw, error) =
+            self.scoped(wgpu::ErrorFilter::OutOfMemory, || self.device().create_buffer(&descriptor));
+        if let Some(message) = error {
+            return Err(GpuError::OutOfMemory { bytes: size, message });
+        }
+        Ok(self.adopt(raw))
+    }
+
+    /// Wraps a buffer of the caller's. It needs `STORAGE`, and `COPY_SRC`/`COPY_DST` for reading and writing.
+    pub fn adopt(&self, buffer: wgpu::Buffer) -> Buffer {
+        self.count(|c| &c.buffers);
+        let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
+        Buffer::new(buffer, id, self.inner.graveyard.clone())
+    }
+
+    /// A buffer holding `data` (zero-padded to a multiple of 16 bytes).
+    ///
+    /// # Errors
+    /// As [`Gpu::alloc`].
+    pub fn upload(&self, data: &[u8]) -> Result<Buffer, GpuError> {
+        let buffer = self.alloc(data.len() as u64)?;
+        self.write(&buffer, 0, data);
+        Ok(buffer)
+    }
+
+    /// Writes bytes into a buffer, before everything submitted later. Offset and length are padded to 4 bytes
+    /// with zeros at the end.
+    pub fn write(&self, buffer: &Buffer, offset: u64, data: &[u8]) {
+        let whole = data.len() / 4 * 4;
+        if whole > 0 {
+            self.queue().write_buffer(buffer.wgpu(), buffer.offset() + offset, &data[..whole]);
+        }
+        if whole < data.len() {
+            let mut tail = [0; 4];
+            tail[..data.len() - whole].copy_from_slice(&data[whole..]);
+            self.queue().write_buffer(buffer.wgpu(), buffer.offset() + offset + whole as u64, &tail);
+        }
+    }
+
+    /// The contents of a buffer after everything submitted so far.
+    ///
+    /// # Errors
+    /// A lost device, a failed mapping.
+    pub async fn read(&self, buffer: &Buffer) -> Result<Vec<u8>, GpuError> {
+        self.read_later(buffer).wait().await
+    }
+
+    /// Starts reading a buffer back; the copy is ordered after everything submitted so far.
+    pub fn read_later(&self, buffer: &Buffer) -> PendingRead {
+        let bytes = buffer.size();
+        let staging = self.take_staging(bytes);
+        let mut encoder = self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        encoder.copy_buffer_to_buffer(buffer.wgpu(), buffer.offset(), &staging, 0, bytes);
+        self.queue().submit([encoder.finish()]);
+        self.count(|c| &c.submits);
+        let shared = Arc::new(Mutex::new(MapState::default()));
+        let state = shared.clone();
+        staging.slice(..bytes).map_async(wgpu::MapMode::Read, move |result| {
+            let waker = {
+                let mut state = lock(&state);
+                state.result = Some(result.map_err(|e| e.to_string()));
+                state.waker.take()
+            };
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        });
+        PendingRead { gpu: self.clone(), staging: Some(staging), bytes, state: shared }
+    }
+
+    fn take_staging(&self, bytes: u64) -> wgpu::Buffer {
+        let mut pool = lock(&self.inner.staging);
+        let fit = (0..pool.len()).filter(|&i| pool[i].size() >= bytes).min_by_key(|&i| pool[i].size());
+        if let Some(i) = fit.filter(|&i| pool[i].size() <= bytes.max(1 << 16) * 4) {
+            return pool.swap_remove(i);
+        }
+        self.count(|c| &c.buffers);
+        self.device().create_buffer(&wgpu::BufferDescriptor {
+            label: Some("staging"),
+            size: bytes.next_power_of_two().max(256),
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        })
+    }
+
+    /// Waits until the queue is empty (natively; a browser's event loop does it there).
+    pub fn wait_idle(&self) {
+        let _ = self.device().poll(wgpu::PollType::wait_indefinitely());
+    }
+
+    /// The first error that the device reported outside of any scope, if one did.
+    ///
+    /// # Errors
+    /// [`GpuError::Lost`] or [`GpuError::Uncaptured`].
+    pub fn check(&self) -> Result<(), GpuError> {
+        let failure = &self.inner.failure;
+        let message = lock(&failure.message).clone();
+        if failure.lost.load(Ordering::SeqCst) {
+            return Err(GpuError::Lost(message.unwrap_or_default()));
+        }
+        message.map_or(Ok(()), |m| Err(GpuError::Uncaptured(m)))
+    }
+
+    /// 16 zero bytes, for bindings that a variant does not use.
+    ///
+    /// # Errors
+    /// As [`Gpu::alloc`].
+    pub fn dummy(&self) -> Result<Buffer, GpuError> {
+        if let Some(buffer) = self.inner.dummy.get() {
+            return Ok(buffer.clone());
+        }
+        let buffer = self.alloc(16)?;
+        Ok(self.inner.dummy.get_or_init(|| buffer).clone())
+    }
+
+    pub(crate) fn pipelines(&self) -> &Pipelines {
+        &self.inner.pipelines
+    }
+
+    pub(crate) fn disk_cache(&self) -> Option<&wgpu::PipelineCache> {
+        self.inner.cache.as_ref().map(crate::pipeline_cache::DiskCache::raw)
+    }
+
+    /// Writes the compiled pipelines to disk where the backend can; a full disk is reported, not fatal.
+    pub fn save_pipeline_cache(&self) {
+        if let Some(cache) = &self.inner.cache {
+            cache.save();
+        }
+    }
+
+    pub(crate) fn count(&self, which: impl Fn(&AtomicCounters) -> &AtomicU64) {
+        self.count_by(1, which);
+    }
+
+    pub(crate) fn count_by(&self, n: u64, which: impl Fn(&AtomicCounters) -> &AtomicU64) {
+        which(&self.inner.counters).fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Runs `make` and returns the validation message it provoked, if any.
+    pub(crate) fn validated<T>(&self, make: impl FnOnce() -> T) -> (T, Option<String>) {
+        self.scoped(wgpu::ErrorFilter::Validation, make)
+    }
+
+    /// Natively error scopes answer at once. In a browser they answer later: there the error reaches
+    /// [`Gpu::check`] through the uncaptured-error handler instead.
+    fn scoped<T>(&self, filter: wgpu::ErrorFilter, make: impl FnOnce() -> T) -> (T, Option<String>) {
+        if cfg!(target_arch = "wasm32") {
+            return (make(), None);
+        }
+        let scope = self.device().push_error_scope(filter);
+        let made = make();
+        let popped = pin!(scope.pop()).poll(&mut Context::from_waker(Waker::noop()));
+        match popped {
+            Poll::Ready(error) => (made, error.map(|e| e.to_string())),
+            Poll::Pending => (made, None),
+        }
+    }
+
+    /// The buffer that parameters of immediate submissions go to, of at least `bytes`.
+    pub(crate) fn uniform_ring(&self, bytes: u64) -> Result<Buffer, GpuError> {
+        let mut slot = lock(&self.inner.uniforms);
+        if let Some(buffer) = slot.as_ref().filter(|b| b.size() >= bytes) {
+            return Ok(buffer.clone());
+        }
+        let buffer = self.alloc_uniform(bytes.next_power_of_two().max(64 << 10))?;
+        *slot = Some(buffer.clone());
+        Ok(buffer)
+    }
+
+    pub(crate) fn alloc_uniform(&self, bytes: u64) -> Result<Buffer, GpuError> {
+        let (raw, error) = self.scoped(wgpu::ErrorFilter::OutOfMemory, || {
+            self.device().create_buffer(&wgpu::BufferDescriptor {
+                label: Some("params"),
+                size: bytes,
+                usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            })
+        });
+        match error {
+            Some(message) => Err(GpuError::OutOfMemory { bytes, message }),
+            None => Ok(self.adopt(raw)),
+        }
+    }
+
+    /// A cached bind group; entries of freed buffers are dropped first.
+    pub(crate) fn bind_group(
+        &self,
+        layout: &crate::pipeline::Layout,
+        uniforms: &Buffer,
+        buffers: &[Buffer],
+    ) -> wgpu::BindGroup {
+        let mut cache = lock(&self.inner.bind_groups);
+        let dead = std::mem::take(&mut *lock(&self.inner.graveyard));
+        if !dead.is_empty() {
+            let is_dead = |r: &RangeId| dead.contains(&r.0);
+            cache.retain(|(_, u, b), _| !is_dead(u) && !b.iter().any(is_dead));
+        }
+        let key = (layout.key.clone(), uniforms.range_id(), buffers.iter().map(Buffer::range_id).collect());
+        cache
+            .entry(key)
+            .or_insert_with(|| {
+                self.count(|c| &c.bind_groups);
+                let params = wgpu::BufferBinding {
+                    buffer: uniforms.wgpu(),
+                    offset: 0,
+                    size: std::num::NonZeroU64::new(layout.key.1),
+                };
+                let mut entries = vec![wgpu::BindGroupEntry {
+                    binding: 0,
+                    resource: wgpu::BindingResource::Buffer(params),
+                }];
+                for (i, buffer) in buffers.iter().enumerate() {
+                    let resource = wgpu::BindingResource::Buffer(buffer.binding());
+                    entries.push(wgpu::BindGroupEntry { binding: i as u32 + 1, resource });
+                }
+                self.device().create_bind_group(&wgpu::BindGroupDescriptor {
+                    label: None,
+                    layout: &layout.raw,
+                    entries: &entries,
+                })
+            })
+            .clone()
+    }
+}
+
+#[derive(Debug, Default)]
+struct MapState {
+    result: Option<Result<(), String>>,
+    waker: Option<Waker>,
+}
+
+/// A read-back under way.
+#[derive(Debug)]
+pub struct PendingRead {
+    gpu: Gpu,
+    staging: Option<wgpu::Buffer>,
+    bytes: u64,
+    state: Arc<Mutex<MapState>>,
+}
+
+impl PendingRead {
+    /// The bytes, once the device has written them.
+    ///
+    /// # Errors
+    /// A lost device, a failed mapping.
+    pub async fn wait(mut self) -> Result<Vec<u8>, GpuError> {
+        // Natively this blocks until the copy is done; in a browser it returns at once.
+        let _ = self.gpu.device().poll(wgpu::PollType::wait_indefinitely());
+        let bytes = self.bytes;
+        let state = self.state.clone();
+        let result = std::future::poll_fn(move |cx| {
+            let mut state = lock(&state);
+            match state.result.take() {
+                Some(result) => Poll::Ready(result),
+                None => {
+                    state.waker = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await;
+        self.gpu.check()?;
+        result.map_err(|message| GpuError::Readback { bytes, message })?;
+        let staging =
+            self.staging.take().ok_or(GpuError::Readback { bytes, message: "read twice".into() })?;
+        let data = {
+            let view = staging
+                .slice(..bytes)
+                .get_mapped_range()
+                .map_err(|e| GpuError::Readback { bytes, message: e.to_string() })?;
+            view.to_vec()
+        };
+        staging.unmap();
+        lock(&self.gpu.inner.staging).push(staging);
+        Ok(data)
+    }
+}
+
+fn caps_of(adapter: &wgpu::Adapter, limits: &wgpu::Limits, features: wgpu::Features) -> Caps {
+    let info = adapter.get_info();
+    let is_cpu = info.device_type == wgpu::DeviceType::Cpu;
+    let size = (info.subgroup_min_size.max(1), info.subgroup_max_size.max(1));
+    let mut caps = Caps {
+        tier: Tier::Portable,
+        is_cpu,
+        unified_memory: is_cpu || info.device_type == wgpu::DeviceType::IntegratedGpu,
+        subgroup_size: features.contains(wgpu::Features::SUBGROUP).then_some(size).filter(|s| s.0 >= 4),
+        f16: features.contains(wgpu::Features::SHADER_F16),
+        matrix_shapes: matrix_shapes(adapter),
+        workgroup_bytes: limits.max_compute_workgroup_storage_size,
+        invocations: limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x),
+        workgroups: limits.max_compute_workgroups_per_dimension,
+        binding_bytes: limits.max_storage_buffer_binding_size / 4 * 4,
+        buffer_bytes: limits.max_buffer_size / 16 * 16,
+        storage_buffers: limits.max_storage_buffers_per_shader_stage,
+        offset_align: limits
+            .min_storage_buffer_offset_alignment
+            .max(limits.min_uniform_buffer_offset_alignment),
+        timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+        dialect: if cfg!(target_arch = "wasm32") { Dialect::Browser } else { Dialect::Naga },
+        blocked: std::collections::BTreeSet::new(),
+        adapter: AdapterId {
+            name: info.name,
+            driver: info.driver,
+            driver_info: info.driver_info,
+            backend: info.backend.to_string(),
+            vendor: info.vendor,
+            device: info.device,
+        },
+    };
+    caps.tier = caps.best_tier();
+    caps
+}
+
+fn matrix_shapes(adapter: &wgpu::Adapter) -> Vec<MatrixShape> {
+    use wgpu::CooperativeScalarType as Scalar;
+    adapter
+        .cooperative_matrix_properties()
+        .iter()
+        .map(|p| MatrixShape {
+            mnk: [p.m_size, p.n_size, p.k_size],
+            f16_in: p.ab_type == Scalar::F16,
+            f32_out: p.cr_type == Scalar::F32,
+        })
+        .collect()
+}

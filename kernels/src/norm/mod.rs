@@ -1,0 +1,3 @@
+//! Normalisations over the last axis.
+
+pub mod rms_norm;

@@ -1,0 +1,133 @@
+//! (file, selection) -> compiled pipeline; access pattern -> bind group layout. Both are made once.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use girih_shaders::{Selection, compose};
+
+use crate::error::KernelError;
+use crate::gpu::Gpu;
+use crate::spec::{Access, Choice, KernelSpec};
+
+/// A pipeline and the layout of its only bind group.
+#[derive(Debug)]
+pub(crate) struct Pipeline {
+    pub raw: wgpu::ComputePipeline,
+    pub layout: Arc<Layout>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Layout {
+    pub key: LayoutKey,
+    pub raw: wgpu::BindGroupLayout,
+    pipeline: wgpu::PipelineLayout,
+}
+
+/// Access of each storage binding, bytes of the parameters.
+pub(crate) type LayoutKey = (Vec<Access>, u64);
+
+#[derive(Debug, Default)]
+pub(crate) struct Pipelines {
+    layouts: Mutex<HashMap<LayoutKey, Arc<Layout>>>,
+    pipelines: Mutex<HashMap<(&'static str, Selection), Arc<Pipeline>>>,
+}
+
+/// Uniform bindings are multiples of 16 bytes.
+pub(crate) fn uniform_bytes(params_bytes: usize) -> u64 {
+    (params_bytes as u64).next_multiple_of(16)
+}
+
+impl Pipelines {
+    /// The pipeline of a choice, compiled on first use.
+    pub fn get(&self, gpu: &Gpu, spec: &KernelSpec, choice: &Choice) -> Result<Arc<Pipeline>, KernelError> {
+        let key = (choice.file, choice.selection.clone());
+        if let Some(found) = lock(&self.pipelines).get(&key) {
+            return Ok(found.clone());
+        }
+        let kernel = spec.name;
+        let composed = compose(choice.file, &choice.selection, gpu.caps().dialect)
+            .map_err(|source| KernelError::Compose { kernel, source })?;
+        let layout = self.layout(gpu, spec);
+        let label = format!("{kernel}/{}", choice.variant);
+        let (raw, error) = gpu.validated(|| {
+            let module = gpu.device().create_shader_module(wgpu::ShaderModuleDescriptor {
+                label: Some(&label),
+                source: wgpu::ShaderSource::Wgsl(composed.wgsl.as_str().into()),
+            });
+            gpu.device().create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(&label),
+                layout: Some(&layout.pipeline),
+                module: &module,
+                entry_point: Some("main"),
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    constants: &[],
+                    // Every kernel writes workgroup memory before it reads it.
+                    zero_initialize_workgroup_memory: false,
+                },
+                cache: gpu.disk_cache(),
+            })
+        });
+        if let Some(message) = error {
+            let selection = choice.selection.to_string();
+            return Err(KernelError::Refused {
+                kernel,
+                selection,
+                message: with_origins(&message, &composed),
+            });
+        }
+        gpu.count(|c| &c.pipelines);
+        let pipeline = Arc::new(Pipeline { raw, layout });
+        lock(&self.pipelines).insert(key, pipeline.clone());
+        Ok(pipeline)
+    }
+
+    fn layout(&self, gpu: &Gpu, spec: &KernelSpec) -> Arc<Layout> {
+        let key: LayoutKey =
+            (spec.bindings.iter().map(|b| b.access).collect(), uniform_bytes(spec.params_bytes));
+        if let Some(found) = lock(&self.layouts).get(&key) {
+            return found.clone();
+        }
+        let entry = |binding, ty, has_dynamic_offset, min_binding_size| wgpu::BindGroupLayoutEntry {
+            binding,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset, min_binding_size },
+            count: None,
+        };
+        let mut entries =
+            vec![entry(0, wgpu::BufferBindingType::Uniform, true, std::num::NonZeroU64::new(key.1))];
+        for (i, access) in key.0.iter().enumerate() {
+            let ty = wgpu::BufferBindingType::Storage { read_only: *access == Access::Read };
+            entries.push(entry(i as u32 + 1, ty, false, None));
+        }
+        let raw = gpu.device().create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+            label: Some(spec.name),
+            entries: &entries,
+        });
+        let pipeline = gpu.device().create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(spec.name),
+            bind_group_layouts: &[Some(&raw)],
+            immediate_size: 0,
+        });
+        let layout = Arc::new(Layout { key: key.clone(), raw, pipeline });
+        lock(&self.layouts).insert(key, layout.clone());
+        layout
+    }
+}
+
+/// Adds `file:line` of ours to every `wgsl:LINE:COL` of a message.
+fn with_origins(message: &str, composed: &girih_shaders::Composed) -> String {
+    let mut out = message.to_owned();
+    for (at, _) in message.match_indices("wgsl:") {
+        let digits: String = message[at + 5..].chars().take_while(char::is_ascii_digit).collect();
+        if let Some(origin) = digits.parse().ok().and_then(|line| composed.origin(line)) {
+            out.push_str("\n  at ");
+            out.push_str(&origin);
+        }
+    }
+    out
+}
+
+/// A poisoned lock only means that another thread panicked; the maps stay valid.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

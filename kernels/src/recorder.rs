@@ -1,0 +1,181 @@
+//! A list of dispatches. Recording does no GPU work.
+
+use bytemuck::Pod;
+
+use crate::Caps;
+use crate::buffer::Buffer;
+use crate::error::KernelError;
+use crate::gpu::Gpu;
+use crate::spec::{Choice, KernelSpec};
+
+/// One command of a recording.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Runs a kernel.
+    Dispatch(Dispatch),
+    /// Copies bytes between buffers (splits the compute pass).
+    Copy {
+        /// From.
+        src: Buffer,
+        /// To; as long as `src`.
+        dst: Buffer,
+    },
+}
+
+/// One run of a kernel.
+#[derive(Clone, Debug)]
+pub struct Dispatch {
+    /// Kernel.
+    pub spec: &'static KernelSpec,
+    /// Pipeline.
+    pub choice: Choice,
+    /// Bytes of `Params`.
+    pub params: Vec<u8>,
+    /// Storage bindings.
+    pub buffers: Vec<Buffer>,
+    /// Workgroups.
+    pub grid: [u32; 3],
+}
+
+impl Dispatch {
+    /// `kernel/variant`.
+    pub fn label(&self) -> String {
+        format!("{}/{}", self.spec.name, self.choice.variant)
+    }
+}
+
+/// Collects commands for one device.
+#[derive(Debug)]
+pub struct Recorder {
+    gpu: Gpu,
+    commands: Vec<Command>,
+}
+
+impl Recorder {
+    /// An empty recording.
+    pub fn new(gpu: &Gpu) -> Self {
+        Self { gpu: gpu.clone(), commands: Vec::new() }
+    }
+
+    /// The device.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// What the device can do.
+    pub fn caps(&self) -> &Caps {
+        self.gpu.caps()
+    }
+
+    /// Commands so far.
+    pub fn commands(&self) -> &[Command] {
+        &self.commands
+    }
+
+    /// `kernel/variant` of every dispatch so far.
+    pub fn labels(&self) -> Vec<String> {
+        self.commands
+            .iter()
+            .filter_map(|c| match c {
+                Command::Dispatch(d) => Some(d.label()),
+                Command::Copy { .. } => None,
+            })
+            .collect()
+    }
+
+    /// Forgets the commands and keeps the memory.
+    pub fn clear(&mut self) {
+        self.commands.clear();
+    }
+
+    /// Appends a dispatch. A grid with a zero is no work and appends nothing.
+    ///
+    /// # Errors
+    /// Numbers of bindings or bytes that do not fit the spec, sizes over a limit of the device.
+    pub fn dispatch(
+        &mut self,
+        spec: &'static KernelSpec,
+        choice: Choice,
+        params: &impl Pod,
+        buffers: &[&Buffer],
+        grid: [u32; 3],
+    ) -> Result<(), KernelError> {
+        self.dispatch_bytes(spec, choice, bytemuck::bytes_of(params), buffers, grid)
+    }
+
+    /// [`Recorder::dispatch`] with the parameters as bytes.
+    pub(crate) fn dispatch_bytes(
+        &mut self,
+        spec: &'static KernelSpec,
+        choice: Choice,
+        params: &[u8],
+        buffers: &[&Buffer],
+        grid: [u32; 3],
+    ) -> Result<(), KernelError> {
+        let caps = self.gpu.caps();
+        let kernel = spec.name;
+        debug_assert_eq!(params.len(), spec.params_bytes, "{kernel}: size of Params");
+        debug_assert_eq!(buffers.len(), spec.bindings.len(), "{kernel}: number of bindings");
+        let limits: [(&'static str, u64, u64); 4] = [
+            ("number of workgroups", grid.iter().copied().max().unwrap_or(0).into(), caps.workgroups.into()),
+            ("number of invocations", choice.invocations.into(), caps.invocations.into()),
+            ("workgroup memory", choice.workgroup_bytes.into(), caps.workgroup_bytes.into()),
+            ("number of storage buffers", buffers.len() as u64, caps.storage_buffers.into()),
+        ];
+        for (what, got, limit) in limits {
+            if got > limit {
+                return Err(KernelError::OverLimit { kernel, what, got, limit });
+            }
+        }
+        for (buffer, binding) in buffers.iter().zip(spec.bindings) {
+            if buffer.size() > caps.binding_bytes {
+                return Err(KernelError::OverLimit {
+                    kernel,
+                    what: "bytes of a binding",
+                    got: buffer.size(),
+                    limit: caps.binding_bytes,
+                });
+            }
+            if buffer.size() == 0 || buffer.size() % 4 != 0 {
+                return Err(KernelError::BadBuffer {
+                    kernel,
+                    binding: binding.name,
+                    got: buffer.size(),
+                    want: (buffer.size() + 1).next_multiple_of(4),
+                });
+            }
+        }
+        if grid.contains(&0) {
+            return Ok(());
+        }
+        self.commands.push(Command::Dispatch(Dispatch {
+            spec,
+            choice,
+            params: params.to_vec(),
+            buffers: buffers.iter().map(|&b| b.clone()).collect(),
+            grid,
+        }));
+        Ok(())
+    }
+
+    pub(crate) fn push(&mut self, dispatch: Dispatch) {
+        self.commands.push(Command::Dispatch(dispatch));
+    }
+
+    /// Appends a copy of whole ranges of the same size.
+    ///
+    /// # Errors
+    /// Sizes that differ.
+    pub fn copy(&mut self, src: &Buffer, dst: &Buffer) -> Result<(), KernelError> {
+        if src.size() != dst.size() {
+            return Err(KernelError::BadBuffer {
+                kernel: "copy",
+                binding: "dst",
+                got: dst.size(),
+                want: src.size(),
+            });
+        }
+        self.commands.push(Command::Copy { src: src.clone(), dst: dst.clone() });
+        Ok(())
+    }
+}

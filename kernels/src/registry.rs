@@ -1,0 +1,6 @@
+//! Every kernel, one line each.
+
+use crate::spec::Kernel;
+
+/// All kernels of the library.
+pub const KERNELS: &[&Kernel] = &[&crate::norm::rms_norm::KERNEL];

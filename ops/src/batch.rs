@@ -1,0 +1,169 @@
+//! Ragged batches and the cache they append to.
+
+use bytemuck::{Pod, Zeroable};
+use girih_kernels::{Buffer, Gpu};
+
+use crate::{OpError, Tensor};
+
+/// One sequence's part of a batch, on the host.
+#[derive(Clone, Copy, Debug)]
+pub struct Chunk<'a> {
+    /// Slot of the sequence in the cache.
+    pub slot: u32,
+    /// Position of the first token: the number of tokens of the sequence that are already in the cache.
+    pub start: u32,
+    /// New tokens.
+    pub token_ids: &'a [u32],
+}
+
+/// One sequence's part of a batch, as kernels read it: `struct Seq` of `common/batch.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Seq {
+    /// First row of the sequence among the batch's tokens.
+    pub q_base: u32,
+    /// Rows of the sequence.
+    pub q_len: u32,
+    /// Keys of the sequence after this batch has been appended. Row i has position `kv_len - q_len + i`.
+    pub kv_len: u32,
+    /// Slot of the sequence in the cache.
+    pub slot: u32,
+}
+
+/// Tokens of several sequences, packed without padding. Everything that changes from token to token in decoding
+/// lives in these buffers, so that a plan can advance them on the GPU.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Token ids, u32 `[T]`.
+    pub token_ids: Tensor,
+    /// Positions, u32 `[T]`.
+    pub positions: Tensor,
+    /// Index into `seqs` of each token, u32 `[T]`.
+    pub seq_of_token: Tensor,
+    /// [`Seq`] of each sequence, u32 `[S, 4]`.
+    pub seqs: Tensor,
+    /// Longest `q_len`.
+    pub max_q_len: u32,
+    /// Largest `kv_len` that the batch can have when it is run: sizes loops and grids, never results.
+    pub max_kv_len: u32,
+}
+
+impl Batch {
+    /// Uploads chunks.
+    ///
+    /// # Errors
+    /// No tokens at all, an empty chunk, memory that is exhausted.
+    pub fn upload(gpu: &Gpu, chunks: &[Chunk<'_>]) -> Result<Self, OpError> {
+        let (mut ids, mut positions, mut seq_of_token, mut seqs) = (vec![], vec![], vec![], vec![]);
+        for (i, chunk) in chunks.iter().enumerate() {
+            let q_len = chunk.token_ids.len() as u32;
+            if q_len == 0 {
+                let want = "at least 1".into();
+                return Err(OpError::Value { op: "batch", what: "tokens of a chunk", got: 0.0, want });
+            }
+            seqs.push(Seq { q_base: ids.len() as u32, q_len, kv_len: chunk.start + q_len, slot: chunk.slot });
+            ids.extend_from_slice(chunk.token_ids);
+            positions.extend(chunk.start..chunk.start + q_len);
+            seq_of_token.extend((0..q_len).map(|_| i as u32));
+        }
+        let num_tokens = ids.len() as u32;
+        let num_seqs = seqs.len() as u32;
+        let max = |f: fn(&Seq) -> u32| seqs.iter().map(f).max().unwrap_or(0);
+        if num_tokens == 0 {
+            return Err(OpError::Value { op: "batch", what: "tokens", got: 0.0, want: "at least 1".into() });
+        }
+        Ok(Self {
+            token_ids: Tensor::from_u32(gpu, &ids, &[num_tokens])?,
+            positions: Tensor::from_u32(gpu, &positions, &[num_tokens])?,
+            seq_of_token: Tensor::from_u32(gpu, &seq_of_token, &[num_tokens])?,
+            seqs: Tensor::from_u32(gpu, bytemuck::cast_slice(&seqs), &[num_seqs, 4])?,
+            max_q_len: max(|s| s.q_len),
+            max_kv_len: max(|s| s.kv_len),
+        })
+    }
+
+    /// Number of tokens T.
+    pub fn num_tokens(&self) -> u32 {
+        self.token_ids.len() as u32
+    }
+
+    /// Number of sequences S.
+    pub fn num_seqs(&self) -> u32 {
+        self.seqs.shape()[0]
+    }
+}
+
+/// Keys and values of one layer. Channel `c` of a key lies at element
+/// `slot * slot_stride + head * head_stride + token * token_stride + c`; of a value likewise with its own strides.
+#[derive(Clone, Debug)]
+pub struct KvView {
+    /// Keys.
+    pub k: Buffer,
+    /// Values.
+    pub v: Buffer,
+    /// Element type: f32, or f16 packed two to a word.
+    pub f16: bool,
+    /// Heads.
+    pub num_kv_heads: u32,
+    /// Channels of a key.
+    pub head_dim: u32,
+    /// Channels of a value.
+    pub value_dim: u32,
+    /// Layout of the keys.
+    pub k_strides: Strides,
+    /// Layout of the values.
+    pub v_strides: Strides,
+}
+
+/// Distances in elements; all are multiples of 4 where the head dims are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Strides {
+    /// From one slot (sequence) to the next.
+    pub slot: u32,
+    /// From one head to the next.
+    pub head: u32,
+    /// From one token to the next.
+    pub token: u32,
+}
+
+impl KvView {
+    /// Zeroed keys and values, laid out `[slots, num_kv_heads, capacity, head_dim]`.
+    ///
+    /// # Errors
+    /// Memory that is exhausted, sizes over a limit of the device.
+    pub fn alloc(
+        gpu: &Gpu,
+        slots: u32,
+        num_kv_heads: u32,
+        capacity: u32,
+        head_dim: u32,
+        f16: bool,
+    ) -> Result<Self, OpError> {
+        let elements =
+            [slots, num_kv_heads, capacity, head_dim].iter().map(|&d| u64::from(d)).product::<u64>();
+        let bytes = if f16 { (2 * elements).next_multiple_of(4) } else { 4 * elements };
+        let limit = gpu.caps().binding_bytes;
+        if bytes > limit {
+            let want =
+                format!("at most {limit} (one binding); lower the context length or the number of sequences");
+            return Err(OpError::Value {
+                op: "kv_cache",
+                what: "bytes of a layer's keys",
+                got: bytes as f64,
+                want,
+            });
+        }
+        let strides =
+            Strides { slot: num_kv_heads * capacity * head_dim, head: capacity * head_dim, token: head_dim };
+        Ok(Self {
+            k: gpu.alloc(bytes)?,
+            v: gpu.alloc(bytes)?,
+            f16,
+            num_kv_heads,
+            head_dim,
+            value_dim: head_dim,
+            k_strides: strides,
+            v_strides: strides,
+        })
+    }
+}

@@ -1,0 +1,118 @@
+//! One forward pass: what was recorded, and the memory of its intermediate results.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use girih_kernels::{Buffer, Gpu, GpuError, KernelError, Plan, Recorder};
+
+use crate::{DType, OpError, Tensor};
+
+/// Buffers of intermediate results. A tensor that is dropped gives its buffer back; the next allocation of that
+/// size takes it. Safe because commands run in the order in which they are recorded, and frames of one arena
+/// are submitted in that order too.
+#[derive(Clone, Debug, Default)]
+pub struct Arena {
+    free: Arc<Mutex<Vec<Buffer>>>,
+}
+
+/// Gives a buffer back to its arena when the last tensor on it is dropped.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    arena: Arena,
+    buffer: Buffer,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.arena.lock().push(self.buffer.clone());
+    }
+}
+
+impl Arena {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Buffer>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, gpu: &Gpu, bytes: u64) -> Result<Buffer, GpuError> {
+        // Sizes are rounded up so that passes of similar length share buffers.
+        let size =
+            if bytes <= 4096 { bytes.max(256).next_power_of_two() } else { bytes.next_multiple_of(4096) };
+        let mut free = self.lock();
+        let fit = (0..free.len())
+            .filter(|&i| (size..=2 * size).contains(&free[i].size()))
+            .min_by_key(|&i| free[i].size());
+        match fit {
+            Some(i) => Ok(free.swap_remove(i)),
+            None => gpu.alloc(size),
+        }
+    }
+
+    /// Frees the buffers that no tensor uses.
+    pub fn trim(&self) {
+        self.lock().clear();
+    }
+}
+
+/// A recording and its arena.
+#[derive(Debug)]
+pub struct Frame {
+    recorder: Recorder,
+    arena: Arena,
+}
+
+impl Frame {
+    /// A frame with an arena of its own.
+    pub fn new(gpu: &Gpu) -> Self {
+        Self::with_arena(gpu, Arena::default())
+    }
+
+    /// A frame whose intermediate results come from `arena`.
+    pub fn with_arena(gpu: &Gpu, arena: Arena) -> Self {
+        Self { recorder: Recorder::new(gpu), arena }
+    }
+
+    /// The device.
+    pub fn gpu(&self) -> &Gpu {
+        self.recorder.gpu()
+    }
+
+    /// The recording.
+    pub fn recorder(&mut self) -> &mut Recorder {
+        &mut self.recorder
+    }
+
+    /// The recording, to look at.
+    pub fn recording(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    /// An uninitialised tensor.
+    ///
+    /// # Errors
+    /// Memory that is exhausted, a size over the device's limit.
+    pub fn alloc(&mut self, shape: &[u32], dtype: DType) -> Result<Tensor, OpError> {
+        let bytes = 4 * shape.iter().map(|&d| u64::from(d)).product::<u64>();
+        let buffer = self.arena.take(self.recorder.gpu(), bytes.max(4))?;
+        let lease = Arc::new(Lease { arena: self.arena.clone(), buffer: buffer.clone() });
+        Tensor::with_lease(buffer, shape, dtype, Some(lease))
+    }
+
+    /// Runs what was recorded and starts anew.
+    ///
+    /// # Errors
+    /// As [`Gpu::submit`].
+    pub fn submit(&mut self) -> Result<(), KernelError> {
+        let gpu = self.recorder.gpu().clone();
+        gpu.submit(&self.recorder)?;
+        self.recorder.clear();
+        Ok(())
+    }
+
+    /// Makes what was recorded ready for being replayed. The buffers of its intermediate results stay with the
+    /// plan if the frame's arena is not used by anything else.
+    ///
+    /// # Errors
+    /// As [`Gpu::plan`].
+    pub fn plan(self) -> Result<Plan, KernelError> {
+        self.recorder.gpu().plan(&self.recorder)
+    }
+}

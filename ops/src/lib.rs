@@ -1,0 +1,22 @@
+//! Shape-checked operations for language models on the GPU.
+//!
+//! An operation checks shapes, allocates its result in the [`Frame`] and records one kernel (or the few of a
+//! fusion). It does no GPU work: [`Frame::submit`] runs what was recorded, [`Frame::plan`] keeps it for being
+//! replayed. Operations know no tile sizes and no wgpu types.
+
+mod batch;
+mod error;
+mod frame;
+mod matrix;
+mod norm;
+mod tensor;
+
+pub use batch::{Batch, Chunk, KvView, Seq, Strides};
+pub use error::OpError;
+pub use frame::{Arena, Frame};
+pub use matrix::{Matrix, WeightType};
+pub use norm::rms_norm;
+pub use tensor::{DType, Tensor};
+
+pub use girih_kernels as kernels;
+pub use girih_kernels::{Buffer, Caps, Gpu, GpuError, KernelError, Options, Plan, Tier};

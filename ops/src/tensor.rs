@@ -1,0 +1,167 @@
+//! Shape, element type, memory.
+
+use std::sync::Arc;
+
+use girih_kernels::{Buffer, Gpu, GpuError};
+
+use crate::OpError;
+use crate::frame::Lease;
+
+/// Element type of a tensor that operations compute with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DType {
+    /// 32-bit float.
+    F32,
+    /// 32-bit unsigned integer: token ids, positions.
+    U32,
+}
+
+/// A contiguous row-major tensor on the GPU. Clones share the memory.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    shape: Vec<u32>,
+    dtype: DType,
+    buffer: Buffer,
+    _lease: Option<Arc<Lease>>,
+}
+
+impl Tensor {
+    /// Wraps a buffer.
+    ///
+    /// # Errors
+    /// A buffer that is too small for the shape.
+    pub fn from_buffer(buffer: Buffer, shape: &[u32], dtype: DType) -> Result<Self, OpError> {
+        Self::with_lease(buffer, shape, dtype, None)
+    }
+
+    pub(crate) fn with_lease(
+        buffer: Buffer,
+        shape: &[u32],
+        dtype: DType,
+        lease: Option<Arc<Lease>>,
+    ) -> Result<Self, OpError> {
+        let bytes = 4 * shape.iter().map(|&d| u64::from(d)).product::<u64>();
+        if buffer.size() < bytes {
+            let want = format!("at most {} bytes", buffer.size());
+            return Err(OpError::Shape { op: "tensor", tensor: "buffer", got: shape.to_vec(), want });
+        }
+        Ok(Self { shape: shape.to_vec(), dtype, buffer, _lease: lease })
+    }
+
+    /// Uploads f32 values.
+    ///
+    /// # Errors
+    /// A number of values that is not the shape's, memory that is exhausted.
+    pub fn from_f32(gpu: &Gpu, data: &[f32], shape: &[u32]) -> Result<Self, OpError> {
+        Self::from_words(gpu, bytemuck::cast_slice(data), shape, DType::F32)
+    }
+
+    /// Uploads u32 values.
+    ///
+    /// # Errors
+    /// A number of values that is not the shape's, memory that is exhausted.
+    pub fn from_u32(gpu: &Gpu, data: &[u32], shape: &[u32]) -> Result<Self, OpError> {
+        Self::from_words(gpu, data, shape, DType::U32)
+    }
+
+    fn from_words(gpu: &Gpu, data: &[u32], shape: &[u32], dtype: DType) -> Result<Self, OpError> {
+        let len: u64 = shape.iter().map(|&d| u64::from(d)).product();
+        if len != data.len() as u64 {
+            let want = format!("of {} elements", data.len());
+            return Err(OpError::Shape { op: "upload", tensor: "data", got: shape.to_vec(), want });
+        }
+        Self::from_buffer(gpu.upload(bytemuck::cast_slice(data))?, shape, dtype)
+    }
+
+    /// Dimensions, outermost first.
+    pub fn shape(&self) -> &[u32] {
+        &self.shape
+    }
+
+    /// Element type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().map(|&d| d as usize).product()
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Memory.
+    pub fn buffer(&self) -> &Buffer {
+        &self.buffer
+    }
+
+    /// The same memory under another shape.
+    ///
+    /// # Errors
+    /// Another number of elements.
+    pub fn reshape(&self, shape: &[u32]) -> Result<Self, OpError> {
+        if shape.iter().map(|&d| d as usize).product::<usize>() != self.len() {
+            let want = format!("of {} elements", self.len());
+            return Err(OpError::Shape { op: "reshape", tensor: "x", got: shape.to_vec(), want });
+        }
+        Ok(Self { shape: shape.to_vec(), ..self.clone() })
+    }
+
+    /// The dimensions, if there are `N` of them.
+    ///
+    /// # Errors
+    /// Another number of dimensions.
+    pub fn dims<const N: usize>(&self, op: &'static str, tensor: &'static str) -> Result<[u32; N], OpError> {
+        self.shape.as_slice().try_into().map_err(|_| OpError::Shape {
+            op,
+            tensor,
+            got: self.shape.clone(),
+            want: format!("of rank {N}"),
+        })
+    }
+
+    /// Checks the whole shape.
+    ///
+    /// # Errors
+    /// Another shape.
+    pub fn expect(&self, op: &'static str, tensor: &'static str, want: &[u32]) -> Result<(), OpError> {
+        if self.shape == want {
+            return Ok(());
+        }
+        Err(OpError::Shape { op, tensor, got: self.shape.clone(), want: format!("{want:?}") })
+    }
+
+    /// Checks the element type.
+    ///
+    /// # Errors
+    /// Another type.
+    pub fn expect_dtype(&self, op: &'static str, tensor: &'static str, want: DType) -> Result<(), OpError> {
+        if self.dtype == want {
+            return Ok(());
+        }
+        Err(OpError::DType { op, tensor, got: self.dtype, want })
+    }
+
+    /// Values on the host, after everything submitted so far.
+    ///
+    /// # Errors
+    /// A device that fails.
+    pub async fn to_f32(&self, gpu: &Gpu) -> Result<Vec<f32>, GpuError> {
+        let mut values = girih_kernels::execute::read_as(gpu, &self.buffer).await?;
+        values.truncate(self.len());
+        Ok(values)
+    }
+
+    /// Values on the host, after everything submitted so far.
+    ///
+    /// # Errors
+    /// A device that fails.
+    pub async fn to_u32(&self, gpu: &Gpu) -> Result<Vec<u32>, GpuError> {
+        let mut values = girih_kernels::execute::read_as(gpu, &self.buffer).await?;
+        values.truncate(self.len());
+        Ok(values)
+    }
+}

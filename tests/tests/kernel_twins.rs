@@ -1,0 +1,29 @@
+//! Every kernel, every variant, every case against its twin on poisoned, guard-banded buffers.
+//!
+//! Runs at the tier of `GIRIH_TIER` (the device's best if unset). `GIRIH_KERNEL=name` picks one kernel.
+
+use girih_kernels::registry::KERNELS;
+use girih_kernels::testing::run_case;
+use girih_kernels::{Gpu, Options};
+
+#[test]
+fn every_kernel_agrees_with_its_twin() {
+    let gpu = pollster::block_on(Gpu::new(Options::default())).expect("an adapter (see README: setup)");
+    let only = std::env::var("GIRIH_KERNEL").ok();
+    let mut failures = Vec::new();
+    for kernel in KERNELS {
+        if only.as_deref().is_some_and(|name| name != kernel.spec.name) {
+            continue;
+        }
+        let start = std::time::Instant::now();
+        let mut launches = 0;
+        for case in (kernel.cases)() {
+            let (mismatches, ran) = pollster::block_on(run_case(&gpu, kernel.spec, &case));
+            assert!(ran > 0, "{}: no launch of case {} runs on this device", kernel.spec.name, case.name);
+            launches += ran;
+            failures.extend(mismatches.iter().map(|m| format!("{}: {m}", kernel.spec.name)));
+        }
+        println!("{}: {launches} launches, {:.1} s", kernel.spec.name, start.elapsed().as_secs_f64());
+    }
+    assert!(failures.is_empty(), "{} mismatches:\n{}", failures.len(), failures.join("\n"));
+}
