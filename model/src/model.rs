@@ -1,0 +1,254 @@
+//! A checkpoint on the GPU with everything that belongs to it.
+
+use std::sync::Arc;
+
+use girih_ops::{Batch, Chunk, Frame, Gpu, Tensor, WeightType};
+
+use crate::arch::{self, Network};
+use crate::chat::ChatTemplate;
+use crate::config::{Config, GenerationConfig};
+use crate::error::{LoadError, RunError};
+use crate::format::safetensors::TensorTable;
+use crate::layers::{Decoder, Encoder, Trace};
+use crate::pooling::Pooling;
+use crate::session::{Input, Session, SessionOptions};
+use crate::source::ByteSource;
+use crate::tokenizer::Tokenizer;
+use crate::weights::Weights;
+
+/// Context length used where nothing else is asked for; the cache is sized by it.
+pub const DEFAULT_CONTEXT: u32 = 4096;
+
+/// How to load a checkpoint.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LoadOptions {
+    /// Tokens that a sequence can have; the smaller of the model's own and [`DEFAULT_CONTEXT`] if `None`.
+    pub context: Option<u32>,
+    /// Element type of the matrices on the GPU; the checkpoint's own if `None`.
+    pub weight_type: Option<WeightType>,
+}
+
+/// A loaded model.
+#[derive(Debug)]
+pub struct Model {
+    gpu: Gpu,
+    config: Config,
+    network: Network,
+    tokenizer: Option<Tokenizer>,
+    chat: Option<ChatTemplate>,
+    generation: GenerationConfig,
+    pooling: Pooling,
+    context: u32,
+    weight_bytes: u64,
+    unused: Vec<String>,
+}
+
+/// Loading has come this far.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Bytes of weights on the GPU.
+    pub loaded: u64,
+    /// Bytes of weights in the checkpoint.
+    pub total: u64,
+}
+
+impl Model {
+    /// Loads a checkpoint folder: config, weights, tokenizer, template.
+    ///
+    /// # Errors
+    /// Files that are missing or malformed, an architecture that is not known, tensors that are missing or have
+    /// other shapes, memory that does not suffice.
+    pub async fn load(
+        gpu: &Gpu,
+        source: Arc<dyn ByteSource>,
+        options: LoadOptions,
+        progress: impl FnMut(Progress) + Send + 'static,
+    ) -> Result<Arc<Self>, LoadError> {
+        let config = Config::load(&*source).await?;
+        let table = TensorTable::open(&*source).await?;
+        let limit = config.max_position_embeddings;
+        let context = options.context.unwrap_or(limit.min(DEFAULT_CONTEXT));
+        if context == 0 || context > limit {
+            return Err(LoadError::Context { got: context, limit });
+        }
+        let tokenizer = Tokenizer::load(&*source, &config).await?;
+        let chat = ChatTemplate::load(&*source).await?;
+        let generation = GenerationConfig::load(&*source, &config).await?;
+        let pooling = Pooling::load(&*source).await?;
+        let weights = Weights::new(gpu, source, table, options.weight_type, Box::new(progress));
+        let network = arch::load(&weights, &config, context).await?;
+        let report = weights.report();
+        for name in &report.unused {
+            tracing::warn!("tensor {name} of the checkpoint is not used");
+        }
+        Ok(Arc::new(Self {
+            gpu: gpu.clone(),
+            config,
+            network,
+            tokenizer,
+            chat,
+            generation,
+            pooling,
+            context,
+            weight_bytes: report.loaded_bytes,
+            unused: report.unused,
+        }))
+    }
+
+    /// The device.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Tokens that a sequence can have.
+    pub fn context(&self) -> u32 {
+        self.context
+    }
+
+    /// Bytes of weights.
+    pub fn weight_bytes(&self) -> u64 {
+        self.weight_bytes
+    }
+
+    /// Tensors of the checkpoint that the architecture does not use.
+    pub fn unused_tensors(&self) -> &[String] {
+        &self.unused
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// A checkpoint without one.
+    pub fn tokenizer(&self) -> Result<&Tokenizer, RunError> {
+        self.tokenizer.as_ref().ok_or(RunError::NoTokenizer)
+    }
+
+    /// The chat template, if the checkpoint has one.
+    pub fn chat(&self) -> Option<&ChatTemplate> {
+        self.chat.as_ref()
+    }
+
+    /// Defaults of the checkpoint for generation.
+    pub fn generation(&self) -> &GenerationConfig {
+        &self.generation
+    }
+
+    /// How token states become an embedding.
+    pub fn pooling(&self) -> &Pooling {
+        &self.pooling
+    }
+
+    /// The decoder.
+    ///
+    /// # Errors
+    /// The model is an encoder.
+    pub fn decoder(&self) -> Result<&Decoder, RunError> {
+        match &self.network {
+            Network::Decoder(decoder) => Ok(decoder),
+            Network::Encoder(_) => Err(RunError::NotADecoder { model_type: self.config.model_type.clone() }),
+        }
+    }
+
+    /// The encoder, if the model is one.
+    pub fn encoder(&self) -> Option<&Encoder> {
+        match &self.network {
+            Network::Encoder(encoder) => Some(encoder),
+            Network::Decoder(_) => None,
+        }
+    }
+
+    /// Token ids of a text as [`Model::embed`] wants them: with the tokenizer's special tokens and, for models
+    /// that pool the last token, the end token that they were trained with.
+    ///
+    /// # Errors
+    /// A checkpoint without a tokenizer, text that it cannot encode.
+    pub fn embedding_ids(&self, text: &str) -> Result<Vec<u32>, RunError> {
+        let tokenizer = self.tokenizer()?;
+        let mut ids = tokenizer.encode(text, true)?;
+        if let (Pooling { mode: crate::pooling::Mode::LastToken, .. }, Some(end)) =
+            (&self.pooling, tokenizer.pad_id())
+            && ids.last() != Some(&end)
+        {
+            ids.push(end);
+        }
+        Ok(ids)
+    }
+
+    /// States of the last layer for several sequences, `[T, C]` each. Encoders take segment ids (all zero if
+    /// `None`).
+    ///
+    /// # Errors
+    /// Empty or too long sequences, ids out of range, a device that fails.
+    pub async fn states(
+        self: &Arc<Self>,
+        sequences: &[Vec<u32>],
+        segments: Option<&[Vec<u32>]>,
+        trace: Option<&mut Trace>,
+    ) -> Result<Vec<Vec<f32>>, RunError> {
+        let longest = sequences.iter().map(Vec::len).max().unwrap_or(0);
+        if sequences.is_empty() || sequences.iter().any(Vec::is_empty) {
+            return Err(RunError::EmptyPrompt);
+        }
+        if longest > self.context as usize {
+            return Err(RunError::PromptTooLong { length: longest, context: self.context });
+        }
+        if let Some(&id) = sequences.iter().flatten().find(|&&id| id >= self.config.vocab_size) {
+            return Err(RunError::TokenId { id, vocab_size: self.config.vocab_size });
+        }
+        let states = match &self.network {
+            Network::Encoder(encoder) => {
+                let ids: Vec<u32> = match segments {
+                    Some(segments) => segments.concat(),
+                    None => vec![0; sequences.iter().map(Vec::len).sum()],
+                };
+                let chunks: Vec<Chunk<'_>> = (0..)
+                    .zip(sequences)
+                    .map(|(slot, token_ids)| Chunk { slot, start: 0, token_ids })
+                    .collect();
+                let batch = Batch::upload(&self.gpu, &chunks)?;
+                let segment_ids = Tensor::from_u32(&self.gpu, &ids, &[batch.num_tokens()])?;
+                let mut frame = Frame::new(&self.gpu);
+                let states = encoder.forward(&mut frame, &batch, &segment_ids, trace)?;
+                frame.submit()?;
+                states
+            }
+            Network::Decoder(_) => {
+                let options = SessionOptions {
+                    context: Some(longest as u32),
+                    slots: sequences.len() as u32,
+                    ..SessionOptions::default()
+                };
+                let mut session = Session::new(self, options)?;
+                let inputs: Vec<Input<'_>> =
+                    (0..).zip(sequences).map(|(slot, token_ids)| Input { slot, token_ids }).collect();
+                session.hidden(&inputs, trace)?
+            }
+        };
+        let values = states.to_f32(&self.gpu).await?;
+        let mut rest = values.as_slice();
+        let channels = self.config.hidden_size as usize;
+        Ok(sequences
+            .iter()
+            .map(|s| {
+                let (states, tail) = rest.split_at(s.len() * channels);
+                rest = tail;
+                states.to_vec()
+            })
+            .collect())
+    }
+
+    /// One vector per sequence, pooled (and normalised) as the checkpoint says.
+    ///
+    /// # Errors
+    /// As [`Model::states`].
+    pub async fn embed(self: &Arc<Self>, sequences: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, RunError> {
+        let states = self.states(sequences, None, None).await?;
+        let channels = self.config.hidden_size as usize;
+        Ok(states.iter().map(|s| self.pooling.apply(s, channels)).collect())
+    }
+}
