@@ -80,7 +80,7 @@ impl Gpu {
     /// Shaders that the device refuses, memory that is exhausted.
     pub fn plan(&self, recorder: &Recorder) -> Result<Plan, KernelError> {
         let slot = u64::from(self.caps().offset_align);
-        let bytes = self.layout_params(recorder, slot).max(slot);
+        let bytes = Self::layout_params(recorder, slot).max(slot);
         let uniforms = self.alloc_uniform(bytes)?;
         self.prepare(recorder, &uniforms, slot)
     }
@@ -94,7 +94,7 @@ impl Gpu {
             return Ok(());
         }
         let slot = u64::from(self.caps().offset_align);
-        let uniforms = self.uniform_ring(self.layout_params(recorder, slot))?;
+        let uniforms = self.uniform_ring(Self::layout_params(recorder, slot))?;
         let plan = self.prepare(recorder, &uniforms, slot)?;
         self.replay(&plan, 1);
         Ok(())
@@ -111,7 +111,7 @@ impl Gpu {
         self.count_by(u64::from(times) * plan.labels.len() as u64, |c| &c.dispatches);
     }
 
-    fn layout_params(&self, recorder: &Recorder, slot: u64) -> u64 {
+    fn layout_params(recorder: &Recorder, slot: u64) -> u64 {
         recorder
             .commands()
             .iter()

@@ -13,6 +13,7 @@ pub mod gpu;
 pub mod norm;
 mod pipeline;
 mod pipeline_cache;
+pub mod probe;
 pub mod recorder;
 pub mod registry;
 pub mod selftest;

@@ -158,7 +158,7 @@ pub fn seeded(len: usize, seed: u32) -> Vec<f32> {
         .map(|i| {
             let bits = hash(i.wrapping_add(seed.wrapping_mul(0x9e37_79b9)));
             let value = (bits >> 8) as f32 / (1 << 23) as f32 - 1.0;
-            if bits % 61 == 0 { value * 20.0 } else { value }
+            if bits.is_multiple_of(61) { value * 20.0 } else { value }
         })
         .collect()
 }

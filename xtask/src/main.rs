@@ -1,1 +1,3 @@
+//! Development commands: `cargo xtask setup | run | test | ci | tidy | bless`.
+
 fn main() {}
