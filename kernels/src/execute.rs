@@ -15,8 +15,8 @@ use std::sync::Arc;
 pub struct Plan {
     steps: Vec<Step>,
     labels: Vec<String>,
-    /// Keeps every bound range alive and out of any pool.
-    _commands: Vec<Command>,
+    /// What was recorded; keeps every bound range alive and out of any pool.
+    commands: Vec<Command>,
 }
 
 #[derive(Debug)]
@@ -34,6 +34,8 @@ pub struct Timing {
     pub selection: String,
     /// Workgroups.
     pub grid: [u32; 3],
+    /// Bytes of all bound ranges: an upper bound of what was moved.
+    pub bound_bytes: u64,
     /// Nanoseconds between the timestamps around it.
     pub nanoseconds: f64,
 }
@@ -42,6 +44,14 @@ impl Plan {
     /// `kernel/variant` of every dispatch.
     pub fn labels(&self) -> &[String] {
         &self.labels
+    }
+
+    /// What was recorded.
+    pub fn dispatches(&self) -> impl Iterator<Item = &Dispatch> {
+        self.commands.iter().filter_map(|c| match c {
+            Command::Dispatch(d) => Some(d),
+            Command::Copy { .. } => None,
+        })
     }
 
     /// Number of dispatches of one replay.
@@ -139,14 +149,14 @@ impl Gpu {
             }
         }
         self.write(uniforms, 0, &params);
-        Ok(Plan { steps, labels: recorder.labels(), _commands: recorder.commands().to_vec() })
+        Ok(Plan { steps, labels: recorder.labels(), commands: recorder.commands().to_vec() })
     }
 
-    /// Runs a recording with a timestamp around every dispatch.
+    /// Runs a plan once with a timestamp around every dispatch.
     ///
     /// # Errors
-    /// A device without timestamps, and as [`Gpu::submit`].
-    pub async fn profile(&self, recorder: &Recorder) -> Result<Vec<Timing>, KernelError> {
+    /// A device without timestamps or one that fails.
+    pub async fn profile(&self, plan: &Plan) -> Result<Vec<Timing>, KernelError> {
         if !self.caps().timestamps {
             return Err(KernelError::Unavailable {
                 kernel: "profile",
@@ -154,12 +164,6 @@ impl Gpu {
                 needs: "timestamp queries".into(),
             });
         }
-        let plan = self.plan(recorder)?;
-        let dispatches: Vec<&Dispatch> = recorder
-            .commands()
-            .iter()
-            .filter_map(|c| if let Command::Dispatch(d) = c { Some(d) } else { None })
-            .collect();
         let mut ticks = Vec::new();
         // WebGPU allows 4096 queries in a set.
         for chunk in plan.steps.chunks(2048) {
@@ -212,13 +216,14 @@ impl Gpu {
             ticks.extend_from_slice(&values[..index as usize]);
         }
         let period = f64::from(self.queue().get_timestamp_period());
-        Ok(dispatches
-            .iter()
+        Ok(plan
+            .dispatches()
             .zip(ticks.chunks_exact(2))
             .map(|(d, t)| Timing {
                 label: d.label(),
                 selection: d.choice.selection.to_string(),
                 grid: d.grid,
+                bound_bytes: d.buffers.iter().map(Buffer::size).sum(),
                 nanoseconds: t[1].saturating_sub(t[0]) as f64 * period,
             })
             .collect())

@@ -3,4 +3,8 @@
 use crate::spec::Kernel;
 
 /// All kernels of the library.
-pub const KERNELS: &[&Kernel] = &[&crate::norm::rms_norm::KERNEL];
+pub const KERNELS: &[&Kernel] = &[
+    &crate::norm::rms_norm::KERNEL,
+    &crate::probe::copy::KERNEL,
+    &crate::probe::fma::KERNEL,
+];

@@ -242,6 +242,26 @@ impl Model {
             .collect())
     }
 
+    /// `tanh(W h_0 + b)` of the first token's state: BERT's pooler output, `[C]`.
+    ///
+    /// # Errors
+    /// A model without a pooler, and as [`Model::states`].
+    pub async fn pooler(self: &Arc<Self>, ids: &[u32], segments: Option<&[u32]>) -> Result<Vec<f32>, RunError> {
+        let Some(pooler) = self.encoder().and_then(|e| e.pooler.as_ref()) else {
+            return Err(RunError::NoPooler { model_type: self.config.model_type.clone() });
+        };
+        let segments = segments.map(|s| vec![s.to_vec()]);
+        let states = self.states(&[ids.to_vec()], segments.as_deref(), None).await?;
+        let first = &states[0][..self.config.hidden_size as usize];
+        let first = Tensor::from_f32(&self.gpu, first, &[1, self.config.hidden_size])?;
+        let mut frame = Frame::new(&self.gpu);
+        // tanh is a soft cap at 1.
+        let fused = girih_ops::Linear { act: girih_ops::Act::SoftCap(1.0), ..girih_ops::Linear::default() };
+        let pooled = pooler.forward(&mut frame, &first, fused)?;
+        frame.submit()?;
+        Ok(pooled.to_f32(&self.gpu).await?)
+    }
+
     /// One vector per sequence, pooled (and normalised) as the checkpoint says.
     ///
     /// # Errors

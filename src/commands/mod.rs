@@ -1,6 +1,7 @@
 //! One module per subcommand.
 
 pub mod bench;
+pub mod bench_kernels;
 pub mod chat;
 pub mod doctor;
 pub mod embed;

@@ -2,6 +2,7 @@
 
 mod attention;
 mod block;
+pub mod build;
 mod cache;
 mod decoder;
 mod encoder;

@@ -1,0 +1,161 @@
+//! What architectures share when they are put together from a checkpoint.
+
+use std::sync::Arc;
+
+use girih_ops::{GluAct, RopeFreqs, RopeStyle, RopeTable};
+
+use super::{Attention, AttentionSpec, Block, Decoder, Head, HeadNorm, Linear, Mlp, Norm, PreNorm};
+use crate::config::{Activation, Config, RopeParameters};
+use crate::error::LoadError;
+use crate::rope;
+use crate::weights::{Rows, Weights};
+
+/// A checkpoint that is being loaded.
+pub struct Build<'a> {
+    /// Configuration.
+    pub cfg: &'a Config,
+    /// Weights below the model's prefix (`model.` for language models).
+    pub weights: Weights,
+    root: &'a Weights,
+    context: u32,
+    ropes: Vec<(RopeParameters, Arc<RopeTable>)>,
+}
+
+/// What an architecture does beside its blocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Scales {
+    /// Factor of the embeddings.
+    pub embedding: f32,
+    /// Factor of the logits.
+    pub logits: f32,
+    /// `c · tanh(l / c)` of the logits.
+    pub softcap: Option<f32>,
+}
+
+impl Default for Scales {
+    fn default() -> Self {
+        Self { embedding: 1.0, logits: 1.0, softcap: None }
+    }
+}
+
+impl<'a> Build<'a> {
+    /// Tables for every rotary embedding of the configuration, for `context` positions.
+    pub fn new(root: &'a Weights, cfg: &'a Config, context: u32) -> Result<Self, LoadError> {
+        let weights = if root.has("model.embed_tokens.weight") { root.scope("model") } else { root.clone() };
+        let mut build = Self { cfg, weights, root, context, ropes: Vec::new() };
+        for layer in 0..cfg.num_hidden_layers {
+            if let Some(params) = cfg.rope(layer)
+                && !build.ropes.iter().any(|(known, _)| known == params)
+            {
+                let table = Arc::new(build.table(params)?);
+                build.ropes.push((params.clone(), table));
+            }
+        }
+        Ok(build)
+    }
+
+    fn table(&self, params: &RopeParameters) -> Result<RopeTable, LoadError> {
+        let rotary_dim = self.cfg.rotary_dim();
+        let freqs = rope::frequencies(params, self.cfg, rotary_dim, None)?;
+        let short = RopeFreqs { inv_freq: &freqs.inv_freq, attention_factor: freqs.attention_factor };
+        let gpu = self.root.gpu();
+        let Some(switch_len) = rope::switch_length(params, self.cfg) else {
+            return Ok(RopeTable::new(gpu, rotary_dim, &short, None, self.context)?);
+        };
+        let freqs = rope::frequencies(params, self.cfg, rotary_dim, Some(switch_len + 1))?;
+        let long = RopeFreqs { inv_freq: &freqs.inv_freq, attention_factor: freqs.attention_factor };
+        Ok(RopeTable::new(gpu, rotary_dim, &short, Some((&long, switch_len)), self.context)?)
+    }
+
+    /// Weights of layer `i`.
+    pub fn layer(&self, i: u32) -> Weights {
+        self.weights.scope(&format!("layers.{i}"))
+    }
+
+    /// The attention that the configuration describes: half-split rotary embedding, `1 / sqrt(D)`.
+    pub fn attention(&self, layer: u32) -> AttentionSpec {
+        let cfg = self.cfg;
+        let rope = cfg.rope(layer).and_then(|params| self.ropes.iter().find(|(known, _)| known == params));
+        AttentionSpec {
+            hidden_size: cfg.hidden_size,
+            num_q_heads: cfg.num_attention_heads,
+            num_kv_heads: cfg.num_key_value_heads,
+            head_dim: cfg.head_dim,
+            scale: 1.0 / (cfg.head_dim as f32).sqrt(),
+            window: cfg.window(layer),
+            softcap: None,
+            rope: rope.map(|(_, table)| (table.clone(), RopeStyle::Half)),
+            causal: true,
+            qk_norm: HeadNorm::None,
+            plus_one: false,
+            eps: cfg.norm_eps,
+        }
+    }
+
+    /// An RMS norm over the hidden size.
+    pub async fn rms(&self, w: &Weights, name: &str) -> Result<Norm, LoadError> {
+        Norm::rms(&w.scope(name), self.cfg.hidden_size, self.cfg.norm_eps, false).await
+    }
+
+    /// An RMS norm whose factor is 1 + w.
+    pub async fn rms_plus_one(&self, w: &Weights, name: &str) -> Result<Norm, LoadError> {
+        Norm::rms(&w.scope(name), self.cfg.hidden_size, self.cfg.norm_eps, true).await
+    }
+
+    /// The gated MLP that the configuration describes.
+    pub async fn mlp(&self, w: &Weights) -> Result<Mlp, LoadError> {
+        let act = glu(self.cfg.hidden_act);
+        Mlp::load(&w.scope("mlp"), self.cfg.hidden_size, self.cfg.intermediate_size, act).await
+    }
+
+    /// Llama's blocks, with attention as `spec` makes it.
+    pub async fn pre_norm_blocks(
+        &self,
+        residual_multiplier: f32,
+        spec: impl Fn(AttentionSpec) -> AttentionSpec,
+    ) -> Result<Vec<Block>, LoadError> {
+        let mut blocks = Vec::new();
+        for i in 0..self.cfg.num_hidden_layers {
+            let w = self.layer(i);
+            blocks.push(Block::PreNorm(PreNorm {
+                attn_norm: self.rms(&w, "input_layernorm").await?,
+                attn: Attention::load(&w.scope("self_attn"), spec(self.attention(i))).await?,
+                mlp_norm: self.rms(&w, "post_attention_layernorm").await?,
+                mlp: self.mlp(&w).await?,
+                residual_multiplier,
+            }));
+        }
+        Ok(blocks)
+    }
+
+    /// Embedding, blocks, final norm and head.
+    pub async fn decoder(&self, blocks: Vec<Block>, norm: Norm, scales: Scales) -> Result<Decoder, LoadError> {
+        let (v, c) = (self.cfg.vocab_size, self.cfg.hidden_size);
+        let embedding = self.weights.matrix(&Rows::Concat(&["embed_tokens"]), v, c).await?;
+        let has_head = !self.cfg.architectures.iter().all(|a| a.ends_with("Model"));
+        let head = if !has_head {
+            None
+        } else if self.cfg.tie_word_embeddings {
+            Some(Linear::from_matrix(embedding.clone()))
+        } else {
+            Some(Linear::load(self.root, Rows::Concat(&["lm_head"]), v, c).await?)
+        };
+        Ok(Decoder {
+            embedding,
+            embedding_scale: scales.embedding,
+            blocks,
+            norm,
+            head: head.map(|linear| Head { linear, alpha: scales.logits, softcap: scales.softcap }),
+        })
+    }
+}
+
+/// The gate's activation.
+pub fn glu(act: Activation) -> GluAct {
+    match act {
+        Activation::Silu => GluAct::Silu,
+        Activation::GeluErf => GluAct::GeluErf,
+        Activation::GeluTanh => GluAct::GeluTanh,
+        Activation::Relu => GluAct::Relu,
+    }
+}
