@@ -3,4 +3,9 @@
 use crate::spec::Kernel;
 
 /// All kernels of the library.
-pub const KERNELS: &[&Kernel] = &[&crate::norm::rms_norm::KERNEL];
+pub const KERNELS: &[&Kernel] = &[
+    &crate::norm::rms_norm::KERNEL,
+    &crate::attention::prefill::KERNEL,
+    &crate::attention::decode::KERNEL,
+    &crate::attention::merge::KERNEL,
+];
