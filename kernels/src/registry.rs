@@ -7,4 +7,7 @@ pub const KERNELS: &[&Kernel] = &[
     &crate::norm::rms_norm::KERNEL,
     &crate::probe::copy::KERNEL,
     &crate::probe::fma::KERNEL,
+    &crate::attention::prefill::KERNEL,
+    &crate::attention::decode::KERNEL,
+    &crate::attention::merge::KERNEL,
 ];

@@ -4,6 +4,7 @@
 //! fusion). It does no GPU work: [`Frame::submit`] runs what was recorded, [`Frame::plan`] keeps it for being
 //! replayed. Operations know no tile sizes and no wgpu types.
 
+mod attention;
 mod batch;
 mod error;
 mod frame;
@@ -11,6 +12,7 @@ mod matrix;
 mod norm;
 mod tensor;
 
+pub use attention::{Attention, attention, attention_with_lse};
 pub use batch::{Batch, Chunk, KvView, Seq, Strides};
 pub use error::OpError;
 pub use frame::{Arena, Frame};
