@@ -46,7 +46,7 @@ impl Failure {
         match self {
             Self::Gpu(GpuError::NoAdapter { .. } | GpuError::NoSuchAdapter { .. } | GpuError::TooSmall { .. }) => 2,
             Self::Load(_) | Self::File { .. } => 3,
-            Self::Argument(_) | Self::Run(RunError::Sampling { .. }) => 4,
+            Self::Argument(_) | Self::Run(RunError::Sample(_)) => 4,
             _ => 1,
         }
     }

@@ -94,9 +94,9 @@ pub async fn generate(
         return Err(RunError::EmptyPrompt);
     }
     let cached = reuse_prefix(session, slot, prompt);
-    let tail = if sampler.is_greedy() {
+    let tail = if options.sampling.is_argmax() {
         Tail::Greedy
-    } else if sampler.fits_candidates(CANDIDATES as usize) {
+    } else if options.sampling.fits_candidates(CANDIDATES) {
         Tail::Candidates
     } else {
         Tail::Logits
@@ -118,7 +118,7 @@ pub async fn generate(
             _ => sampled(session, slot, tail, &mut sampler, &mut history, &mut output, &mut on_text).await?,
         });
     }
-    let finish = output.finish(flow.unwrap_or(Finish::Length), &mut on_text);
+    let finish = output.finish(flow.unwrap_or(Finish::Length), &mut on_text)?;
     Ok(Generated {
         token_ids: output.token_ids,
         text: output.text,
@@ -208,7 +208,7 @@ async fn sampled(
             let len = outputs[0].len();
             let values: Vec<f32> = bytemuck::pod_collect_to_vec(&values.wait().await?);
             let ids: Vec<u32> = bytemuck::pod_collect_to_vec(&ids.wait().await?);
-            sampler.sample_candidates(&values[..len], &ids[..len])?
+            sampler.sample_candidates(&values[..len], &ids[..len], history)?
         } else {
             let logits = outputs[0].to_f32(&gpu).await?;
             sampler.sample(&logits, history)?
@@ -233,7 +233,7 @@ struct Output<'a> {
 
 impl<'a> Output<'a> {
     fn new(tokenizer: Option<&'a Tokenizer>, options: &'a GenerateOptions) -> Self {
-        let stream = tokenizer.map(|t| t.decode_stream(true));
+        let stream = tokenizer.map(|t| t.stream(true));
         Self { options, stream, token_ids: Vec::new(), text: String::new(), emitted: 0 }
     }
 
@@ -274,17 +274,21 @@ impl<'a> Output<'a> {
     }
 
     /// Gives out what was held back.
-    fn finish(&mut self, finish: Finish, on_text: &mut impl FnMut(&str) -> ControlFlow<()>) -> Finish {
-        if let Some(stream) = &mut self.stream
+    fn finish(
+        &mut self,
+        finish: Finish,
+        on_text: &mut impl FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Finish, RunError> {
+        if let Some(stream) = self.stream.take()
             && finish != Finish::Stop
         {
-            self.text.push_str(&stream.finish());
+            self.text.push_str(&stream.finish()?);
         }
         if self.text.len() > self.emitted && finish != Finish::Cancelled {
             let _ = on_text(&self.text[self.emitted..]);
             self.emitted = self.text.len();
         }
-        finish
+        Ok(finish)
     }
 }
 

@@ -1,6 +1,7 @@
 //! A checkpoint on the GPU with everything that belongs to it.
 
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use girih_ops::{Batch, Chunk, Frame, Gpu, Tensor, WeightType};
 
@@ -9,12 +10,12 @@ use crate::chat::ChatTemplate;
 use crate::config::{Config, GenerationConfig};
 use crate::error::{LoadError, RunError};
 use crate::format::safetensors::TensorTable;
-use crate::layers::{Decoder, Encoder, Trace};
+use crate::layers::{Decoder, Encoder, Scope, Trace};
 use crate::pooling::Pooling;
 use crate::session::{Input, Session, SessionOptions};
-use crate::source::ByteSource;
+use crate::source::{BoxFuture, ByteSource};
 use crate::tokenizer::Tokenizer;
-use crate::weights::Weights;
+use crate::weights::{WeightPolicy, Weights};
 
 /// Context length used where nothing else is asked for; the cache is sized by it.
 pub const DEFAULT_CONTEXT: u32 = 4096;
@@ -41,6 +42,40 @@ pub struct Model {
     context: u32,
     weight_bytes: u64,
     unused: Vec<String>,
+}
+
+/// Reports what is read through it.
+struct Counted {
+    source: Arc<dyn ByteSource>,
+    total: u64,
+    loaded: Mutex<(u64, Box<dyn FnMut(Progress) + Send>)>,
+}
+
+impl std::fmt::Debug for Counted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.source.fmt(f)
+    }
+}
+
+impl ByteSource for Counted {
+    fn read<'a>(&'a self, file: &'a str, range: Range<u64>) -> BoxFuture<'a, Result<Vec<u8>, LoadError>> {
+        Box::pin(async move {
+            let bytes = self.source.read(file, range).await?;
+            let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+            loaded.0 += bytes.len() as u64;
+            let progress = Progress { loaded: loaded.0, total: self.total };
+            (loaded.1)(progress);
+            Ok(bytes)
+        })
+    }
+
+    fn size<'a>(&'a self, file: &'a str) -> BoxFuture<'a, Result<Option<u64>, LoadError>> {
+        self.source.size(file)
+    }
+
+    fn list(&self) -> Option<Vec<String>> {
+        self.source.list()
+    }
 }
 
 /// Loading has come this far.
@@ -75,8 +110,11 @@ impl Model {
         let chat = ChatTemplate::load(&*source).await?;
         let generation = GenerationConfig::load(&*source, &config).await?;
         let pooling = Pooling::load(&*source).await?;
-        let weights = Weights::new(gpu, source, table, options.weight_type, Box::new(progress));
-        let network = arch::load(&weights, &config, context).await?;
+        let total = table.iter().map(|t| t.range.end - t.range.start).sum();
+        let source = Arc::new(Counted { source, total, loaded: Mutex::new((0, Box::new(progress))) });
+        let weights = Weights::new(source, table, WeightPolicy { force: options.weight_type });
+        let network = arch::load(&Scope::new(weights.clone(), gpu), &config, context).await?;
+        gpu.check()?;
         let report = weights.report();
         for name in &report.unused {
             tracing::warn!("tensor {name} of the checkpoint is not used");
@@ -90,7 +128,7 @@ impl Model {
             generation,
             pooling,
             context,
-            weight_bytes: report.loaded_bytes,
+            weight_bytes: total,
             unused: report.unused,
         }))
     }

@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use crate::error::LoadError;
-use crate::source::{ByteSource, read_json};
+use crate::format::json::read_json;
+use crate::source::ByteSource;
 
 /// Which token states make the vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

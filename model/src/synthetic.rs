@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::ops::Range;
 
 use crate::error::LoadError;
-use crate::source::{ByteSource, Read, Size};
+use crate::source::{BoxFuture, ByteSource};
 
 /// Shape of a synthetic Llama.
 #[derive(Clone, Copy, Debug)]
@@ -161,11 +161,11 @@ impl SyntheticSource {
 }
 
 impl ByteSource for SyntheticSource {
-    fn read<'a>(&'a self, file: &'a str, range: Range<u64>) -> Read<'a> {
+    fn read<'a>(&'a self, file: &'a str, range: Range<u64>) -> BoxFuture<'a, Result<Vec<u8>, LoadError>> {
         Box::pin(async move { Ok(self.bytes(file, range)) })
     }
 
-    fn size<'a>(&'a self, file: &'a str) -> Size<'a> {
+    fn size<'a>(&'a self, file: &'a str) -> BoxFuture<'a, Result<Option<u64>, LoadError>> {
         let size = match file {
             "config.json" => Some(self.config.len() as u64),
             FILE => Some(self.header.len() as u64 + self.data_bytes),

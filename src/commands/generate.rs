@@ -51,9 +51,9 @@ impl SamplingArgs {
             max_tokens,
             sampling: Sampling {
                 temperature: self.temperature.unwrap_or(default.temperature),
-                top_k: self.top_k.map_or(default.top_k, |k| (k > 0).then_some(k)),
-                top_p: self.top_p.or(default.top_p),
-                min_p: self.min_p.or(default.min_p),
+                top_k: self.top_k.unwrap_or(default.top_k),
+                top_p: self.top_p.unwrap_or(default.top_p),
+                min_p: self.min_p.unwrap_or(default.min_p),
                 repetition_penalty: self.repetition_penalty.unwrap_or(default.repetition_penalty),
                 presence_penalty: self.presence_penalty.unwrap_or(default.presence_penalty),
                 frequency_penalty: self.frequency_penalty.unwrap_or(default.frequency_penalty),

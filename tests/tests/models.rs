@@ -123,7 +123,7 @@ fn greedy_tokens_are_those_of_transformers() {
         let prompt = ids(&tensors, "p17.input_ids");
         let options = GenerateOptions {
             max_tokens: want.len(),
-            sampling: Sampling::greedy(),
+            sampling: Sampling::default(),
             stop: Vec::new(),
             stop_ids: Vec::new(),
             slot: 0,
@@ -141,7 +141,7 @@ fn greedy_tokens_are_those_of_transformers() {
         assert_eq!(second.cached_tokens, prompt.len() - 1);
         // The host's choice among all logits or candidates must be the same path at a temperature near zero.
         let cold = GenerateOptions {
-            sampling: Sampling { temperature: 1e-4, ..Sampling::greedy() },
+            sampling: Sampling { temperature: 1e-4, ..Sampling::default() },
             ..options.clone()
         };
         let flow = |_: &str| std::ops::ControlFlow::Continue(());

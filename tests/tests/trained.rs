@@ -39,7 +39,7 @@ fn ids(value: &Value) -> Vec<u32> {
 }
 
 fn greedy(max_tokens: usize) -> GenerateOptions {
-    GenerateOptions { max_tokens, sampling: Sampling::greedy(), stop: vec![], stop_ids: vec![], slot: 0 }
+    GenerateOptions { max_tokens, sampling: Sampling::default(), stop: vec![], stop_ids: vec![], slot: 0 }
 }
 
 fn run(session: &mut Session, prompt: &[u32], options: &GenerateOptions) -> girih_model::Generated {
@@ -128,7 +128,7 @@ fn decoding_creates_nothing_after_the_first_token() {
     let (model, golden) = fable();
     let mut session = Session::new(&model, SessionOptions::default()).expect("a session");
     let prompt = ids(&golden["greedy"][0]["prompt_ids"]);
-    for sampling in [Sampling::greedy(), Sampling { temperature: 0.8, top_k: Some(40), ..Sampling::greedy() }] {
+    for sampling in [Sampling::default(), Sampling { temperature: 0.8, top_k: 40, ..Sampling::default() }] {
         let options = GenerateOptions { sampling, ..greedy(40) };
         run(&mut session, &prompt, &options); // warm-up: compiles, fills pools
         let model = session.model().clone();

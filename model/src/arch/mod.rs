@@ -3,8 +3,7 @@
 use crate::config::Config;
 use crate::error::LoadError;
 use crate::layers::build::Build;
-use crate::layers::{Decoder, Encoder};
-use crate::weights::Weights;
+use crate::layers::{Decoder, Encoder, Scope};
 
 /// A loaded network.
 #[derive(Debug)]
@@ -23,7 +22,7 @@ macro_rules! decoders {
         pub const MODEL_TYPES: &[&str] = &[$(stringify!($name),)* "bert"];
 
         /// Builds the network that `model_type` names.
-        pub(crate) async fn load(w: &Weights, cfg: &Config, context: u32) -> Result<Network, LoadError> {
+        pub(crate) async fn load(w: &Scope, cfg: &Config, context: u32) -> Result<Network, LoadError> {
             match cfg.model_type.as_str() {
                 $(stringify!($name) => Ok(Network::Decoder($name::load(&Build::new(w, cfg, context)?).await?)),)*
                 "bert" => Ok(Network::Encoder(Box::new(bert::load(w, cfg).await?))),

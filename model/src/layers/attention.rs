@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use girih_ops::{Batch, Frame, KvView, Linear as Fusion, OpError, QkNorm, RopeAppend, RopeStyle, RopeTable, Tensor};
 
-use super::{Linear, Norm};
+use super::{Linear, Modules, Norm, Scope};
 use crate::error::LoadError;
-use crate::weights::{Rows, Weights};
 
 /// What distinguishes the attention of one layer from another's.
 #[derive(Clone, Debug)]
@@ -66,15 +65,15 @@ pub struct Attention {
 
 impl Attention {
     /// `q_proj`, `k_proj`, `v_proj` (or a fused `qkv_proj`), `o_proj`, `q_norm`, `k_norm`.
-    pub async fn load(w: &Weights, spec: AttentionSpec) -> Result<Self, LoadError> {
+    pub async fn load(w: &Scope, spec: AttentionSpec) -> Result<Self, LoadError> {
         let fused = ["qkv_proj"];
         let split = ["q_proj", "k_proj", "v_proj"];
-        let rows = Rows::Concat(if w.has("qkv_proj.weight") { &fused } else { &split });
-        Self::load_named(w, spec, rows, "o_proj").await
+        let modules = Modules::Concat(if w.has("qkv_proj.weight") { &fused } else { &split });
+        Self::load_named(w, spec, modules, "o_proj").await
     }
 
     /// The same under other names.
-    pub async fn load_named(w: &Weights, spec: AttentionSpec, qkv: Rows<'_>, o: &str) -> Result<Self, LoadError> {
+    pub async fn load_named(w: &Scope, spec: AttentionSpec, qkv: Modules<'_>, o: &str) -> Result<Self, LoadError> {
         let (q_dim, kv_dim) = (spec.num_q_heads * spec.head_dim, spec.num_kv_heads * spec.head_dim);
         let norms = match spec.qk_norm {
             HeadNorm::None => None,
@@ -83,7 +82,7 @@ impl Attention {
         };
         Ok(Self {
             qkv: Linear::load(w, qkv, q_dim + 2 * kv_dim, spec.hidden_size).await?,
-            o: Linear::load(w, Rows::Concat(&[o]), spec.hidden_size, q_dim).await?,
+            o: Linear::load(w, Modules::Concat(&[o]), spec.hidden_size, q_dim).await?,
             norms,
             spec,
         })
@@ -140,7 +139,7 @@ pub struct Residual<'a> {
 }
 
 impl QkNorms {
-    async fn load(w: &Weights, q_dim: u32, k_dim: u32, spec: &AttentionSpec) -> Result<Self, LoadError> {
+    async fn load(w: &Scope, q_dim: u32, k_dim: u32, spec: &AttentionSpec) -> Result<Self, LoadError> {
         let load = async |name: &str, size| match Norm::rms(&w.scope(name), size, spec.eps, spec.plus_one).await? {
             Norm::Rms { weight, .. } | Norm::Layer { weight, .. } => Ok::<_, LoadError>(weight),
         };

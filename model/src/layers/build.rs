@@ -4,19 +4,18 @@ use std::sync::Arc;
 
 use girih_ops::{GluAct, RopeFreqs, RopeStyle, RopeTable};
 
-use super::{Attention, AttentionSpec, Block, Decoder, Head, HeadNorm, Linear, Mlp, Norm, PreNorm};
-use crate::config::{Activation, Config, RopeParameters};
+use super::{Attention, AttentionSpec, Block, Decoder, Head, HeadNorm, Linear, Mlp, Modules, Norm, PreNorm, Scope};
+use crate::config::{Activation, Config};
 use crate::error::LoadError;
-use crate::rope;
-use crate::weights::{Rows, Weights};
+use crate::rope::{Frequencies, RopeParameters};
 
 /// A checkpoint that is being loaded.
 pub struct Build<'a> {
     /// Configuration.
     pub cfg: &'a Config,
     /// Weights below the model's prefix (`model.` for language models).
-    pub weights: Weights,
-    root: &'a Weights,
+    pub weights: Scope,
+    root: &'a Scope,
     context: u32,
     ropes: Vec<(RopeParameters, Arc<RopeTable>)>,
 }
@@ -40,7 +39,7 @@ impl Default for Scales {
 
 impl<'a> Build<'a> {
     /// Tables for every rotary embedding of the configuration, for `context` positions.
-    pub fn new(root: &'a Weights, cfg: &'a Config, context: u32) -> Result<Self, LoadError> {
+    pub fn new(root: &'a Scope, cfg: &'a Config, context: u32) -> Result<Self, LoadError> {
         let weights = if root.has("model.embed_tokens.weight") { root.scope("model") } else { root.clone() };
         let mut build = Self { cfg, weights, root, context, ropes: Vec::new() };
         for layer in 0..cfg.num_hidden_layers {
@@ -55,20 +54,19 @@ impl<'a> Build<'a> {
     }
 
     fn table(&self, params: &RopeParameters) -> Result<RopeTable, LoadError> {
-        let rotary_dim = self.cfg.rotary_dim();
-        let freqs = rope::frequencies(params, self.cfg, rotary_dim, None)?;
-        let short = RopeFreqs { inv_freq: &freqs.inv_freq, attention_factor: freqs.attention_factor };
-        let gpu = self.root.gpu();
-        let Some(switch_len) = rope::switch_length(params, self.cfg) else {
-            return Ok(RopeTable::new(gpu, rotary_dim, &short, None, self.context)?);
+        let rotary_dim = params.rotary_dim(self.cfg.head_dim);
+        let short = params.frequencies(rotary_dim, None)?;
+        let long = match params.switch_length() {
+            Some(length) => Some((params.frequencies(rotary_dim, Some(length + 1))?, length)),
+            None => None,
         };
-        let freqs = rope::frequencies(params, self.cfg, rotary_dim, Some(switch_len + 1))?;
-        let long = RopeFreqs { inv_freq: &freqs.inv_freq, attention_factor: freqs.attention_factor };
-        Ok(RopeTable::new(gpu, rotary_dim, &short, Some((&long, switch_len)), self.context)?)
+        let long = long.as_ref().map(|(f, length)| (freqs(f), *length));
+        let long = long.as_ref().map(|(f, length)| (f, *length));
+        Ok(RopeTable::new(self.root.gpu(), rotary_dim, &freqs(&short), long, self.context)?)
     }
 
     /// Weights of layer `i`.
-    pub fn layer(&self, i: u32) -> Weights {
+    pub fn layer(&self, i: u32) -> Scope {
         self.weights.scope(&format!("layers.{i}"))
     }
 
@@ -93,17 +91,17 @@ impl<'a> Build<'a> {
     }
 
     /// An RMS norm over the hidden size.
-    pub async fn rms(&self, w: &Weights, name: &str) -> Result<Norm, LoadError> {
+    pub async fn rms(&self, w: &Scope, name: &str) -> Result<Norm, LoadError> {
         Norm::rms(&w.scope(name), self.cfg.hidden_size, self.cfg.norm_eps, false).await
     }
 
     /// An RMS norm whose factor is 1 + w.
-    pub async fn rms_plus_one(&self, w: &Weights, name: &str) -> Result<Norm, LoadError> {
+    pub async fn rms_plus_one(&self, w: &Scope, name: &str) -> Result<Norm, LoadError> {
         Norm::rms(&w.scope(name), self.cfg.hidden_size, self.cfg.norm_eps, true).await
     }
 
     /// The gated MLP that the configuration describes.
-    pub async fn mlp(&self, w: &Weights) -> Result<Mlp, LoadError> {
+    pub async fn mlp(&self, w: &Scope) -> Result<Mlp, LoadError> {
         let act = glu(self.cfg.hidden_act);
         Mlp::load(&w.scope("mlp"), self.cfg.hidden_size, self.cfg.intermediate_size, act).await
     }
@@ -131,14 +129,14 @@ impl<'a> Build<'a> {
     /// Embedding, blocks, final norm and head.
     pub async fn decoder(&self, blocks: Vec<Block>, norm: Norm, scales: Scales) -> Result<Decoder, LoadError> {
         let (v, c) = (self.cfg.vocab_size, self.cfg.hidden_size);
-        let embedding = self.weights.matrix(&Rows::Concat(&["embed_tokens"]), v, c).await?;
+        let embedding = self.weights.matrix("embed_tokens.weight", v, c).await?;
         let has_head = !self.cfg.architectures.iter().all(|a| a.ends_with("Model"));
         let head = if !has_head {
             None
         } else if self.cfg.tie_word_embeddings {
             Some(Linear::from_matrix(embedding.clone()))
         } else {
-            Some(Linear::load(self.root, Rows::Concat(&["lm_head"]), v, c).await?)
+            Some(Linear::load(self.root, Modules::Concat(&["lm_head"]), v, c).await?)
         };
         Ok(Decoder {
             embedding,
@@ -148,6 +146,10 @@ impl<'a> Build<'a> {
             head: head.map(|linear| Head { linear, alpha: scales.logits, softcap: scales.softcap }),
         })
     }
+}
+
+fn freqs(f: &Frequencies) -> RopeFreqs<'_> {
+    RopeFreqs { inv_freq: &f.inv_freq, attention_factor: f.attention_factor as f32 }
 }
 
 /// The gate's activation.

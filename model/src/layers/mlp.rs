@@ -2,9 +2,8 @@
 
 use girih_ops::{Act, Frame, GluAct, Linear as Fusion, OpError, Tensor};
 
-use super::{Linear, Norm};
+use super::{Linear, Modules, Norm, Scope};
 use crate::error::LoadError;
-use crate::weights::{Rows, Weights};
 
 /// `down(act(gate(x)) * up(x))`. The rows of gate and up are interleaved, so that one kernel computes both and
 /// their product.
@@ -17,15 +16,15 @@ pub struct Mlp {
 
 impl Mlp {
     /// `gate_proj`, `up_proj` (or a fused `gate_up_proj`, gate rows first) and `down_proj`.
-    pub async fn load(w: &Weights, hidden: u32, intermediate: u32, act: GluAct) -> Result<Self, LoadError> {
-        let rows = if w.has("gate_up_proj.weight") {
-            Rows::InterleaveHalves("gate_up_proj")
+    pub async fn load(w: &Scope, hidden: u32, intermediate: u32, act: GluAct) -> Result<Self, LoadError> {
+        let modules = if w.has("gate_up_proj.weight") {
+            Modules::InterleaveHalves("gate_up_proj")
         } else {
-            Rows::Interleave("gate_proj", "up_proj")
+            Modules::Interleave("gate_proj", "up_proj")
         };
         Ok(Self {
-            gate_up: Linear::load(w, rows, 2 * intermediate, hidden).await?,
-            down: Linear::load(w, Rows::Concat(&["down_proj"]), hidden, intermediate).await?,
+            gate_up: Linear::load(w, modules, 2 * intermediate, hidden).await?,
+            down: Linear::load(w, Modules::Concat(&["down_proj"]), hidden, intermediate).await?,
             act,
         })
     }

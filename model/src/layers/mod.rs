@@ -9,12 +9,14 @@ mod encoder;
 mod linear;
 mod mlp;
 mod norm;
+mod scope;
 
 pub use attention::{Attention, AttentionSpec, HeadNorm, QkNorms, Residual};
 pub use block::{Block, Parallel, PostNorm, PreNorm, Sandwich};
 pub use cache::Cache;
 pub use decoder::{Decoder, Head, Trace};
 pub use encoder::{Encoder, EncoderLayer};
-pub use linear::Linear;
+pub use linear::{Linear, Modules};
 pub use mlp::Mlp;
 pub use norm::Norm;
+pub use scope::Scope;

@@ -2,8 +2,8 @@
 
 use girih_ops::{Frame, OpError, Tensor};
 
+use super::Scope;
 use crate::error::LoadError;
-use crate::weights::Weights;
 
 /// RMS or layer normalisation over the last axis.
 #[derive(Clone, Debug)]
@@ -28,8 +28,8 @@ pub enum Norm {
 
 impl Norm {
     /// An RMS norm. `plus_one`: the checkpoint stores w, the factor is 1 + w (Gemma).
-    pub async fn rms(w: &Weights, size: u32, eps: f32, plus_one: bool) -> Result<Self, LoadError> {
-        let mut weight = w.f32("weight", &[size]).await?;
+    pub async fn rms(w: &Scope, size: u32, eps: f32, plus_one: bool) -> Result<Self, LoadError> {
+        let mut weight = w.weights().f32("weight", &[size]).await?;
         if plus_one {
             weight.iter_mut().for_each(|v| *v += 1.0);
         }
@@ -37,7 +37,7 @@ impl Norm {
     }
 
     /// A layer norm, with a bias if the checkpoint has one.
-    pub async fn layer(w: &Weights, size: u32, eps: f32) -> Result<Self, LoadError> {
+    pub async fn layer(w: &Scope, size: u32, eps: f32) -> Result<Self, LoadError> {
         let bias = if w.has("bias") { Some(w.tensor("bias", &[size]).await?) } else { None };
         Ok(Self::Layer { weight: w.tensor("weight", &[size]).await?, bias, eps })
     }
