@@ -6,6 +6,7 @@
 //! being run many times, [`Gpu::run_twins`] runs the CPU twins instead.
 
 pub mod attention;
+pub mod bench;
 pub mod buffer;
 pub mod caps;
 pub mod error;
