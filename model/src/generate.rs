@@ -204,11 +204,10 @@ async fn sampled(
         let input = *history.last().ok_or(RunError::EmptyPrompt)?;
         let outputs = session.decode_plan(tail)?.outputs();
         let token = if tail == Tail::Candidates {
-            let (values, ids) = (gpu.read_later(outputs[0].buffer()), gpu.read_later(outputs[1].buffer()));
-            let len = outputs[0].len();
+            let (values, ids) = (outputs[0].read_later(&gpu), outputs[1].read_later(&gpu));
             let values: Vec<f32> = bytemuck::pod_collect_to_vec(&values.wait().await?);
             let ids: Vec<u32> = bytemuck::pod_collect_to_vec(&ids.wait().await?);
-            sampler.sample_candidates(&values[..len], &ids[..len], history)?
+            sampler.sample_candidates(&values, &ids, history)?
         } else {
             let logits = outputs[0].to_f32(&gpu).await?;
             sampler.sample(&logits, history)?
