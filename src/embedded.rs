@@ -11,14 +11,13 @@ pub const NAME: &str = "fable-5m";
 pub fn source() -> MemorySource {
     macro_rules! file {
         ($name:literal) => {
-            ($name.to_owned(), Cow::Borrowed(&include_bytes!(concat!("../assets/fable-5m/", $name))[..]))
+            Cow::Borrowed(&include_bytes!(concat!("../assets/fable-5m/", $name))[..])
         };
     }
-    MemorySource::new([
-        file!("config.json"),
-        file!("generation_config.json"),
-        file!("model.safetensors"),
-        file!("tokenizer.json"),
-        file!("tokenizer_config.json"),
-    ])
+    MemorySource::new()
+        .with("config.json", file!("config.json"))
+        .with("generation_config.json", file!("generation_config.json"))
+        .with("model.safetensors", file!("model.safetensors"))
+        .with("tokenizer.json", file!("tokenizer.json"))
+        .with("tokenizer_config.json", file!("tokenizer_config.json"))
 }

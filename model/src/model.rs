@@ -6,19 +6,33 @@ use std::sync::{Arc, Mutex, PoisonError};
 use girih_ops::{Batch, Chunk, Frame, Gpu, Tensor, WeightType};
 
 use crate::arch::{self, Network};
-use crate::chat::ChatTemplate;
-use crate::config::{Config, GenerationConfig};
+use crate::chat::ChatTemplates;
+use crate::config::Config;
 use crate::error::{LoadError, RunError};
 use crate::format::safetensors::TensorTable;
+use crate::generation_config::GenerationConfig;
 use crate::layers::{Decoder, Encoder, Scope, Trace};
 use crate::pooling::Pooling;
 use crate::session::{Input, Session, SessionOptions};
-use crate::source::{BoxFuture, ByteSource};
+use crate::source::{BoxFuture, ByteSource, read_whole};
 use crate::tokenizer::Tokenizer;
 use crate::weights::{WeightPolicy, Weights};
 
 /// Context length used where nothing else is asked for; the cache is sized by it.
 pub const DEFAULT_CONTEXT: u32 = 4096;
+
+/// Bytes of a text file of a checkpoint at most.
+const MAX_TEXT: u64 = 256 << 20;
+
+/// Reads `config.json`.
+///
+/// # Errors
+/// A file that is missing or malformed, values that no model can have.
+pub async fn load_config(source: &dyn ByteSource) -> Result<Config, LoadError> {
+    const FILE: &str = "config.json";
+    let bytes = read_whole(source, FILE, MAX_TEXT).await?;
+    Config::parse(&bytes.ok_or_else(|| LoadError::NoFile { file: FILE.into() })?)
+}
 
 /// How to load a checkpoint.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,7 +50,7 @@ pub struct Model {
     config: Config,
     network: Network,
     tokenizer: Option<Tokenizer>,
-    chat: Option<ChatTemplate>,
+    chat: ChatTemplates,
     generation: GenerationConfig,
     pooling: Pooling,
     context: u32,
@@ -99,15 +113,23 @@ impl Model {
         options: LoadOptions,
         progress: impl FnMut(Progress) + Send + 'static,
     ) -> Result<Arc<Self>, LoadError> {
-        let config = Config::load(&*source).await?;
+        let config = load_config(&*source).await?;
         let table = TensorTable::open(&*source).await?;
         let limit = config.max_position_embeddings;
         let context = options.context.unwrap_or(limit.min(DEFAULT_CONTEXT));
         if context == 0 || context > limit {
             return Err(LoadError::Context { got: context, limit });
         }
-        let tokenizer = Tokenizer::load(&*source, &config).await?;
-        let chat = ChatTemplate::load(&*source).await?;
+        let tokenizer = match read_whole(&*source, "tokenizer.json", MAX_TEXT).await? {
+            Some(bytes) => Some(Tokenizer::from_bytes(&bytes)?),
+            None => None,
+        };
+        if let Some(tokenizer) = &tokenizer {
+            tokenizer.check_vocab(config.vocab_size)?;
+        }
+        let tokenizer_config = read_whole(&*source, "tokenizer_config.json", MAX_TEXT).await?;
+        let template = read_whole(&*source, "chat_template.jinja", MAX_TEXT).await?;
+        let chat = ChatTemplates::load(tokenizer_config.as_deref(), template.as_deref())?;
         let generation = GenerationConfig::load(&*source, &config).await?;
         let pooling = Pooling::load(&*source).await?;
         let total = table.iter().map(|t| t.range.end - t.range.start).sum();
@@ -166,9 +188,21 @@ impl Model {
         self.tokenizer.as_ref().ok_or(RunError::NoTokenizer)
     }
 
-    /// The chat template, if the checkpoint has one.
-    pub fn chat(&self) -> Option<&ChatTemplate> {
-        self.chat.as_ref()
+    /// The chat templates and special tokens of the checkpoint.
+    pub fn chat(&self) -> &ChatTemplates {
+        &self.chat
+    }
+
+    /// Id of a special token, by its name in the tokenizer's configuration: `bos_token`, `pad_token`.
+    pub fn special_id(&self, name: &str) -> Option<u32> {
+        self.tokenizer.as_ref()?.token_to_id(self.chat.special(name)?)
+    }
+
+    /// The token that texts begin with, if the tokenizer puts one in front.
+    pub fn bos_id(&self) -> Option<u32> {
+        let first = self.tokenizer.as_ref()?.encode("", true).ok()?.first().copied()?;
+        let bos = self.special_id("bos_token").or(self.config.bos_token_id);
+        (bos == Some(first)).then_some(first)
     }
 
     /// Defaults of the checkpoint for generation.
@@ -209,7 +243,7 @@ impl Model {
         let tokenizer = self.tokenizer()?;
         let mut ids = tokenizer.encode(text, true)?;
         if let (Pooling { mode: crate::pooling::Mode::LastToken, .. }, Some(end)) =
-            (&self.pooling, tokenizer.pad_id())
+            (&self.pooling, self.special_id("pad_token"))
             && ids.last() != Some(&end)
         {
             ids.push(end);

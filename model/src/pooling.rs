@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use crate::error::LoadError;
-use crate::format::json::read_json;
-use crate::source::ByteSource;
+use crate::format::json;
+use crate::source::{ByteSource, read_whole};
 
 /// Which token states make the vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,11 @@ impl Default for Pooling {
     fn default() -> Self {
         Self { mode: Mode::Mean, normalize: true }
     }
+}
+
+async fn read_json(source: &dyn ByteSource, file: &str) -> Result<Option<Value>, LoadError> {
+    let bytes = read_whole(source, file, 1 << 20).await?;
+    bytes.map(|bytes| json::parse(file, &bytes)).transpose()
 }
 
 impl Pooling {

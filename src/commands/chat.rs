@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
-use girih_model::{RunError, Session, SessionOptions};
+use girih_model::{Conversation, RunError, Session, SessionOptions};
 use serde_json::{Value, json};
 
 use super::generate::{SamplingArgs, summary};
@@ -34,12 +34,13 @@ impl Chat {
     pub async fn run(self, global: &Global) -> Result<(), Failure> {
         let gpu = device::open(global).await?;
         let model = self.model.load(&gpu, global).await?;
-        let Some(template) = model.chat() else {
+        let templates = model.chat();
+        if templates.is_empty() {
             return Err(Failure::Argument(format!(
                 "{} has no chat template (chat_template in tokenizer_config.json); use `girih generate`",
                 self.model.name()
             )));
-        };
+        }
         let mut session = Session::new(&model, SessionOptions::default())?;
         let tokenizer = model.tokenizer()?;
         let options = self.sampling.options(&model, self.max_tokens);
@@ -73,7 +74,12 @@ impl Chat {
                 continue;
             }
             messages.push(json!({ "role": "user", "content": line }));
-            let prompt = template.render(&messages, true).map_err(RunError::from)?;
+            let conversation = Conversation {
+                messages: messages.clone().into(),
+                add_generation_prompt: true,
+                ..Conversation::default()
+            };
+            let prompt = templates.render(&conversation).map_err(RunError::from)?;
             let ids = tokenizer.encode(&prompt, false).map_err(RunError::from)?;
             cancelled.store(false, Ordering::SeqCst);
             answering.store(true, Ordering::SeqCst);

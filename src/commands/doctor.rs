@@ -22,6 +22,8 @@ impl Doctor {
     pub async fn run(self, global: &Global) -> Result<(), Failure> {
         let adapters = Gpu::adapters().await;
         if self.probe && !adapters.is_empty() {
+            let gpu = device::open_untested(global).await?;
+            writeln!(std::io::stdout(), "{}", device::describe(gpu.caps()))?;
             return Ok(());
         }
         if adapters.is_empty() {

@@ -41,7 +41,7 @@ impl Eval {
         let mut ids = tokenizer.encode(&text, false).map_err(girih_model::RunError::from)?;
         ids.truncate(self.max_tokens.unwrap_or(usize::MAX));
         let window = self.window.min(model.context() as usize - 1);
-        let bos = tokenizer.bos_id().filter(|_| !self.no_bos);
+        let bos = model.bos_id().filter(|_| !self.no_bos);
         let mut session = Session::new(&model, SessionOptions::default())?;
         let result = girih_model::perplexity(&mut session, &ids, EvalOptions { window, bos }, |done| {
             if global.verbose > 0 {

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use girih_model::config::Config;
 use girih_model::format::safetensors::TensorTable;
 use girih_model::source::{ByteSource, DirSource};
 use serde_json::json;
@@ -28,7 +27,7 @@ impl Inspect {
             Some(dir) => Arc::new(DirSource::new(dir)),
             None => Arc::new(crate::embedded::source()),
         };
-        let config = Config::load(&*source).await?;
+        let config = girih_model::load_config(&*source).await?;
         let table = TensorTable::open(&*source).await?;
         let mut out = std::io::stdout().lock();
         let tensors: Vec<_> = table.iter().collect();
@@ -59,7 +58,7 @@ impl Inspect {
                 "max_position_embeddings": config.max_position_embeddings,
                 "memory": contexts.iter().map(|&t| json!({ "context": t, "cache_bytes": cache(t),
                     "total_bytes": weight_bytes + cache(t) })).collect::<Vec<_>>(),
-                "tensors": tensors.iter().map(|t| json!({ "name": t.name, "dtype": t.dtype.to_string(),
+                "tensors": tensors.iter().map(|t| json!({ "name": t.name, "dtype": t.dtype.name(),
                     "shape": t.shape, "file": t.file })).collect::<Vec<_>>(),
             });
             writeln!(out, "{report}")?;
@@ -84,7 +83,7 @@ impl Inspect {
         }
         writeln!(out)?;
         for t in tensors {
-            writeln!(out, "{:<60} {:>5} {:?}", t.name, t.dtype.to_string(), t.shape)?;
+            writeln!(out, "{:<60} {:>5} {:?}", t.name, t.dtype.name(), t.shape)?;
         }
         Ok(())
     }

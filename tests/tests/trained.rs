@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use girih_model::source::DirSource;
 use girih_model::{
-    EvalOptions, GenerateOptions, LoadOptions, Model, Sampling, Session, SessionOptions, Tail, generate, perplexity,
+    Conversation, EvalOptions, GenerateOptions, LoadOptions, Model, Sampling, Session, SessionOptions, Tail, generate, perplexity,
 };
 use girih_tests::goldens;
 use serde_json::Value;
@@ -76,7 +76,12 @@ fn fable_tells_the_golden_stories() {
     }
     let chat = &golden["chat_greedy"];
     let messages = chat["messages"].as_array().expect("messages");
-    let rendered = model.chat().expect("a template").render(messages, true).expect("renders");
+    let conversation = Conversation {
+        messages: messages.clone().into(),
+        add_generation_prompt: true,
+        ..Conversation::default()
+    };
+    let rendered = model.chat().render(&conversation).expect("renders");
     assert_eq!(rendered, chat["rendered"].as_str().expect("a text"));
     assert_eq!(model.tokenizer().expect("tokenizer").encode(&rendered, false).expect("encodes"), ids(&chat["prompt_ids"]));
     check_greedy(&mut session, chat);
@@ -93,7 +98,7 @@ fn fable_has_the_golden_perplexity() {
         let mut token_ids = tokenizer.encode(golden["text"].as_str().expect("a text"), false).expect("encodes");
         token_ids.truncate(golden["tokens"].as_u64().expect("a number") as usize);
         assert_eq!(token_ids, ids(&golden["token_ids"]), "{key}");
-        let bos = tokenizer.bos_id();
+        let bos = model.bos_id();
         let got = pollster::block_on(perplexity(&mut session, &token_ids, EvalOptions { window, bos }, |_| ()));
         let got = got.expect("perplexity");
         let want = golden["nll_per_token"].as_f64().expect("a number");

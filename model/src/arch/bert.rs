@@ -9,24 +9,24 @@ use crate::layers::{Attention, AttentionSpec, Encoder, EncoderLayer, HeadNorm, L
 pub(super) async fn load(w: &Scope, cfg: &Config) -> Result<Encoder, LoadError> {
     let w = if w.has("bert.embeddings.word_embeddings.weight") { &w.scope("bert") } else { w };
     let (c, f) = (cfg.hidden_size, cfg.intermediate_size);
-    let norm = async |w: &Scope, name: &str| Norm::layer(&w.scope(name), c, cfg.norm_eps).await;
+    let norm = async |w: &Scope, name: &str| Norm::layer(&w.scope(name), c, cfg.layer_norm_eps).await;
     let spec = AttentionSpec {
         hidden_size: c,
         num_q_heads: cfg.num_attention_heads,
         num_kv_heads: cfg.num_attention_heads,
         head_dim: cfg.head_dim,
-        scale: 1.0 / (cfg.head_dim as f32).sqrt(),
+        scale: cfg.attention_scale(),
         window: None,
         softcap: None,
         rope: None,
         causal: false,
         qk_norm: HeadNorm::None,
         plus_one: false,
-        eps: cfg.norm_eps,
+        eps: cfg.layer_norm_eps,
     };
     let act = match cfg.hidden_act {
         Activation::Silu => Act::Silu,
-        Activation::GeluErf => Act::GeluErf,
+        Activation::Gelu => Act::GeluErf,
         Activation::GeluTanh => Act::GeluTanh,
         Activation::Relu => Act::Relu,
     };

@@ -4,7 +4,7 @@
 use girih_ops::RopeStyle;
 
 use crate::error::LoadError;
-use crate::layers::build::{Build, Scales};
+use crate::layers::build::Build;
 use crate::layers::{Attention, AttentionSpec, Block, Decoder, Norm, Parallel};
 
 pub(super) async fn load(b: &Build<'_>) -> Result<Decoder, LoadError> {
@@ -22,11 +22,11 @@ pub(super) async fn load(b: &Build<'_>) -> Result<Decoder, LoadError> {
         let spec = b.attention(i);
         let rope = spec.rope.clone().map(|(table, _)| (table, RopeStyle::Interleaved));
         blocks.push(Block::Parallel(Parallel {
-            norm: Norm::layer(&w.scope("input_layernorm"), cfg.hidden_size, cfg.norm_eps).await?,
+            norm: Norm::layer(&w.scope("input_layernorm"), cfg.hidden_size, cfg.layer_norm_eps).await?,
             attn: Attention::load(&w.scope("self_attn"), AttentionSpec { rope, ..spec }).await?,
             mlp: b.mlp(&w).await?,
         }));
     }
-    let norm = Norm::layer(&b.weights.scope("norm"), cfg.hidden_size, cfg.norm_eps).await?;
-    b.decoder(blocks, norm, Scales { logits: cfg.logit_scale, ..Scales::default() }).await
+    let norm = Norm::layer(&b.weights.scope("norm"), cfg.hidden_size, cfg.layer_norm_eps).await?;
+    b.decoder(blocks, norm).await
 }

@@ -2,19 +2,14 @@
 //! every other layer sees a sliding window; embeddings times `sqrt(C)`.
 
 use crate::error::LoadError;
-use crate::layers::build::{Build, Scales};
-use crate::layers::{Attention, AttentionSpec, Block, Decoder, Sandwich};
+use crate::layers::build::Build;
+use crate::layers::{Attention, Block, Decoder, Sandwich};
 
 pub(super) async fn load(b: &Build<'_>) -> Result<Decoder, LoadError> {
-    let cfg = b.cfg;
     let mut blocks = Vec::new();
-    for i in 0..cfg.num_hidden_layers {
+    for i in 0..b.cfg.num_hidden_layers {
         let w = b.layer(i);
-        let spec = AttentionSpec {
-            scale: 1.0 / cfg.query_pre_attn_scalar.sqrt(),
-            softcap: cfg.attn_logit_softcapping,
-            ..b.attention(i)
-        };
+        let spec = b.attention(i);
         blocks.push(Block::Sandwich(Sandwich {
             attn_norm: b.rms_plus_one(&w, "input_layernorm").await?,
             attn: Attention::load(&w.scope("self_attn"), spec).await?,
@@ -24,10 +19,5 @@ pub(super) async fn load(b: &Build<'_>) -> Result<Decoder, LoadError> {
             mlp_post_norm: b.rms_plus_one(&w, "post_feedforward_layernorm").await?,
         }));
     }
-    let scales = Scales {
-        embedding: (cfg.hidden_size as f32).sqrt(),
-        softcap: cfg.final_logit_softcapping,
-        ..Scales::default()
-    };
-    b.decoder(blocks, b.rms_plus_one(&b.weights, "norm").await?, scales).await
+    b.decoder(blocks, b.rms_plus_one(&b.weights, "norm").await?).await
 }

@@ -4,7 +4,7 @@
 use girih_ops::RopeStyle;
 
 use crate::error::LoadError;
-use crate::layers::build::{Build, Scales};
+use crate::layers::build::Build;
 use crate::layers::{Attention, AttentionSpec, Block, Decoder, Sandwich};
 
 pub(super) async fn load(b: &Build<'_>) -> Result<Decoder, LoadError> {
@@ -22,5 +22,5 @@ pub(super) async fn load(b: &Build<'_>) -> Result<Decoder, LoadError> {
             mlp_post_norm: b.rms(&w, "post_mlp_layernorm").await?,
         }));
     }
-    b.decoder(blocks, b.rms(&b.weights, "norm").await?, Scales::default()).await
+    b.decoder(blocks, b.rms(&b.weights, "norm").await?).await
 }

@@ -1,7 +1,7 @@
 //! OLMo 2: norms after attention and MLP only; RMS norms over the whole query and key projections.
 
 use crate::error::LoadError;
-use crate::layers::build::{Build, Scales};
+use crate::layers::build::Build;
 use crate::layers::{Attention, AttentionSpec, Block, Decoder, HeadNorm, PostNorm};
 
 pub(super) async fn load(b: &Build<'_>) -> Result<Decoder, LoadError> {
@@ -16,5 +16,5 @@ pub(super) async fn load(b: &Build<'_>) -> Result<Decoder, LoadError> {
             mlp_post_norm: b.rms(&w, "post_feedforward_layernorm").await?,
         }));
     }
-    b.decoder(blocks, b.rms(&b.weights, "norm").await?, Scales::default()).await
+    b.decoder(blocks, b.rms(&b.weights, "norm").await?).await
 }

@@ -7,7 +7,7 @@ use girih_ops::{GluAct, RopeFreqs, RopeStyle, RopeTable};
 use super::{Attention, AttentionSpec, Block, Decoder, Head, HeadNorm, Linear, Mlp, Modules, Norm, PreNorm, Scope};
 use crate::config::{Activation, Config};
 use crate::error::LoadError;
-use crate::rope::{Frequencies, RopeParameters};
+use crate::rope::{Frequencies, RopeParameters, RopeScaling};
 
 /// A checkpoint that is being loaded.
 pub struct Build<'a> {
@@ -20,30 +20,13 @@ pub struct Build<'a> {
     ropes: Vec<(RopeParameters, Arc<RopeTable>)>,
 }
 
-/// What an architecture does beside its blocks.
-#[derive(Clone, Copy, Debug)]
-pub struct Scales {
-    /// Factor of the embeddings.
-    pub embedding: f32,
-    /// Factor of the logits.
-    pub logits: f32,
-    /// `c · tanh(l / c)` of the logits.
-    pub softcap: Option<f32>,
-}
-
-impl Default for Scales {
-    fn default() -> Self {
-        Self { embedding: 1.0, logits: 1.0, softcap: None }
-    }
-}
-
 impl<'a> Build<'a> {
     /// Tables for every rotary embedding of the configuration, for `context` positions.
     pub fn new(root: &'a Scope, cfg: &'a Config, context: u32) -> Result<Self, LoadError> {
         let weights = if root.has("model.embed_tokens.weight") { root.scope("model") } else { root.clone() };
         let mut build = Self { cfg, weights, root, context, ropes: Vec::new() };
         for layer in 0..cfg.num_hidden_layers {
-            if let Some(params) = cfg.rope(layer)
+            if let Some(params) = cfg.layer_rope(layer as usize)
                 && !build.ropes.iter().any(|(known, _)| known == params)
             {
                 let table = Arc::new(build.table(params)?);
@@ -56,7 +39,7 @@ impl<'a> Build<'a> {
     fn table(&self, params: &RopeParameters) -> Result<RopeTable, LoadError> {
         let rotary_dim = params.rotary_dim(self.cfg.head_dim);
         let short = params.frequencies(rotary_dim, None)?;
-        let long = match params.switch_length() {
+        let long = match switch_length(params) {
             Some(length) => Some((params.frequencies(rotary_dim, Some(length + 1))?, length)),
             None => None,
         };
@@ -73,31 +56,31 @@ impl<'a> Build<'a> {
     /// The attention that the configuration describes: half-split rotary embedding, `1 / sqrt(D)`.
     pub fn attention(&self, layer: u32) -> AttentionSpec {
         let cfg = self.cfg;
-        let rope = cfg.rope(layer).and_then(|params| self.ropes.iter().find(|(known, _)| known == params));
+        let rope = cfg.layer_rope(layer as usize).and_then(|params| self.ropes.iter().find(|(known, _)| known == params));
         AttentionSpec {
             hidden_size: cfg.hidden_size,
             num_q_heads: cfg.num_attention_heads,
             num_kv_heads: cfg.num_key_value_heads,
             head_dim: cfg.head_dim,
-            scale: 1.0 / (cfg.head_dim as f32).sqrt(),
-            window: cfg.window(layer),
-            softcap: None,
+            scale: cfg.attention_scale(),
+            window: cfg.layer_window(layer as usize),
+            softcap: cfg.attn_logit_softcapping,
             rope: rope.map(|(_, table)| (table.clone(), RopeStyle::Half)),
             causal: true,
             qk_norm: HeadNorm::None,
             plus_one: false,
-            eps: cfg.norm_eps,
+            eps: cfg.rms_norm_eps,
         }
     }
 
     /// An RMS norm over the hidden size.
     pub async fn rms(&self, w: &Scope, name: &str) -> Result<Norm, LoadError> {
-        Norm::rms(&w.scope(name), self.cfg.hidden_size, self.cfg.norm_eps, false).await
+        Norm::rms(&w.scope(name), self.cfg.hidden_size, self.cfg.rms_norm_eps, false).await
     }
 
     /// An RMS norm whose factor is 1 + w.
     pub async fn rms_plus_one(&self, w: &Scope, name: &str) -> Result<Norm, LoadError> {
-        Norm::rms(&w.scope(name), self.cfg.hidden_size, self.cfg.norm_eps, true).await
+        Norm::rms(&w.scope(name), self.cfg.hidden_size, self.cfg.rms_norm_eps, true).await
     }
 
     /// The gated MLP that the configuration describes.
@@ -127,7 +110,7 @@ impl<'a> Build<'a> {
     }
 
     /// Embedding, blocks, final norm and head.
-    pub async fn decoder(&self, blocks: Vec<Block>, norm: Norm, scales: Scales) -> Result<Decoder, LoadError> {
+    pub async fn decoder(&self, blocks: Vec<Block>, norm: Norm) -> Result<Decoder, LoadError> {
         let (v, c) = (self.cfg.vocab_size, self.cfg.hidden_size);
         let embedding = self.weights.matrix("embed_tokens.weight", v, c).await?;
         let has_head = !self.cfg.architectures.iter().all(|a| a.ends_with("Model"));
@@ -140,10 +123,10 @@ impl<'a> Build<'a> {
         };
         Ok(Decoder {
             embedding,
-            embedding_scale: scales.embedding,
+            embedding_scale: self.cfg.embedding_scale(),
             blocks,
             norm,
-            head: head.map(|linear| Head { linear, alpha: scales.logits, softcap: scales.softcap }),
+            head: head.map(|linear| Head { linear, alpha: self.cfg.output_scale(), softcap: self.cfg.final_logit_softcapping }),
         })
     }
 }
@@ -152,11 +135,20 @@ fn freqs(f: &Frequencies) -> RopeFreqs<'_> {
     RopeFreqs { inv_freq: &f.inv_freq, attention_factor: f.attention_factor as f32 }
 }
 
+/// Sequences longer than this have other frequencies. Dynamic scaling sets in beyond the model's own context, which
+/// girih never exceeds.
+fn switch_length(params: &RopeParameters) -> Option<u32> {
+    match params.scaling {
+        RopeScaling::LongRope { original_max_position_embeddings, .. } => Some(original_max_position_embeddings as u32),
+        _ => None,
+    }
+}
+
 /// The gate's activation.
 pub fn glu(act: Activation) -> GluAct {
     match act {
         Activation::Silu => GluAct::Silu,
-        Activation::GeluErf => GluAct::GeluErf,
+        Activation::Gelu => GluAct::GeluErf,
         Activation::GeluTanh => GluAct::GeluTanh,
         Activation::Relu => GluAct::Relu,
     }
