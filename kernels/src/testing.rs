@@ -275,7 +275,9 @@ pub fn runs_here(gpu: &Gpu, choice: &Choice) -> bool {
     let uses = |feature: &str| text.as_ref().is_ok_and(|t| t.wgsl.contains(&format!("enable {feature};")));
     choice.invocations <= caps.invocations
         && choice.workgroup_bytes <= caps.workgroup_bytes
-        && caps.subgroup_size.map_or(!uses("subgroups"), |(smallest, _)| lanes <= smallest || !uses("subgroups"))
+        && caps
+            .subgroup_size
+            .map_or(!uses("subgroups"), |(smallest, _)| lanes <= smallest || !uses("subgroups"))
         && (caps.f16 || !uses("f16"))
 }
 

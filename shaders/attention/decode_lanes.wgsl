@@ -4,7 +4,7 @@
 //!enable subgroups
 const LANES: u32 = 8u; //!spec
 const GR: u32 = 4u; //!spec
-const KG: u32 = 4u; //!spec
+const KG: u32 = 2u; //!spec
 const VALUE_BLOCKS: u32 = 2u; //!spec
 const KEYS: u32 = LANES * KG;
 //!import attention/common.wgsl
@@ -77,21 +77,21 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 acc[i * VALUE_BLOCKS + b] *= alpha;
             } //!unroll
         } //!unroll
-        for (var g = 0u; g < KG; g++) { //!unroll
-            for (var j = 0u; j < LANES; j++) { //!unroll
+        for (var j = 0u; j < LANES; j++) {
+            for (var g = 0u; g < KG; g++) { //!unroll
                 let base = v_head + min(c0 + g * LANES + j, keys.hi - 1u) * p.v_token;
                 var v4: array<vec4<f32>, VALUE_BLOCKS>;
                 for (var b = 0u; b < VALUE_BLOCKS; b++) { //!unroll
                     v4[b] = load_v4(base, min(b * LANES + lane, value_dim4 - 1u));
                 } //!unroll
                 for (var i = 0u; i < GR; i++) { //!unroll
-                    let weight = subgroupBroadcast(s[i * KG + g], j);
+                    let weight = subgroupShuffle(s[i * KG + g], j);
                     for (var b = 0u; b < VALUE_BLOCKS; b++) { //!unroll
                         acc[i * VALUE_BLOCKS + b] += weight * v4[b];
                     } //!unroll
                 } //!unroll
             } //!unroll
-        } //!unroll
+        }
     }
     let out_row = group.x * p.num_tokens * p.num_q_heads + q_row;
     for (var i = 0u; i < GR; i++) { //!unroll

@@ -130,7 +130,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 acc[i * VALUE_CHUNKS + c] *= alpha;
             } //!unroll
         } //!unroll
-        for (var c = 0u; c < VALUE_CHUNKS; c++) { //!unroll
+        for (var c = 0u; c < VALUE_CHUNKS; c++) {
             for (var x = id; x < BC * CHUNK; x += WG) {
                 let key = c0 + x / CHUNK;
                 let d = c * CHUNK + x % CHUNK;
@@ -139,6 +139,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 kv_tile[x / CHUNK * PITCH + x % CHUNK] = v4;
             }
             workgroupBarrier();
+            var sum: array<vec4<f32>, RT>;
+            for (var i = 0u; i < RT; i++) { //!unroll
+                sum[i] = vec4<f32>(0.0);
+            } //!unroll
             for (var x = 0u; x < TX; x++) {
                 var v4: array<vec4<f32>, 4>;
                 for (var j = 0u; j < 4u; j++) { //!unroll
@@ -146,11 +150,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 } //!unroll
                 for (var i = 0u; i < RT; i++) { //!unroll
                     let p4 = q_tile[(ty + TY * i) * PITCH + x];
-                    acc[i * VALUE_CHUNKS + c] += p4.x * v4[0] + p4.y * v4[1] + p4.z * v4[2] + p4.w * v4[3];
+                    sum[i] += p4.x * v4[0] + p4.y * v4[1] + p4.z * v4[2] + p4.w * v4[3];
                 } //!unroll
             }
+            for (var b = 0u; b < VALUE_CHUNKS; b++) { //!unroll
+                if b == c {                                        // constant indices: the sums stay in registers
+                    for (var i = 0u; i < RT; i++) { //!unroll
+                        acc[i * VALUE_CHUNKS + b] += sum[i];
+                    } //!unroll
+                }
+            } //!unroll
             workgroupBarrier();
-        } //!unroll
+        }
     }
     var sums = vec4<f32>(0.0);
     for (var i = 0u; i < RT; i++) { //!unroll

@@ -45,7 +45,12 @@ fn padded(case: &Case<'_>) -> (Vec<Sequence>, [u32; 4]) {
             assert!(suffix || positionless, "{}: kvmask with holes", case.name);
             let compact = |data: &[f32], dim: usize| -> Vec<f32> {
                 let rows = tokens_first(&data[b * hkv * tk * dim..][..hkv * tk * dim], [hkv, tk, dim]);
-                rows.chunks_exact(hkv * dim).zip(&keep).filter(|&(_, &x)| x).flat_map(|(r, _)| r).copied().collect()
+                rows.chunks_exact(hkv * dim)
+                    .zip(&keep)
+                    .filter(|&(_, &x)| x)
+                    .flat_map(|(r, _)| r)
+                    .copied()
+                    .collect()
             };
             Sequence {
                 q: tokens_first(&q[b * hq * tq * d..][..hq * tq * d], [hq, tq, d]),
@@ -66,7 +71,9 @@ fn packed(case: &Case<'_>) -> (Vec<Sequence>, [u32; 4]) {
     let (_, out) = case.f32("out");
     let (cu_q, cu_k) = (case.ints("cu_q"), case.ints("cu_k"));
     let [hq, d, hkv, dv] = [qs[1], qs[2], ks[1], vs[2]].map(|n| n as usize);
-    let cut = |data: &[f32], width: usize, cu: &[i64]| data[cu[0] as usize * width..cu[1] as usize * width].to_vec();
+    let cut = |data: &[f32], width: usize, cu: &[i64]| {
+        data[cu[0] as usize * width..cu[1] as usize * width].to_vec()
+    };
     let sequences = cu_q
         .windows(2)
         .zip(cu_k.windows(2))
@@ -245,7 +252,8 @@ fn wrong_arguments_are_errors_that_say_so() {
     let gpu = girih_tests::gpu();
     let kv = KvView::alloc(&gpu, 1, 2, 8, 32, false).expect("cache");
     let batch = Batch::upload(&gpu, &[Chunk { slot: 0, start: 0, token_ids: &[0, 0] }]).expect("a batch");
-    let good = Attention { num_q_heads: 4, scale: 0.1, causal: true, window: None, softcap: None, sinks: None };
+    let good =
+        Attention { num_q_heads: 4, scale: 0.1, causal: true, window: None, softcap: None, sinks: None };
     let error = |heads: u32, opts: Attention<'_>| {
         let q = Tensor::from_f32(&gpu, &vec![0.0; (2 * heads * 32) as usize], &[2, heads * 32]).expect("q");
         let result = attention_with_lse(&mut Frame::new(&gpu), &q, &kv, &batch, &opts);

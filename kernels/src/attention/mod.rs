@@ -178,12 +178,12 @@ impl Shape {
         match (self.f16, self.vec4()) {
             (false, true) => selection,
             (true, true) => selection.part("kv", "attention/kv_f16.wgsl"),
-            (false, false) => selection
-                .part("io", "attention/io_scalar.wgsl")
-                .part("kv", "attention/kv_f32_scalar.wgsl"),
-            (true, false) => selection
-                .part("io", "attention/io_scalar.wgsl")
-                .part("kv", "attention/kv_f16_scalar.wgsl"),
+            (false, false) => {
+                selection.part("io", "attention/io_scalar.wgsl").part("kv", "attention/kv_f32_scalar.wgsl")
+            }
+            (true, false) => {
+                selection.part("io", "attention/io_scalar.wgsl").part("kv", "attention/kv_f16_scalar.wgsl")
+            }
         }
     }
 }

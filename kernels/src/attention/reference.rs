@@ -66,7 +66,8 @@ pub(super) fn attention(call: &mut TwinCall<'_>) {
                             .zip(&scores)
                             .map(|(j, w)| w * f64::from(v[place(p.v_strides, j) + c]))
                             .sum();
-                        o[row * value_dim as usize + c] = if sum > 0.0 { (weighted / sum) as f32 } else { 0.0 };
+                        o[row * value_dim as usize + c] =
+                            if sum > 0.0 { (weighted / sum) as f32 } else { 0.0 };
                     }
                 }
             }
