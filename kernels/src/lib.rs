@@ -5,6 +5,7 @@
 //! twin. Kernels append dispatches to a [`Recorder`]; [`Gpu::submit`] runs them, [`Gpu::plan`] prepares them for
 //! being run many times, [`Gpu::run_twins`] runs the CPU twins instead.
 
+pub mod activation;
 pub mod buffer;
 pub mod caps;
 pub mod error;
