@@ -11,6 +11,7 @@ pub mod caps;
 pub mod error;
 pub mod execute;
 pub mod gpu;
+pub mod matmul;
 pub mod norm;
 mod pipeline;
 mod pipeline_cache;

@@ -7,6 +7,7 @@
 mod batch;
 mod error;
 mod frame;
+mod linear;
 mod matrix;
 mod norm;
 mod tensor;
@@ -14,9 +15,11 @@ mod tensor;
 pub use batch::{Batch, Chunk, KvView, Seq, Strides};
 pub use error::OpError;
 pub use frame::{Arena, Frame};
+pub use linear::{Linear, Norm, linear};
 pub use matrix::{Matrix, WeightType};
 pub use norm::rms_norm;
 pub use tensor::{DType, Tensor};
 
 pub use girih_kernels as kernels;
+pub use girih_kernels::matmul::{Act, GluAct};
 pub use girih_kernels::{Buffer, Caps, Gpu, GpuError, KernelError, Options, Plan, Tier};
