@@ -7,6 +7,7 @@ fn main() -> io::Result<()> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR").map_err(io::Error::other)?);
     let out = PathBuf::from(env::var("OUT_DIR").map_err(io::Error::other)?);
     let mut files = Vec::new();
+    println!("cargo::rerun-if-changed={}", root.display()); // new folders
     for entry in fs::read_dir(&root)? {
         let path = entry?.path();
         if path.is_dir() && path.file_name().is_some_and(|name| name != "src") {

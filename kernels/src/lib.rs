@@ -7,11 +7,13 @@
 
 pub mod attention;
 pub mod bench;
+pub mod activation;
 pub mod buffer;
 pub mod caps;
 pub mod error;
 pub mod execute;
 pub mod gpu;
+pub mod matmul;
 pub mod norm;
 mod pipeline;
 mod pipeline_cache;

@@ -10,4 +10,7 @@ pub const KERNELS: &[&Kernel] = &[
     &crate::attention::prefill::KERNEL,
     &crate::attention::decode::KERNEL,
     &crate::attention::merge::KERNEL,
+    &crate::matmul::gemv::KERNEL,
+    &crate::matmul::gemm::KERNEL,
+    &crate::matmul::split_sum::KERNEL,
 ];

@@ -1,0 +1,380 @@
+//! Many rows of activations times a matrix, with the epilogue behind.
+
+use bytemuck::{Pod, Zeroable};
+use girih_shaders::Selection;
+
+use super::{Epilogue, EpilogueKind, Format, Part, Shape, or_dummy, parts, reference, split_sum};
+use crate::buffer::Buffer;
+use crate::caps::Caps;
+use crate::error::KernelError;
+use crate::recorder::Recorder;
+use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
+use crate::testing::{Launch, TestCase, Tolerance, seeded};
+use crate::twin::TwinCall;
+
+/// Same layout as `Params` in `gemm_params.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Params {
+    /// Rows of x.
+    pub num_m: u32,
+    /// Rows of this part of W.
+    pub num_n: u32,
+    /// Channels K.
+    pub num_k: u32,
+    /// Groups of 8 channels.
+    pub num_k8: u32,
+    /// Column of y of the part's first row.
+    pub n_base: u32,
+    /// Columns of y.
+    pub y_stride: u32,
+    /// Groups of 8 channels that one workgroup along z adds up.
+    pub split_k8: u32,
+    /// Factor behind the bias.
+    pub alpha: f32,
+    /// Cap of the activation `SoftCap`.
+    pub soft_cap: f32,
+}
+
+/// Buffers.
+#[derive(Clone, Copy, Debug)]
+pub struct Args<'a> {
+    /// Activations `[M, K]`.
+    pub x: &'a Buffer,
+    /// W, all of its rows.
+    pub parts: &'a [Part<'a>],
+    /// Behind the product.
+    pub epilogue: Epilogue<'a>,
+    /// Memory of [`scratch_bytes`], if that is not zero.
+    pub scratch: Option<&'a Buffer>,
+    /// Result `[M, N]`, or `[M, N / 2]` with a gated linear unit.
+    pub y: &'a Buffer,
+}
+
+const SPEC: KernelSpec = KernelSpec {
+    name: "gemm",
+    bindings: &[read("x"), read("w"), read("bias"), read("residual"), read_write("y")],
+    params_bytes: size_of::<Params>(),
+    twin,
+};
+
+/// Registry entry.
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: super::bench::gemm };
+
+/// Bytes that a product needs for partial sums; 0 if its channels are not split.
+pub fn scratch_bytes(caps: &Caps, shape: Shape) -> u64 {
+    match plan(caps, shape).splits {
+        0 | 1 => 0,
+        splits => 4 * u64::from(splits) * u64::from(shape.m) * u64::from(shape.n),
+    }
+}
+
+/// Appends `y = epilogue(x · Wᵀ)`: one dispatch for each part of W, one more where the channels are split.
+///
+/// # Errors
+/// An odd N with a gated linear unit, scratch memory that is missing, and as [`Recorder::dispatch`].
+pub fn record(rec: &mut Recorder, args: Args<'_>, shape: Shape) -> Result<(), KernelError> {
+    let Epilogue { bias, alpha, act, residual } = args.epilogue;
+    shape.check(SPEC.name, act.is_glu())?;
+    if shape.m == 0 {
+        return Ok(());
+    }
+    let Plan { tile, splits, split_k8 } = plan(rec.caps(), shape);
+    let scratch_bytes = scratch_bytes(rec.caps(), shape);
+    let gpu = rec.gpu().clone();
+    let split = splits > 1;
+    let y = match args.scratch {
+        _ if !split => args.y,
+        Some(scratch) if scratch.size() >= scratch_bytes => scratch,
+        scratch => {
+            return Err(KernelError::BadBuffer {
+                kernel: SPEC.name,
+                binding: "scratch",
+                got: scratch.map_or(0, Buffer::size),
+                want: scratch_bytes,
+            });
+        }
+    };
+    let (epilogue, bias, residual) = if split {
+        (EpilogueKind::default(), gpu.dummy()?, gpu.dummy()?)
+    } else {
+        (args.epilogue.kind(), or_dummy(&gpu, bias)?, or_dummy(&gpu, residual)?)
+    };
+    for part in args.parts {
+        let params = Params {
+            num_m: shape.m,
+            num_n: part.rows,
+            num_k: shape.k,
+            num_k8: shape.num_k8(),
+            n_base: part.row0,
+            y_stride: if split { shape.n } else { act.columns(shape.n) },
+            split_k8,
+            alpha,
+            soft_cap: act.soft_cap(),
+        };
+        let choice = choice(tile, shape, split, epilogue);
+        let grid = tile.grid(shape.m, part.rows, splits);
+        rec.dispatch(&SPEC, choice, &params, &[args.x, part.buffer, &bias, &residual, y], grid)?;
+    }
+    if split {
+        split_sum::record(rec, y, args.epilogue, args.y, [splits, shape.m, shape.n])?;
+    }
+    Ok(())
+}
+
+/// Tile of a workgroup: `TM TN` of an invocation, `TX TY` invocations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Tile {
+    tm: u32,
+    tn: u32,
+    tx: u32,
+    ty: u32,
+    /// No workgroup memory.
+    direct: bool,
+}
+
+impl Tile {
+    const fn new(tm: u32, tn: u32, tx: u32, ty: u32) -> Self {
+        Self { tm, tn, tx, ty, direct: false }
+    }
+
+    fn bm(self) -> u32 {
+        self.tm * self.ty
+    }
+
+    fn bn(self) -> u32 {
+        self.tn * self.tx
+    }
+
+    fn grid(self, m: u32, n: u32, splits: u32) -> [u32; 3] {
+        [n.div_ceil(self.bn()), m.div_ceil(self.bm()), splits]
+    }
+}
+
+/// 128 x 64, 64 outputs an invocation: as much reuse as registers allow.
+const LARGE: Tile = Tile::new(8, 8, 8, 16);
+/// 64 x 64.
+const MEDIUM: Tile = Tile::new(8, 4, 16, 8);
+/// 32 x 64, for few rows.
+const SMALL: Tile = Tile::new(4, 4, 16, 8);
+/// 8 x 64 of a CPU's vector unit.
+const DIRECT: Tile = Tile { direct: true, ..Tile::new(8, 8, 8, 1) };
+
+/// Groups of 8 channels of a tile in workgroup memory.
+const BK8: u32 = 2;
+/// Workgroups that fill a GPU of unknown size reasonably.
+const ENOUGH_GROUPS: u32 = 128;
+pub(super) const MAX_SPLITS: u32 = 16;
+/// A split adds up at least 256 channels.
+const MIN_SPLIT_K8: u32 = 32;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Plan {
+    tile: Tile,
+    splits: u32,
+    split_k8: u32,
+}
+
+fn plan(caps: &Caps, shape: Shape) -> Plan {
+    let num_k8 = shape.num_k8();
+    let whole = |tile| Plan { tile, splits: 1, split_k8: num_k8 };
+    if caps.cpu_variants() && !caps.is_blocked(SPEC.name, "direct") {
+        return whole(DIRECT);
+    }
+    let groups = |tile: Tile| u64::from(shape.m.div_ceil(tile.bm())) * u64::from(shape.n.div_ceil(tile.bn()));
+    let tile = if shape.m <= SMALL.bm() {
+        SMALL
+    } else if groups(LARGE) >= ENOUGH_GROUPS.into() {
+        LARGE
+    } else {
+        MEDIUM
+    };
+    let wanted = u64::from(ENOUGH_GROUPS) / groups(tile).max(1);
+    let splits = (wanted as u32).min(num_k8 / MIN_SPLIT_K8).min(MAX_SPLITS);
+    let bytes = 4 * u64::from(splits) * u64::from(shape.m) * u64::from(shape.n);
+    if splits < 2 || bytes > caps.binding_bytes || caps.is_blocked(SPEC.name, "split_k") {
+        return whole(tile);
+    }
+    let split_k8 = num_k8.div_ceil(splits).next_multiple_of(BK8);
+    Plan { tile, splits: num_k8.div_ceil(split_k8), split_k8 }
+}
+
+fn choice(tile: Tile, shape: Shape, split: bool, epilogue: EpilogueKind) -> Choice {
+    let selection = parts(Selection::new(), shape.format, shape.aligned())
+        .set("TM", tile.tm)
+        .set("TN", tile.tn)
+        .set("TX", tile.tx);
+    let selection = epilogue.apply(selection);
+    if tile.direct {
+        return Choice {
+            file: "matmul/gemm_direct.wgsl",
+            variant: "direct",
+            selection,
+            invocations: tile.tx,
+            workgroup_bytes: 0,
+        };
+    }
+    Choice {
+        file: "matmul/gemm.wgsl",
+        variant: if split { "split_k" } else { "tiled" },
+        selection: selection.set("TY", tile.ty).set("BK8", BK8).set("SPLIT", split),
+        invocations: tile.tx * tile.ty,
+        workgroup_bytes: 32 * BK8 * (tile.bm() + tile.bn() + 2),
+    }
+}
+
+/// What `select` launches for a shape, without epilogue.
+pub(super) fn bench_launch(caps: &Caps, shape: Shape) -> Launch {
+    let Plan { tile, splits, split_k8 } = plan(caps, shape);
+    let params = Params {
+        num_m: shape.m,
+        num_n: shape.n,
+        num_k: shape.k,
+        num_k8: shape.num_k8(),
+        n_base: 0,
+        y_stride: shape.n,
+        split_k8,
+        alpha: 1.0,
+        soft_cap: 1.0,
+    };
+    Launch {
+        choice: choice(tile, shape, splits > 1, EpilogueKind::default()),
+        params: bytemuck::bytes_of(&params).to_vec(),
+        grid: tile.grid(shape.m, shape.n, splits),
+    }
+}
+
+fn choices() -> Vec<Choice> {
+    let mut all = Vec::new();
+    for tile in [LARGE, MEDIUM, SMALL, DIRECT] {
+        for format in Format::ALL {
+            for k in [64, 63] {
+                let shape = Shape { m: 64, n: 64, k, format };
+                all.push(choice(tile, shape, false, EpilogueKind::default()));
+                if !tile.direct {
+                    all.push(choice(tile, shape, true, EpilogueKind::default()));
+                }
+            }
+        }
+        for act in 0..6 {
+            let epilogue = EpilogueKind { act, glu: (1..5).contains(&act), bias: true, residual: true };
+            let shape = Shape { m: 64, n: 64, k: 64, format: Format::F16 };
+            all.push(choice(tile, shape, false, epilogue));
+        }
+    }
+    all
+}
+
+/// The definition, in f64.
+fn twin(call: &mut TwinCall<'_>) {
+    let p: Params = call.params();
+    let (num_m, num_n) = (p.num_m as usize, p.num_n as usize);
+    let (num_k, padded) = (p.num_k as usize, 8 * p.num_k8 as usize);
+    let x: Vec<f64> = call.get::<f32>(0).into_iter().map(f64::from).collect();
+    let w = reference::weights(call, 1);
+    let finish = reference::finish(call, [2, 3], [p.alpha, p.soft_cap], p.y_stride);
+    let split = call.selection.get_bool("SPLIT");
+    let mut y: Vec<f32> = call.get(4);
+    for (row, x) in x.chunks_exact(num_k).take(num_m).enumerate() {
+        if split {
+            let chunk = 8 * p.split_k8 as usize;
+            for (s, x) in x.chunks(chunk).enumerate() {
+                for (n, w) in w.chunks_exact(padded).take(num_n).enumerate() {
+                    let at = (s * num_m + row) * p.y_stride as usize + p.n_base as usize + n;
+                    y[at] = reference::dot(x, &w[s * chunk..]) as f32;
+                }
+            }
+        } else {
+            let sums: Vec<f64> =
+                w.chunks_exact(padded).take(num_n).map(|w| reference::dot(x, w)).collect();
+            finish.store(&mut y, row, p.n_base as usize, &sums);
+        }
+    }
+    call.put(4, &y);
+}
+
+fn cases() -> Vec<TestCase> {
+    let plain = EpilogueKind::default();
+    let case = |name: &str, shape: Shape, epilogue: EpilogueKind, tiles: &[Tile], splits: u32| {
+        let Shape { m, n, k, format } = shape;
+        let y_stride = if epilogue.glu { n / 2 } else { n };
+        let split_k8 = shape.num_k8().div_ceil(splits).next_multiple_of(BK8);
+        let splits = if splits == 1 { 1 } else { shape.num_k8().div_ceil(split_k8) };
+        let scale = 4.0 * if epilogue.glu { 10.0 } else { 1.0 };
+        let mut case = TestCase::new(name, Tolerance::f32_sum(k as usize, scale))
+            .input(&seeded((m * k) as usize, 1))
+            .input(&reference::seeded_weights(n, k, format, 2))
+            .input(&seeded(n as usize, 3))
+            .input(&seeded((m * y_stride) as usize, 4))
+            .output((splits * m * y_stride) as usize);
+        for &tile in tiles {
+            let params = Params {
+                num_m: m,
+                num_n: n,
+                num_k: k,
+                num_k8: shape.num_k8(),
+                n_base: 0,
+                y_stride,
+                split_k8: if splits > 1 { split_k8 } else { shape.num_k8() },
+                alpha: 0.75,
+                soft_cap: 1.5,
+            };
+            let choice = choice(tile, shape, splits > 1, epilogue);
+            case = case.launch(choice, &params, tile.grid(m, n, splits));
+        }
+        case
+    };
+    let shape = |m, n, k, format| Shape { m, n, k, format };
+    let (f32, f16, bf16) = (Format::F32, Format::F16, Format::Bf16);
+    let full = |act, glu| EpilogueKind { act, glu, bias: true, residual: true };
+    let all = [LARGE, MEDIUM, SMALL, DIRECT];
+    vec![
+        case("one_tile", shape(5, 6, 16, f32), plain, &all, 1),
+        case("odd", shape(37, 71, 131, f16), full(5, false), &[MEDIUM, DIRECT], 1),
+        case("many_tiles", shape(133, 258, 40, bf16), full(1, true), &[LARGE, DIRECT], 1),
+        case("many_tiles_odd", shape(67, 129, 44, f32), full(2, false), &[SMALL, DIRECT], 1),
+        case("one_split", shape(5, 6, 64, f32), plain, &[SMALL], 2),
+        case("splits", shape(35, 67, 200, f16), plain, &[MEDIUM, SMALL], 3),
+        case("gpt_oss_20b", shape(16, 160, 2880, bf16), plain, &[SMALL, DIRECT], 1),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Tier;
+
+    #[test]
+    fn selects_by_capability_and_shape() {
+        let baseline = Caps::baseline();
+        let shape = |m, n, k| Shape { m, n, k, format: Format::F16 };
+        assert_eq!(plan(&baseline, shape(512, 4096, 4096)), Plan { tile: LARGE, splits: 1, split_k8: 512 });
+        assert_eq!(plan(&baseline, shape(200, 768, 256)), Plan { tile: MEDIUM, splits: 1, split_k8: 32 });
+        let narrow = plan(&baseline, shape(16, 1024, 4096));
+        assert_eq!(narrow, Plan { tile: SMALL, splits: 8, split_k8: 64 });
+        assert_eq!(scratch_bytes(&baseline, shape(16, 1024, 4096)), 4 * 8 * 16 * 1024);
+        let mut gpu = Caps { subgroup_size: Some((32, 32)), tier: Tier::Subgroup, ..baseline };
+        assert_eq!(plan(&gpu, shape(16, 1024, 4096)), narrow);
+        gpu.blocked.insert("gemm/split_k".into());
+        assert_eq!(plan(&gpu, shape(16, 1024, 4096)).splits, 1);
+        let cpu = Caps { subgroup_size: Some((8, 8)), tier: Tier::Cpu, is_cpu: true, ..Caps::baseline() };
+        assert_eq!(plan(&cpu, shape(16, 1024, 4096)), Plan { tile: DIRECT, splits: 1, split_k8: 512 });
+    }
+
+    #[test]
+    fn splits_cover_all_channels() {
+        let caps = Caps::baseline();
+        for k in (1..9000).step_by(37) {
+            let shape = Shape { m: 7, n: 50, k, format: Format::F32 };
+            let Plan { splits, split_k8, .. } = plan(&caps, shape);
+            assert!(splits * split_k8 >= shape.num_k8() && (splits - 1) * split_k8 < shape.num_k8(), "K {k}");
+        }
+    }
+
+    #[test]
+    fn every_choice_fits_the_baseline() {
+        for choice in choices() {
+            assert!(choice.workgroup_bytes <= 16 << 10 && choice.invocations <= 128, "{}", choice.selection);
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! A few rows of activations times a matrix, with the normalisation before and the epilogue behind.
+
+use bytemuck::{Pod, Zeroable};
+use girih_shaders::Selection;
+
+use super::{Epilogue, EpilogueKind, Format, Part, Shape, or_dummy, parts, reference, wrap};
+use crate::buffer::Buffer;
+use crate::caps::Caps;
+use crate::error::KernelError;
+use crate::recorder::Recorder;
+use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
+use crate::testing::{Launch, TestCase, Tolerance, seeded};
+use crate::twin::TwinCall;
+
+/// Rows of x up to which this kernel is made.
+pub const MAX_M: u32 = 4;
+
+/// Same layout as `Params` in `gemv.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Params {
+    /// Rows of this part of W.
+    pub num_n: u32,
+    /// Channels K.
+    pub num_k: u32,
+    /// Groups of 8 channels.
+    pub num_k8: u32,
+    /// Column of y of the part's first row.
+    pub n_base: u32,
+    /// Columns of y.
+    pub y_stride: u32,
+    /// Workgroups along x; more continue along y.
+    pub grid_x: u32,
+    /// Factor behind the bias.
+    pub alpha: f32,
+    /// Cap of the activation `SoftCap`.
+    pub soft_cap: f32,
+    /// Of the normalisation.
+    pub eps: f32,
+}
+
+/// Normalisation of x over its channels.
+#[derive(Clone, Copy, Debug)]
+pub enum Norm<'a> {
+    /// None.
+    None,
+    /// `x / sqrt(mean(x²) + eps) · weight`
+    Rms {
+        /// `[K]`
+        weight: &'a Buffer,
+        /// Added to the mean square.
+        eps: f32,
+    },
+    /// `(x - mean(x)) / sqrt(var(x) + eps) · weight + bias`
+    Layer {
+        /// `[K]`
+        weight: &'a Buffer,
+        /// `[K]`
+        bias: Option<&'a Buffer>,
+        /// Added to the variance.
+        eps: f32,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NormKind {
+    None,
+    Rms,
+    Layer { bias: bool },
+}
+
+/// Buffers.
+#[derive(Clone, Copy, Debug)]
+pub struct Args<'a> {
+    /// Activations `[M, K]`, M from 1 to [`MAX_M`].
+    pub x: &'a Buffer,
+    /// W, all of its rows.
+    pub parts: &'a [Part<'a>],
+    /// Before the product.
+    pub norm: Norm<'a>,
+    /// Behind the product.
+    pub epilogue: Epilogue<'a>,
+    /// Result `[M, N]`, or `[M, N / 2]` with a gated linear unit.
+    pub y: &'a Buffer,
+}
+
+const SPEC: KernelSpec = KernelSpec {
+    name: "gemv",
+    bindings: &[
+        read("x"),
+        read("w"),
+        read("norm_weight"),
+        read("norm_bias"),
+        read("bias"),
+        read("residual"),
+        read_write("y"),
+    ],
+    params_bytes: size_of::<Params>(),
+    twin,
+};
+
+/// Registry entry.
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: super::bench::gemv };
+
+/// Appends `y = epilogue(norm(x) · Wᵀ)`, one dispatch for each part of W.
+///
+/// # Errors
+/// M over [`MAX_M`], an odd N with a gated linear unit, and as [`Recorder::dispatch`].
+pub fn record(rec: &mut Recorder, args: Args<'_>, shape: Shape) -> Result<(), KernelError> {
+    let Epilogue { bias, alpha, act, residual } = args.epilogue;
+    shape.check(SPEC.name, act.is_glu())?;
+    if shape.m > MAX_M {
+        let (got, must_be) = (shape.m.into(), "at most 4");
+        return Err(KernelError::BadParam { kernel: SPEC.name, field: "m", got, must_be });
+    }
+    if shape.m == 0 {
+        return Ok(());
+    }
+    let (norm, norm_weight, norm_bias, eps) = match args.norm {
+        Norm::None => (NormKind::None, None, None, 0.0),
+        Norm::Rms { weight, eps } => (NormKind::Rms, Some(weight), None, eps),
+        Norm::Layer { weight, bias, eps } => {
+            (NormKind::Layer { bias: bias.is_some() }, Some(weight), bias, eps)
+        }
+    };
+    let gpu = rec.gpu().clone();
+    let optional = |buffer| or_dummy(&gpu, buffer);
+    let (norm_weight, norm_bias) = (optional(norm_weight)?, optional(norm_bias)?);
+    let (bias, residual) = (optional(bias)?, optional(residual)?);
+    for part in args.parts {
+        let part_shape = Shape { n: part.rows, ..shape };
+        let (choice, rows) = select(rec.caps(), part_shape, norm, args.epilogue.kind());
+        let [grid_x, grid_y] = wrap(rec.caps(), part.rows.div_ceil(rows));
+        let params = Params {
+            num_n: part.rows,
+            num_k: shape.k,
+            num_k8: shape.num_k8(),
+            n_base: part.row0,
+            y_stride: act.columns(shape.n),
+            grid_x,
+            alpha,
+            soft_cap: act.soft_cap(),
+            eps,
+        };
+        let buffers = [args.x, part.buffer, &norm_weight, &norm_bias, &bias, &residual, args.y];
+        rec.dispatch(&SPEC, choice, &params, &buffers, [grid_x, grid_y, 1])?;
+    }
+    Ok(())
+}
+
+/// What `select` launches for a shape, without normalisation and epilogue.
+pub(super) fn bench_launch(caps: &Caps, shape: Shape) -> Launch {
+    let (choice, rows) = select(caps, shape, NormKind::None, EpilogueKind::default());
+    let [grid_x, grid_y] = wrap(caps, shape.n.div_ceil(rows));
+    let params = Params {
+        num_n: shape.n,
+        num_k: shape.k,
+        num_k8: shape.num_k8(),
+        n_base: 0,
+        y_stride: shape.n,
+        grid_x,
+        alpha: 1.0,
+        soft_cap: 1.0,
+        eps: 0.0,
+    };
+    Launch { choice, params: bytemuck::bytes_of(&params).to_vec(), grid: [grid_x, grid_y, 1] }
+}
+
+/// Size of the workgroup and how many rows of W it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Config {
+    wg: u32,
+    rows: u32,
+    subgroup: bool,
+}
+
+fn select(caps: &Caps, shape: Shape, norm: NormKind, epilogue: EpilogueKind) -> (Choice, u32) {
+    let subgroup = caps.subgroups() && !caps.is_blocked(SPEC.name, "subgroup");
+    let (wg, rows) = if caps.cpu_variants() {
+        (8, 4)
+    } else {
+        // Long rows feed more invocations; many rows leave enough workgroups when four of them share one.
+        (if shape.k >= 2048 { 128 } else { 64 }, if shape.n >= 4096 { 4 } else { 2 })
+    };
+    (choice(Config { wg, rows, subgroup }, shape, norm, epilogue), rows)
+}
+
+fn choice(config: Config, shape: Shape, norm: NormKind, epilogue: EpilogueKind) -> Choice {
+    let Config { wg, rows, subgroup } = config;
+    let cols = shape.m;
+    let rms_sums = if norm == NormKind::Rms { cols } else { 0 };
+    let mut selection = parts(Selection::new(), shape.format, shape.aligned())
+        .set("WG", wg)
+        .set("ROWS", rows)
+        .set("COLS", cols)
+        .set("RMS_SUMS", rms_sums)
+        .set("LAYER_NORM", matches!(norm, NormKind::Layer { .. }))
+        .set("LAYER_NORM_BIAS", norm == NormKind::Layer { bias: true });
+    if norm != NormKind::None {
+        let file = if shape.aligned() { "matmul/norm_vec4.wgsl" } else { "matmul/norm_scalar.wgsl" };
+        selection = selection.part("norm", file);
+    }
+    let num_sums = rows * cols + rms_sums;
+    let (variant, workgroup_bytes) = if subgroup {
+        selection = selection.part("sums", "matmul/sums_subgroup.wgsl");
+        ("subgroup", num_sums * wg) // one f32 for each subgroup of at least 4
+    } else {
+        ("portable", 4 * num_sums * wg)
+    };
+    Choice {
+        file: "matmul/gemv.wgsl",
+        variant,
+        selection: epilogue.apply(selection),
+        invocations: wg,
+        workgroup_bytes,
+    }
+}
+
+const CONFIGS: [Config; 4] = [
+    Config { wg: 64, rows: 2, subgroup: false },
+    Config { wg: 128, rows: 4, subgroup: true },
+    Config { wg: 8, rows: 4, subgroup: false },
+    Config { wg: 8, rows: 4, subgroup: true },
+];
+
+fn choices() -> Vec<Choice> {
+    let norms =
+        [NormKind::None, NormKind::Rms, NormKind::Layer { bias: false }, NormKind::Layer { bias: true }];
+    let mut all = Vec::new();
+    for config in CONFIGS {
+        for format in Format::ALL {
+            for (k, norm) in [64, 63].into_iter().flat_map(|k| norms.map(|norm| (k, norm))) {
+                for m in [1, MAX_M] {
+                    let shape = Shape { m, n: 64, k, format };
+                    all.push(choice(config, shape, norm, EpilogueKind::default()));
+                }
+            }
+        }
+        for act in 0..6 {
+            for glu in [false, true] {
+                let epilogue = EpilogueKind { act, glu, bias: true, residual: true };
+                let shape = Shape { m: 1, n: 64, k: 64, format: Format::F16 };
+                all.push(choice(config, shape, NormKind::None, epilogue));
+            }
+        }
+    }
+    all
+}
+
+/// The definition, in f64.
+fn twin(call: &mut TwinCall<'_>) {
+    let p: Params = call.params();
+    let s = call.selection;
+    let (num_k, padded) = (p.num_k as usize, 8 * p.num_k8 as usize);
+    let x: Vec<f32> = call.get(0);
+    let w = reference::weights(call, 1);
+    let (norm_weight, norm_bias): (Vec<f32>, Vec<f32>) = (call.get(2), call.get(3));
+    let finish = reference::finish(call, [4, 5], [p.alpha, p.soft_cap], p.y_stride);
+    let mut y: Vec<f32> = call.get(6);
+    for (row, x) in x.chunks_exact(num_k).take(s.get_u32("COLS").unwrap_or(1) as usize).enumerate() {
+        let mut x: Vec<f64> = x.iter().map(|&v| f64::from(v)).collect();
+        let mean = if s.get_bool("LAYER_NORM") { x.iter().sum::<f64>() / num_k as f64 } else { 0.0 };
+        x.iter_mut().for_each(|v| *v -= mean);
+        if s.get_bool("LAYER_NORM") || s.get_u32("RMS_SUMS").is_some_and(|n| n > 0) {
+            let mean_sq = x.iter().map(|v| v * v).sum::<f64>() / num_k as f64;
+            let scale = 1.0 / (mean_sq + f64::from(p.eps)).sqrt();
+            for (i, v) in x.iter_mut().enumerate() {
+                *v *= scale * f64::from(norm_weight[i]);
+                if s.get_bool("LAYER_NORM_BIAS") {
+                    *v += f64::from(norm_bias[i]);
+                }
+            }
+        }
+        let sums: Vec<f64> =
+            w.chunks_exact(padded).take(p.num_n as usize).map(|w| reference::dot(&x, w)).collect();
+        finish.store(&mut y, row, p.n_base as usize, &sums);
+    }
+    call.put(6, &y);
+}
+
+fn cases() -> Vec<TestCase> {
+    use NormKind::{Layer, None, Rms};
+    let plain = EpilogueKind::default();
+    let glu = |act| EpilogueKind { act, glu: true, bias: true, residual: true };
+    let full = |act| EpilogueKind { act, glu: false, bias: true, residual: true };
+    let case = |name: &str, shape: Shape, norm: NormKind, epilogue: EpilogueKind, configs: &[Config]| {
+        let Shape { m, n, k, format } = shape;
+        let y_stride = if epilogue.glu { n / 2 } else { n };
+        // Layer normalisation meets an offset far larger than the spread.
+        let offset = if matches!(norm, Layer { .. }) { 50.0 } else { 0.0 };
+        let x: Vec<f32> = seeded((m * k) as usize, 1).into_iter().map(|v| v + offset).collect();
+        let scale = 4.0 * if epilogue.glu { 10.0 } else { 1.0 } * (1.0 + f64::from(offset) / 4.0);
+        let mut case = TestCase::new(name, Tolerance::f32_sum(k as usize, scale))
+            .input(&x)
+            .input(&reference::seeded_weights(n, k, format, 2))
+            .input(&seeded(k as usize, 3))
+            .input(&seeded(k as usize, 4))
+            .input(&seeded(n as usize, 5))
+            .input(&seeded((m * y_stride) as usize, 6))
+            .output((m * y_stride) as usize);
+        for &config in configs {
+            let groups = n.div_ceil(config.rows);
+            let grid_x = groups.min(5);
+            let params = Params {
+                num_n: n,
+                num_k: k,
+                num_k8: shape.num_k8(),
+                n_base: 0,
+                y_stride,
+                grid_x,
+                alpha: 0.75,
+                soft_cap: 1.5,
+                eps: 1e-5,
+            };
+            let choice = choice(config, shape, norm, epilogue);
+            case = case.launch(choice, &params, [grid_x, groups.div_ceil(grid_x), 1]);
+        }
+        case
+    };
+    let shape = |m, n, k, format| Shape { m, n, k, format };
+    let (f32, f16, bf16) = (Format::F32, Format::F16, Format::Bf16);
+    let one = &CONFIGS[3..];
+    vec![
+        case("one_tile", shape(1, 4, 8, f32), None, plain, &CONFIGS),
+        case("one_by_one", shape(1, 1, 1, f32), None, plain, &CONFIGS),
+        case("odd", shape(3, 37, 131, f16), Rms, full(2), &CONFIGS),
+        case("many_tiles", shape(4, 98, 520, bf16), Layer { bias: true }, glu(1), &CONFIGS),
+        case("partial_group", shape(2, 35, 12, f16), Rms, full(5), one),
+        case("layer_norm_odd", shape(1, 66, 257, f32), Layer { bias: false }, glu(3), one),
+        case("layer_norm_bias_odd", shape(2, 18, 33, bf16), Layer { bias: true }, full(4), one),
+        case("gpt_oss_20b", shape(1, 96, 2880, f16), Rms, full(1), &CONFIGS),
+        case("llama_1b_gate_up", shape(1, 128, 2048, bf16), Rms, glu(1), one),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Tier;
+
+    fn pick(caps: &Caps) -> (Choice, u32) {
+        let shape = Shape { m: 1, n: 4096, k: 4096, format: Format::F16 };
+        select(caps, shape, NormKind::Rms, EpilogueKind::default())
+    }
+
+    #[test]
+    fn selects_by_capability() {
+        let baseline = Caps::baseline();
+        let (choice, rows) = pick(&baseline);
+        assert_eq!((choice.variant, choice.invocations, rows), ("portable", 128, 4));
+        assert!(choice.workgroup_bytes <= baseline.workgroup_bytes);
+        let mut gpu = Caps { subgroup_size: Some((32, 32)), tier: Tier::Subgroup, ..baseline };
+        assert_eq!(pick(&gpu).0.variant, "subgroup");
+        gpu.blocked.insert("gemv/subgroup".into());
+        assert_eq!(pick(&gpu).0.variant, "portable");
+        let cpu = Caps { subgroup_size: Some((8, 8)), tier: Tier::Cpu, is_cpu: true, ..Caps::baseline() };
+        assert_eq!((pick(&cpu).0.variant, pick(&cpu).0.invocations), ("subgroup", 8));
+    }
+
+    #[test]
+    fn every_choice_fits_the_baseline() {
+        for choice in choices() {
+            assert!(choice.workgroup_bytes <= 16 << 10, "{}", choice.selection);
+        }
+    }
+}

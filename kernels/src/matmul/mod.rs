@@ -1,0 +1,229 @@
+//! Products of activations with weight matrices, `y = epilogue(norm(x) · Wᵀ)`.
+//!
+//! [`gemv`] is for the few rows of a decode step and normalises x on the way; [`gemm`] is for many rows. Both read
+//! W through one function of a shader part (`load_w8`), so a weight format is a part and a [`Format`], and both
+//! share the epilogue: bias, factor, activation, gated linear unit, residual.
+
+mod bench;
+pub mod gemm;
+pub mod gemv;
+mod reference;
+pub mod split_sum;
+
+use girih_shaders::Selection;
+
+use crate::buffer::Buffer;
+use crate::caps::Caps;
+use crate::error::KernelError;
+use crate::gpu::Gpu;
+
+/// Activation of the gate of a gated linear unit (Shazeer 2020).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GluAct {
+    /// SwiGLU.
+    Silu,
+    /// GEGLU with the exact GELU.
+    GeluErf,
+    /// GEGLU with the tanh approximation.
+    GeluTanh,
+    /// ReGLU.
+    Relu,
+}
+
+/// What is applied to `alpha (x · Wᵀ + bias)`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Act {
+    /// Nothing.
+    #[default]
+    Identity,
+    /// `v sigmoid(v)`
+    Silu,
+    /// `v Phi(v)`
+    GeluErf,
+    /// The tanh approximation of GELU.
+    GeluTanh,
+    /// `max(v, 0)`
+    Relu,
+    /// `cap tanh(v / cap)`, cap positive.
+    SoftCap(f32),
+    /// `act(gate) · up`; rows of W (and of bias) come interleaved: row 2i is gate i, row 2i + 1 up i.
+    Glu(GluAct),
+}
+
+impl Act {
+    /// Whether pairs of columns become one.
+    pub fn is_glu(self) -> bool {
+        matches!(self, Self::Glu(_))
+    }
+
+    /// Columns of y for `n` rows of W.
+    pub fn columns(self, n: u32) -> u32 {
+        if self.is_glu() { n / 2 } else { n }
+    }
+
+    /// `ACT` of `epilogue.wgsl`.
+    fn code(self) -> u32 {
+        match self {
+            Self::Identity => 0,
+            Self::Silu | Self::Glu(GluAct::Silu) => 1,
+            Self::GeluErf | Self::Glu(GluAct::GeluErf) => 2,
+            Self::GeluTanh | Self::Glu(GluAct::GeluTanh) => 3,
+            Self::Relu | Self::Glu(GluAct::Relu) => 4,
+            Self::SoftCap(_) => 5,
+        }
+    }
+
+    fn soft_cap(self) -> f32 {
+        if let Self::SoftCap(cap) = self { cap } else { 1.0 }
+    }
+}
+
+/// How W lies in memory. Rows are padded with zeros to groups of 8 elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// 32-bit float.
+    F32,
+    /// IEEE half, two to a word.
+    F16,
+    /// bfloat16, two to a word.
+    Bf16,
+}
+
+impl Format {
+    /// All formats.
+    pub const ALL: [Self; 3] = [Self::F32, Self::F16, Self::Bf16];
+
+    /// File of the part `weights`.
+    fn part(self) -> &'static str {
+        match self {
+            Self::F32 => "matmul/weights_f32.wgsl",
+            Self::F16 => "matmul/weights_f16.wgsl",
+            Self::Bf16 => "matmul/weights_bf16.wgsl",
+        }
+    }
+
+    fn of(selection: &Selection) -> Self {
+        let part = selection.get_part("weights");
+        Self::ALL.into_iter().find(|f| part == Some(f.part())).unwrap_or(Self::F32)
+    }
+
+    /// Bytes of a row of `num_k8` groups.
+    fn row_bytes(self, num_k8: u32) -> u64 {
+        u64::from(num_k8) * if self == Self::F32 { 32 } else { 16 }
+    }
+}
+
+/// x `[M, K]`, W `[N, K]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Rows of x.
+    pub m: u32,
+    /// Rows of W.
+    pub n: u32,
+    /// Channels.
+    pub k: u32,
+    /// Format of W.
+    pub format: Format,
+}
+
+impl Shape {
+    /// Groups of 8 channels.
+    fn num_k8(self) -> u32 {
+        self.k.div_ceil(8)
+    }
+
+    /// Whether rows of x are whole groups.
+    fn aligned(self) -> bool {
+        self.k % 8 == 0
+    }
+
+    fn check(self, kernel: &'static str, glu: bool) -> Result<(), KernelError> {
+        let bad = |field, got: u32, must_be| {
+            Err(KernelError::BadParam { kernel, field, got: got.into(), must_be })
+        };
+        if self.k == 0 {
+            return bad("k", self.k, "positive");
+        }
+        if self.n == 0 {
+            return bad("n", self.n, "positive");
+        }
+        if glu && self.n % 2 != 0 {
+            return bad("n", self.n, "even: rows of W are pairs of gate and up");
+        }
+        Ok(())
+    }
+}
+
+/// Rows `row0 .. row0 + rows` of W.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    /// Memory.
+    pub buffer: &'a Buffer,
+    /// First row; even where columns are pairs.
+    pub row0: u32,
+    /// Number of rows.
+    pub rows: u32,
+}
+
+/// Epilogue: `y = residual + act(alpha (sum + bias))`.
+#[derive(Clone, Copy, Debug)]
+pub struct Epilogue<'a> {
+    /// Bias `[N]`.
+    pub bias: Option<&'a Buffer>,
+    /// Factor.
+    pub alpha: f32,
+    /// Activation.
+    pub act: Act,
+    /// Added at the end, of the shape of y.
+    pub residual: Option<&'a Buffer>,
+}
+
+impl Epilogue<'_> {
+    fn kind(&self) -> EpilogueKind {
+        EpilogueKind {
+            act: self.act.code(),
+            glu: self.act.is_glu(),
+            bias: self.bias.is_some(),
+            residual: self.residual.is_some(),
+        }
+    }
+}
+
+/// What a pipeline has to know of an epilogue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct EpilogueKind {
+    act: u32,
+    glu: bool,
+    bias: bool,
+    residual: bool,
+}
+
+impl EpilogueKind {
+    fn apply(self, selection: Selection) -> Selection {
+        selection
+            .set("ACT", self.act)
+            .set("GLU", self.glu)
+            .set("HAS_BIAS", self.bias)
+            .set("HAS_RESIDUAL", self.residual)
+    }
+}
+
+/// The parts of a selection that a shape decides.
+fn parts(selection: Selection, format: Format, aligned: bool) -> Selection {
+    let x = if aligned { "matmul/x_vec4.wgsl" } else { "matmul/x_scalar.wgsl" };
+    selection.part("weights", format.part()).part("x_vec4", x)
+}
+
+/// Stands in for a buffer that a pipeline does not read.
+fn or_dummy(gpu: &Gpu, buffer: Option<&Buffer>) -> Result<Buffer, KernelError> {
+    Ok(match buffer {
+        Some(buffer) => buffer.clone(),
+        None => gpu.dummy()?,
+    })
+}
+
+/// Workgroups along x and y for a long one-dimensional grid.
+fn wrap(caps: &Caps, groups: u32) -> [u32; 2] {
+    let grid_x = groups.min(caps.workgroups);
+    [grid_x, groups.div_ceil(grid_x.max(1))]
+}

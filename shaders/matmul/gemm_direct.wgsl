@@ -1,0 +1,42 @@
+// y[m, n] = epilogue(Σ_k x[m, k] · W[n, k]) without workgroup memory, for CPUs: barriers are dear there and the
+// caches do what tiles in workgroup memory do on a GPU. One invocation computes TM x TN of y; the TX invocations
+// of a workgroup lie side by side along n. Rows and columns beyond the edge repeat the last one and are not stored.
+const TM: u32 = 8u; //!spec
+const TN: u32 = 8u; //!spec
+const TX: u32 = 8u; //!spec
+//!import matmul/gemm_params.wgsl
+
+@compute @workgroup_size(TX)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) id: u32) {
+    let m0 = group.y * TM;
+    let n0 = (group.x * TX + id) * TN;
+    if n0 >= p.num_n { return; }
+    var acc: array<f32, TM * TN>;
+    for (var k8 = 0u; k8 < p.num_k8; k8++) {
+        var frag_x: array<Vec8, TM>;
+        for (var i = 0u; i < TM; i++) { //!unroll
+            frag_x[i] = load_x8(min(m0 + i, p.num_m - 1u), k8);
+        } //!unroll
+        for (var j = 0u; j < TN; j++) { //!unroll
+            let frag_w = load_w8(min(n0 + j, p.num_n - 1u), k8);
+            for (var i = 0u; i < TM; i++) { //!unroll
+                acc[i * TN + j] = dot_add(frag_x[i].hi, frag_w.hi, dot_add(frag_x[i].lo, frag_w.lo, acc[i * TN + j]));
+            } //!unroll
+        } //!unroll
+    }
+    for (var i = 0u; i < TM; i++) { //!unroll
+        let row = m0 + i;
+        for (var h = 0u; h < TN / 2u; h++) { //!unroll
+            let n = n0 + 2u * h;
+            let column = p.n_base + n;
+            if row < p.num_m && n < p.num_n {
+                if GLU {
+                    store_glu(row, column, acc[i * TN + 2u * h], acc[i * TN + 2u * h + 1u]);
+                } else {
+                    store(row, column, acc[i * TN + 2u * h]);
+                    if n + 1u < p.num_n { store(row, column + 1u, acc[i * TN + 2u * h + 1u]); }
+                }
+            }
+        } //!unroll
+    } //!unroll
+}

@@ -1,0 +1,132 @@
+// y[m, n] = epilogue(Σ_k norm(x)[m, k] · W[n, k])        for the few rows of x of a decode step
+// One workgroup computes ROWS columns of y for all COLS rows of x. An invocation visits every WG-th group of 8
+// channels; an x value, once loaded and normalised, serves ROWS dot products. RMS normalisation costs one more
+// sum: its scale is applied behind the dot product. Layer normalisation takes mean and variance first, in two
+// passes, because x may have an offset much larger than its spread.
+const WG: u32 = 64u; //!spec
+const ROWS: u32 = 4u; //!spec
+const COLS: u32 = 1u; //!spec
+// COLS if x is RMS-normalised, else 0.
+const RMS_SUMS: u32 = 0u; //!spec
+const LAYER_NORM: bool = false; //!spec
+const LAYER_NORM_BIAS: bool = false; //!spec
+const NUM_SUMS: u32 = ROWS * COLS + RMS_SUMS;
+struct Params {
+    num_n: u32,     // rows of this part of W
+    num_k: u32,
+    num_k8: u32,    // groups of 8 channels: ceil(K / 8)
+    n_base: u32,    // column of y of the part's first row
+    y_stride: u32,
+    grid_x: u32,
+    alpha: f32,
+    soft_cap: f32,
+    eps: f32,
+}
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(5) var<storage, read> bias: array<f32>;            // [N]
+@group(0) @binding(6) var<storage, read> residual: array<f32>;        // [M, Y]
+@group(0) @binding(7) var<storage, read_write> y: array<f32>;         // [M, Y]
+//!import matmul/vec8.wgsl
+//!import matmul/x_vec4.wgsl
+//!slot weights
+//!import matmul/weights_f32.wgsl
+//!end
+//!slot norm
+fn load_norm_weight8(k8: u32) -> Vec8 { return Vec8(vec4<f32>(1.0), vec4<f32>(1.0)); }
+fn load_norm_bias8(k8: u32) -> Vec8 { return Vec8(vec4<f32>(0.0), vec4<f32>(0.0)); }
+//!end
+//!import matmul/sums.wgsl
+//!import matmul/epilogue.wgsl
+
+// 1 for the channels below K of a group of 4, 0 for the others.
+fn inside(k: u32) -> vec4<f32> {
+    return select(vec4<f32>(0.0), vec4<f32>(1.0), vec4<u32>(k, k + 1u, k + 2u, k + 3u) < vec4<u32>(p.num_k));
+}
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) group: vec3<u32>, lane: Lane) {
+    let n0 = (group.y * p.grid_x + group.x) * ROWS;
+    if n0 >= p.num_n { return; }
+    var mean: array<f32, COLS>;
+    var rstd: array<f32, COLS>;
+    if LAYER_NORM {
+        for (var c = 0u; c < COLS; c++) { //!unroll
+            var share = 0.0;
+            for (var k8 = lane.id; k8 < p.num_k8; k8 += WG) {
+                let v = load_x8(c, k8);
+                share += dot(v.lo + v.hi, vec4<f32>(1.0));
+            }
+            put_sum(c, share, lane);
+        } //!unroll
+        finish_sums(COLS, lane);
+        for (var c = 0u; c < COLS; c++) { //!unroll
+            mean[c] = get_sum(c, lane) / f32(p.num_k);
+        } //!unroll
+        free_sums();
+        for (var c = 0u; c < COLS; c++) { //!unroll
+            var share = 0.0;
+            for (var k8 = lane.id; k8 < p.num_k8; k8 += WG) {
+                let v = load_x8(c, k8);
+                let lo = (v.lo - mean[c]) * inside(8u * k8);
+                let hi = (v.hi - mean[c]) * inside(8u * k8 + 4u);
+                share += dot(lo, lo) + dot(hi, hi);
+            }
+            put_sum(c, share, lane);
+        } //!unroll
+        finish_sums(COLS, lane);
+        for (var c = 0u; c < COLS; c++) { //!unroll
+            rstd[c] = inverseSqrt(get_sum(c, lane) / f32(p.num_k) + p.eps);
+        } //!unroll
+        free_sums();
+    }
+    var acc: array<f32, ROWS * COLS>;
+    var sum_sq: array<f32, COLS>;
+    for (var k8 = lane.id; k8 < p.num_k8; k8 += WG) {
+        var v: array<Vec8, COLS>;
+        let norm_w = load_norm_weight8(k8);
+        for (var c = 0u; c < COLS; c++) { //!unroll
+            v[c] = load_x8(c, k8);
+            if RMS_SUMS > 0u {
+                sum_sq[c] += dot(v[c].lo, v[c].lo) + dot(v[c].hi, v[c].hi);
+                v[c].lo *= norm_w.lo;
+                v[c].hi *= norm_w.hi;
+            }
+            if LAYER_NORM {
+                v[c].lo = (v[c].lo - mean[c]) * rstd[c] * norm_w.lo;
+                v[c].hi = (v[c].hi - mean[c]) * rstd[c] * norm_w.hi;
+            }
+            if LAYER_NORM_BIAS {
+                let norm_b = load_norm_bias8(k8);
+                v[c].lo += norm_b.lo;
+                v[c].hi += norm_b.hi;
+            }
+        } //!unroll
+        for (var r = 0u; r < ROWS; r++) { //!unroll
+            let weights = load_w8(min(n0 + r, p.num_n - 1u), k8);
+            for (var c = 0u; c < COLS; c++) { //!unroll
+                acc[r * COLS + c] = dot_add(weights.hi, v[c].hi, dot_add(weights.lo, v[c].lo, acc[r * COLS + c]));
+            } //!unroll
+        } //!unroll
+    }
+    for (var i = 0u; i < ROWS * COLS; i++) { //!unroll
+        put_sum(i, acc[i], lane);
+    } //!unroll
+    for (var c = 0u; c < RMS_SUMS; c++) { //!unroll
+        put_sum(ROWS * COLS + c, sum_sq[c], lane);
+    } //!unroll
+    finish_sums(NUM_SUMS, lane);
+    let step = select(1u, 2u, GLU);
+    for (var i = lane.id; i < ROWS * COLS / step; i += WG) {
+        let c = i % COLS;
+        let r = i / COLS * step;
+        if n0 + r >= p.num_n { continue; }
+        var scale = 1.0;
+        if RMS_SUMS > 0u { scale = inverseSqrt(get_sum(ROWS * COLS + c, lane) / f32(p.num_k) + p.eps); }
+        let sum = scale * get_sum(r * COLS + c, lane);
+        if GLU {
+            store_glu(c, p.n_base + n0 + r, sum, scale * get_sum((r + 1u) * COLS + c, lane));
+        } else {
+            store(c, p.n_base + n0 + r, sum);
+        }
+    }
+}

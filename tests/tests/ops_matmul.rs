@@ -1,0 +1,173 @@
+//! `linear` against independent results, and its fusions against the composition of their definitions.
+
+use girih_kernels::activation;
+use girih_ops::{Act, Frame, Gpu, GluAct, Linear, Matrix, Norm, Options, Tensor, WeightType, linear};
+use girih_tests::goldens::{self, assert_close};
+use pollster::block_on;
+
+/// Cases of the file that are not plain linears: rows are routed to experts.
+const NOT_COVERED: [&str; 1] = ["grouped_experts"];
+
+fn run(gpu: &Gpu, x: &Tensor, w: &Matrix, opts: &Linear<'_>) -> Vec<f32> {
+    let mut frame = Frame::new(gpu);
+    let y = linear(&mut frame, x, w, opts).expect("records");
+    frame.submit().expect("runs");
+    block_on(y.to_f32(gpu)).expect("reads")
+}
+
+#[test]
+fn linear_agrees_with_goldens() {
+    let gpu = girih_tests::gpu();
+    let op = goldens::op("matmul");
+    let mut covered = 0;
+    for case in op.cases() {
+        if NOT_COVERED.contains(&case.name.as_str()) || case.has("expert_ids") {
+            continue;
+        }
+        covered += 1;
+        // Weights are stored as they are in the file; activations of 16 bits become f32.
+        let weight_type = match case.name.split('_').find(|s| s.ends_with("16w") || s.ends_with("16")) {
+            Some(s) if s.starts_with("bf16") => WeightType::Bf16,
+            Some(s) if s.starts_with("f16") => WeightType::F16,
+            _ => WeightType::F32,
+        };
+        let (x_shape, x) = case.f32("x");
+        let (w_shape, w) = case.f32("w");
+        let (_, want) = case.f32("y");
+        let [m, k] = [x_shape[x_shape.len() - 2], x_shape[x_shape.len() - 1]];
+        let n = w_shape[w_shape.len() - 2];
+        let bias = case.has("b").then(|| Tensor::from_f32(&gpu, &case.f32("b").1, &[n]).expect("bias"));
+        let opts = Linear { bias: bias.as_ref(), ..Linear::default() };
+        let mut got = Vec::new();
+        for (x, w) in x.chunks_exact((m * k) as usize).zip(w.chunks_exact((n * k) as usize)) {
+            let matrix = Matrix::from_f32(&gpu, w, n, k, weight_type).expect("weights");
+            got.extend(run(&gpu, &Tensor::from_f32(&gpu, x, &[m, k]).expect("x"), &matrix, &opts));
+        }
+        let largest = x.iter().fold(0.0_f32, |a, v| a.max(v.abs())) * w.iter().fold(0.0_f32, |a, v| a.max(v.abs()));
+        // A sum of K products, each at most `largest`, in f32.
+        let abs = 4.0 * f64::from(f32::EPSILON) * f64::from(k).sqrt() * f64::from(largest);
+        assert_close(&case.name, &got, &want, abs, 1e-6);
+    }
+    assert!(covered >= 18, "{covered} cases");
+}
+
+struct Problem {
+    m: usize,
+    n: usize,
+    k: usize,
+    x: Vec<f32>,
+    w: Vec<f32>,
+    norm_weight: Vec<f32>,
+    norm_bias: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+impl Problem {
+    fn new(m: usize, n: usize, k: usize) -> Self {
+        let seeded = girih_kernels::testing::seeded;
+        Self {
+            m,
+            n,
+            k,
+            x: seeded(m * k, 1),
+            w: seeded(n * k, 2).into_iter().map(|v| v / (k as f32).sqrt()).collect(),
+            norm_weight: seeded(k, 3),
+            norm_bias: seeded(k, 4),
+            bias: seeded(n, 5),
+        }
+    }
+
+    /// `alpha (norm(x) · Wᵀ + bias)` in f64. `center`: layer normalisation; else RMS.
+    fn affine(&self, center: bool, alpha: f64) -> Vec<f64> {
+        let mut out = Vec::new();
+        for x in self.x.chunks_exact(self.k) {
+            let mut x: Vec<f64> = x.iter().map(|&v| f64::from(v)).collect();
+            let mean = if center { x.iter().sum::<f64>() / self.k as f64 } else { 0.0 };
+            let var = x.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / self.k as f64;
+            for (i, v) in x.iter_mut().enumerate() {
+                *v = (*v - mean) / (var + 1e-5).sqrt() * f64::from(self.norm_weight[i]);
+                *v += if center { f64::from(self.norm_bias[i]) } else { 0.0 };
+            }
+            for (w, &bias) in self.w.chunks_exact(self.k).zip(&self.bias) {
+                let sum: f64 = x.iter().zip(w).map(|(x, &w)| x * f64::from(w)).sum();
+                out.push(alpha * (sum + f64::from(bias)));
+            }
+        }
+        out
+    }
+}
+
+fn check(gpu: &Gpu, p: &Problem, center: bool, act: Act, f: impl Fn(f64) -> f64) {
+    let tensor = |data: &[f32], shape: &[u32]| Tensor::from_f32(gpu, data, shape).expect("uploads");
+    let (m, n, k) = (p.m as u32, p.n as u32, p.k as u32);
+    let columns = if matches!(act, Act::Glu(_)) { p.n / 2 } else { p.n };
+    let residual = girih_kernels::testing::seeded(p.m * columns, 6);
+    let x = tensor(&p.x, &[m, k]);
+    let w = Matrix::from_f32(gpu, &p.w, n, k, WeightType::F32).expect("weights");
+    let (weight, norm_bias) = (tensor(&p.norm_weight, &[k]), tensor(&p.norm_bias, &[k]));
+    let (bias, res) = (tensor(&p.bias, &[n]), tensor(&residual, &[m, columns as u32]));
+    let norm = if center {
+        Norm::Layer { weight: &weight, bias: Some(&norm_bias), eps: 1e-5 }
+    } else {
+        Norm::Rms { weight: &weight, eps: 1e-5 }
+    };
+    let opts =
+        Linear { norm: Some(norm), bias: Some(&bias), alpha: 0.5, act, residual: Some(&res) };
+    let got = run(gpu, &x, &w, &opts);
+    let affine = p.affine(center, 0.5);
+    let want: Vec<f32> = if matches!(act, Act::Glu(_)) {
+        affine.chunks_exact(2).zip(&residual).map(|(v, &r)| (f(v[0]) * v[1] + f64::from(r)) as f32).collect()
+    } else {
+        affine.iter().zip(&residual).map(|(&v, &r)| (f(v) + f64::from(r)) as f32).collect()
+    };
+    assert_close(&format!("{act:?} {m}x{n}x{k} center {center}"), &got, &want, 2e-4, 2e-5);
+}
+
+#[test]
+fn fusions_agree_with_their_definitions() {
+    let gpu = girih_tests::gpu();
+    // Few rows: one dispatch does it all. Many: norm, product (split on a GPU), sum.
+    for (m, n, k) in [(2, 30, 81), (9, 34, 600)] {
+        let p = Problem::new(m, n, k);
+        check(&gpu, &p, false, Act::Glu(GluAct::Silu), activation::silu);
+        check(&gpu, &p, false, Act::Glu(GluAct::Relu), activation::relu);
+        check(&gpu, &p, false, Act::GeluErf, activation::gelu_erf);
+        check(&gpu, &p, false, Act::GeluTanh, activation::gelu_tanh);
+        check(&gpu, &p, false, Act::SoftCap(3.0), |v| 3.0 * (v / 3.0).tanh());
+        check(&gpu, &p, true, Act::Identity, |v| v);
+    }
+}
+
+#[test]
+fn a_matrix_in_parts_gives_the_same_result() {
+    let options = Options { max_binding_bytes: Some(128 << 10), ..Options::default() };
+    let gpu = block_on(Gpu::new(options)).expect("an adapter");
+    for m in [1, 6] {
+        let p = Problem::new(m, 400, 256);
+        let matrix = Matrix::from_f32(&gpu, &p.w, 400, 256, WeightType::F32).expect("weights");
+        assert_eq!(matrix.parts.len(), 4);
+        check(&gpu, &p, false, Act::Glu(GluAct::GeluTanh), activation::gelu_tanh);
+        check(&gpu, &p, false, Act::Silu, activation::silu);
+    }
+}
+
+#[test]
+fn wrong_arguments_are_errors() {
+    let gpu = girih_tests::gpu();
+    let mut frame = Frame::new(&gpu);
+    let matrix = |n, k| Matrix::from_f32(&gpu, &vec![0.0; (n * k) as usize], n, k, WeightType::F32).expect("w");
+    let x = Tensor::from_f32(&gpu, &[0.0; 12], &[2, 6]).expect("x");
+    let mut error = |w: &Matrix, opts: Linear<'_>| linear(&mut frame, &x, w, &opts).expect_err("refused").to_string();
+    let plain = Linear::default();
+    assert_eq!(error(&matrix(3, 5), plain), "linear: x has shape [2, 6], must be [2, 5]");
+    let glu = Linear { act: Act::Glu(GluAct::Silu), ..plain };
+    assert_eq!(error(&matrix(3, 6), glu), "linear: rows of w is 3, must be even: pairs of gate and up");
+    let cap = Linear { act: Act::SoftCap(0.0), ..plain };
+    assert_eq!(error(&matrix(3, 6), cap), "linear: soft cap is 0, must be positive and finite");
+    let bias = Linear { bias: Some(&x), ..plain };
+    assert_eq!(error(&matrix(3, 6), bias), "linear: bias has shape [2, 6], must be [3]");
+    assert!(frame.recording().commands().is_empty());
+    let empty = Tensor::from_buffer(gpu.alloc(4).expect("memory"), &[0, 6], girih_ops::DType::F32).expect("x");
+    let y = linear(&mut frame, &empty, &matrix(3, 6), &plain).expect("no rows are no work");
+    assert_eq!(y.shape(), [0, 3]);
+}
