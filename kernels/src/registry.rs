@@ -3,4 +3,21 @@
 use crate::spec::Kernel;
 
 /// All kernels of the library.
-pub const KERNELS: &[&Kernel] = &[&crate::norm::rms_norm::KERNEL];
+pub const KERNELS: &[&Kernel] = &[
+    &crate::elementwise::activation::KERNEL,
+    &crate::elementwise::glu::KERNEL,
+    &crate::elementwise::scale_add::KERNEL,
+    &crate::embed::embedding::KERNEL,
+    &crate::embed::gather_rows::KERNEL,
+    &crate::kv_cache::rope_append::KERNEL,
+    &crate::norm::add_rms_norm::KERNEL,
+    &crate::norm::layer_norm::KERNEL,
+    &crate::norm::rms_norm::KERNEL,
+    &crate::norm::rms_norm_add::KERNEL,
+    &crate::rope::embedding::KERNEL,
+    &crate::sample::argmax::KERNEL,
+    &crate::sample::argmax_merge::KERNEL,
+    &crate::sample::greedy_advance::KERNEL,
+    &crate::sample::top_k::KERNEL,
+    &crate::softmax::KERNEL,
+];
