@@ -129,7 +129,7 @@ fn greedy_tokens_are_those_of_transformers() {
             slot: 0,
         };
         let mut session = session(&model, 1);
-        let mut run = |session: &mut Session| {
+        let run = |session: &mut Session| {
             let flow = |_: &str| std::ops::ControlFlow::Continue(());
             pollster::block_on(generate(session, None, &prompt, &options, flow)).expect("generate")
         };
