@@ -1,1 +1,110 @@
-fn main() {}
+//! The `girih` command: language models on any GPU.
+
+mod commands;
+mod device;
+mod embedded;
+mod error;
+mod models;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::error::Failure;
+
+/// Language models on any GPU: Vulkan, Metal, DX12. No CUDA, no C++ toolchain.
+///
+/// Without --model, commands use the small story model that is built in.
+#[derive(Debug, Parser)]
+#[command(name = "girih", version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// Use at most this tier: t0 (portable), t1 (subgroups), t2, t3, t4 (CPU)
+    #[arg(long, global = true, value_name = "TIER")]
+    tier: Option<girih_kernels::Tier>,
+    /// GPU to use: a part of its name, or its number in `girih doctor`
+    #[arg(long, global = true, value_name = "NAME")]
+    adapter: Option<String>,
+    /// Print one JSON object instead of text
+    #[arg(long, global = true)]
+    json: bool,
+    /// Say more (-vv: everything)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Continue a text
+    Generate(commands::generate::Generate),
+    /// Talk with a model
+    Chat(commands::chat::Chat),
+    /// Turn texts into vectors
+    Embed(commands::embed::Embed),
+    /// Measure the perplexity of a text
+    Eval(commands::eval::Eval),
+    /// Write logits for token ids to a safetensors file, for comparing with other implementations
+    Logits(commands::logits::Logits),
+    /// Show architecture, tensors and memory needs of a checkpoint
+    Inspect(commands::inspect::Inspect),
+    /// Check GPUs and drivers, and say how to mend what is missing
+    Doctor(commands::doctor::Doctor),
+    /// Measure speed
+    Bench(commands::bench::Bench),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let level = match cli.global.verbose {
+        0 => "error",
+        1 => "warn,girih=info",
+        _ => "info,girih=debug,wgpu_core=info",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let global = &cli.global;
+    let result = pollster::block_on(async {
+        match cli.command {
+            Command::Generate(c) => c.run(global).await,
+            Command::Chat(c) => c.run(global).await,
+            Command::Embed(c) => c.run(global).await,
+            Command::Eval(c) => c.run(global).await,
+            Command::Logits(c) => c.run(global).await,
+            Command::Inspect(c) => c.run(global).await,
+            Command::Doctor(c) => c.run(global).await,
+            Command::Bench(c) => c.run(global).await,
+        }
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // A reader that has seen enough (`girih ... | head`) is no error.
+        Err(Failure::Output(e)) if e.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(failure) => {
+            if global.json {
+                eprintln!("{}", serde_json::json!({ "error": failure.to_string() }));
+            } else {
+                eprintln!("error: {failure}");
+            }
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

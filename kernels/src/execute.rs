@@ -15,8 +15,8 @@ use std::sync::Arc;
 pub struct Plan {
     steps: Vec<Step>,
     labels: Vec<String>,
-    /// Keeps every bound range alive and out of any pool.
-    _commands: Vec<Command>,
+    /// What was recorded; keeps every bound range alive and out of any pool.
+    commands: Vec<Command>,
 }
 
 #[derive(Debug)]
@@ -34,6 +34,8 @@ pub struct Timing {
     pub selection: String,
     /// Workgroups.
     pub grid: [u32; 3],
+    /// Bytes of all bound ranges: an upper bound of what was moved.
+    pub bound_bytes: u64,
     /// Nanoseconds between the timestamps around it.
     pub nanoseconds: f64,
 }
@@ -42,6 +44,14 @@ impl Plan {
     /// `kernel/variant` of every dispatch.
     pub fn labels(&self) -> &[String] {
         &self.labels
+    }
+
+    /// What was recorded.
+    pub fn dispatches(&self) -> impl Iterator<Item = &Dispatch> {
+        self.commands.iter().filter_map(|c| match c {
+            Command::Dispatch(d) => Some(d),
+            Command::Copy { .. } => None,
+        })
     }
 
     /// Number of dispatches of one replay.
@@ -80,7 +90,7 @@ impl Gpu {
     /// Shaders that the device refuses, memory that is exhausted.
     pub fn plan(&self, recorder: &Recorder) -> Result<Plan, KernelError> {
         let slot = u64::from(self.caps().offset_align);
-        let bytes = self.layout_params(recorder, slot).max(slot);
+        let bytes = Self::layout_params(recorder, slot).max(slot);
         let uniforms = self.alloc_uniform(bytes)?;
         self.prepare(recorder, &uniforms, slot)
     }
@@ -94,7 +104,7 @@ impl Gpu {
             return Ok(());
         }
         let slot = u64::from(self.caps().offset_align);
-        let uniforms = self.uniform_ring(self.layout_params(recorder, slot))?;
+        let uniforms = self.uniform_ring(Self::layout_params(recorder, slot))?;
         let plan = self.prepare(recorder, &uniforms, slot)?;
         self.replay(&plan, 1);
         Ok(())
@@ -111,7 +121,7 @@ impl Gpu {
         self.count_by(u64::from(times) * plan.labels.len() as u64, |c| &c.dispatches);
     }
 
-    fn layout_params(&self, recorder: &Recorder, slot: u64) -> u64 {
+    fn layout_params(recorder: &Recorder, slot: u64) -> u64 {
         recorder
             .commands()
             .iter()
@@ -139,14 +149,14 @@ impl Gpu {
             }
         }
         self.write(uniforms, 0, &params);
-        Ok(Plan { steps, labels: recorder.labels(), _commands: recorder.commands().to_vec() })
+        Ok(Plan { steps, labels: recorder.labels(), commands: recorder.commands().to_vec() })
     }
 
-    /// Runs a recording with a timestamp around every dispatch.
+    /// Runs a plan once with a timestamp around every dispatch.
     ///
     /// # Errors
-    /// A device without timestamps, and as [`Gpu::submit`].
-    pub async fn profile(&self, recorder: &Recorder) -> Result<Vec<Timing>, KernelError> {
+    /// A device without timestamps or one that fails.
+    pub async fn profile(&self, plan: &Plan) -> Result<Vec<Timing>, KernelError> {
         if !self.caps().timestamps {
             return Err(KernelError::Unavailable {
                 kernel: "profile",
@@ -154,12 +164,6 @@ impl Gpu {
                 needs: "timestamp queries".into(),
             });
         }
-        let plan = self.plan(recorder)?;
-        let dispatches: Vec<&Dispatch> = recorder
-            .commands()
-            .iter()
-            .filter_map(|c| if let Command::Dispatch(d) = c { Some(d) } else { None })
-            .collect();
         let mut ticks = Vec::new();
         // WebGPU allows 4096 queries in a set.
         for chunk in plan.steps.chunks(2048) {
@@ -212,13 +216,14 @@ impl Gpu {
             ticks.extend_from_slice(&values[..index as usize]);
         }
         let period = f64::from(self.queue().get_timestamp_period());
-        Ok(dispatches
-            .iter()
+        Ok(plan
+            .dispatches()
             .zip(ticks.chunks_exact(2))
             .map(|(d, t)| Timing {
                 label: d.label(),
                 selection: d.choice.selection.to_string(),
                 grid: d.grid,
+                bound_bytes: d.buffers.iter().map(Buffer::size).sum(),
                 nanoseconds: t[1].saturating_sub(t[0]) as f64 * period,
             })
             .collect())

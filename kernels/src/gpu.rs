@@ -56,13 +56,16 @@ pub struct Gpu {
     inner: Arc<Inner>,
 }
 
+/// By layout, uniform buffer, storage buffers.
+type BindGroups = HashMap<(LayoutKey, RangeId, Vec<RangeId>), wgpu::BindGroup>;
+
 #[derive(Debug)]
 struct Inner {
     device: wgpu::Device,
     queue: wgpu::Queue,
     caps: Caps,
     pipelines: Pipelines,
-    bind_groups: Mutex<HashMap<(LayoutKey, RangeId, Vec<RangeId>), wgpu::BindGroup>>,
+    bind_groups: Mutex<BindGroups>,
     graveyard: Arc<Mutex<Vec<u64>>>,
     next_id: AtomicU64,
     counters: AtomicCounters,
@@ -180,6 +183,7 @@ impl Gpu {
         queue: wgpu::Queue,
         options: Options,
     ) -> Result<Self, GpuError> {
+        let Options { max_binding_bytes, max_tier, cache_dir, .. } = options;
         let mut caps = caps_of(adapter, &device.limits(), device.features());
         let name = || caps.adapter.name.clone();
         let needs: [(&'static str, u64, u64); 3] = [
@@ -192,11 +196,10 @@ impl Gpu {
                 return Err(GpuError::TooSmall { adapter: name(), what, got, want });
             }
         }
-        if let Some(bytes) = options.max_binding_bytes {
+        if let Some(bytes) = max_binding_bytes {
             caps.binding_bytes = caps.binding_bytes.min(bytes);
         }
-        let tier = options
-            .max_tier
+        let tier = max_tier
             .or_else(|| std::env::var("GIRIH_TIER").ok().and_then(|t| t.parse().ok()))
             .unwrap_or_else(|| caps.best_tier());
         if !caps.supports(tier) {
@@ -219,8 +222,7 @@ impl Gpu {
             lock(&seen.message).get_or_insert_with(|| format!("{reason:?}: {message}"));
             seen.lost.store(true, Ordering::SeqCst);
         });
-        let cache =
-            crate::pipeline_cache::DiskCache::open(&device, &caps.adapter, options.cache_dir.as_deref());
+        let cache = crate::pipeline_cache::DiskCache::open(&device, &caps.adapter, cache_dir.as_deref());
         Ok(Self {
             inner: Arc::new(Inner {
                 device,
@@ -557,12 +559,11 @@ impl PendingRead {
         let state = self.state.clone();
         let result = std::future::poll_fn(move |cx| {
             let mut state = lock(&state);
-            match state.result.take() {
-                Some(result) => Poll::Ready(result),
-                None => {
-                    state.waker = Some(cx.waker().clone());
-                    Poll::Pending
-                }
+            if let Some(result) = state.result.take() {
+                Poll::Ready(result)
+            } else {
+                state.waker = Some(cx.waker().clone());
+                Poll::Pending
             }
         })
         .await;

@@ -5,19 +5,29 @@
 //! twin. Kernels append dispatches to a [`Recorder`]; [`Gpu::submit`] runs them, [`Gpu::plan`] prepares them for
 //! being run many times, [`Gpu::run_twins`] runs the CPU twins instead.
 
+pub mod attention;
+pub mod bench;
 pub mod activation;
 pub mod buffer;
 pub mod caps;
+pub mod elementwise;
+pub mod embed;
 pub mod error;
 pub mod execute;
 pub mod gpu;
 pub mod matmul;
+pub mod kv_cache;
 pub mod norm;
 mod pipeline;
 mod pipeline_cache;
+pub mod probe;
 pub mod recorder;
 pub mod registry;
+pub mod rope;
+mod rows;
+pub mod sample;
 pub mod selftest;
+pub mod softmax;
 pub mod spec;
 pub mod testing;
 pub mod twin;

@@ -158,7 +158,7 @@ pub fn seeded(len: usize, seed: u32) -> Vec<f32> {
         .map(|i| {
             let bits = hash(i.wrapping_add(seed.wrapping_mul(0x9e37_79b9)));
             let value = (bits >> 8) as f32 / (1 << 23) as f32 - 1.0;
-            if bits % 61 == 0 { value * 20.0 } else { value }
+            if bits.is_multiple_of(61) { value * 20.0 } else { value }
         })
         .collect()
 }
@@ -270,10 +270,14 @@ pub async fn run_case(gpu: &Gpu, spec: &'static KernelSpec, case: &TestCase) -> 
 pub fn runs_here(gpu: &Gpu, choice: &Choice) -> bool {
     let caps = gpu.caps();
     let text = girih_shaders::compose(choice.file, &choice.selection, girih_shaders::Dialect::Browser);
+    // `LANES` is the smallest subgroup that a shader works on, where it needs more than 4.
+    let lanes = choice.selection.get_u32("LANES").unwrap_or(4);
     let uses = |feature: &str| text.as_ref().is_ok_and(|t| t.wgsl.contains(&format!("enable {feature};")));
     choice.invocations <= caps.invocations
         && choice.workgroup_bytes <= caps.workgroup_bytes
-        && (caps.subgroup_size.is_some() || !uses("subgroups"))
+        && caps
+            .subgroup_size
+            .map_or(!uses("subgroups"), |(smallest, _)| lanes <= smallest || !uses("subgroups"))
         && (caps.f16 || !uses("f16"))
 }
 

@@ -86,7 +86,7 @@ impl Matrix {
         let size = self.weight_type.bytes() as usize;
         let (packed, padded) = (self.k as usize * size, self.k_stride as usize * size);
         let rows = bytes.len() / packed;
-        if bytes.len() % packed != 0 || u64::from(row) + rows as u64 > u64::from(self.n) {
+        if !bytes.len().is_multiple_of(packed) || u64::from(row) + rows as u64 > u64::from(self.n) {
             let want = format!("whole rows of {packed} bytes within {} rows", self.n);
             return Err(OpError::Value {
                 op: "matrix",

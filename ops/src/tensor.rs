@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use girih_kernels::gpu::PendingRead;
 use girih_kernels::{Buffer, Gpu, GpuError};
 
 use crate::OpError;
@@ -145,14 +146,18 @@ impl Tensor {
         Err(OpError::DType { op, tensor, got: self.dtype, want })
     }
 
+    /// Starts reading the values back, after everything submitted so far.
+    pub fn read_later(&self, gpu: &Gpu) -> PendingRead {
+        let bytes = (4 * self.len() as u64).max(4);
+        gpu.read_later(&self.buffer.slice(0, bytes).unwrap_or_else(|| self.buffer.clone()))
+    }
+
     /// Values on the host, after everything submitted so far.
     ///
     /// # Errors
     /// A device that fails.
     pub async fn to_f32(&self, gpu: &Gpu) -> Result<Vec<f32>, GpuError> {
-        let mut values = girih_kernels::execute::read_as(gpu, &self.buffer).await?;
-        values.truncate(self.len());
-        Ok(values)
+        Ok(bytemuck::pod_collect_to_vec(&self.read_later(gpu).wait().await?))
     }
 
     /// Values on the host, after everything submitted so far.
@@ -160,8 +165,6 @@ impl Tensor {
     /// # Errors
     /// A device that fails.
     pub async fn to_u32(&self, gpu: &Gpu) -> Result<Vec<u32>, GpuError> {
-        let mut values = girih_kernels::execute::read_as(gpu, &self.buffer).await?;
-        values.truncate(self.len());
-        Ok(values)
+        Ok(bytemuck::pod_collect_to_vec(&self.read_later(gpu).wait().await?))
     }
 }

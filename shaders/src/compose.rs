@@ -257,6 +257,7 @@ fn unroll(
     bound: &[(&str, u32)],
     out: &mut Composed,
 ) -> Result<(), ComposeError> {
+    const WANT: &str = "//!unroll wants `for (var NAME = 0u; NAME < CONST; NAME++) {`";
     let mut i = 0;
     while i < lines.len() {
         let Line { text, origin } = &lines[i];
@@ -285,7 +286,6 @@ fn unroll(
                 depth == 0
             })
             .ok_or(malformed("//!unroll never closed"))?;
-        const WANT: &str = "//!unroll wants `for (var NAME = 0u; NAME < CONST; NAME++) {`";
         let (var, rest) = trimmed["for (var ".len()..].split_once(" = 0u; ").ok_or(malformed(WANT))?;
         let limit = rest
             .strip_prefix(var)

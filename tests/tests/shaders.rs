@@ -37,10 +37,10 @@ fn check(spec: &KernelSpec, choice: &Choice) -> Result<(), String> {
             choice.workgroup_bytes
         ));
     }
-    if let Some((_, space, size)) = &bindings[0] {
-        if *space != naga::AddressSpace::Uniform || *size as usize != spec.params_bytes {
-            return Err(format!("Params is {size} bytes in the shader, {} on the host", spec.params_bytes));
-        }
+    if let Some((_, space, size)) = &bindings[0]
+        && (*space != naga::AddressSpace::Uniform || *size as usize != spec.params_bytes)
+    {
+        return Err(format!("Params is {size} bytes in the shader, {} on the host", spec.params_bytes));
     }
     for (declared, found) in spec.bindings.iter().zip(&bindings[1..]) {
         // A variant may leave a binding out; what it declares must be as the spec says.

@@ -1,1 +1,97 @@
-fn main() {}
+//! Development commands: `cargo xtask setup | run | test | ci | tidy | bless`.
+
+use std::process::{Command, ExitCode};
+
+use xtask::suite::{self, Times};
+use xtask::{process, setup, tidy};
+
+const USAGE: &str = "\
+cargo xtask <command>
+
+  setup [--check | --dry-run]   make a Vulkan adapter available (Linux: installs Mesa's CPU driver if there is none)
+  run [-- ARGS]                 build, set up, generate a short text; or `girih ARGS`
+  test [--tier t0..t4]          set up, then the whole suite, and what runs on the GPU again at lower tiers
+  ci                            format, clippy, docs, then test
+  tidy                          counts for reviewers (information only)
+  bless                         rewrite goldens; review their difference like code";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let result = match args.as_slice() {
+        [] | ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            Ok(true)
+        }
+        ["setup", rest @ ..] => setup(rest),
+        ["run", rest @ ..] => girih(rest),
+        ["test"] => test(None),
+        ["test", "--tier", tier] => test(Some(tier)),
+        ["ci"] => ci(),
+        ["tidy"] => {
+            tidy::print();
+            Ok(true)
+        }
+        ["bless"] => suite::bless().map(|()| true),
+        other => Err(format!("unknown arguments: {}\n\n{USAGE}", other.join(" "))),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn setup(args: &[&str]) -> Result<bool, String> {
+    let options = match args {
+        [] => setup::Options::default(),
+        ["--check"] => setup::Options { check: true, ..Default::default() },
+        ["--dry-run"] => setup::Options { dry_run: true, ..Default::default() },
+        other => return Err(format!("setup knows --check and --dry-run, not {}", other.join(" "))),
+    };
+    setup::ensure_adapter(&process::build_girih()?, options).map(|_| true)
+}
+
+fn girih(args: &[&str]) -> Result<bool, String> {
+    let args = args.strip_prefix(&["--"]).unwrap_or(args);
+    let program = process::build_girih()?;
+    setup::ensure_adapter(&program, setup::Options::default())?;
+    let default = ["generate", "--prompt", "Once upon a time", "--max-tokens", "200"];
+    let args = if args.is_empty() { &default[..] } else { args };
+    println!("$ girih {}", args.join(" "));
+    let status = Command::new(&program).args(args).status();
+    Ok(status.map_err(|e| format!("{}: {e}", program.display()))?.success())
+}
+
+fn test(tier: Option<&str>) -> Result<bool, String> {
+    let mut times = Times::default();
+    let program = times.step("build girih", process::build_girih)?;
+    let adapter = times.step("setup", || setup::ensure_adapter(&program, setup::Options::default()))?;
+    let totals = suite::test(&mut times, &adapter, tier)?;
+    Ok(close(&times, &totals, &[]))
+}
+
+fn ci() -> Result<bool, String> {
+    let mut times = Times::default();
+    let failed = suite::checks(&mut times);
+    let program = times.step("build girih", process::build_girih)?;
+    let adapter = times.step("setup", || setup::ensure_adapter(&program, setup::Options::default()))?;
+    let totals = suite::test(&mut times, &adapter, None)?;
+    Ok(close(&times, &totals, &failed))
+}
+
+/// Times, what failed, and the closing line.
+fn close(times: &Times, totals: &suite::Totals, failed: &[&str]) -> bool {
+    times.print();
+    for name in &totals.names {
+        println!("failed: {name}");
+    }
+    for check in failed {
+        println!("failed: {check}");
+    }
+    println!("{totals}");
+    totals.failed == 0 && failed.is_empty()
+}

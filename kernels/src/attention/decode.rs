@@ -1,0 +1,245 @@
+//! Attention of one row of each sequence, with the keys split among workgroups.
+
+use crate::attention::{Args, BINDINGS, PROBLEM, Params, Problem, Shape, prefill, reference};
+use crate::caps::Caps;
+use crate::error::KernelError;
+use crate::recorder::Recorder;
+use crate::spec::{Choice, Kernel, KernelSpec};
+use crate::testing::{BenchCase, Launch, TestCase};
+
+const SPEC: KernelSpec = KernelSpec {
+    name: "attention_decode",
+    bindings: BINDINGS,
+    params_bytes: size_of::<Params>(),
+    twin: reference::attention,
+};
+
+/// Registry entry.
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches };
+
+/// Appends the attention of each split: its normalised result and log-sum-exp. With one split that is the result,
+/// sinks included; with more, [`merge`](crate::attention::merge) joins them and adds the sinks.
+///
+/// # Errors
+/// Heads that do not divide, head dims over [`MAX_DIM`](crate::attention::MAX_DIM), no split, a sequence of more
+/// than one row, as [`Recorder::dispatch`].
+pub fn record(rec: &mut Recorder, args: Args<'_>, shape: &Shape, splits: u32) -> Result<(), KernelError> {
+    shape.check(SPEC.name)?;
+    let bad = |field, got: u32, must_be| {
+        Err(KernelError::BadParam { kernel: SPEC.name, field, got: got.into(), must_be })
+    };
+    if shape.max_q_len > 1 {
+        return bad("max_q_len", shape.max_q_len, "1");
+    }
+    if splits == 0 {
+        return bad("splits", splits, "positive");
+    }
+    let (choice, params, grid) = select(rec.caps(), shape, args.sinks.is_some(), splits);
+    rec.dispatch(&SPEC, choice, &params, &args.buffers(), grid)
+}
+
+/// Into how many splits the keys of a sequence are best divided: enough workgroups to fill the device, none of
+/// them with too few keys to be worth a merge. A function of sizes that do not change while a plan is replayed.
+pub fn splits(caps: &Caps, shape: &Shape) -> u32 {
+    // Workgroups wanted, keys that a split is worth, most splits.
+    let (wanted, worth, most) = if caps.cpu_variants() { (8, 1024, 16) } else { (512, 256, 64) };
+    let rows = if caps.cpu_variants() { 8 } else { tile_rows(shape) };
+    let groups = shape.num_seqs * shape.num_kv_heads * blocks(shape, rows).0;
+    let keys = shape.window.map_or(shape.max_kv_len, |w| w.min(shape.max_kv_len));
+    (wanted / groups.max(1)).min(keys / worth).clamp(1, most)
+}
+
+fn select(caps: &Caps, shape: &Shape, has_sinks: bool, splits: u32) -> (Choice, Params, [u32; 3]) {
+    let smallest = caps.subgroup_size.filter(|_| caps.subgroups()).map_or(0, |(min, _)| min);
+    let allowed = |variant: &str| !caps.is_blocked(SPEC.name, variant);
+    let choice = if caps.cpu_variants() && smallest >= 4 && allowed("lanes") {
+        lanes(shape, if smallest >= 8 { 8 } else { 4 })
+    } else if smallest >= 8 && allowed("tiles_subgroup") {
+        tiles_subgroup(shape)
+    } else {
+        tiles(shape)
+    };
+    let (params, grid) = launch(&choice, shape, has_sinks, splits);
+    (choice, params, grid)
+}
+
+fn launch(choice: &Choice, shape: &Shape, has_sinks: bool, splits: u32) -> (Params, [u32; 3]) {
+    let rows = choice.selection.get_u32("GR").unwrap_or(1);
+    let row_blocks = shape.group().div_ceil(rows);
+    let params = Params { splits, row_blocks, ..shape.params(has_sinks) };
+    (params, [splits, shape.num_kv_heads * row_blocks, shape.num_seqs])
+}
+
+/// Number of blocks of at most `most` rows, and rows of a block, that cover the heads of a key head.
+fn blocks(shape: &Shape, most: u32) -> (u32, u32) {
+    let count = shape.group().div_ceil(most);
+    (count, shape.group().div_ceil(count))
+}
+
+/// Rows of a workgroup whose queries fit workgroup memory.
+fn tile_rows(shape: &Shape) -> u32 {
+    (1024 / shape.head_dim).clamp(1, 8)
+}
+
+fn tiles(shape: &Shape) -> Choice {
+    let rows = blocks(shape, tile_rows(shape)).1;
+    let head_dim4 = shape.head_dim.div_ceil(4);
+    let value_lanes = shape.value_dim.div_ceil(4).next_power_of_two();
+    Choice {
+        file: "attention/decode.wgsl",
+        variant: "tiles",
+        selection: shape
+            .selection()
+            .set("GR", rows)
+            .set("HEAD_DIM4", head_dim4)
+            .set("VALUE_LANES", value_lanes),
+        invocations: 128,
+        workgroup_bytes: 16 * rows * head_dim4 + 2048 + 32 + 2048 + 512,
+    }
+}
+
+fn tiles_subgroup(shape: &Shape) -> Choice {
+    let portable = tiles(shape);
+    Choice {
+        variant: "tiles_subgroup",
+        selection: portable.selection.part("dots", "attention/dots_subgroup.wgsl").set("LANES", 8),
+        workgroup_bytes: portable.workgroup_bytes - 512,
+        ..portable
+    }
+}
+
+fn lanes(shape: &Shape, lanes: u32) -> Choice {
+    let value_blocks = shape.value_dim.div_ceil(4 * lanes);
+    // At most 32 accumulators of four, where one row has fewer.
+    let rows = blocks(shape, (32 / value_blocks).clamp(1, lanes)).1;
+    Choice {
+        file: "attention/decode_lanes.wgsl",
+        variant: "lanes",
+        selection: shape
+            .selection()
+            .set("LANES", lanes)
+            .set("GR", rows)
+            .set("KG", 2)
+            .set("VALUE_BLOCKS", value_blocks),
+        invocations: lanes,
+        workgroup_bytes: 0,
+    }
+}
+
+fn variants(shape: &Shape) -> [Choice; 3] {
+    [lanes(shape, 8), tiles(shape), tiles_subgroup(shape)]
+}
+
+fn choices() -> Vec<Choice> {
+    let mut all: Vec<Choice> = Vec::new();
+    for problem in problems() {
+        let shape = problem.shape();
+        for choice in variants(&shape).into_iter().chain([lanes(&shape, 4)]) {
+            if !all.contains(&choice) {
+                all.push(choice);
+            }
+        }
+    }
+    all
+}
+
+fn problems() -> Vec<Problem> {
+    let p = PROBLEM;
+    vec![
+        Problem { name: "one_key", heads: [2, 1, 8, 8], ..p },
+        Problem { name: "small_model", heads: [4, 2, 64, 64], seqs: &[(1, 129)], ..p },
+        Problem {
+            name: "ragged_splits",
+            heads: [4, 2, 64, 64],
+            seqs: &[(1, 1), (1, 64), (1, 65), (1, 200)],
+            splits: 3,
+            ..p
+        },
+        Problem { name: "gqa3_f16", heads: [3, 1, 64, 64], seqs: &[(1, 40)], f16: true, ..p },
+        Problem {
+            name: "window_sinks",
+            heads: [8, 1, 32, 32],
+            seqs: &[(1, 50), (1, 3)],
+            window: Some(16),
+            sinks: true,
+            ..p
+        },
+        Problem { name: "softcap", heads: [2, 2, 32, 32], seqs: &[(1, 40)], softcap: Some(0.5), ..p },
+        Problem { name: "gqa7_odd_dims", heads: [7, 1, 17, 10], seqs: &[(1, 40)], sinks: true, ..p },
+        Problem { name: "odd_dims_f16", heads: [2, 1, 13, 13], seqs: &[(1, 9)], f16: true, ..p },
+        Problem { name: "gqa12_d128", heads: [12, 1, 128, 128], seqs: &[(1, 70)], ..p },
+        Problem { name: "d256_d80", heads: [2, 1, 256, 80], seqs: &[(1, 33)], window: Some(1), ..p },
+        Problem { name: "equal_scores", heads: [4, 2, 64, 64], seqs: &[(1, 90)], magnitude: 0.0, ..p },
+        Problem { name: "large_scores", heads: [4, 2, 64, 64], seqs: &[(1, 90)], magnitude: 6.0, ..p },
+    ]
+}
+
+fn cases() -> Vec<TestCase> {
+    problems()
+        .iter()
+        .enumerate()
+        .map(|(at, problem)| {
+            let shape = problem.shape();
+            // The last variant differs from the one before in a few lines only.
+            variants(&shape).into_iter().take(if at < 3 { 3 } else { 2 }).fold(
+                problem.case(),
+                |case, choice| {
+                    let (params, grid) = launch(&choice, &shape, problem.sinks, problem.params().splits);
+                    case.launch(choice, &params, grid)
+                },
+            )
+        })
+        .collect()
+}
+
+fn bench_problems() -> [Problem; 4] {
+    let p = Problem { heads: [32, 8, 128, 128], splits: 64, ..PROBLEM };
+    [
+        Problem { name: "4/2x64x512", heads: [4, 2, 64, 64], seqs: &[(1, 512)], ..p },
+        Problem { name: "32/8x128x512", seqs: &[(1, 512)], ..p },
+        Problem { name: "32/8x128x4096", seqs: &[(1, 4096)], ..p },
+        Problem { name: "32/8x128x32768", seqs: &[(1, 32768)], ..p },
+    ]
+}
+
+fn benches() -> Vec<BenchCase> {
+    bench_problems()
+        .iter()
+        .map(|problem| {
+            let shape = problem.shape();
+            let pairs = u64::from(shape.num_q_heads) * u64::from(shape.max_kv_len);
+            prefill::bench(problem, 2 * pairs * u64::from(shape.head_dim + shape.value_dim), bench_launch)
+        })
+        .collect()
+}
+
+fn bench_launch(caps: &Caps, name: &str) -> Vec<Launch> {
+    let problem = bench_problems().into_iter().find(|p| p.name == name);
+    problem
+        .map(|problem| {
+            let shape = problem.shape();
+            let (choice, params, grid) = select(caps, &shape, false, splits(caps, &shape));
+            Launch { choice, params: bytemuck::bytes_of(&params).to_vec(), grid }
+        })
+        .into_iter()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::caps::Tier;
+
+    fn shape(heads: [u32; 4], seqs: &'static [(u32, u32)]) -> Shape {
+        Problem { heads, seqs, ..PROBLEM }.shape()
+    }
+
+    #[test]
+    fn small_models_on_a_cpu_need_no_merge() {
+        let cpu = Caps { is_cpu: true, tier: Tier::Cpu, ..Caps::baseline() };
+        assert_eq!(splits(&cpu, &shape([4, 2, 64, 64], &[(1, 512)])), 1);
+        assert!((2..=8).contains(&splits(&cpu, &shape([4, 1, 64, 64], &[(1, 32768)]))));
+        assert_eq!(splits(&Caps::baseline(), &shape([32, 8, 128, 128], &[(1, 300)])), 1);
+        assert_eq!(splits(&Caps::baseline(), &shape([32, 8, 128, 128], &[(1, 32768)])), 64);
+    }
+}

@@ -1,0 +1,233 @@
+//! Attention of any number of rows of each sequence.
+
+use crate::attention::{Args, BINDINGS, PROBLEM, Params, Problem, Shape, reference};
+use crate::caps::Caps;
+use crate::error::KernelError;
+use crate::recorder::Recorder;
+use crate::spec::{Choice, Kernel, KernelSpec};
+use crate::testing::{BenchBuffer, BenchCase, Launch, TestCase};
+
+const SPEC: KernelSpec = KernelSpec {
+    name: "attention_prefill",
+    bindings: BINDINGS,
+    params_bytes: size_of::<Params>(),
+    twin: reference::attention,
+};
+
+/// Registry entry.
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches };
+
+/// Appends `o = softmax(scale · q kᵀ) v` and its log-sum-exp.
+///
+/// # Errors
+/// Heads that do not divide, head dims over [`MAX_DIM`](crate::attention::MAX_DIM), as [`Recorder::dispatch`].
+pub fn record(rec: &mut Recorder, args: Args<'_>, shape: &Shape) -> Result<(), KernelError> {
+    shape.check(SPEC.name)?;
+    let (choice, params, grid) = select(rec.caps(), shape, args.sinks.is_some());
+    rec.dispatch(&SPEC, choice, &params, &args.buffers(), grid)
+}
+
+fn select(caps: &Caps, shape: &Shape, has_sinks: bool) -> (Choice, Params, [u32; 3]) {
+    let smallest = caps.subgroup_size.filter(|_| caps.subgroups()).map_or(0, |(min, _)| min);
+    let allowed = |variant: &str| !caps.is_blocked(SPEC.name, variant);
+    let choice = if caps.cpu_variants() && allowed("rows") {
+        let lanes = if smallest >= 8 { 8 } else { 4 };
+        if smallest >= lanes && allowed("rows_subgroup") { rows_subgroup(shape, lanes) } else { rows(shape) }
+    } else if smallest >= 8 && allowed("tiles_subgroup") {
+        tiles_subgroup(shape)
+    } else {
+        tiles(shape)
+    };
+    let (params, grid) = launch(&choice, shape, has_sinks);
+    (choice, params, grid)
+}
+
+fn launch(choice: &Choice, shape: &Shape, has_sinks: bool) -> (Params, [u32; 3]) {
+    let get = |name| choice.selection.get_u32(name).unwrap_or(0);
+    let tile = if get("R") > 0 { get("R") * get("LANES") } else { get("RT") * TILE_ROWS };
+    let rows = u64::from(shape.max_q_len) * u64::from(shape.group());
+    let row_tiles = rows.div_ceil(u64::from(tile)).min(u64::from(u32::MAX)) as u32;
+    let params = Params { row_tiles, ..shape.params(has_sinks) };
+    (params, [row_tiles, shape.num_kv_heads, shape.num_seqs])
+}
+
+/// Rows of invocations of a tile: `TY`.
+const TILE_ROWS: u32 = 16;
+
+fn tiles(shape: &Shape) -> Choice {
+    let chunks = shape.value_dim.div_ceil(32);
+    // At most 48 accumulators of an invocation; 4 rows where they fit.
+    let rows = (12 / chunks).clamp(1, 4);
+    let rows = if rows == 3 { 2 } else { rows };
+    let selection = shape.selection().set("RT", rows).set("VALUE_CHUNKS", chunks);
+    Choice {
+        file: "attention/prefill.wgsl",
+        variant: "tiles",
+        selection,
+        invocations: 128,
+        workgroup_bytes: 16 * (9 * TILE_ROWS * rows + 9 * 32 + 128),
+    }
+}
+
+fn tiles_subgroup(shape: &Shape) -> Choice {
+    let portable = tiles(shape);
+    Choice {
+        variant: "tiles_subgroup",
+        selection: portable.selection.part("rows", "attention/rows_subgroup.wgsl").set("LANES", 8),
+        workgroup_bytes: portable.workgroup_bytes - 16 * 128,
+        ..portable
+    }
+}
+
+fn rows(shape: &Shape) -> Choice {
+    Choice {
+        file: "attention/prefill_rows.wgsl",
+        variant: "rows",
+        selection: shape.selection().set("LANES", 8).set("R", 2).set("KG", 1),
+        invocations: 8,
+        workgroup_bytes: 0,
+    }
+}
+
+fn rows_subgroup(shape: &Shape, lanes: u32) -> Choice {
+    // More rows reuse keys more often; few rows would leave most of a tile empty.
+    let few = u64::from(shape.max_q_len) * u64::from(shape.group()) <= 64;
+    Choice {
+        variant: "rows_subgroup",
+        selection: shape
+            .selection()
+            .set("LANES", lanes)
+            .set("R", if few { 2 } else { 4 })
+            .set("KG", 32 / lanes)
+            .part("own_key", "attention/own_key_subgroup.wgsl")
+            .part("key", "attention/key_subgroup.wgsl")
+            .part("own_value", "attention/own_value_subgroup.wgsl")
+            .part("value", "attention/value_subgroup.wgsl"),
+        invocations: lanes,
+        ..rows(shape)
+    }
+}
+
+fn variants(shape: &Shape) -> [Choice; 4] {
+    [rows_subgroup(shape, 8), tiles(shape), tiles_subgroup(shape), rows(shape)]
+}
+
+/// The first cases run in every variant. The others leave out two that differ from the rest in a few lines only:
+/// compiling a shader takes a CPU a second.
+fn launched(at: usize, shape: &Shape) -> Vec<Choice> {
+    variants(shape).into_iter().take(if at < 6 { 4 } else { 2 }).collect()
+}
+
+fn choices() -> Vec<Choice> {
+    let mut all: Vec<Choice> = Vec::new();
+    for problem in problems() {
+        let shape = problem.shape();
+        for choice in variants(&shape).into_iter().chain([rows_subgroup(&shape, 4)]) {
+            if !all.contains(&choice) {
+                all.push(choice);
+            }
+        }
+    }
+    all
+}
+
+fn problems() -> Vec<Problem> {
+    let p = PROBLEM;
+    vec![
+        Problem { name: "one_key", heads: [2, 1, 8, 8], ..p },
+        Problem { name: "one_row", heads: [4, 2, 64, 64], seqs: &[(1, 33)], ..p },
+        Problem { name: "causal", heads: [4, 2, 64, 64], seqs: &[(37, 37)], ..p },
+        Problem { name: "many_tiles", heads: [3, 1, 32, 32], seqs: &[(70, 131)], ..p },
+        Problem { name: "bidirectional", heads: [2, 2, 20, 24], seqs: &[(33, 32)], causal: false, ..p },
+        Problem {
+            name: "ragged_window",
+            heads: [4, 1, 16, 16],
+            seqs: &[(1, 1), (31, 31), (33, 65), (2, 40), (32, 32)],
+            window: Some(7),
+            sinks: true,
+            ..p
+        },
+        Problem { name: "window_1", heads: [2, 1, 32, 32], seqs: &[(6, 9)], window: Some(1), ..p },
+        Problem { name: "more_rows_than_keys", heads: [2, 1, 32, 32], seqs: &[(40, 3)], sinks: true, ..p },
+        Problem { name: "rows_without_keys", heads: [2, 1, 32, 32], seqs: &[(70, 3), (4, 9)], ..p },
+        Problem { name: "softcap", heads: [2, 1, 32, 32], seqs: &[(9, 20)], softcap: Some(0.5), ..p },
+        Problem { name: "f16_gqa7", heads: [7, 1, 64, 64], seqs: &[(11, 50)], f16: true, ..p },
+        Problem { name: "odd_dims", heads: [3, 3, 17, 10], seqs: &[(5, 40)], sinks: true, ..p },
+        Problem { name: "odd_dims_f16", heads: [2, 1, 13, 13], seqs: &[(5, 9)], f16: true, ..p },
+        Problem { name: "equal_scores", heads: [8, 1, 32, 32], seqs: &[(5, 70)], magnitude: 0.0, ..p },
+        Problem { name: "large_scores", heads: [2, 1, 80, 80], seqs: &[(17, 40)], magnitude: 6.0, ..p },
+        Problem { name: "wide", heads: [2, 1, 128, 256], seqs: &[(5, 40)], ..p },
+        Problem { name: "d96", heads: [2, 2, 96, 96], seqs: &[(34, 50)], ..p },
+    ]
+}
+
+fn cases() -> Vec<TestCase> {
+    problems()
+        .iter()
+        .enumerate()
+        .map(|(at, problem)| {
+            let shape = problem.shape();
+            launched(at, &shape).into_iter().fold(problem.case(), |case, choice| {
+                let (params, grid) = launch(&choice, &shape, problem.sinks);
+                case.launch(choice, &params, grid)
+            })
+        })
+        .collect()
+}
+
+fn bench_problems() -> [Problem; 2] {
+    let p = PROBLEM;
+    [
+        Problem { name: "8x512x64", heads: [8, 8, 64, 64], seqs: &[(512, 512)], causal: false, ..p },
+        Problem { name: "32/8x2048x128_causal", heads: [32, 8, 128, 128], seqs: &[(2048, 2048)], ..p },
+    ]
+}
+
+fn benches() -> Vec<BenchCase> {
+    bench_problems()
+        .iter()
+        .map(|problem| {
+            let shape = problem.shape();
+            let rows = u64::from(shape.num_tokens) * u64::from(shape.num_q_heads);
+            let pairs = rows * u64::from(shape.max_kv_len) / if shape.causal { 2 } else { 1 };
+            bench(problem, 2 * pairs * u64::from(shape.head_dim + shape.value_dim), bench_launch)
+        })
+        .collect()
+}
+
+pub(super) fn bench(problem: &Problem, flops: u64, launches: fn(&Caps, &str) -> Vec<Launch>) -> BenchCase {
+    let shape = problem.shape();
+    let kv = [shape.k_strides[0], shape.v_strides[0]].map(|n| (shape.num_seqs * n) as usize);
+    let (heads, splits) = ((shape.num_tokens * shape.num_q_heads) as usize, problem.splits as usize);
+    let (q, o) = (heads * shape.head_dim as usize, heads * splits * shape.value_dim as usize);
+    let mut seqs = Vec::new();
+    for (i, &(q_len, kv_len)) in problem.seqs.iter().enumerate() {
+        seqs.extend([i as u32 * q_len, q_len, kv_len, i as u32]);
+    }
+    BenchCase {
+        name: problem.name.into(),
+        bytes: 4 * (q + o + kv[0] + kv[1]) as u64,
+        buffers: vec![
+            BenchBuffer::F32(q),
+            BenchBuffer::F32(kv[0]),
+            BenchBuffer::F32(kv[1]),
+            BenchBuffer::U32(seqs),
+            BenchBuffer::F32(shape.num_q_heads as usize),
+            BenchBuffer::F32(o),
+            BenchBuffer::F32(heads * splits),
+        ],
+        launches,
+        flops,
+    }
+}
+
+fn bench_launch(caps: &Caps, name: &str) -> Vec<Launch> {
+    let problem = bench_problems().into_iter().find(|p| p.name == name);
+    problem
+        .map(|problem| {
+            let (choice, params, grid) = select(caps, &problem.shape(), false);
+            Launch { choice, params: bytemuck::bytes_of(&params).to_vec(), grid }
+        })
+        .into_iter()
+        .collect()
+}

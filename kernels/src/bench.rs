@@ -1,0 +1,130 @@
+//! Timing kernels at real shapes: rotated buffers, warm-up apart, results checked where a twin can afford it.
+
+use web_time::Instant;
+
+use crate::error::KernelError;
+use crate::gpu::Gpu;
+use crate::recorder::Recorder;
+use crate::spec::{Access, KernelSpec};
+use crate::testing::{BenchBuffer, BenchCase, Launch, Tolerance, compare, runs_here, seeded};
+use crate::twin::TwinCall;
+
+/// Times of one launch of a case.
+#[derive(Clone, Debug)]
+pub struct Measurement {
+    /// Variant.
+    pub variant: &'static str,
+    /// Constants and parts.
+    pub selection: String,
+    /// Seconds of each run, ascending.
+    pub seconds: Vec<f64>,
+    /// Whether the result was compared with the twin (large shapes are left to the tests).
+    pub checked: bool,
+    /// What differs from the twin.
+    pub wrong: Option<String>,
+}
+
+impl Measurement {
+    /// The `q` quantile of the times, 0 to 1.
+    pub fn quantile(&self, q: f64) -> f64 {
+        let last = self.seconds.len().saturating_sub(1);
+        self.seconds.get((last as f64 * q).round() as usize).copied().unwrap_or(f64::NAN)
+    }
+}
+
+/// Work that a twin does in a moment.
+const TWIN_FLOPS: u64 = 200_000_000;
+/// Bytes that no last-level cache holds.
+const BEYOND_CACHE: u64 = 256 << 20;
+
+/// Runs what `select` picks for a case on this device: a check, a warm-up, then runs for `seconds`.
+///
+/// # Errors
+/// Memory that is exhausted, a device that fails.
+pub async fn run(
+    gpu: &Gpu,
+    spec: &'static KernelSpec,
+    case: &BenchCase,
+    seconds: f64,
+) -> Result<Vec<Measurement>, KernelError> {
+    let contents: Vec<Vec<u8>> = (0..).zip(&case.buffers).map(|(seed, b)| bytes(b, seed)).collect();
+    let size: u64 = contents.iter().map(|c| c.len() as u64).sum();
+    let copies = (BEYOND_CACHE / size.max(1)).clamp(1, 8);
+    let mut sets = Vec::new();
+    for _ in 0..copies {
+        sets.push(contents.iter().map(|c| gpu.upload(c)).collect::<Result<Vec<_>, _>>()?);
+    }
+    let mut measurements = Vec::new();
+    for launch in (case.launches)(gpu.caps(), &case.name) {
+        if !runs_here(gpu, &launch.choice) {
+            continue;
+        }
+        let mut recorder = Recorder::new(gpu);
+        for set in &sets {
+            let refs: Vec<_> = set.iter().collect();
+            recorder.dispatch_bytes(spec, launch.choice.clone(), &launch.params, &refs, launch.grid)?;
+        }
+        let plan = gpu.plan(&recorder)?;
+        gpu.replay(&plan, 1); // warm-up: compiles
+        let checked = case.flops <= TWIN_FLOPS;
+        let wrong = if checked { check(gpu, spec, &launch, &contents, &sets[0]).await? } else { None };
+        let mut times = Vec::new();
+        let start = Instant::now();
+        while times.is_empty() || start.elapsed().as_secs_f64() < seconds {
+            if gpu.caps().timestamps {
+                times.extend(gpu.profile(&plan).await?.iter().map(|t| t.nanoseconds * 1e-9));
+            } else {
+                gpu.wait_idle();
+                let begin = Instant::now();
+                gpu.replay(&plan, 4);
+                gpu.wait_idle();
+                times.push(begin.elapsed().as_secs_f64() / (4 * copies) as f64);
+            }
+        }
+        times.sort_by(f64::total_cmp);
+        measurements.push(Measurement {
+            variant: launch.choice.variant,
+            selection: launch.choice.selection.to_string(),
+            seconds: times,
+            checked,
+            wrong,
+        });
+    }
+    Ok(measurements)
+}
+
+fn bytes(buffer: &BenchBuffer, seed: u32) -> Vec<u8> {
+    match buffer {
+        BenchBuffer::F32(len) => bytemuck::cast_slice(&seeded(*len, seed + 1)).to_vec(),
+        BenchBuffer::F16(len) => {
+            seeded(*len, seed + 1).iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect()
+        }
+        BenchBuffer::U32(words) => bytemuck::cast_slice(words).to_vec(),
+    }
+}
+
+/// Compares the outputs of the first set with the twin's.
+async fn check(
+    gpu: &Gpu,
+    spec: &'static KernelSpec,
+    launch: &Launch,
+    contents: &[Vec<u8>],
+    set: &[crate::Buffer],
+) -> Result<Option<String>, KernelError> {
+    let mut want = contents.to_vec();
+    let selection = &launch.choice.selection;
+    (spec.twin)(&mut TwinCall { params: &launch.params, selection, buffers: &mut want });
+    for (i, binding) in spec.bindings.iter().enumerate() {
+        // What is both read and written has changed again with every run.
+        if binding.access == Access::Read {
+            continue;
+        }
+        let got: Vec<f32> = bytemuck::pod_collect_to_vec(&gpu.read(&set[i]).await?[..want[i].len()]);
+        let want: Vec<f32> = bytemuck::pod_collect_to_vec(&want[i]);
+        let tolerance = Tolerance { abs: 5e-2, rel: 1e-3 };
+        if let Some((index, got, want, _, count)) = compare(&got, &want, tolerance) {
+            return Ok(Some(format!("{}[{index}] is {got}, want {want}; {count} differ", binding.name)));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,96 @@
+//! An activation function on each element.
+
+use bytemuck::{Pod, Zeroable};
+use girih_shaders::Selection;
+
+use super::Activation;
+use crate::buffer::Buffer;
+use crate::error::KernelError;
+use crate::recorder::Recorder;
+use crate::rows;
+use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
+use crate::testing::{TestCase, seeded};
+use crate::twin::TwinCall;
+
+/// Same layout as `Params` in `activation.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Params {
+    /// Elements N.
+    pub len: u32,
+    /// Workgroups along x.
+    pub grid_x: u32,
+}
+
+/// Buffers, all f32.
+#[derive(Clone, Copy, Debug)]
+pub struct Args<'a> {
+    /// Input `[N]`.
+    pub x: &'a Buffer,
+    /// Output `[N]`.
+    pub y: &'a Buffer,
+}
+
+const FILE: &str = "elementwise/activation.wgsl";
+
+const SPEC: KernelSpec = KernelSpec {
+    name: "activation",
+    bindings: &[read("x"), read_write("y")],
+    params_bytes: size_of::<Params>(),
+    twin,
+};
+
+/// Registry entry.
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new };
+
+/// Appends `y = act(x)`.
+///
+/// # Errors
+/// As [`Recorder::dispatch`].
+pub fn record(rec: &mut Recorder, args: Args<'_>, len: u32, act: Activation) -> Result<(), KernelError> {
+    let (vec4, _) = rows::pick(rec.caps(), SPEC.name, len.is_multiple_of(4), false);
+    let choice = choice(rows::flat_wg(rec.caps()), vec4, act);
+    let groups = (len / if vec4 { 4 } else { 1 }).div_ceil(choice.invocations);
+    let grid = rows::row_grid(rec.caps(), groups);
+    rec.dispatch(&SPEC, choice, &Params { len, grid_x: grid[0] }, &[args.x, args.y], grid)
+}
+
+fn choice(wg: u32, vec4: bool, act: Activation) -> Choice {
+    let selection = Selection::new().set("ACT", act.code());
+    let selection = if vec4 { selection.part("each", "elementwise/each4.wgsl") } else { selection };
+    rows::streaming(FILE, wg, vec4, selection)
+}
+
+fn choices() -> Vec<Choice> {
+    let widths = [(128, false), (128, true), (256, false), (256, true)];
+    widths.into_iter().flat_map(|(wg, v)| Activation::ALL.map(|act| choice(wg, v, act))).collect()
+}
+
+/// The definition, in f64.
+fn twin(call: &mut TwinCall<'_>) {
+    let p: Params = call.params();
+    let act = Activation::from_code(call.selection.get_u32("ACT").unwrap_or_default());
+    let x: Vec<f32> = call.get(0);
+    let mut y: Vec<f32> = call.get(1);
+    for (y, &x) in y.iter_mut().zip(&x).take(p.len as usize) {
+        *y = act.eval(f64::from(x)) as f32;
+    }
+    call.put(1, &y);
+}
+
+fn cases() -> Vec<TestCase> {
+    let case = |name: &str, len: u32, acts: &[Activation], vec4: bool| {
+        let x: Vec<f32> = seeded(len as usize, 1).iter().map(|v| v * 4.0).collect();
+        let mut case = TestCase::new(name, super::TOLERANCE).input(&x).output(len as usize);
+        for &act in acts {
+            let grid = rows::wrapped_grid((len / if vec4 { 4 } else { 1 }).div_ceil(128), 3);
+            case = case.launch(choice(128, vec4, act), &Params { len, grid_x: grid[0] }, grid);
+        }
+        case
+    };
+    vec![
+        case("each_function", 1 << 9, &Activation::ALL, true),
+        case("odd", 1003, &[Activation::Silu, Activation::GeluErf], false),
+        case("wraps_to_y", 1 << 12, &[Activation::Silu], true),
+    ]
+}

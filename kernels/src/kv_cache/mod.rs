@@ -1,0 +1,3 @@
+//! Writing keys and values to the cache.
+
+pub mod rope_append;

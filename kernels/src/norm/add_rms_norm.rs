@@ -1,0 +1,93 @@
+//! Residual addition and the RMS normalisation in front of the next block, in one pass.
+
+use girih_shaders::Selection;
+
+pub use super::Params;
+use crate::buffer::Buffer;
+use crate::error::KernelError;
+use crate::recorder::Recorder;
+use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
+use crate::testing::{TestCase, Tolerance, seeded};
+use crate::twin::TwinCall;
+
+/// Buffers, all f32.
+#[derive(Clone, Copy, Debug)]
+pub struct Args<'a> {
+    /// Output of a block `[T, C]`.
+    pub x: &'a Buffer,
+    /// Residual stream `[T, C]`.
+    pub residual: &'a Buffer,
+    /// Weight `[C]`.
+    pub w: &'a Buffer,
+    /// The new residual stream `[T, C]`.
+    pub r: &'a Buffer,
+    /// The normalised residual stream `[T, C]`.
+    pub y: &'a Buffer,
+}
+
+const FILE: &str = "norm/add_rms_norm.wgsl";
+
+const SPEC: KernelSpec = KernelSpec {
+    name: "add_rms_norm",
+    bindings: &[read("x"), read("residual"), read("w"), read_write("r"), read_write("y")],
+    params_bytes: size_of::<Params>(),
+    twin,
+};
+
+/// Registry entry.
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new };
+
+/// Appends `r = x + residual`, `y = r / sqrt(mean(r²) + eps) · w`.
+///
+/// # Errors
+/// No channels; as [`Recorder::dispatch`].
+pub fn record(
+    rec: &mut Recorder,
+    args: Args<'_>,
+    num_rows: u32,
+    num_channels: u32,
+    eps: f32,
+) -> Result<(), KernelError> {
+    let params = Params::new(SPEC.name, rec.caps(), num_rows, num_channels, eps)?;
+    let choice = super::select(rec.caps(), SPEC.name, FILE, &params, Selection::new());
+    rec.dispatch(&SPEC, choice, &params, &[args.x, args.residual, args.w, args.r, args.y], params.grid())
+}
+
+fn choices() -> Vec<Choice> {
+    super::choices(FILE, &[Selection::new()])
+}
+
+/// The definition: the sum is rounded to f32 (it is a result), the rest is in f64.
+fn twin(call: &mut TwinCall<'_>) {
+    let p: Params = call.params();
+    let (x, residual, w): (Vec<f32>, Vec<f32>, Vec<f32>) = (call.get(0), call.get(1), call.get(2));
+    let num_channels = p.num_channels as usize;
+    let mut r: Vec<f32> = call.get(3);
+    let mut y: Vec<f32> = call.get(4);
+    for row in 0..p.num_rows as usize {
+        let at = row * num_channels..(row + 1) * num_channels;
+        for i in at.clone() {
+            r[i] = x[i] + residual[i];
+        }
+        let scale = super::rms_scale(&r[at.clone()], p.eps);
+        for (c, i) in at.enumerate() {
+            y[i] = (f64::from(r[i]) * scale * f64::from(w[c])) as f32;
+        }
+    }
+    call.put(3, &r);
+    call.put(4, &y);
+}
+
+fn cases() -> Vec<TestCase> {
+    let case = |(name, num_rows, num_channels): (&str, u32, u32)| {
+        let len = (num_rows * num_channels) as usize;
+        let case = TestCase::new(name, Tolerance::f32_sum(num_channels as usize, 1.0))
+            .input(&seeded(len, 1))
+            .input(&seeded(len, 3))
+            .input(&seeded(num_channels as usize, 2))
+            .output(len)
+            .output(len);
+        super::launches(case, FILE, num_rows, num_channels, &Selection::new())
+    };
+    super::SHAPES.into_iter().map(case).collect()
+}

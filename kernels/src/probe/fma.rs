@@ -1,0 +1,84 @@
+//! Multiply-adds in registers.
+
+use bytemuck::{Pod, Zeroable};
+use girih_shaders::Selection;
+
+use crate::buffer::Buffer;
+use crate::error::KernelError;
+use crate::recorder::Recorder;
+use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
+use crate::testing::{TestCase, Tolerance};
+use crate::twin::TwinCall;
+
+/// Same layout as `Params` in `fma.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Params {
+    /// Multiply-adds of each chain.
+    pub rounds: u32,
+    /// Unused.
+    pub pad: [u32; 3],
+}
+
+/// Invocations of a workgroup.
+pub const WG: u32 = 64;
+const CHAINS: u32 = 8;
+
+const SPEC: KernelSpec = KernelSpec {
+    name: "probe_fma",
+    bindings: &[read("x"), read_write("y")],
+    params_bytes: size_of::<Params>(),
+    twin,
+};
+
+/// Registry entry.
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices: || vec![choice()], cases, benches: Vec::new };
+
+fn choice() -> Choice {
+    Choice {
+        file: "probe/fma.wgsl",
+        variant: "portable",
+        selection: Selection::new().set("WG", WG).set("CHAINS", CHAINS),
+        invocations: WG,
+        workgroup_bytes: 0,
+    }
+}
+
+/// Appends `groups` workgroups of `rounds` rounds and returns their number of operations.
+///
+/// # Errors
+/// As [`Recorder::dispatch`].
+pub fn record(rec: &mut Recorder, x: &Buffer, y: &Buffer, groups: u32, rounds: u32) -> Result<f64, KernelError> {
+    rec.dispatch(&SPEC, choice(), &Params { rounds, pad: [0; 3] }, &[x, y], [groups, 1, 1])?;
+    Ok(2.0 * 4.0 * f64::from(CHAINS) * f64::from(rounds) * f64::from(groups) * f64::from(WG))
+}
+
+fn twin(call: &mut TwinCall<'_>) {
+    let p: Params = call.params();
+    let x: Vec<f32> = call.get(0);
+    let mut sum = 0.0;
+    for chain in 0..CHAINS {
+        for lane in 0..4 {
+            let (start, factor) = (f64::from(x[lane]), f64::from(x[4 + lane]));
+            let mut acc = start + f64::from(chain);
+            for _ in 0..p.rounds {
+                acc = acc * factor + start;
+            }
+            sum += acc;
+        }
+    }
+    let len = call.buffers[1].len() / 4;
+    call.put(1, &vec![sum as f32; len]);
+}
+
+fn cases() -> Vec<TestCase> {
+    [("one_round", 1, 1), ("many_rounds", 3, 50)]
+        .into_iter()
+        .map(|(name, groups, rounds)| {
+            TestCase::new(name, Tolerance { abs: 1e-4, rel: 1e-5 })
+                .input(&[0.5f32, 0.25, 0.125, 1.0, 0.75, 0.5, 0.25, 0.999])
+                .output((groups * WG) as usize)
+                .launch(choice(), &Params { rounds, pad: [0; 3] }, [groups, 1, 1])
+        })
+        .collect()
+}

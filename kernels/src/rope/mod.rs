@@ -1,0 +1,120 @@
+//! Rotary position embedding.
+
+pub mod embedding;
+
+use girih_shaders::Selection;
+
+use crate::twin::TwinCall;
+
+/// Which channels form a pair, of the R that are rotated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Style {
+    /// `(i, i + R/2)`
+    Half,
+    /// `(2i, 2i + 1)`
+    Interleaved,
+    /// `(2i, 2i + 1)`, written as `[all first | all second]`.
+    InterleavedToHalf,
+}
+
+impl Style {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Half, Self::Interleaved, Self::InterleavedToHalf];
+
+    pub(crate) fn code(self) -> u32 {
+        self as u32 + 1
+    }
+}
+
+/// Where cos and sin come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Angles {
+    /// A table of (cos, sin), `[blocks * max_positions, R/2]`.
+    Table,
+    /// Computed in the shader from (inv_freq, attention factor), `[blocks, R/2]`.
+    Computed,
+}
+
+const COMPUTED: &str = "rope/angle_computed.wgsl";
+
+/// Fills the parts of a file that imports `rope/angle_table.wgsl` and `rope/quad.wgsl`.
+pub(crate) fn parts(selection: Selection, angles: Angles, vec4: bool) -> Selection {
+    let selection = if vec4 { selection.part("quad", "rope/quad4.wgsl") } else { selection };
+    match angles {
+        Angles::Table => selection,
+        Angles::Computed => selection.part("angle_table", COMPUTED),
+    }
+}
+
+/// What the twins of rotating kernels need to know.
+pub(crate) struct Rotation {
+    style: u32,
+    computed: bool,
+    num_pairs: usize,
+    max_positions: u32,
+    table: Vec<f32>,
+}
+
+impl Rotation {
+    pub(crate) fn new(call: &TwinCall<'_>, table: usize, num_pairs: u32, max_positions: u32) -> Self {
+        Self {
+            style: call.selection.get_u32("STYLE").unwrap_or(1),
+            computed: call.selection.get_part("angle_table").is_some(),
+            num_pairs: num_pairs as usize,
+            max_positions,
+            table: call.get(table),
+        }
+    }
+
+    fn cos_sin(&self, position: u32, i: usize, block: u32) -> (f64, f64) {
+        if self.computed {
+            let at = 2 * (block as usize * self.num_pairs + i);
+            let angle = f64::from(position as f32 * self.table[at]);
+            let factor = f64::from(self.table[at + 1]);
+            return (angle.cos() * factor, angle.sin() * factor);
+        }
+        let row = (block * self.max_positions + position.min(self.max_positions - 1)) as usize;
+        let at = 2 * (row * self.num_pairs + i);
+        (f64::from(self.table[at]), f64::from(self.table[at + 1]))
+    }
+
+    /// The rotated head.
+    pub(crate) fn apply(&self, x: &[f64], position: u32, block: u32) -> Vec<f64> {
+        let mut y = x.to_vec();
+        let n = self.num_pairs;
+        for i in 0..if self.style == 0 { 0 } else { n } {
+            let (cos, sin) = self.cos_sin(position, i, block);
+            let (from, to) = match self.style {
+                1 => ((i, i + n), (i, i + n)),
+                2 => ((2 * i, 2 * i + 1), (2 * i, 2 * i + 1)),
+                _ => ((2 * i, 2 * i + 1), (i, i + n)),
+            };
+            y[to.0] = x[from.0] * cos - x[from.1] * sin;
+            y[to.1] = x[from.1] * cos + x[from.0] * sin;
+        }
+        y
+    }
+}
+
+/// A table for tests: two blocks of `max_positions` rows, or two sets of (inv_freq, attention factor).
+pub(crate) fn test_table(angles: Angles, num_pairs: u32, max_positions: u32) -> Vec<f32> {
+    let inv_freq = |block: u32, i: u32| {
+        (10_000f64.powf(-f64::from(i) / f64::from(num_pairs.max(1))) / f64::from(1 + block)) as f32
+    };
+    let mut table = Vec::new();
+    for block in 0..2 {
+        let factor = 1.0 + 0.25 * block as f32;
+        if angles == Angles::Computed {
+            table.extend((0..num_pairs).flat_map(|i| [inv_freq(block, i), factor]));
+            continue;
+        }
+        for position in 0..max_positions {
+            for i in 0..num_pairs {
+                let angle = f64::from(position as f32 * inv_freq(block, i));
+                table.push((angle.cos() * f64::from(factor)) as f32);
+                table.push((angle.sin() * f64::from(factor)) as f32);
+            }
+        }
+    }
+    table
+}

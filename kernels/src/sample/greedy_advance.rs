@@ -1,0 +1,121 @@
+//! The second stage of argmax together with the state of the next decode step.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::argmax_merge::{best_of, seeded_parts};
+use crate::buffer::Buffer;
+use crate::error::KernelError;
+use crate::recorder::Recorder;
+use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
+use crate::testing::{Element, TestCase, Tolerance};
+use crate::twin::TwinCall;
+
+/// Same layout as `Params` in `greedy_advance.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Params {
+    /// Sequences S.
+    pub num_seqs: u32,
+    /// Parts of a row.
+    pub num_parts: u32,
+    /// Tokens that a row of `out` can hold.
+    pub capacity: u32,
+}
+
+/// Buffers, all u32.
+#[derive(Clone, Copy, Debug)]
+pub struct Args<'a> {
+    /// Key and index of each part `[S, num_parts, 2]`.
+    pub parts: &'a Buffer,
+    /// Token of each sequence `[S]`.
+    pub token_ids: &'a Buffer,
+    /// Position of each sequence's token `[S]`.
+    pub positions: &'a Buffer,
+    /// `Seq` of each sequence `[S, 4]`.
+    pub seqs: &'a Buffer,
+    /// Count and tokens so far `[S, 1 + capacity]`.
+    pub out: &'a Buffer,
+}
+
+const FILE: &str = "sample/greedy_advance.wgsl";
+
+const SPEC: KernelSpec = KernelSpec {
+    name: "greedy_advance",
+    bindings: &[
+        read("parts"),
+        read_write("token_ids"),
+        read_write("positions"),
+        read_write("seqs"),
+        read_write("out"),
+    ],
+    params_bytes: size_of::<Params>(),
+    twin,
+};
+
+/// Registry entry.
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new };
+
+/// Appends the choice among the parts of each sequence, and the step forward.
+///
+/// # Errors
+/// As [`Recorder::dispatch`].
+pub fn record(
+    rec: &mut Recorder,
+    args: Args<'_>,
+    num_seqs: u32,
+    num_parts: u32,
+    capacity: u32,
+) -> Result<(), KernelError> {
+    let choice = super::merging(rec.caps(), SPEC.name, FILE, num_parts);
+    let params = Params { num_seqs, num_parts, capacity };
+    let buffers = [args.parts, args.token_ids, args.positions, args.seqs, args.out];
+    rec.dispatch(&SPEC, choice, &params, &buffers, [num_seqs, 1, 1])
+}
+
+fn choices() -> Vec<Choice> {
+    super::merging_choices(FILE)
+}
+
+/// The definition.
+fn twin(call: &mut TwinCall<'_>) {
+    let p: Params = call.params();
+    let parts: Vec<u32> = call.get(0);
+    let [mut token_ids, mut positions, mut seqs, mut out]: [Vec<u32>; 4] = [1, 2, 3, 4].map(|i| call.get(i));
+    for s in 0..p.num_seqs as usize {
+        let row = 2 * p.num_parts as usize;
+        let token = best_of(&parts[s * row..(s + 1) * row]);
+        let out = &mut out[s * (1 + p.capacity as usize)..];
+        if out[0] < p.capacity {
+            out[1 + out[0] as usize] = token;
+            out[0] += 1;
+        }
+        token_ids[s] = token;
+        positions[s] += 1;
+        seqs[4 * s + 2] += 1;
+    }
+    for (i, data) in [token_ids, positions, seqs, out].iter().enumerate() {
+        call.put(i + 1, data);
+    }
+}
+
+fn cases() -> Vec<TestCase> {
+    let case = |name: &str, num_seqs: u32, num_parts: u32, capacity: u32| {
+        let n = num_seqs as usize;
+        let mut out = vec![7u32; n * (1 + capacity as usize)];
+        for (s, row) in out.chunks_exact_mut(1 + capacity as usize).enumerate() {
+            row[0] = s as u32 % (capacity + 1); // also a full one
+        }
+        let mut case = TestCase::new(name, Tolerance { abs: 0.0, rel: 0.0 })
+            .input(&seeded_parts(num_seqs, num_parts))
+            .in_out(&vec![9u32; n], Element::Bits)
+            .in_out(&(100..100 + num_seqs).collect::<Vec<u32>>(), Element::Bits)
+            .in_out(&(0..4 * num_seqs).collect::<Vec<u32>>(), Element::Bits)
+            .in_out(&out, Element::Bits);
+        for choice in choices() {
+            let params = Params { num_seqs, num_parts, capacity };
+            case = case.launch(choice, &params, [num_seqs, 1, 1]);
+        }
+        case
+    };
+    vec![case("one_sequence", 1, 3, 4), case("full_rows", 7, 20, 3), case("no_capacity", 2, 1, 0)]
+}

@@ -1,0 +1,60 @@
+//! BERT and the sentence encoders of its shape (MiniLM, BGE, E5).
+
+use girih_ops::Act;
+
+use crate::config::{Activation, Config};
+use crate::error::LoadError;
+use crate::layers::{Attention, AttentionSpec, Encoder, EncoderLayer, HeadNorm, Linear, Modules, Norm, Scope};
+
+pub(super) async fn load(w: &Scope, cfg: &Config) -> Result<Encoder, LoadError> {
+    let w = if w.has("bert.embeddings.word_embeddings.weight") { &w.scope("bert") } else { w };
+    let (c, f) = (cfg.hidden_size, cfg.intermediate_size);
+    let norm = async |w: &Scope, name: &str| Norm::layer(&w.scope(name), c, cfg.layer_norm_eps).await;
+    let spec = AttentionSpec {
+        hidden_size: c,
+        num_q_heads: cfg.num_attention_heads,
+        num_kv_heads: cfg.num_attention_heads,
+        head_dim: cfg.head_dim,
+        scale: cfg.attention_scale(),
+        window: None,
+        softcap: None,
+        rope: None,
+        causal: false,
+        qk_norm: HeadNorm::None,
+        plus_one: false,
+        eps: cfg.layer_norm_eps,
+    };
+    let act = match cfg.hidden_act {
+        Activation::Silu => Act::Silu,
+        Activation::Gelu => Act::GeluErf,
+        Activation::GeluTanh => Act::GeluTanh,
+        Activation::Relu => Act::Relu,
+    };
+    let mut layers = Vec::new();
+    for i in 0..cfg.num_hidden_layers {
+        let w = w.scope(&format!("encoder.layer.{i}"));
+        let attention = w.scope("attention");
+        let qkv = Modules::Concat(&["self.query", "self.key", "self.value"]);
+        layers.push(EncoderLayer {
+            attn: Attention::load_named(&attention, spec.clone(), qkv, "output.dense").await?,
+            attn_norm: norm(&attention, "output.LayerNorm").await?,
+            up: Linear::load(&w, Modules::Concat(&["intermediate.dense"]), f, c).await?,
+            act,
+            down: Linear::load(&w, Modules::Concat(&["output.dense"]), c, f).await?,
+            mlp_norm: norm(&w, "output.LayerNorm").await?,
+        });
+    }
+    let table = async |name: &str, rows| w.scope("embeddings").matrix(&format!("{name}.weight"), rows, c).await;
+    Ok(Encoder {
+        words: table("word_embeddings", cfg.vocab_size).await?,
+        positions: table("position_embeddings", cfg.max_position_embeddings).await?,
+        segments: table("token_type_embeddings", cfg.type_vocab_size).await?,
+        norm: norm(&w.scope("embeddings"), "LayerNorm").await?,
+        layers,
+        pooler: if w.has("pooler.dense.weight") {
+            Some(Linear::load(w, Modules::Concat(&["pooler.dense"]), c, c).await?)
+        } else {
+            None
+        },
+    })
+}

@@ -1,0 +1,10 @@
+//! Granite 3: Llama with four constant factors: of embeddings, scores, residuals and logits.
+
+use crate::error::LoadError;
+use crate::layers::Decoder;
+use crate::layers::build::Build;
+
+pub(super) async fn load(b: &Build<'_>) -> Result<Decoder, LoadError> {
+    let blocks = b.pre_norm_blocks(b.cfg.residual_multiplier, |spec| spec).await?;
+    b.decoder(blocks, b.rms(&b.weights, "norm").await?).await
+}

@@ -1,0 +1,37 @@
+//! The architectures: one file per `model_type`, one line each below.
+
+use crate::config::Config;
+use crate::error::LoadError;
+use crate::layers::build::Build;
+use crate::layers::{Decoder, Encoder, Scope};
+
+/// A loaded network.
+#[derive(Debug)]
+pub enum Network {
+    /// Predicts the next token.
+    Decoder(Decoder),
+    /// Gives states of all tokens.
+    Encoder(Box<Encoder>),
+}
+
+macro_rules! decoders {
+    ($($name:ident),* $(,)?) => {
+        $(mod $name;)*
+
+        /// Known values of `model_type`.
+        pub const MODEL_TYPES: &[&str] = &[$(stringify!($name),)* "bert"];
+
+        /// Builds the network that `model_type` names.
+        pub(crate) async fn load(w: &Scope, cfg: &Config, context: u32) -> Result<Network, LoadError> {
+            match cfg.model_type.as_str() {
+                $(stringify!($name) => Ok(Network::Decoder($name::load(&Build::new(w, cfg, context)?).await?)),)*
+                "bert" => Ok(Network::Encoder(Box::new(bert::load(w, cfg).await?))),
+                _ => Err(LoadError::UnknownModel { got: cfg.model_type.clone(), known: MODEL_TYPES.to_vec() }),
+            }
+        }
+    };
+}
+
+mod bert;
+
+decoders!(cohere, gemma2, gemma3_text, glm4, granite, llama, mistral, olmo2, phi3, qwen2, qwen3, smollm3);

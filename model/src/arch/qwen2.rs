@@ -1,0 +1,10 @@
+//! Qwen 2 and 2.5: Llama with biases of q, k and v; sliding windows in the layers that the configuration names.
+
+use crate::error::LoadError;
+use crate::layers::Decoder;
+use crate::layers::build::Build;
+
+pub(super) async fn load(b: &Build<'_>) -> Result<Decoder, LoadError> {
+    let blocks = b.pre_norm_blocks(1.0, |spec| spec).await?;
+    b.decoder(blocks, b.rms(&b.weights, "norm").await?).await
+}

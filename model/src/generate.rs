@@ -1,0 +1,323 @@
+//! The token loop: ids in, ids and text out.
+
+use std::ops::ControlFlow;
+
+use web_time::Instant;
+
+use crate::error::RunError;
+use crate::sampler::{Sampler, Sampling};
+use crate::session::{CANDIDATES, Input, Rows, Session, Tail};
+use crate::tokenizer::Tokenizer;
+
+/// What to generate and when to stop.
+#[derive(Clone, Debug)]
+pub struct GenerateOptions {
+    /// Tokens at most.
+    pub max_tokens: usize,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Texts at which generation stops; they are not part of the result.
+    pub stop: Vec<String>,
+    /// Tokens at which generation stops; they are not part of the result.
+    pub stop_ids: Vec<u32>,
+    /// Slot of the cache.
+    pub slot: u32,
+}
+
+/// Why generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// A stop token or stop text.
+    Stop,
+    /// `max_tokens` were generated.
+    Length,
+    /// The cache is full.
+    Context,
+    /// The caller cancelled.
+    Cancelled,
+}
+
+impl Finish {
+    /// `stop`, `length`, `context`, `cancelled`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::Context => "context",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// The result.
+#[derive(Clone, Debug)]
+pub struct Generated {
+    /// New tokens.
+    pub token_ids: Vec<u32>,
+    /// Their text.
+    pub text: String,
+    /// Why it ended.
+    pub finish: Finish,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Tokens of the prompt that were in the cache already.
+    pub cached_tokens: usize,
+    /// Seconds from the start to the first token.
+    pub prefill_seconds: f64,
+    /// Seconds from the first token to the last.
+    pub decode_seconds: f64,
+    /// Dispatches of one decode step.
+    pub dispatches_per_token: usize,
+}
+
+/// Steps encoded in one submission when tokens are fed back on the GPU. The first bursts are short, so that the
+/// first words appear at once.
+const BURSTS: [u32; 4] = [1, 2, 4, 8];
+
+/// Continues a prompt. What the cache already holds of it (a common prefix) is not computed again. `on_text` is
+/// given each piece of text when it is certain (whole UTF-8 characters, no part of a stop text); it ends the
+/// generation by returning [`ControlFlow::Break`].
+///
+/// # Errors
+/// An empty prompt, one that does not fit the cache, bad sampling parameters, a device that fails.
+pub async fn generate(
+    session: &mut Session,
+    tokenizer: Option<&Tokenizer>,
+    prompt: &[u32],
+    options: &GenerateOptions,
+    mut on_text: impl FnMut(&str) -> ControlFlow<()>,
+) -> Result<Generated, RunError> {
+    let slot = options.slot;
+    let start = Instant::now();
+    let mut sampler = Sampler::new(options.sampling.clone())?;
+    if prompt.is_empty() {
+        return Err(RunError::EmptyPrompt);
+    }
+    let cached = reuse_prefix(session, slot, prompt);
+    let tail = if options.sampling.is_argmax() {
+        Tail::Greedy
+    } else if options.sampling.fits_candidates(CANDIDATES) {
+        Tail::Candidates
+    } else {
+        Tail::Logits
+    };
+    let logits = session.forward(&[Input { slot, token_ids: &prompt[cached..] }], Rows::Last, None)?;
+    let mut history = prompt.to_vec();
+    let logits = logits.to_f32(session.gpu()).await?;
+    let first = sampler.sample(&logits, &history)?;
+    let dispatches_per_token = session.decode_plan(tail)?.plan().num_dispatches();
+    let prefill_seconds = start.elapsed().as_secs_f64();
+    let decode_start = Instant::now();
+    let mut output = Output::new(tokenizer, options);
+    let mut flow = output.push(first, &mut on_text)?;
+    if flow.is_none() {
+        session.seek(tail, slot, first)?;
+        history.push(first);
+        flow = Some(match tail {
+            Tail::Greedy => greedy(session, slot, &mut output, &mut on_text).await?,
+            _ => sampled(session, slot, tail, &mut sampler, &mut history, &mut output, &mut on_text).await?,
+        });
+    }
+    let finish = output.finish(flow.unwrap_or(Finish::Length), &mut on_text)?;
+    Ok(Generated {
+        token_ids: output.token_ids,
+        text: output.text,
+        finish,
+        prompt_tokens: prompt.len(),
+        cached_tokens: cached,
+        prefill_seconds,
+        decode_seconds: decode_start.elapsed().as_secs_f64(),
+        dispatches_per_token,
+    })
+}
+
+/// Keeps the part of the cache that the prompt begins with; at least one token is left to compute.
+fn reuse_prefix(session: &mut Session, slot: u32, prompt: &[u32]) -> usize {
+    let known = session.tokens(slot);
+    let common = known.iter().zip(prompt).take_while(|(a, b)| a == b).count();
+    let keep = common.min(prompt.len() - 1);
+    session.truncate(slot, keep);
+    keep
+}
+
+/// Decodes with the best token fed back on the GPU: the next burst runs while the last one is read.
+async fn greedy(
+    session: &mut Session,
+    slot: u32,
+    output: &mut Output<'_>,
+    on_text: &mut impl FnMut(&str) -> ControlFlow<()>,
+) -> Result<Finish, RunError> {
+    let gpu = session.gpu().clone();
+    let mut bursts = BURSTS.into_iter().chain(std::iter::repeat(BURSTS[BURSTS.len() - 1]));
+    let mut input = *output.token_ids.last().ok_or(RunError::EmptyPrompt)?;
+    let mut submitted = 0; // steps
+    let mut seen = 0; // tokens taken from `out`
+    let mut pending = std::collections::VecDeque::new();
+    let room = session.room(slot);
+    let wanted = output.left();
+    loop {
+        while pending.len() < 2 && submitted < room.min(wanted) {
+            let steps = (bursts.next().unwrap_or(1) as usize).min(room.min(wanted) - submitted);
+            session.step(Tail::Greedy, steps as u32)?;
+            submitted += steps;
+            let out = session.decode_plan(Tail::Greedy)?.outputs()[0].buffer();
+            let range = out.slice(0, 4 * (1 + submitted as u64)).unwrap_or_else(|| out.clone());
+            pending.push_back((gpu.read_later(&range), submitted));
+        }
+        let Some((read, upto)) = pending.pop_front() else {
+            return Ok(if wanted > room { Finish::Context } else { Finish::Length });
+        };
+        let words: Vec<u32> = bytemuck::pod_collect_to_vec(&read.wait().await?);
+        for &token in &words[1 + seen..=upto] {
+            session.note(slot, input);
+            input = token;
+            if token == u32::MAX {
+                return Err(RunError::NotANumber);
+            }
+            if let Some(finish) = output.push(token, on_text)? {
+                for (read, _) in pending {
+                    read.wait().await?; // surplus steps: the next `seek` discards them
+                }
+                return Ok(finish);
+            }
+        }
+        seen = upto;
+    }
+}
+
+/// Decodes with the host choosing each token.
+async fn sampled(
+    session: &mut Session,
+    slot: u32,
+    tail: Tail,
+    sampler: &mut Sampler,
+    history: &mut Vec<u32>,
+    output: &mut Output<'_>,
+    on_text: &mut impl FnMut(&str) -> ControlFlow<()>,
+) -> Result<Finish, RunError> {
+    let gpu = session.gpu().clone();
+    loop {
+        if session.room(slot) == 0 {
+            return Ok(Finish::Context);
+        }
+        session.step(tail, 1)?;
+        let input = *history.last().ok_or(RunError::EmptyPrompt)?;
+        let outputs = session.decode_plan(tail)?.outputs();
+        let token = if tail == Tail::Candidates {
+            let (values, ids) = (outputs[0].read_later(&gpu), outputs[1].read_later(&gpu));
+            let values: Vec<f32> = bytemuck::pod_collect_to_vec(&values.wait().await?);
+            let ids: Vec<u32> = bytemuck::pod_collect_to_vec(&ids.wait().await?);
+            sampler.sample_candidates(&values, &ids, history)?
+        } else {
+            let logits = outputs[0].to_f32(&gpu).await?;
+            sampler.sample(&logits, history)?
+        };
+        session.note(slot, input);
+        history.push(token);
+        if let Some(finish) = output.push(token, on_text)? {
+            return Ok(finish);
+        }
+        session.seek(tail, slot, token)?;
+    }
+}
+
+/// Tokens so far, their text, and the part of it that was already given out.
+struct Output<'a> {
+    options: &'a GenerateOptions,
+    stream: Option<crate::tokenizer::DecodeStream<'a>>,
+    token_ids: Vec<u32>,
+    text: String,
+    emitted: usize,
+}
+
+impl<'a> Output<'a> {
+    fn new(tokenizer: Option<&'a Tokenizer>, options: &'a GenerateOptions) -> Self {
+        let stream = tokenizer.map(|t| t.stream(true));
+        Self { options, stream, token_ids: Vec::new(), text: String::new(), emitted: 0 }
+    }
+
+    /// Tokens that may still be generated.
+    fn left(&self) -> usize {
+        self.options.max_tokens.saturating_sub(self.token_ids.len())
+    }
+
+    /// Takes a token; says why generation ends, if it does.
+    fn push(
+        &mut self,
+        token: u32,
+        on_text: &mut impl FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Option<Finish>, RunError> {
+        if self.options.max_tokens == 0 {
+            return Ok(Some(Finish::Length));
+        }
+        if self.options.stop_ids.contains(&token) {
+            return Ok(Some(Finish::Stop));
+        }
+        self.token_ids.push(token);
+        if let Some(stream) = &mut self.stream {
+            self.text.push_str(&stream.push(token)?);
+        }
+        if let Some(at) = first_match(&self.text, &self.options.stop) {
+            self.text.truncate(at);
+            return Ok(Some(Finish::Stop));
+        }
+        let certain = self.text.len() - partial_match(&self.text, &self.options.stop);
+        if certain > self.emitted {
+            let flow = on_text(&self.text[self.emitted..certain]);
+            self.emitted = certain;
+            if flow.is_break() {
+                return Ok(Some(Finish::Cancelled));
+            }
+        }
+        Ok((self.left() == 0).then_some(Finish::Length))
+    }
+
+    /// Gives out what was held back.
+    fn finish(
+        &mut self,
+        finish: Finish,
+        on_text: &mut impl FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Finish, RunError> {
+        if let Some(stream) = self.stream.take()
+            && finish != Finish::Stop
+        {
+            self.text.push_str(&stream.finish()?);
+        }
+        if self.text.len() > self.emitted && finish != Finish::Cancelled {
+            let _ = on_text(&self.text[self.emitted..]);
+            self.emitted = self.text.len();
+        }
+        Ok(finish)
+    }
+}
+
+/// Where the earliest stop text begins.
+fn first_match(text: &str, stop: &[String]) -> Option<usize> {
+    stop.iter().filter(|s| !s.is_empty()).filter_map(|s| text.find(s.as_str())).min()
+}
+
+/// Length of the longest end of `text` that is the beginning of a stop text.
+fn partial_match(text: &str, stop: &[String]) -> usize {
+    stop.iter()
+        .flat_map(|s| s.char_indices().map(move |(i, _)| &s[..i]))
+        .filter(|prefix| text.ends_with(prefix))
+        .map(str::len)
+        .max()
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stop_texts_are_found_and_their_beginnings_held_back() {
+        let stop = ["</s>".to_owned(), "\n\n".to_owned()];
+        assert_eq!(first_match("a\n\nb</s>", &stop), Some(1));
+        assert_eq!(first_match("ab", &stop), None);
+        assert_eq!(partial_match("ab</", &stop), 2);
+        assert_eq!(partial_match("ab\n", &stop), 1);
+        assert_eq!(partial_match("ab", &stop), 0);
+        assert_eq!(partial_match("ab</s>", &["".to_owned()]), 0);
+    }
+}

@@ -1,0 +1,134 @@
+//! The four ways in which attention, MLP, norms and residuals are put together.
+
+use girih_ops::{Batch, Frame, KvView, OpError, Tensor};
+
+use super::attention::Residual;
+use super::{Attention, Mlp, Norm};
+
+/// One decoder layer.
+#[derive(Clone, Debug)]
+pub enum Block {
+    /// Llama and most others.
+    PreNorm(PreNorm),
+    /// Gemma 2 and 3, GLM 4.
+    Sandwich(Sandwich),
+    /// OLMo 2.
+    PostNorm(PostNorm),
+    /// Cohere.
+    Parallel(Parallel),
+}
+
+impl Block {
+    /// The attention of the layer.
+    pub fn attention(&self) -> &Attention {
+        match self {
+            Self::PreNorm(b) => &b.attn,
+            Self::Sandwich(b) => &b.attn,
+            Self::PostNorm(b) => &b.attn,
+            Self::Parallel(b) => &b.attn,
+        }
+    }
+
+    /// x `[T, C]` → `[T, C]`
+    pub fn forward(&self, frame: &mut Frame, x: &Tensor, batch: &Batch, cache: &KvView) -> Result<Tensor, OpError> {
+        match self {
+            Self::PreNorm(b) => b.forward(frame, x, batch, cache),
+            Self::Sandwich(b) => b.forward(frame, x, batch, cache),
+            Self::PostNorm(b) => b.forward(frame, x, batch, cache),
+            Self::Parallel(b) => b.forward(frame, x, batch, cache),
+        }
+    }
+}
+
+/// `x += α attn(norm(x)); x += α mlp(norm(x))`
+#[derive(Clone, Debug)]
+pub struct PreNorm {
+    /// Norm before attention.
+    pub attn_norm: Norm,
+    /// Attention.
+    pub attn: Attention,
+    /// Norm before the MLP.
+    pub mlp_norm: Norm,
+    /// MLP.
+    pub mlp: Mlp,
+    /// α: 1 but for Granite.
+    pub residual_multiplier: f32,
+}
+
+impl PreNorm {
+    fn forward(&self, frame: &mut Frame, x: &Tensor, batch: &Batch, cache: &KvView) -> Result<Tensor, OpError> {
+        let alpha = self.residual_multiplier;
+        let fused = Residual { norm: Some(&self.attn_norm), alpha, residual: Some(x) };
+        let x = self.attn.forward(frame, x, batch, cache, fused)?;
+        self.mlp.forward(frame, &x, Some(&self.mlp_norm), alpha, Some(&x))
+    }
+}
+
+/// `x += norm(attn(norm(x))); x += norm(mlp(norm(x)))`
+#[derive(Clone, Debug)]
+pub struct Sandwich {
+    /// Norm before attention.
+    pub attn_norm: Norm,
+    /// Attention.
+    pub attn: Attention,
+    /// Norm of what attention returns.
+    pub attn_post_norm: Norm,
+    /// Norm before the MLP.
+    pub mlp_norm: Norm,
+    /// MLP.
+    pub mlp: Mlp,
+    /// Norm of what the MLP returns.
+    pub mlp_post_norm: Norm,
+}
+
+impl Sandwich {
+    fn forward(&self, frame: &mut Frame, x: &Tensor, batch: &Batch, cache: &KvView) -> Result<Tensor, OpError> {
+        let fused = Residual { norm: Some(&self.attn_norm), alpha: 1.0, residual: None };
+        let h = self.attn.forward(frame, x, batch, cache, fused)?;
+        let x = self.attn_post_norm.forward_add(frame, &h, x)?;
+        let h = self.mlp.forward(frame, &x, Some(&self.mlp_norm), 1.0, None)?;
+        self.mlp_post_norm.forward_add(frame, &h, &x)
+    }
+}
+
+/// `x += norm(attn(x)); x += norm(mlp(x))`
+#[derive(Clone, Debug)]
+pub struct PostNorm {
+    /// Attention.
+    pub attn: Attention,
+    /// Norm of what attention returns.
+    pub attn_post_norm: Norm,
+    /// MLP.
+    pub mlp: Mlp,
+    /// Norm of what the MLP returns.
+    pub mlp_post_norm: Norm,
+}
+
+impl PostNorm {
+    fn forward(&self, frame: &mut Frame, x: &Tensor, batch: &Batch, cache: &KvView) -> Result<Tensor, OpError> {
+        let plain = Residual { norm: None, alpha: 1.0, residual: None };
+        let h = self.attn.forward(frame, x, batch, cache, plain)?;
+        let x = self.attn_post_norm.forward_add(frame, &h, x)?;
+        let h = self.mlp.forward(frame, &x, None, 1.0, None)?;
+        self.mlp_post_norm.forward_add(frame, &h, &x)
+    }
+}
+
+/// `x += attn(norm(x)) + mlp(norm(x))`, one norm for both.
+#[derive(Clone, Debug)]
+pub struct Parallel {
+    /// Norm before both.
+    pub norm: Norm,
+    /// Attention.
+    pub attn: Attention,
+    /// MLP.
+    pub mlp: Mlp,
+}
+
+impl Parallel {
+    fn forward(&self, frame: &mut Frame, x: &Tensor, batch: &Batch, cache: &KvView) -> Result<Tensor, OpError> {
+        let fused = Residual { norm: Some(&self.norm), alpha: 1.0, residual: Some(x) };
+        let y = self.attn.forward(frame, x, batch, cache, fused)?;
+        self.mlp.forward(frame, x, Some(&self.norm), 1.0, Some(&y))
+    }
+}

@@ -1,0 +1,22 @@
+//! Parts that architectures are put together from: weights and the operations on them.
+
+mod attention;
+mod block;
+pub mod build;
+mod cache;
+mod decoder;
+mod encoder;
+mod linear;
+mod mlp;
+mod norm;
+mod scope;
+
+pub use attention::{Attention, AttentionSpec, HeadNorm, QkNorms, Residual};
+pub use block::{Block, Parallel, PostNorm, PreNorm, Sandwich};
+pub use cache::Cache;
+pub use decoder::{Decoder, Head, Trace};
+pub use encoder::{Encoder, EncoderLayer};
+pub use linear::{Linear, Modules};
+pub use mlp::Mlp;
+pub use norm::Norm;
+pub use scope::Scope;

@@ -1,0 +1,73 @@
+//! Normalisation layers: weights and epsilon; where they are applied is the block's business.
+
+use girih_ops::{Frame, OpError, Tensor};
+
+use super::Scope;
+use crate::error::LoadError;
+
+/// RMS or layer normalisation over the last axis.
+#[derive(Clone, Debug)]
+pub enum Norm {
+    /// `x / sqrt(mean(x²) + eps) · weight`
+    Rms {
+        /// `[C]`; holds `1 + w` for checkpoints that store w.
+        weight: Tensor,
+        /// Added to the mean square.
+        eps: f32,
+    },
+    /// `(x - mean) / sqrt(var + eps) · weight + bias`
+    Layer {
+        /// `[C]`
+        weight: Tensor,
+        /// `[C]`
+        bias: Option<Tensor>,
+        /// Added to the variance.
+        eps: f32,
+    },
+}
+
+impl Norm {
+    /// An RMS norm. `plus_one`: the checkpoint stores w, the factor is 1 + w (Gemma).
+    pub async fn rms(w: &Scope, size: u32, eps: f32, plus_one: bool) -> Result<Self, LoadError> {
+        let mut weight = w.weights().f32("weight", &[size]).await?;
+        if plus_one {
+            weight.iter_mut().for_each(|v| *v += 1.0);
+        }
+        Ok(Self::Rms { weight: Tensor::from_f32(w.gpu(), &weight, &[size])?, eps })
+    }
+
+    /// A layer norm, with a bias if the checkpoint has one.
+    pub async fn layer(w: &Scope, size: u32, eps: f32) -> Result<Self, LoadError> {
+        let bias = if w.has("bias") { Some(w.tensor("bias", &[size]).await?) } else { None };
+        Ok(Self::Layer { weight: w.tensor("weight", &[size]).await?, bias, eps })
+    }
+
+    /// The norm as the prologue of a linear layer.
+    pub fn prologue(&self) -> girih_ops::Norm<'_> {
+        match self {
+            Self::Rms { weight, eps } => girih_ops::Norm::Rms { weight, eps: *eps },
+            Self::Layer { weight, bias, eps } => {
+                girih_ops::Norm::Layer { weight, bias: bias.as_ref(), eps: *eps }
+            }
+        }
+    }
+
+    /// The norm by itself: x `[T, C]` → `[T, C]`.
+    pub fn forward(&self, frame: &mut Frame, x: &Tensor) -> Result<Tensor, OpError> {
+        match self {
+            Self::Rms { weight, eps } => girih_ops::rms_norm(frame, x, weight, *eps),
+            Self::Layer { weight, bias, eps } => girih_ops::layer_norm(frame, x, weight, bias.as_ref(), *eps),
+        }
+    }
+
+    /// `residual + norm(x)`.
+    pub fn forward_add(&self, frame: &mut Frame, x: &Tensor, residual: &Tensor) -> Result<Tensor, OpError> {
+        match self {
+            Self::Rms { weight, eps } => girih_ops::rms_norm_add(frame, x, weight, *eps, residual),
+            Self::Layer { .. } => {
+                let y = self.forward(frame, x)?;
+                girih_ops::add(frame, residual, &y)
+            }
+        }
+    }
+}

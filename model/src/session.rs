@@ -1,0 +1,354 @@
+//! A cache and what runs on it: prefill of ragged batches, decode steps replayed from plans.
+
+use std::sync::Arc;
+
+use girih_ops::kernels::Counters;
+use girih_ops::{Arena, Batch, Chunk, Frame, Gpu, Plan, Seq, Tensor};
+
+use crate::error::RunError;
+use crate::layers::{Cache, Trace};
+use crate::model::Model;
+
+/// Tokens that one submission of a prefill handles at most: bounds the memory of intermediate results and the
+/// time for which a renderer on the same device waits.
+const PREFILL_TOKENS: usize = 512;
+
+/// Candidates that a decode step leaves for the host to sample from.
+pub const CANDIDATES: u32 = 64;
+
+/// How a cache is made.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionOptions {
+    /// Tokens that a sequence can have; the model's context length if `None`.
+    pub context: Option<u32>,
+    /// Sequences that can be cached side by side.
+    pub slots: u32,
+    /// Keys and values as f16 instead of f32.
+    pub f16_cache: bool,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self { context: None, slots: 1, f16_cache: false }
+    }
+}
+
+/// New tokens of one sequence.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// Slot of the sequence.
+    pub slot: u32,
+    /// Tokens to append.
+    pub token_ids: &'a [u32],
+}
+
+/// For which rows logits are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// The last token of each sequence: `[S, V]`.
+    Last,
+    /// Every token: `[T, V]`.
+    All,
+}
+
+/// What a decode step ends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tail {
+    /// The best token, fed back on the GPU: any number of steps in one submission.
+    Greedy,
+    /// The [`CANDIDATES`] best logits and their ids.
+    Candidates,
+    /// All logits.
+    Logits,
+}
+
+/// One decode step, recorded once.
+#[derive(Debug)]
+pub struct DecodePlan {
+    tail: Tail,
+    plan: Plan,
+    batch: Batch,
+    outputs: Vec<Tensor>,
+    _arena: Arena,
+}
+
+impl DecodePlan {
+    /// The dispatches of a step.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Results: `[1 + capacity]` counter and tokens; or values and ids; or logits.
+    pub fn outputs(&self) -> &[Tensor] {
+        &self.outputs
+    }
+}
+
+/// A model with a cache.
+#[derive(Debug)]
+pub struct Session {
+    model: Arc<Model>,
+    cache: Cache,
+    arena: Arena,
+    /// Tokens in the cache, by slot.
+    tokens: Vec<Vec<u32>>,
+    plans: Vec<DecodePlan>,
+}
+
+impl Session {
+    /// Allocates a cache.
+    ///
+    /// # Errors
+    /// A context of 0 or beyond the model's, memory that is exhausted.
+    pub fn new(model: &Arc<Model>, options: SessionOptions) -> Result<Self, RunError> {
+        let limit = model.context();
+        let capacity = options.context.unwrap_or(limit);
+        if capacity == 0 || capacity > limit {
+            return Err(RunError::Context { got: capacity, limit });
+        }
+        let slots = options.slots.max(1);
+        let cache = Cache::alloc(model.gpu(), &model.decoder()?.blocks, slots, capacity, options.f16_cache)?;
+        Ok(Self {
+            model: model.clone(),
+            cache,
+            arena: Arena::default(),
+            tokens: vec![Vec::new(); slots as usize],
+            plans: Vec::new(),
+        })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// The device.
+    pub fn gpu(&self) -> &Gpu {
+        self.model.gpu()
+    }
+
+    /// The cache.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// Tokens of a sequence that are in the cache.
+    pub fn tokens(&self, slot: u32) -> &[u32] {
+        &self.tokens[slot as usize]
+    }
+
+    /// Forgets all but the first `len` tokens of a sequence.
+    pub fn truncate(&mut self, slot: u32, len: usize) {
+        self.tokens[slot as usize].truncate(len);
+    }
+
+    /// Counts of what the device made so far.
+    pub fn counters(&self) -> Counters {
+        self.gpu().counters()
+    }
+
+    fn check(&self, inputs: &[Input<'_>]) -> Result<(), RunError> {
+        let vocab_size = self.model.config().vocab_size;
+        for (i, input) in inputs.iter().enumerate() {
+            let known = self
+                .tokens
+                .get(input.slot as usize)
+                .ok_or(RunError::Slot { got: input.slot, slots: self.cache.slots() })?;
+            if inputs[..i].iter().any(|other| other.slot == input.slot) {
+                return Err(RunError::SlotTwice { slot: input.slot });
+            }
+            if input.token_ids.is_empty() {
+                return Err(RunError::EmptyPrompt);
+            }
+            let length = known.len() + input.token_ids.len();
+            if length > self.cache.capacity() as usize {
+                return Err(RunError::PromptTooLong { length, context: self.cache.capacity() });
+            }
+            if let Some(&id) = input.token_ids.iter().find(|&&id| id >= vocab_size) {
+                return Err(RunError::TokenId { id, vocab_size });
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends tokens of one or several sequences and returns logits: `[S, V]` or `[T, V]`, in the order of the
+    /// inputs. Long inputs run in several submissions. With `trace`, the residual stream is kept (one
+    /// submission).
+    ///
+    /// # Errors
+    /// Unknown slots, unknown token ids, more tokens than the cache holds, a device that fails.
+    pub fn forward(
+        &mut self,
+        inputs: &[Input<'_>],
+        rows: Rows,
+        trace: Option<&mut Trace>,
+    ) -> Result<Tensor, RunError> {
+        self.check(inputs)?;
+        let total: usize = inputs.iter().map(|i| i.token_ids.len()).sum();
+        let mut rest: Vec<Input<'_>> = inputs.to_vec();
+        if rows == Rows::Last && trace.is_none() && total > PREFILL_TOKENS {
+            // All but the last piece only fill the cache.
+            for input in &mut rest {
+                while input.token_ids.len() > PREFILL_TOKENS {
+                    let (piece, tail) = input.token_ids.split_at(PREFILL_TOKENS);
+                    self.run(&[Input { token_ids: piece, ..*input }], None, None)?;
+                    input.token_ids = tail;
+                }
+            }
+        }
+        let logits = self.run(&rest, Some(rows), trace)?;
+        logits.ok_or(RunError::EmptyPrompt)
+    }
+
+    /// Appends tokens and returns the normalised residual stream `[T, C]`: what embedding models pool.
+    ///
+    /// # Errors
+    /// As [`Session::forward`].
+    pub fn hidden(&mut self, inputs: &[Input<'_>], trace: Option<&mut Trace>) -> Result<Tensor, RunError> {
+        self.check(inputs)?;
+        let (mut frame, batch) = self.start(inputs)?;
+        let decoder = self.model.decoder()?;
+        let x = decoder.hidden(&mut frame, &batch, &self.cache, trace)?;
+        let x = decoder.norm.forward(&mut frame, &x)?;
+        frame.submit()?;
+        self.append(inputs);
+        Ok(x)
+    }
+
+    fn start(&self, inputs: &[Input<'_>]) -> Result<(Frame, Batch), RunError> {
+        let chunks: Vec<Chunk<'_>> = inputs
+            .iter()
+            .map(|i| Chunk { slot: i.slot, start: self.tokens[i.slot as usize].len() as u32, token_ids: i.token_ids })
+            .collect();
+        let batch = Batch::upload(self.gpu(), &chunks)?;
+        Ok((Frame::with_arena(self.gpu(), self.arena.clone()), batch))
+    }
+
+    fn append(&mut self, inputs: &[Input<'_>]) {
+        for input in inputs {
+            self.tokens[input.slot as usize].extend_from_slice(input.token_ids);
+        }
+    }
+
+    fn run(
+        &mut self,
+        inputs: &[Input<'_>],
+        rows: Option<Rows>,
+        trace: Option<&mut Trace>,
+    ) -> Result<Option<Tensor>, RunError> {
+        let (mut frame, batch) = self.start(inputs)?;
+        let decoder = self.model.decoder()?;
+        let x = decoder.hidden(&mut frame, &batch, &self.cache, trace)?; // [T, C]
+        let logits = match rows {
+            None => None,
+            Some(Rows::All) => Some(decoder.logits(&mut frame, &x)?), // [T, V]
+            Some(Rows::Last) => {
+                let mut end = 0;
+                let last: Vec<u32> = inputs
+                    .iter()
+                    .map(|i| {
+                        end += i.token_ids.len() as u32;
+                        end - 1
+                    })
+                    .collect();
+                let x = if last.len() as u32 == batch.num_tokens() {
+                    x
+                } else {
+                    let rows = Tensor::from_u32(self.gpu(), &last, &[last.len() as u32])?;
+                    girih_ops::gather_rows(&mut frame, &x, &rows)? // [S, C]
+                };
+                Some(decoder.logits(&mut frame, &x)?) // [S, V]
+            }
+        };
+        frame.submit()?;
+        self.append(inputs);
+        Ok(logits)
+    }
+
+    /// The recorded decode step with a given tail; recorded on first use.
+    ///
+    /// # Errors
+    /// As [`Session::forward`].
+    pub fn decode_plan(&mut self, tail: Tail) -> Result<&DecodePlan, RunError> {
+        if let Some(i) = self.plans.iter().position(|p| p.tail == tail) {
+            return Ok(&self.plans[i]);
+        }
+        let plan = self.record_decode(tail)?;
+        self.plans.push(plan);
+        self.plans.last().ok_or(RunError::EmptyPrompt)
+    }
+
+    fn record_decode(&self, tail: Tail) -> Result<DecodePlan, RunError> {
+        let gpu = self.gpu();
+        let state = |len: usize, shape: &[u32]| Tensor::from_u32(gpu, &vec![0; len], shape);
+        let batch = Batch {
+            token_ids: state(1, &[1])?,
+            positions: state(1, &[1])?,
+            seq_of_token: state(1, &[1])?,
+            seqs: state(4, &[1, 4])?,
+            max_q_len: 1,
+            max_kv_len: self.cache.capacity(),
+        };
+        let arena = Arena::default();
+        let mut frame = Frame::with_arena(gpu, arena.clone());
+        let decoder = self.model.decoder()?;
+        let x = decoder.hidden(&mut frame, &batch, &self.cache, None)?; // [1, C]
+        let logits = decoder.logits(&mut frame, &x)?; // [1, V]
+        let outputs = match tail {
+            Tail::Greedy => {
+                let capacity = self.cache.capacity() as usize;
+                let out = state(1 + capacity, &[1, 1 + capacity as u32])?;
+                girih_ops::greedy_step(&mut frame, &logits, &batch, &out)?;
+                vec![out]
+            }
+            Tail::Candidates => {
+                let k = CANDIDATES.min(self.model.config().vocab_size);
+                let (values, ids) = girih_ops::top_k(&mut frame, &logits, k)?;
+                vec![values, ids]
+            }
+            Tail::Logits => vec![logits],
+        };
+        Ok(DecodePlan { tail, plan: frame.plan()?, batch, outputs, _arena: arena })
+    }
+
+    /// Sets the step state of a plan: `token` is the next input of the sequence in `slot`, whose cache holds
+    /// `self.tokens(slot)`.
+    ///
+    /// # Errors
+    /// As [`Session::decode_plan`].
+    pub fn seek(&mut self, tail: Tail, slot: u32, token: u32) -> Result<(), RunError> {
+        let position = self.tokens[slot as usize].len() as u32;
+        let gpu = self.gpu().clone();
+        let plan = self.decode_plan(tail)?;
+        gpu.write(plan.batch.token_ids.buffer(), 0, bytemuck::bytes_of(&token));
+        gpu.write(plan.batch.positions.buffer(), 0, bytemuck::bytes_of(&position));
+        let seq = Seq { q_base: 0, q_len: 1, kv_len: position + 1, slot };
+        gpu.write(plan.batch.seqs.buffer(), 0, bytemuck::bytes_of(&seq));
+        if tail == Tail::Greedy {
+            gpu.write(plan.outputs[0].buffer(), 0, bytemuck::bytes_of(&0u32));
+        }
+        Ok(())
+    }
+
+    /// Runs `steps` decode steps in one submission. The caller has set the state with [`Session::seek`], sees to
+    /// it that the cache has room, and tells the session what was appended with [`Session::note`].
+    ///
+    /// # Errors
+    /// As [`Session::decode_plan`].
+    pub fn step(&mut self, tail: Tail, steps: u32) -> Result<(), RunError> {
+        let gpu = self.gpu().clone();
+        let plan = self.decode_plan(tail)?;
+        gpu.replay(&plan.plan, steps);
+        Ok(())
+    }
+
+    /// Records that a decode step has appended a token to a sequence.
+    pub fn note(&mut self, slot: u32, token: u32) {
+        self.tokens[slot as usize].push(token);
+    }
+
+    /// Tokens that a sequence can still take.
+    pub fn room(&self, slot: u32) -> usize {
+        self.cache.capacity() as usize - self.tokens[slot as usize].len()
+    }
+}

@@ -1,0 +1,59 @@
+//! Rows by index.
+
+use girih_kernels::embed::{embedding as kernel, gather_rows as gather_kernel};
+
+use crate::{DType, Frame, Matrix, OpError, Tensor, WeightType};
+
+/// Token embedding: `y[t] = scale · table[token_ids[t]]`. Ids that the table does not have give zeros. A table in
+/// several parts takes one dispatch for each.
+///
+/// # Shapes
+/// token_ids u32 `[T]`, table `[N, C]` → `[T, C]`
+///
+/// # Errors
+/// Shapes or types that do not fit.
+pub fn embedding(
+    frame: &mut Frame,
+    token_ids: &Tensor,
+    table: &Matrix,
+    scale: f32,
+) -> Result<Tensor, OpError> {
+    token_ids.expect_dtype("embedding", "token_ids", DType::U32)?;
+    let [num_tokens] = token_ids.dims("embedding", "token_ids")?;
+    let y = frame.alloc(&[num_tokens, table.k], DType::F32)?;
+    let kind = match table.weight_type {
+        WeightType::F32 => kernel::Table::F32,
+        WeightType::F16 => kernel::Table::F16,
+        WeightType::Bf16 => kernel::Table::Bf16,
+    };
+    for part in &table.parts {
+        let shape = kernel::Shape {
+            num_tokens,
+            num_channels: table.k,
+            k_stride: table.k_stride,
+            row0: part.row0,
+            rows: part.rows,
+            n: table.n,
+        };
+        let args = kernel::Args { token_ids: token_ids.buffer(), table: &part.buffer, y: y.buffer() };
+        kernel::record(frame.recorder(), args, shape, kind, scale)?;
+    }
+    Ok(y)
+}
+
+/// Rows of a tensor: `y[s] = x[rows[s]]`, zeros where `rows[s] >= T`.
+///
+/// # Shapes
+/// x `[T, C]`, rows u32 `[S]` → `[S, C]`
+///
+/// # Errors
+/// Shapes or types that do not fit.
+pub fn gather_rows(frame: &mut Frame, x: &Tensor, rows: &Tensor) -> Result<Tensor, OpError> {
+    rows.expect_dtype("gather_rows", "rows", DType::U32)?;
+    let [num_tokens, num_channels] = x.dims("gather_rows", "x")?;
+    let [num_rows] = rows.dims("gather_rows", "rows")?;
+    let y = frame.alloc(&[num_rows, num_channels], x.dtype())?;
+    let args = gather_kernel::Args { x: x.buffer(), rows: rows.buffer(), y: y.buffer() };
+    gather_kernel::record(frame.recorder(), args, num_rows, num_tokens, num_channels)?;
+    Ok(y)
+}

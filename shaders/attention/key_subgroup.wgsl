@@ -1,0 +1,1 @@
+let k4 = subgroupBroadcast(own_k4, j);

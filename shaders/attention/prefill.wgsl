@@ -1,0 +1,182 @@
+// o = softmax(scale · q kᵀ) v over the visible keys of each row, online (Dao 2023, Milakov & Gimelshein 2018).
+// A workgroup computes BR rows, a row being (token, head of the group of one key head), over tiles of BC keys.
+// Invocation (ty, tx) of TY x TX owns rows ty + TY·i and, of a tile, keys tx + TX·j (j < 4), then channels
+// 4·(tx + TX·c) of the result. q, k and v pass through workgroup memory in chunks of 32 channels; rows of 9 vec4
+// are an odd number of 16-byte units, so that successive rows lie in different banks.
+const WG: u32 = 128u;
+const RT: u32 = 2u; //!spec
+const VALUE_CHUNKS: u32 = 2u; //!spec
+const TX: u32 = 8u;
+const TY: u32 = WG / TX;
+const BR: u32 = RT * TY;
+const BC: u32 = 4u * TX;
+const CHUNK: u32 = 8u;
+const PITCH: u32 = 9u;
+const Q_SIZE: u32 = BR * PITCH;
+const KV_SIZE: u32 = BC * PITCH;
+//!import attention/common.wgsl
+//!slot io
+//!import attention/io_vec4.wgsl
+//!end
+//!slot kv
+//!import attention/kv_f32.wgsl
+//!end
+//!slot rows
+//!import attention/rows.wgsl
+//!end
+var<workgroup> q_tile: array<vec4<f32>, Q_SIZE>;       // queries, then probabilities of keys tx + TX·(0, 1, 2, 3)
+var<workgroup> kv_tile: array<vec4<f32>, KV_SIZE>;     // keys, then values
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) id: u32) {
+    let seq = seqs[group.z];
+    let gqa = p.num_q_heads / p.num_kv_heads;
+    let rows = seq.q_len * gqa;
+    let row0 = (p.row_tiles - 1u - group.x) * BR;                  // the longest rows first
+    if row0 >= rows { return; }
+    let tx = id % TX;
+    let ty = id / TX;
+    let head_dim4 = (p.head_dim + 3u) / 4u;
+    let value_dim4 = (p.value_dim + 3u) / 4u;
+    let k_head = seq.slot * p.k_slot + group.y * p.k_head;
+    let v_head = seq.slot * p.v_slot + group.y * p.v_head;
+    var out_row: array<u32, RT>;
+    var lo: array<u32, RT>;
+    var hi: array<u32, RT>;
+    var m: array<f32, RT>;
+    var l: array<f32, RT>;                                         // this invocation's part of the sum
+    var acc: array<vec4<f32>, RT * VALUE_CHUNKS>;
+    for (var i = 0u; i < RT; i++) { //!unroll
+        let row = min(row0 + ty + TY * i, rows - 1u);
+        let token = row / gqa;
+        let head = group.y * gqa + row % gqa;
+        let keys = visible(seq, token);
+        out_row[i] = (seq.q_base + token) * p.num_q_heads + head;
+        lo[i] = keys.lo;
+        hi[i] = keys.hi;
+        m[i] = M0;
+        l[i] = 0.0;
+        if p.has_sinks != 0u {
+            m[i] = sinks[head] * LOG2E;
+            l[i] = select(0.0, 1.0, tx == 0u);
+        }
+        for (var c = 0u; c < VALUE_CHUNKS; c++) { //!unroll
+            acc[i * VALUE_CHUNKS + c] = vec4<f32>(0.0);
+        } //!unroll
+    } //!unroll
+    let first_row = visible(seq, row0 / gqa);
+    let last_row = visible(seq, min(row0 + BR - 1u, rows - 1u) / gqa);
+    let last = last_row.hi;                                        // keys that any row of the tile sees: first..last
+    for (var c0 = first_row.lo; c0 < last; c0 += BC) {
+        var s: array<f32, RT * 4u>;
+        for (var x = 0u; x < RT * 4u; x++) { //!unroll
+            s[x] = 0.0;
+        } //!unroll
+        for (var d0 = 0u; d0 < head_dim4; d0 += CHUNK) {
+            workgroupBarrier();
+            for (var x = id; x < BR * CHUNK; x += WG) {
+                let row = min(row0 + x / CHUNK, rows - 1u);
+                let d = d0 + x % CHUNK;
+                let base = ((seq.q_base + row / gqa) * p.num_q_heads + group.y * gqa + row % gqa) * p.head_dim;
+                var q4 = vec4<f32>(0.0);
+                if d < head_dim4 { q4 = load_q4(base, d); }
+                q_tile[x / CHUNK * PITCH + x % CHUNK] = q4;
+            }
+            for (var x = id; x < BC * CHUNK; x += WG) {
+                let key = c0 + x / CHUNK;
+                let d = d0 + x % CHUNK;
+                var k4 = vec4<f32>(0.0);
+                if key < last && d < head_dim4 { k4 = load_k4(k_head + key * p.k_token, d); }
+                kv_tile[x / CHUNK * PITCH + x % CHUNK] = k4;
+            }
+            workgroupBarrier();
+            for (var d = 0u; d < CHUNK; d++) {
+                var k4: array<vec4<f32>, 4>;
+                for (var j = 0u; j < 4u; j++) { //!unroll
+                    k4[j] = kv_tile[(tx + TX * j) * PITCH + d];
+                } //!unroll
+                for (var i = 0u; i < RT; i++) { //!unroll
+                    let q4 = q_tile[(ty + TY * i) * PITCH + d];
+                    for (var j = 0u; j < 4u; j++) { //!unroll
+                        s[i * 4u + j] += dot(q4, k4[j]);
+                    } //!unroll
+                } //!unroll
+            }
+        }
+        let partly_visible = c0 < last_row.lo || c0 + BC > first_row.hi;
+        var m_tile = vec4<f32>(M0);
+        for (var i = 0u; i < RT; i++) { //!unroll
+            for (var j = 0u; j < 4u; j++) { //!unroll
+                let key = c0 + tx + TX * j;
+                s[i * 4u + j] = score2(s[i * 4u + j]);
+                if partly_visible {
+                    s[i * 4u + j] = select(M0, s[i * 4u + j], key >= lo[i] && key < hi[i]);
+                }
+                m_tile[i] = max(m_tile[i], s[i * 4u + j]);
+            } //!unroll
+        } //!unroll
+        m_tile = row_max(m_tile, id);                              // q_tile and kv_tile are free after it
+        for (var i = 0u; i < RT; i++) { //!unroll
+            let m_new = max(m[i], m_tile[i]);
+            var p4 = vec4<f32>(0.0);
+            for (var j = 0u; j < 4u; j++) { //!unroll
+                p4[j] = select(0.0, exp2(s[i * 4u + j] - m_new), s[i * 4u + j] > 0.5 * M0);
+            } //!unroll
+            q_tile[(ty + TY * i) * PITCH + tx] = p4;
+            let alpha = rescale(m[i], m_new);
+            l[i] = l[i] * alpha + dot(p4, vec4<f32>(1.0));
+            m[i] = m_new;
+            for (var c = 0u; c < VALUE_CHUNKS; c++) { //!unroll
+                acc[i * VALUE_CHUNKS + c] *= alpha;
+            } //!unroll
+        } //!unroll
+        for (var c = 0u; c < VALUE_CHUNKS; c++) {
+            for (var x = id; x < BC * CHUNK; x += WG) {
+                let key = c0 + x / CHUNK;
+                let d = c * CHUNK + x % CHUNK;
+                var v4 = vec4<f32>(0.0);
+                if key < last && d < value_dim4 { v4 = load_v4(v_head + key * p.v_token, d); }
+                kv_tile[x / CHUNK * PITCH + x % CHUNK] = v4;
+            }
+            workgroupBarrier();
+            var sum: array<vec4<f32>, RT>;
+            for (var i = 0u; i < RT; i++) { //!unroll
+                sum[i] = vec4<f32>(0.0);
+            } //!unroll
+            for (var x = 0u; x < TX; x++) {
+                var v4: array<vec4<f32>, 4>;
+                for (var j = 0u; j < 4u; j++) { //!unroll
+                    v4[j] = kv_tile[(x + TX * j) * PITCH + tx];
+                } //!unroll
+                for (var i = 0u; i < RT; i++) { //!unroll
+                    let p4 = q_tile[(ty + TY * i) * PITCH + x];
+                    sum[i] += p4.x * v4[0] + p4.y * v4[1] + p4.z * v4[2] + p4.w * v4[3];
+                } //!unroll
+            }
+            for (var b = 0u; b < VALUE_CHUNKS; b++) { //!unroll
+                if b == c {                                        // constant indices: the sums stay in registers
+                    for (var i = 0u; i < RT; i++) { //!unroll
+                        acc[i * VALUE_CHUNKS + b] += sum[i];
+                    } //!unroll
+                }
+            } //!unroll
+            workgroupBarrier();
+        }
+    }
+    var sums = vec4<f32>(0.0);
+    for (var i = 0u; i < RT; i++) { //!unroll
+        sums[i] = l[i];
+    } //!unroll
+    sums = row_sum(sums, id);
+    for (var i = 0u; i < RT; i++) { //!unroll
+        if row0 + ty + TY * i < rows {
+            let scale = select(0.0, 1.0 / max(sums[i], 1.0e-37), sums[i] > 0.0);
+            for (var c = 0u; c < VALUE_CHUNKS; c++) { //!unroll
+                if c * CHUNK + tx < value_dim4 {
+                    store_o4(out_row[i] * p.value_dim, c * CHUNK + tx, acc[i * VALUE_CHUNKS + c] * scale);
+                }
+            } //!unroll
+            if tx == 0u { lse[out_row[i]] = log_sum(m[i], sums[i]); }
+        }
+    } //!unroll
+}

@@ -1,0 +1,1 @@
+let v4 = subgroupBroadcast(own_v4, j);

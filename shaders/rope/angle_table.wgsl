@@ -1,0 +1,5 @@
+// (cos, sin) of a position's angle of pair i, from a table [blocks * max_positions, num_pairs].
+fn cos_sin(position: u32, i: u32, block: u32) -> vec2<f32> {
+    let row = block * p.max_positions + min(position, p.max_positions - 1u);
+    return table[row * p.num_pairs + i];
+}

@@ -1,0 +1,44 @@
+//! `girih embed`: texts to vectors.
+
+use std::io::Write;
+
+use clap::Args;
+use serde_json::json;
+
+use crate::error::Failure;
+use crate::models::ModelArgs;
+use crate::{Global, device};
+
+/// Arguments.
+#[derive(Debug, Args)]
+pub struct Embed {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Texts
+    #[arg(required = true, value_name = "TEXT")]
+    texts: Vec<String>,
+}
+
+impl Embed {
+    /// Runs the command.
+    pub async fn run(self, global: &Global) -> Result<(), Failure> {
+        let gpu = device::open(global).await?;
+        let model = self.model.load(&gpu, global).await?;
+        let ids = self.texts.iter().map(|t| model.embedding_ids(t)).collect::<Result<Vec<_>, _>>()?;
+        let vectors = model.embed(&ids).await?;
+        let mut out = std::io::stdout().lock();
+        if global.json {
+            let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| f64::from(x * y)).sum::<f64>();
+            let similarity: Vec<Vec<f64>> =
+                vectors.iter().map(|a| vectors.iter().map(|b| dot(a, b)).collect()).collect();
+            let report = json!({ "embeddings": vectors, "token_ids": ids, "similarity": similarity });
+            writeln!(out, "{report}")?;
+        } else {
+            for vector in &vectors {
+                let values: Vec<String> = vector.iter().map(ToString::to_string).collect();
+                writeln!(out, "{}", values.join(" "))?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,166 @@
+//! `girih generate`: continue a text.
+
+use std::io::Write;
+use std::ops::ControlFlow;
+
+use clap::Args;
+use girih_model::{Generated, GenerateOptions, Model, Sampling, Session, SessionOptions};
+use serde_json::json;
+
+use crate::error::Failure;
+use crate::models::ModelArgs;
+use crate::{Global, device};
+
+/// How tokens are chosen. What is left out comes from the checkpoint's generation_config.json.
+#[derive(Clone, Debug, Args)]
+pub struct SamplingArgs {
+    /// 0 takes the best token each time; higher is more varied
+    #[arg(long, value_name = "T")]
+    temperature: Option<f32>,
+    /// Choose among the K best tokens only (0: all)
+    #[arg(long, value_name = "K")]
+    top_k: Option<u32>,
+    /// Choose among the best tokens that together have probability P
+    #[arg(long, value_name = "P")]
+    top_p: Option<f32>,
+    /// Choose among tokens with at least P times the best token's probability
+    #[arg(long, value_name = "P")]
+    min_p: Option<f32>,
+    /// Divide the logits of tokens that occurred by this
+    #[arg(long, value_name = "X")]
+    repetition_penalty: Option<f32>,
+    /// Subtract this from the logits of tokens that occurred
+    #[arg(long, value_name = "X")]
+    presence_penalty: Option<f32>,
+    /// Subtract this from the logits of tokens, once for each time they occurred
+    #[arg(long, value_name = "X")]
+    frequency_penalty: Option<f32>,
+    /// Same seed, same text
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Stop before this text (may be given several times)
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+}
+
+impl SamplingArgs {
+    /// Options of one generation.
+    pub fn options(&self, model: &Model, max_tokens: usize) -> GenerateOptions {
+        let default = &model.generation().sampling;
+        GenerateOptions {
+            max_tokens,
+            sampling: Sampling {
+                temperature: self.temperature.unwrap_or(default.temperature),
+                top_k: self.top_k.unwrap_or(default.top_k),
+                top_p: self.top_p.unwrap_or(default.top_p),
+                min_p: self.min_p.unwrap_or(default.min_p),
+                repetition_penalty: self.repetition_penalty.unwrap_or(default.repetition_penalty),
+                presence_penalty: self.presence_penalty.unwrap_or(default.presence_penalty),
+                frequency_penalty: self.frequency_penalty.unwrap_or(default.frequency_penalty),
+                logit_bias: Vec::new(),
+                seed: self.seed,
+            },
+            stop: self.stop.clone(),
+            stop_ids: model.generation().eos_token_ids.clone(),
+            slot: 0,
+        }
+    }
+}
+
+/// Arguments.
+#[derive(Debug, Args)]
+pub struct Generate {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Text to continue
+    #[arg(long, value_name = "TEXT")]
+    prompt: String,
+    /// Tokens to generate at most
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    max_tokens: usize,
+    /// Go on after the model's end-of-text tokens
+    #[arg(long)]
+    ignore_eos: bool,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+}
+
+impl Generate {
+    /// Runs the command.
+    pub async fn run(self, global: &Global) -> Result<(), Failure> {
+        let gpu = device::open(global).await?;
+        let model = self.model.load(&gpu, global).await?;
+        let ids = model.tokenizer()?.encode(&self.prompt, true).map_err(girih_model::RunError::from)?;
+        let mut session = Session::new(&model, SessionOptions::default())?;
+        let mut options = self.sampling.options(&model, self.max_tokens);
+        if self.ignore_eos {
+            options.stop_ids.clear();
+        }
+        let mut out = std::io::stdout().lock();
+        let mut broken = None;
+        if !global.json {
+            write!(out, "{}", self.prompt)?;
+            out.flush()?;
+        }
+        let generated = girih_model::generate(&mut session, Some(model.tokenizer()?), &ids, &options, |piece| {
+            if global.json {
+                return ControlFlow::Continue(());
+            }
+            match write!(out, "{piece}").and_then(|()| out.flush()) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(e) => {
+                    broken = Some(e);
+                    ControlFlow::Break(())
+                }
+            }
+        })
+        .await?;
+        gpu.save_pipeline_cache();
+        if let Some(e) = broken {
+            return Err(e.into());
+        }
+        if global.json {
+            writeln!(out, "{}", report(&ids, &generated))?;
+        } else {
+            writeln!(out)?;
+            eprintln!("{}", summary(&generated));
+        }
+        Ok(())
+    }
+}
+
+/// Tokens that the decode seconds were spent on: all but the first, which the prefill gave.
+fn decoded(g: &Generated) -> f64 {
+    g.token_ids.len().saturating_sub(1) as f64
+}
+
+fn report(prompt_ids: &[u32], g: &Generated) -> serde_json::Value {
+    json!({
+        "text": g.text,
+        "token_ids": g.token_ids,
+        "prompt_ids": prompt_ids,
+        "finish_reason": g.finish.name(),
+        "timings": {
+            "prompt_tokens": g.prompt_tokens,
+            "cached_tokens": g.cached_tokens,
+            "prefill_seconds": g.prefill_seconds,
+            "decode_tokens": g.token_ids.len(),
+            "decode_seconds": g.decode_seconds,
+            "decode_tokens_per_second": if g.decode_seconds > 0.0 { decoded(g) / g.decode_seconds } else { 0.0 },
+        },
+        "dispatches_per_token": g.dispatches_per_token,
+    })
+}
+
+/// One line for people.
+pub fn summary(g: &Generated) -> String {
+    format!(
+        "[{} prompt tokens in {:.2} s; {} tokens, {:.1} tokens/s; {} dispatches per token; {}]",
+        g.prompt_tokens,
+        g.prefill_seconds,
+        g.token_ids.len(),
+        decoded(g) / g.decode_seconds.max(1e-9),
+        g.dispatches_per_token,
+        g.finish.name()
+    )
+}

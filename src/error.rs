@@ -1,0 +1,53 @@
+//! What ends the command, and with which exit code.
+
+use girih_model::{LoadError, RunError};
+use girih_ops::{GpuError, KernelError, OpError};
+
+/// Exit codes: 1 a failure while running, 2 no usable device, 3 a bad file, 4 a bad argument.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// No device, or it failed.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
+    /// A kernel could not be run.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// An operation was refused.
+    #[error(transparent)]
+    Op(#[from] OpError),
+    /// A checkpoint could not be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A model could not be run.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// An argument makes no sense.
+    #[error("{0}")]
+    Argument(String),
+    /// A file of the user's could not be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// File.
+        path: String,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// Writing to standard output failed.
+    #[error("writing the output failed: {0}")]
+    Output(#[from] std::io::Error),
+    /// Something that was measured is wrong.
+    #[error("{0}")]
+    Check(String),
+}
+
+impl Failure {
+    /// The process's exit code.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Gpu(GpuError::NoAdapter { .. } | GpuError::NoSuchAdapter { .. } | GpuError::TooSmall { .. }) => 2,
+            Self::Load(_) | Self::File { .. } => 3,
+            Self::Argument(_) | Self::Run(RunError::Sample(_)) => 4,
+            _ => 1,
+        }
+    }
+}

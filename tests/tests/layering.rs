@@ -1,0 +1,285 @@
+//! The layers: who may depend on whom, who may name what. Reads manifests and source text; each rule is shown to
+//! fail on a planted violation.
+
+use xtask::source::{self, File};
+use xtask::tidy;
+
+/// Of our crates and the two that make a layer, what each member may depend on. A crate that is not listed here
+/// has no place yet.
+const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
+    (".", &["girih-kernels", "girih-ops", "girih-model"]),
+    ("shaders", &[]),
+    ("kernels", &["girih-shaders", "wgpu"]),
+    ("ops", &["girih-kernels"]),
+    ("model", &["girih-ops"]),
+    ("tests", &["girih", "girih-shaders", "girih-kernels", "girih-ops", "girih-model", "naga", "xtask"]),
+    ("xtask", &[]),
+];
+
+/// Files and folders that may ask at compile time whether this is a browser.
+const MAY_ASK_TARGET: &[&str] = &["kernels/src/gpu.rs", "model/src/source/"];
+
+/// The file that may be unsafe.
+const MAY_BE_UNSAFE: &str = "kernels/src/pipeline_cache.rs";
+
+/// Families whose functions others may use.
+const SHARED_FAMILIES: &[&str] = &["activation"];
+
+/// Names of all dependencies of a manifest, renamed ones by the name of their package.
+fn dependencies(manifest: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut inside = false;
+    for line in manifest.lines().map(str::trim) {
+        if let Some(header) = line.strip_prefix('[') {
+            let header = header.trim_end_matches(']');
+            inside = header.ends_with("dependencies") && header != "workspace.dependencies";
+            if let Some((table, name)) = header.rsplit_once('.')
+                && table.ends_with("dependencies")
+                && table != "workspace.dependencies"
+            {
+                found.push(name.to_owned());
+            }
+        } else if inside
+            && !line.starts_with('#')
+            && let Some((name, value)) = line.split_once('=')
+        {
+            let renamed = value.split_once("package").and_then(|(_, v)| v.split('"').nth(1));
+            let name = name.trim().split('.').next().unwrap_or_default().trim_matches('"');
+            found.push(renamed.unwrap_or(name).to_owned());
+        }
+    }
+    found
+}
+
+fn members(manifest: &str) -> Vec<String> {
+    let list = manifest.split_once("members = [").and_then(|(_, rest)| rest.split_once(']'));
+    let list = list.map_or("", |(list, _)| list);
+    list.split(',').map(|m| m.trim().trim_matches('"').to_owned()).filter(|m| !m.is_empty()).collect()
+}
+
+fn is_layer(dependency: &str) -> bool {
+    dependency.starts_with("girih") || ["wgpu", "naga", "xtask"].contains(&dependency)
+}
+
+fn check_manifest(member: &str, manifest: &str) -> Vec<String> {
+    let Some((_, allowed)) = MAY_DEPEND_ON.iter().find(|(name, _)| *name == member) else {
+        return vec![format!("{member} has no place among the layers: add it to MAY_DEPEND_ON")];
+    };
+    let bad = dependencies(manifest).into_iter().filter(|d| is_layer(d) && !allowed.contains(&d.as_str()));
+    bad.map(|d| format!("{member} depends on {d}; it may depend on {allowed:?}")).collect()
+}
+
+fn check_word(file: &File, word: &str) -> Vec<String> {
+    let code = source::code(&file.text);
+    let lines = source::words(&code).filter(|(_, w)| *w == word);
+    lines.map(|(line, _)| format!("{}:{line} names {word}", file.path)).collect()
+}
+
+/// Modules below the crate, as absolute paths, that a file of it names.
+fn modules_named(file: &File) -> Vec<(usize, Vec<String>)> {
+    let inner = file.path.split_once("/src/").map_or("", |(_, p)| p).trim_end_matches(".rs");
+    let mut here: Vec<String> = inner.split('/').map(str::to_owned).collect();
+    if here.last().is_some_and(|last| last == "mod" || last == "lib") {
+        here.pop();
+    }
+    let code = source::code(&file.text);
+    let mut found = Vec::new();
+    for (line, path) in source::paths(&code) {
+        let ups = path.iter().take_while(|p| *p == "super").count();
+        let base = if ups == 0 { Vec::new() } else { here[..here.len().saturating_sub(ups)].to_vec() };
+        found.push((line, base.into_iter().chain(path.into_iter().skip(ups.max(1))).collect()));
+    }
+    found
+}
+
+/// Siblings in the folder `parent` (a module path) that a file in it names, other than its own part.
+fn check_siblings(file: &File, parent: &[&str], siblings: &[String], shared: &[&str]) -> Vec<String> {
+    let dir = parent.iter().fold(String::new(), |dir, part| dir + part + "/");
+    let inner = file.path.split_once("/src/").map_or("", |(_, p)| p);
+    let own = inner.strip_prefix(&dir).unwrap_or(inner);
+    let own = own.split('/').next().unwrap_or_default().trim_end_matches(".rs");
+    let mut violations = Vec::new();
+    for (line, path) in modules_named(file) {
+        if path.len() > parent.len() && path.iter().zip(parent).all(|(a, b)| a == b) {
+            let named = &path[parent.len()];
+            if named != own && siblings.contains(named) && !shared.contains(&named.as_str()) {
+                violations.push(format!("{}:{line} names its sibling {named}", file.path));
+            }
+        }
+    }
+    violations
+}
+
+/// Names of the modules in a folder: subfolders, and files if `with_files`.
+fn modules(files: &[File], dir: &str, with_files: bool) -> Vec<String> {
+    let mut names: Vec<String> = files
+        .iter()
+        .filter_map(|f| f.path.strip_prefix(dir))
+        .filter(|p| *p != "mod.rs" && (with_files || p.contains('/')))
+        .map(|p| p.split('/').next().unwrap_or_default().trim_end_matches(".rs").to_owned())
+        .collect();
+    names.dedup();
+    names
+}
+
+fn assert_none(violations: &[String]) {
+    assert!(violations.is_empty(), "{}", violations.join("\n"));
+}
+
+fn file(path: &str, text: &str) -> File {
+    File { path: path.into(), text: text.into() }
+}
+
+fn rust(dir: &str) -> Vec<File> {
+    source::files(&source::root(), dir, "rs")
+}
+
+#[test]
+fn crates_depend_on_the_layer_below() {
+    let root = source::root();
+    let read = |member: &str| {
+        std::fs::read_to_string(root.join(member).join("Cargo.toml")).expect("every member has a manifest")
+    };
+    let workspace = read(".");
+    let mut members = members(&workspace);
+    assert!(members.len() >= 6, "the workspace's members are read: {members:?}");
+    members.push(".".into());
+    assert_none(&members.iter().flat_map(|m| check_manifest(m, &read(m))).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_dependency_across_layers_is_seen() {
+    for planted in [
+        "[dependencies]\nwgpu.workspace = true",
+        "[dependencies]\nwgpu = { workspace = true }",
+        "[target.'cfg(unix)'.dependencies]\nwgpu = \"30\"",
+        "[dependencies.wgpu]\nversion = \"30\"",
+        "[dependencies]\ngpu = { package = \"wgpu\", version = \"30\" }",
+        "[dev-dependencies]\ngirih-model.workspace = true",
+        "[dependencies]\ngirih-shaders = { path = \"../shaders\" }",
+    ] {
+        assert_eq!(check_manifest("ops", planted).len(), 1, "{planted}");
+    }
+    assert_eq!(check_manifest("shaders", "[dependencies]\ngirih-kernels.workspace = true").len(), 1);
+    assert_eq!(check_manifest("elsewhere", "").len(), 1);
+    assert_none(&check_manifest("ops", "[workspace.dependencies]\nwgpu = \"30\"\n[lints]\nworkspace = true"));
+    assert_eq!(members("[workspace]\nmembers = [\"a\",\n  \"b\"]"), ["a", "b"]);
+}
+
+#[test]
+fn ops_and_models_do_not_name_wgpu() {
+    let files: Vec<File> = ["ops/src", "model/src"].iter().flat_map(|dir| rust(dir)).collect();
+    assert!(files.len() > 5, "the files are found");
+    assert_none(&files.iter().flat_map(|f| check_word(f, "wgpu")).collect::<Vec<_>>());
+}
+
+#[test]
+fn naming_wgpu_is_seen_in_code_and_not_in_comments() {
+    assert_eq!(
+        check_word(&file("ops/src/a.rs", "fn f() {\n  girih_kernels::wgpu::x();\n}"), "wgpu").len(),
+        1
+    );
+    assert_none(&check_word(&file("ops/src/a.rs", "//! wgpu\n/* wgpu */ const X: &str = \"wgpu\";"), "wgpu"));
+}
+
+#[test]
+fn kernel_families_do_not_use_each_other() {
+    let files = rust("kernels/src");
+    let families = modules(&files, "kernels/src/", false);
+    assert!(families.contains(&"norm".to_owned()), "{families:?}");
+    let of_families = files.iter().filter(|f| f.path.matches('/').count() > 2);
+    let violations = of_families.flat_map(|f| check_siblings(f, &[], &families, SHARED_FAMILIES));
+    assert_none(&violations.collect::<Vec<_>>());
+}
+
+#[test]
+fn a_family_that_uses_another_is_seen() {
+    let families = ["norm", "matmul", "activation"].map(str::to_owned);
+    for planted in [
+        "use crate::matmul::gemv;",
+        "use crate::{caps::Caps, matmul::{self, gemv}};",
+        "fn f() { crate::matmul::gemv::record(); }",
+        "use super::super::matmul::gemv;",
+    ] {
+        let violations =
+            check_siblings(&file("kernels/src/norm/a.rs", planted), &[], &families, SHARED_FAMILIES);
+        assert!(!violations.is_empty(), "{planted}");
+    }
+    for allowed in
+        ["use crate::caps::Caps; // crate::matmul", "use crate::activation::silu;", "use super::b;"]
+    {
+        assert_none(&check_siblings(
+            &file("kernels/src/norm/a.rs", allowed),
+            &[],
+            &families,
+            SHARED_FAMILIES,
+        ));
+    }
+}
+
+#[test]
+fn architectures_do_not_use_each_other() {
+    let files = rust("model/src");
+    let archs = modules(&files, "model/src/arch/", true);
+    let of_archs =
+        files.iter().filter(|f| f.path.starts_with("model/src/arch/") && !f.path.ends_with("arch/mod.rs"));
+    assert_none(&of_archs.flat_map(|f| check_siblings(f, &["arch"], &archs, &[])).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_architecture_that_uses_another_is_seen() {
+    let archs = ["llama", "qwen3"].map(str::to_owned);
+    for planted in
+        ["use super::llama::Block;", "use crate::arch::{llama, Arch};", "fn f() { super::llama::g() }"]
+    {
+        let violations = check_siblings(&file("model/src/arch/qwen3.rs", planted), &["arch"], &archs, &[]);
+        assert_eq!(violations.len(), 1, "{planted}");
+    }
+    for allowed in ["use super::Arch;", "use crate::layers::llama;", "use crate::arch::qwen3::Block;"] {
+        assert_none(&check_siblings(&file("model/src/arch/qwen3.rs", allowed), &["arch"], &archs, &[]));
+    }
+}
+
+fn check_target(file: &File) -> Vec<String> {
+    if MAY_ASK_TARGET.iter().any(|path| file.path.starts_with(path)) {
+        Vec::new()
+    } else {
+        check_word(file, "target_arch")
+    }
+}
+
+#[test]
+fn native_or_browser_is_asked_in_few_files() {
+    let libraries = ["shaders", "kernels", "ops", "model", "src"];
+    assert_none(
+        &libraries.iter().flat_map(|dir| rust(dir)).flat_map(|f| check_target(&f)).collect::<Vec<_>>(),
+    );
+    let planted = "#[cfg(target_arch = \"wasm32\")]\nfn f() {}";
+    assert_eq!(check_target(&file("ops/src/norm.rs", planted)).len(), 1);
+    assert_none(&check_target(&file("kernels/src/gpu.rs", planted)));
+}
+
+fn check_unsafe(file: &File) -> Vec<String> {
+    if file.path == MAY_BE_UNSAFE { Vec::new() } else { check_word(file, "unsafe") }
+}
+
+#[test]
+fn unsafe_is_in_one_file() {
+    assert_none(
+        &tidy::CODE.iter().flat_map(|dir| rust(dir)).flat_map(|f| check_unsafe(&f)).collect::<Vec<_>>(),
+    );
+    let planted = "#![allow(unsafe_code)]\nfn f() { unsafe { g() } }";
+    assert_eq!(check_unsafe(&file("ops/src/norm.rs", planted)).len(), 1);
+    assert_none(&check_unsafe(&file(MAY_BE_UNSAFE, planted)));
+}
+
+#[test]
+fn names_say_what_differs() {
+    let vague = tidy::vague_names(&tidy::code_files());
+    let lines: Vec<String> =
+        vague.iter().map(|(path, line, name, word)| format!("{path}:{line} {name} says {word}")).collect();
+    println!("{} vague names", lines.len());
+    assert_none(&lines);
+    let planted = file("ops/src/a.rs", "fn fast_gemm() {}\nfn gemm() {}\n");
+    assert_eq!(tidy::vague_names(&[planted]).len(), 1);
+}

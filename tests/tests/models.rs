@@ -1,0 +1,267 @@
+//! Whole models against the outputs of Hugging Face transformers: logits, residual stream, greedy tokens,
+//! incremental decoding, ragged batches; embedding models' states and vectors.
+//!
+//! One test per golden folder would hide a folder that is never visited: each test walks all folders and prints
+//! what it compared. `GIRIH_MODEL=name` picks one folder.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use girih_model::source::DirSource;
+use girih_model::{
+    GenerateOptions, Input, LoadOptions, Model, Rows, Sampling, Session, SessionOptions, generate,
+};
+use girih_tests::goldens::{self, Tensors, assert_close};
+use serde_json::Value;
+
+/// Every golden folder whose architecture this version knows; at least one of each kind must be there.
+fn models(kind: &str) -> Vec<(PathBuf, Value)> {
+    let only = std::env::var("GIRIH_MODEL").ok();
+    let known = girih_model::arch::MODEL_TYPES;
+    let found: Vec<_> = goldens::folders("models")
+        .into_iter()
+        .filter(|p| only.as_deref().is_none_or(|name| p.ends_with(name)))
+        .map(|p| (goldens::json(&p.join("reference.json")), p))
+        .filter(|(reference, _)| reference["model_type"].as_str().is_some_and(|t| known.contains(&t)))
+        .filter(|(_, p)| goldens::json(&p.join("config.json"))["quantization_config"].is_null())
+        .filter(|(reference, _)| reference["texts"].is_null() == (kind == "causal"))
+        .map(|(reference, p)| (p, reference))
+        .collect();
+    assert!(!found.is_empty() || only.is_some(), "no {kind} goldens in {}", goldens::dir().display());
+    found
+}
+
+fn load(path: &Path) -> Arc<Model> {
+    let gpu = girih_tests::gpu();
+    let source = Arc::new(DirSource::new(path));
+    pollster::block_on(Model::load(&gpu, source, LoadOptions::default(), |_| ()))
+        .unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+fn session(model: &Arc<Model>, slots: u32) -> Session {
+    Session::new(model, SessionOptions { slots, ..SessionOptions::default() }).expect("a session")
+}
+
+fn tolerance(reference: &Value) -> f64 {
+    reference["suggested_atol_float32"].as_f64().unwrap_or(5e-4)
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn ids(tensors: &Tensors, name: &str) -> Vec<u32> {
+    tensors.ints(name).into_iter().map(|v| v as u32).collect()
+}
+
+fn forward(session: &mut Session, token_ids: &[u32]) -> Vec<f32> {
+    let input = [Input { slot: 0, token_ids }];
+    let logits = session.forward(&input, Rows::All, None).expect("forward");
+    pollster::block_on(logits.to_f32(session.gpu())).expect("read")
+}
+
+#[test]
+fn logits_and_layers_are_those_of_transformers() {
+    for (path, reference) in models("causal") {
+        let model = load(&path);
+        let tensors = Tensors::open(&path.join("reference.safetensors"));
+        let (name, atol) = (name(&path), tolerance(&reference));
+        let prompts: Vec<String> =
+            reference["prompts"].as_object().expect("prompts").keys().cloned().collect();
+        for prompt in &prompts {
+            let mut session = session(&model, 1);
+            let token_ids = ids(&tensors, &format!("{prompt}.input_ids"));
+            let logits = forward(&mut session, &token_ids);
+            assert_close(&format!("{name} {prompt}"), &logits, &tensors.f32(&format!("{prompt}.logits")).1, atol, 1e-4);
+        }
+        let mut session = session(&model, 1);
+        let token_ids = ids(&tensors, "p17.input_ids");
+        let mut trace = Vec::new();
+        session.forward(&[Input { slot: 0, token_ids: &token_ids }], Rows::All, Some(&mut trace)).expect("forward");
+        assert_eq!(trace.len() as u32, model.config().num_hidden_layers + 1);
+        for (i, state) in trace.iter().enumerate() {
+            let key = if i == 0 { "p17.hidden.embed".into() } else { format!("p17.hidden.layer{}", i - 1) };
+            let got = pollster::block_on(state.to_f32(session.gpu())).expect("read");
+            assert_close(&format!("{name} {key}"), &got, &tensors.f32(&key).1, atol, 1e-4);
+        }
+        println!("{name}: {} prompts, {} layers within {atol:.1e}", prompts.len(), trace.len() - 1);
+    }
+}
+
+#[test]
+fn both_styles_of_config_give_the_same_model() {
+    for (path, _) in models("causal") {
+        let alt = path.join("config.alt.json");
+        if !alt.exists() {
+            continue;
+        }
+        let dir = std::env::temp_dir().join(format!("girih-alt-{}-{}", std::process::id(), name(&path)));
+        std::fs::create_dir_all(&dir).expect("a folder");
+        for entry in std::fs::read_dir(&path).expect("a folder") {
+            let entry = entry.expect("an entry");
+            let file = entry.file_name();
+            let file = file.to_string_lossy();
+            if entry.path().is_file() && file != "config.json" && !file.starts_with("reference") {
+                let target = if file == "config.alt.json" { "config.json" } else { &*file };
+                std::fs::copy(entry.path(), dir.join(target)).expect("a copy");
+            }
+        }
+        let token_ids: Vec<u32> = (0..60).map(|i| i * 7 % 300).collect();
+        let one = forward(&mut session(&load(&path), 1), &token_ids);
+        let other = forward(&mut session(&load(&dir), 1), &token_ids);
+        std::fs::remove_dir_all(&dir).expect("removed");
+        assert_eq!(one, other, "{}: config.alt.json", name(&path));
+    }
+}
+
+#[test]
+fn greedy_tokens_are_those_of_transformers() {
+    for (path, reference) in models("causal") {
+        let model = load(&path);
+        let tensors = Tensors::open(&path.join("reference.safetensors"));
+        let want = ids(&tensors, "greedy.tokens");
+        let prompt = ids(&tensors, "p17.input_ids");
+        let options = GenerateOptions {
+            max_tokens: want.len(),
+            sampling: Sampling::default(),
+            stop: Vec::new(),
+            stop_ids: Vec::new(),
+            slot: 0,
+        };
+        let mut session = session(&model, 1);
+        let mut run = |session: &mut Session| {
+            let flow = |_: &str| std::ops::ControlFlow::Continue(());
+            pollster::block_on(generate(session, None, &prompt, &options, flow)).expect("generate")
+        };
+        let first = run(&mut session);
+        assert_eq!(first.token_ids, want, "{} (margin {})", name(&path), reference["greedy"]["min_top2_logit_margin"]);
+        // Again, with the prompt in the cache already.
+        let second = run(&mut session);
+        assert_eq!(second.token_ids, want, "{} from the cache", name(&path));
+        assert_eq!(second.cached_tokens, prompt.len() - 1);
+        // The host's choice among all logits or candidates must be the same path at a temperature near zero.
+        let cold = GenerateOptions {
+            sampling: Sampling { temperature: 1e-4, ..Sampling::default() },
+            ..options.clone()
+        };
+        let flow = |_: &str| std::ops::ControlFlow::Continue(());
+        let sampled = pollster::block_on(generate(&mut session, None, &prompt, &cold, flow)).expect("generate");
+        assert_eq!(sampled.token_ids, want, "{} sampled on the host", name(&path));
+        println!("{}: {} greedy tokens", name(&path), want.len());
+    }
+}
+
+#[test]
+fn incremental_decoding_gives_the_logits_of_one_pass() {
+    for (path, reference) in models("causal") {
+        let model = load(&path);
+        let tensors = Tensors::open(&path.join("reference.safetensors"));
+        let prompt = reference["incremental"]["prompt"].as_str().expect("a prompt");
+        let token_ids = ids(&tensors, &format!("{prompt}.input_ids"));
+        let steps: Vec<usize> = reference["incremental"]["step_sizes"]
+            .as_array()
+            .expect("steps")
+            .iter()
+            .map(|v| v.as_u64().expect("a number") as usize)
+            .collect();
+        let mut session = session(&model, 1);
+        let mut logits = Vec::new();
+        let mut at = 0;
+        for step in steps {
+            logits.extend(forward(&mut session, &token_ids[at..at + step]));
+            at += step;
+        }
+        let (shape, want) = tensors.f32("incremental.logits_last8");
+        let last = &logits[logits.len() - shape[0] * shape[1]..];
+        assert_close(&format!("{} incremental", name(&path)), last, &want, tolerance(&reference), 1e-4);
+    }
+}
+
+#[test]
+fn a_ragged_batch_gives_the_logits_of_each_sequence_alone() {
+    for (path, reference) in models("causal") {
+        let model = load(&path);
+        let tensors = Tensors::open(&path.join("reference.safetensors"));
+        let sequences: Vec<Vec<u32>> =
+            serde_json::from_value(reference["batch"]["sequences"].clone()).expect("sequences");
+        let mut session = session(&model, sequences.len() as u32);
+        let inputs: Vec<Input<'_>> =
+            (0..).zip(&sequences).map(|(slot, token_ids)| Input { slot, token_ids }).collect();
+        let logits = session.forward(&inputs, Rows::All, None).expect("forward");
+        let logits = pollster::block_on(logits.to_f32(session.gpu())).expect("read");
+        let (shape, want) = tensors.f32("batch.logits");
+        let (width, vocab) = (shape[1], shape[2]);
+        let mask = tensors.ints("batch.attention_mask");
+        let mut at = 0;
+        for (b, sequence) in sequences.iter().enumerate() {
+            for t in (0..width).filter(|t| mask[b * width + t] != 0) {
+                let want = &want[(b * width + t) * vocab..][..vocab];
+                let got = &logits[at * vocab..][..vocab];
+                assert_close(&format!("{} batch {b}", name(&path)), got, want, tolerance(&reference), 1e-4);
+                at += 1;
+            }
+            assert!(!sequence.is_empty());
+        }
+        assert_eq!(at * vocab, logits.len());
+    }
+}
+
+#[test]
+fn texts_give_the_ids_and_logits_of_transformers() {
+    let mut compared = 0;
+    for (path, reference) in models("causal") {
+        let tensors = Tensors::open(&path.join("reference.safetensors"));
+        for (i, case) in reference["text_cases"].as_array().into_iter().flatten().enumerate() {
+            let model = load(&path);
+            let tokenizer = model.tokenizer().expect("a tokenizer");
+            let want: Vec<u32> = serde_json::from_value(case["input_ids"].clone()).expect("ids");
+            let got = tokenizer.encode(case["text"].as_str().expect("a text"), true).expect("encodes");
+            assert_eq!(got, want, "{} text {i}", name(&path));
+            let logits = forward(&mut session(&model, 1), &got);
+            let want = tensors.f32(&format!("text{i}.logits")).1;
+            assert_close(&format!("{} text {i}", name(&path)), &logits, &want, tolerance(&reference), 1e-4);
+            compared += 1;
+        }
+    }
+    println!("{compared} texts");
+}
+
+#[test]
+fn embedding_models_give_the_vectors_of_transformers() {
+    for (path, reference) in models("embedding") {
+        let model = load(&path);
+        let tensors = Tensors::open(&path.join("reference.safetensors"));
+        let sequences: Vec<Vec<u32>> = serde_json::from_value(reference["sequences"].clone()).expect("sequences");
+        for (text, want) in reference["texts"].as_array().expect("texts").iter().zip(&sequences) {
+            let got = model.embedding_ids(text.as_str().expect("a text")).expect("encodes");
+            assert_eq!(&got, want, "{}: {text}", name(&path));
+        }
+        let states = pollster::block_on(model.states(&sequences, None, None)).expect("states");
+        let (shape, want) = tensors.f32("batch.last_hidden_state");
+        let (width, channels) = (shape[1], shape[2]);
+        let mask = tensors.ints("batch.attention_mask");
+        for (b, states) in states.iter().enumerate() {
+            let rows = (0..width).filter(|t| mask[b * width + t] != 0);
+            let want: Vec<f32> = rows.flat_map(|t| want[(b * width + t) * channels..][..channels].to_vec()).collect();
+            assert_close(&format!("{} states {b}", name(&path)), states, &want, 5e-4, 1e-4);
+        }
+        let vectors = pollster::block_on(model.embed(&sequences)).expect("embed").concat();
+        assert_close(&name(&path), &vectors, &tensors.f32("batch.embedding").1, 2e-5, 1e-4);
+        let mut trace = Vec::new();
+        pollster::block_on(model.states(&sequences[1..2], None, Some(&mut trace))).expect("states");
+        for (i, state) in trace.iter().enumerate() {
+            let key = if i == 0 { "text1.hidden.embed".into() } else { format!("text1.hidden.layer{}", i - 1) };
+            let got = pollster::block_on(state.to_f32(model.gpu())).expect("read");
+            assert_close(&format!("{} {key}", name(&path)), &got, &tensors.f32(&key).1, 5e-4, 1e-4);
+        }
+        if tensors.has("pair.input_ids") {
+            let pair = vec![ids(&tensors, "pair.input_ids")];
+            let segments = vec![ids(&tensors, "pair.token_type_ids")];
+            let states = pollster::block_on(model.states(&pair, Some(&segments), None)).expect("states");
+            assert_close("pair", &states[0], &tensors.f32("pair.last_hidden_state").1, 5e-4, 1e-4);
+            let pooled = pollster::block_on(model.pooler(&pair[0], Some(&segments[0]))).expect("pooler");
+            assert_close("pooler", &pooled, &tensors.f32("pair.pooler_output").1, 5e-4, 1e-4);
+        }
+        println!("{}: {} texts", name(&path), sequences.len());
+    }
+}

@@ -1,0 +1,268 @@
+//! Attention against independent results. Not covered: `alibi` (additive bias), `paged_decode` (page tables).
+
+use girih_ops::{Attention, Batch, Chunk, DType, Frame, Gpu, KvView, Tensor, attention_with_lse};
+use girih_tests::goldens::{self, Case, assert_close};
+
+const NOT_COVERED: [&str; 2] = ["alibi", "paged_decode"];
+
+/// One sequence: rows `[Tq, Hq, D]` and the keys that they may see `[Tk, Hkv, D]`.
+struct Sequence {
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    out: Vec<f32>,
+    lse: Option<Vec<f32>>,
+    q_len: u32,
+    kv_len: u32,
+}
+
+/// `[H, T, D]` at `data` → `[T, H, D]`.
+fn tokens_first(data: &[f32], [heads, tokens, dim]: [usize; 3]) -> Vec<f32> {
+    let mut out = Vec::with_capacity(data.len());
+    for token in 0..tokens {
+        for head in 0..heads {
+            out.extend_from_slice(&data[(head * tokens + token) * dim..][..dim]);
+        }
+    }
+    out
+}
+
+fn padded(case: &Case<'_>) -> (Vec<Sequence>, [u32; 4]) {
+    let ((qs, q), (ks, k), (vs, v)) = (case.f32("q"), case.f32("k"), case.f32("v"));
+    let (_, out) = case.f32("out");
+    let lse = case.has("lse").then(|| case.f32("lse").1);
+    let [hq, tq, d] = [qs[1], qs[2], qs[3]].map(|n| n as usize);
+    let [hkv, tk, dv] = [ks[1], ks[2], vs[3]].map(|n| n as usize);
+    let mask = case.has("kvmask").then(|| case.ints("kvmask"));
+    let sequences = (0..qs[0] as usize)
+        .map(|b| {
+            let keep: Vec<bool> =
+                mask.as_ref().map_or(vec![true; tk], |m| m[b * tk..][..tk].iter().map(|&x| x != 0).collect());
+            // Positions are counted from the end: keys may be left out at the start, or anywhere without a mask
+            // that depends on them.
+            let suffix = keep.iter().skip_while(|&&x| !x).all(|&x| x);
+            let positionless = !case.flag("causal") && case.number("window").is_none();
+            assert!(suffix || positionless, "{}: kvmask with holes", case.name);
+            let compact = |data: &[f32], dim: usize| -> Vec<f32> {
+                let rows = tokens_first(&data[b * hkv * tk * dim..][..hkv * tk * dim], [hkv, tk, dim]);
+                rows.chunks_exact(hkv * dim)
+                    .zip(&keep)
+                    .filter(|&(_, &x)| x)
+                    .flat_map(|(r, _)| r)
+                    .copied()
+                    .collect()
+            };
+            Sequence {
+                q: tokens_first(&q[b * hq * tq * d..][..hq * tq * d], [hq, tq, d]),
+                k: compact(&k, d),
+                v: compact(&v, dv),
+                out: tokens_first(&out[b * hq * tq * dv..][..hq * tq * dv], [hq, tq, dv]),
+                lse: lse.as_ref().map(|l| tokens_first(&l[b * hq * tq..][..hq * tq], [hq, tq, 1])),
+                q_len: tq as u32,
+                kv_len: keep.iter().filter(|&&x| x).count() as u32,
+            }
+        })
+        .collect();
+    (sequences, [qs[1], ks[1], qs[3], vs[3]])
+}
+
+fn packed(case: &Case<'_>) -> (Vec<Sequence>, [u32; 4]) {
+    let ((qs, q), (ks, k), (vs, v)) = (case.f32("q"), case.f32("k"), case.f32("v"));
+    let (_, out) = case.f32("out");
+    let (cu_q, cu_k) = (case.ints("cu_q"), case.ints("cu_k"));
+    let [hq, d, hkv, dv] = [qs[1], qs[2], ks[1], vs[2]].map(|n| n as usize);
+    let cut = |data: &[f32], width: usize, cu: &[i64]| {
+        data[cu[0] as usize * width..cu[1] as usize * width].to_vec()
+    };
+    let sequences = cu_q
+        .windows(2)
+        .zip(cu_k.windows(2))
+        .map(|(cu_q, cu_k)| Sequence {
+            q: cut(&q, hq * d, cu_q),
+            k: cut(&k, hkv * d, cu_k),
+            v: cut(&v, hkv * dv, cu_k),
+            out: cut(&out, hq * dv, cu_q),
+            lse: None,
+            q_len: (cu_q[1] - cu_q[0]) as u32,
+            kv_len: (cu_k[1] - cu_k[0]) as u32,
+        })
+        .filter(|s| s.q_len > 0)
+        .collect();
+    (sequences, [qs[1], ks[1], qs[2], vs[2]])
+}
+
+/// A cache whose slots are in reverse order and whose unused places hold NaN.
+fn cache(gpu: &Gpu, sequences: &[Sequence], [_, hkv, d, dv]: [u32; 4], f16: bool) -> KvView {
+    let slots = sequences.len() as u32;
+    let capacity = sequences.iter().map(|s| s.kv_len).max().unwrap_or(0) + 3;
+    let fill = |dim: u32, rows: fn(&Sequence) -> &[f32]| -> Vec<f32> {
+        let mut data = vec![f32::NAN; (slots * hkv * capacity * dim) as usize];
+        for (i, seq) in sequences.iter().enumerate() {
+            let slot = slots as usize - 1 - i;
+            for (at, row) in rows(seq).chunks_exact(dim as usize).enumerate() {
+                let (token, head) = (at / hkv as usize, at % hkv as usize);
+                let to = ((slot * hkv as usize + head) * capacity as usize + token) * dim as usize;
+                data[to..to + dim as usize].copy_from_slice(row);
+            }
+        }
+        data
+    };
+    let upload = |data: &[f32]| {
+        let mut bytes: Vec<u8> = if f16 {
+            data.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect()
+        } else {
+            bytemuck::cast_slice(data).to_vec()
+        };
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        gpu.upload(&bytes).expect("memory")
+    };
+    let strides = |dim| girih_ops::Strides { slot: hkv * capacity * dim, head: capacity * dim, token: dim };
+    KvView {
+        k: upload(&fill(d, |s| &s.k)),
+        v: upload(&fill(dv, |s| &s.v)),
+        f16,
+        num_kv_heads: hkv,
+        head_dim: d,
+        value_dim: dv,
+        k_strides: strides(d),
+        v_strides: strides(dv),
+    }
+}
+
+fn batch(gpu: &Gpu, sequences: &[Sequence]) -> Batch {
+    let ids = vec![0; sequences.iter().map(|s| s.q_len).max().unwrap_or(0) as usize];
+    let slots = sequences.len() as u32;
+    let chunks: Vec<Chunk<'_>> = sequences
+        .iter()
+        .enumerate()
+        .map(|(i, s)| Chunk {
+            slot: slots - 1 - i as u32,
+            start: s.kv_len.saturating_sub(s.q_len),
+            token_ids: &ids[..s.q_len as usize],
+        })
+        .collect();
+    let mut batch = Batch::upload(gpu, &chunks).expect("a batch");
+    // More rows than keys (left padding) is not something that chunks can say.
+    let mut q_base = 0;
+    let seqs: Vec<u32> = sequences
+        .iter()
+        .enumerate()
+        .flat_map(|(i, s)| {
+            q_base += s.q_len;
+            [q_base - s.q_len, s.q_len, s.kv_len, slots - 1 - i as u32]
+        })
+        .collect();
+    batch.seqs = Tensor::from_u32(gpu, &seqs, &[slots, 4]).expect("seqs");
+    batch
+}
+
+fn run(gpu: &Gpu, case: &Case<'_>, f16: bool) -> Vec<String> {
+    let (sequences, dims) = if case.has("cu_q") { packed(case) } else { padded(case) };
+    let [hq, _, d, _] = dims;
+    let q: Vec<f32> = sequences.iter().flat_map(|s| s.q.iter().copied()).collect();
+    let want: Vec<f32> = sequences.iter().flat_map(|s| s.out.iter().copied()).collect();
+    let rows = q.len() as u32 / (hq * d);
+    let q = Tensor::from_f32(gpu, &q, &[rows, hq * d]).expect("q");
+    let sinks = case.has("sinks").then(|| Tensor::from_f32(gpu, &case.f32("sinks").1, &[hq]).expect("sinks"));
+    let opts = Attention {
+        num_q_heads: hq,
+        scale: case.number("scale").expect("a scale") as f32,
+        causal: case.flag("causal"),
+        window: case.number("window").map(|w| w as u32),
+        softcap: case.number("softcap").map(|c| c as f32),
+        sinks: sinks.as_ref(),
+    };
+    let kv = cache(gpu, &sequences, dims, f16);
+    let mut frame = Frame::new(gpu);
+    let batch = batch(gpu, &sequences);
+    let (out, lse) = attention_with_lse(&mut frame, &q, &kv, &batch, &opts).expect("attention");
+    let labels = frame.recording().labels();
+    frame.submit().expect("submit");
+    let name = format!("{} {labels:?}", case.name);
+    let got = pollster::block_on(out.to_f32(gpu)).expect("read");
+    assert_close(&name, &got, &want, 2e-5, 1e-4);
+    let got = pollster::block_on(lse.to_f32(gpu)).expect("read");
+    let mut row = 0;
+    for seq in &sequences {
+        if let Some(want) = &seq.lse {
+            // Rows that see nothing: -inf there, a finite number here.
+            let want: Vec<f32> = want.iter().map(|v| v.max(girih_kernels::attention::EMPTY_LSE)).collect();
+            assert_close(&format!("{name} lse"), &got[row..row + want.len()], &want, 1e-4, 1e-5);
+        }
+        row += (seq.q_len * hq) as usize;
+    }
+    labels
+}
+
+#[test]
+fn attention_agrees_with_every_golden() {
+    let gpu = girih_tests::gpu();
+    let op = goldens::op("attention");
+    let mut kernels = std::collections::BTreeSet::new();
+    let mut count = 0;
+    for case in op.cases() {
+        if NOT_COVERED.contains(&case.name.as_str()) || case.has("bias") || case.has("block_table") {
+            continue;
+        }
+        kernels.extend(run(&gpu, &case, false));
+        count += 1;
+        if case.name.starts_with("f16_inputs") {
+            kernels.extend(run(&gpu, &case, true));
+        }
+    }
+    println!("{count} cases through {kernels:?}");
+    assert!(count > 0 && kernels.len() >= 2, "{count} cases through {kernels:?}");
+}
+
+/// Many splits and a batch whose buffers say more keys than there are: grids come from the batch, keys from `seqs`.
+#[test]
+fn decode_takes_the_number_of_keys_from_the_device() {
+    let gpu = girih_tests::gpu();
+    let (heads, kv_heads, dim, capacity) = (4, 2, 32, 8192);
+    let kv = KvView::alloc(&gpu, 1, kv_heads, capacity, dim, false).expect("cache");
+    let values = girih_kernels::testing::seeded((kv_heads * capacity * dim) as usize, 1);
+    gpu.write(&kv.k, 0, bytemuck::cast_slice(&values));
+    gpu.write(&kv.v, 0, bytemuck::cast_slice(&values));
+    let q = girih_kernels::testing::seeded((heads * dim) as usize, 2);
+    let q = Tensor::from_f32(&gpu, &q, &[1, heads * dim]).expect("q");
+    let opts =
+        Attention { num_q_heads: heads, scale: 0.1, causal: true, window: None, softcap: None, sinks: None };
+    let run = |max_kv_len: u32| {
+        let mut batch =
+            Batch::upload(&gpu, &[Chunk { slot: 0, start: 99, token_ids: &[0] }]).expect("a batch");
+        batch.max_kv_len = max_kv_len;
+        let mut frame = Frame::new(&gpu);
+        let (out, lse) = attention_with_lse(&mut frame, &q, &kv, &batch, &opts).expect("attention");
+        let dispatches = frame.recording().labels().len();
+        frame.submit().expect("submit");
+        assert_eq!(out.dtype(), DType::F32);
+        let read = |t: &Tensor| pollster::block_on(t.to_f32(&gpu)).expect("read");
+        (read(&out), read(&lse), dispatches)
+    };
+    let (out, lse, dispatches) = run(100);
+    assert_eq!(dispatches, 1, "one split needs no merge");
+    let (split_out, split_lse, dispatches) = run(capacity);
+    assert_eq!(dispatches, 2, "splits and a merge");
+    assert_close("split", &split_out, &out, 1e-5, 1e-5);
+    assert_close("split lse", &split_lse, &lse, 1e-5, 1e-5);
+}
+
+#[test]
+fn wrong_arguments_are_errors_that_say_so() {
+    let gpu = girih_tests::gpu();
+    let kv = KvView::alloc(&gpu, 1, 2, 8, 32, false).expect("cache");
+    let batch = Batch::upload(&gpu, &[Chunk { slot: 0, start: 0, token_ids: &[0, 0] }]).expect("a batch");
+    let good =
+        Attention { num_q_heads: 4, scale: 0.1, causal: true, window: None, softcap: None, sinks: None };
+    let error = |heads: u32, opts: Attention<'_>| {
+        let q = Tensor::from_f32(&gpu, &vec![0.0; (2 * heads * 32) as usize], &[2, heads * 32]).expect("q");
+        let result = attention_with_lse(&mut Frame::new(&gpu), &q, &kv, &batch, &opts);
+        result.err().map(|e| e.to_string()).unwrap_or_default()
+    };
+    assert_eq!(error(4, good), "");
+    let wrong = error(3, Attention { num_q_heads: 3, ..good });
+    assert!(wrong.contains("num_q_heads is 3, must be a positive multiple of 2"), "{wrong}");
+    assert!(error(2, good).contains("q has shape [2, 64], must be [2, 128]"));
+    assert!(error(4, Attention { window: Some(0), ..good }).contains("window is 0, must be at least 1"));
+    assert!(error(4, Attention { softcap: Some(0.0), ..good }).contains("softcap is 0, must be positive"));
+}

@@ -1,0 +1,200 @@
+//! Trained models: greedy text, chat and perplexity are those of transformers; decoding creates nothing after the
+//! first token; the dispatch list of a decode step is the golden one.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use girih_model::source::DirSource;
+use girih_model::{
+    Conversation, EvalOptions, GenerateOptions, LoadOptions, Model, Sampling, Session, SessionOptions, Tail, generate, perplexity,
+};
+use girih_tests::goldens;
+use serde_json::Value;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn load(path: &Path) -> Arc<Model> {
+    let gpu = girih_tests::gpu();
+    let source = Arc::new(DirSource::new(path));
+    pollster::block_on(Model::load(&gpu, source, LoadOptions::default(), |_| ()))
+        .unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+fn fable() -> (Arc<Model>, Value) {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/trained/fable-5m/golden.json");
+    (load(&root().join("assets/fable-5m")), goldens::json(&golden))
+}
+
+/// The third-party model lies beside developers' checkouts only.
+fn stories260k() -> Option<PathBuf> {
+    let path = root().join("../shared/models/stories260k");
+    path.join("config.json").exists().then_some(path)
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    serde_json::from_value(value.clone()).expect("a list of ids")
+}
+
+fn greedy(max_tokens: usize) -> GenerateOptions {
+    GenerateOptions { max_tokens, sampling: Sampling::default(), stop: vec![], stop_ids: vec![], slot: 0 }
+}
+
+fn run(session: &mut Session, prompt: &[u32], options: &GenerateOptions) -> girih_model::Generated {
+    let model = session.model().clone();
+    let tokenizer = model.tokenizer().expect("a tokenizer");
+    let mut streamed = String::new();
+    let generated = pollster::block_on(generate(session, Some(tokenizer), prompt, options, |piece| {
+        streamed.push_str(piece);
+        ControlFlow::Continue(())
+    }))
+    .expect("generate");
+    assert_eq!(streamed, generated.text, "what is streamed is the text");
+    generated
+}
+
+fn check_greedy(session: &mut Session, case: &Value) {
+    let model = session.model().clone();
+    let prompt = ids(&case["prompt_ids"]);
+    if let Some(text) = case["prompt"].as_str() {
+        assert_eq!(model.tokenizer().expect("tokenizer").encode(text, true).expect("encodes"), prompt);
+    }
+    let want = ids(&case["new_token_ids"]);
+    let got = run(session, &prompt, &greedy(want.len()));
+    assert_eq!(got.token_ids, want, "{}", case["prompt"]);
+    assert_eq!(got.text, case["text"].as_str().expect("a text"));
+}
+
+#[test]
+fn fable_tells_the_golden_stories() {
+    let (model, golden) = fable();
+    let mut session = Session::new(&model, SessionOptions::default()).expect("a session");
+    for case in golden["greedy"].as_array().expect("cases") {
+        check_greedy(&mut session, case);
+    }
+    let chat = &golden["chat_greedy"];
+    let messages = chat["messages"].as_array().expect("messages");
+    let conversation = Conversation {
+        messages: messages.clone().into(),
+        add_generation_prompt: true,
+        ..Conversation::default()
+    };
+    let rendered = model.chat().render(&conversation).expect("renders");
+    assert_eq!(rendered, chat["rendered"].as_str().expect("a text"));
+    assert_eq!(model.tokenizer().expect("tokenizer").encode(&rendered, false).expect("encodes"), ids(&chat["prompt_ids"]));
+    check_greedy(&mut session, chat);
+}
+
+#[test]
+fn fable_has_the_golden_perplexity() {
+    let (model, golden) = fable();
+    let mut session = Session::new(&model, SessionOptions::default()).expect("a session");
+    for key in ["perplexity", "perplexity_synthetic"] {
+        let golden = &golden[key];
+        let window = golden["chunk"].as_u64().expect("a number") as usize;
+        let tokenizer = model.tokenizer().expect("tokenizer");
+        let mut token_ids = tokenizer.encode(golden["text"].as_str().expect("a text"), false).expect("encodes");
+        token_ids.truncate(golden["tokens"].as_u64().expect("a number") as usize);
+        assert_eq!(token_ids, ids(&golden["token_ids"]), "{key}");
+        let bos = model.bos_id();
+        let got = pollster::block_on(perplexity(&mut session, &token_ids, EvalOptions { window, bos }, |_| ()));
+        let got = got.expect("perplexity");
+        let want = golden["nll_per_token"].as_f64().expect("a number");
+        assert!((got.nll - want).abs() < 2e-4, "{key}: {} nats, want {want}", got.nll);
+    }
+}
+
+#[test]
+fn stories260k_tells_the_golden_stories() {
+    let Some(path) = stories260k() else {
+        println!("not there: compared nothing");
+        return;
+    };
+    let model = load(&path);
+    let golden = goldens::json(&path.join("reference.json"));
+    let mut session = Session::new(&model, SessionOptions::default()).expect("a session");
+    for case in golden["greedy"].as_array().expect("cases") {
+        let want = ids(&case["new_token_ids"]);
+        let got = run(&mut session, &ids(&case["prompt_ids"]), &greedy(want.len()));
+        assert_eq!(got.token_ids, want, "{}", case["prompt"]);
+    }
+    let story = &golden["story"];
+    let token_ids = ids(&story["token_ids"]);
+    let got = pollster::block_on(perplexity(&mut session, &token_ids, EvalOptions { window: 512, bos: None }, |_| ()));
+    let got = got.expect("perplexity");
+    let want = story["mean_nll"].as_f64().expect("a number");
+    assert!((got.nll - want).abs() < 1e-4, "{} nats, want {want}", got.nll);
+}
+
+#[test]
+fn decoding_creates_nothing_after_the_first_token() {
+    let (model, golden) = fable();
+    let mut session = Session::new(&model, SessionOptions::default()).expect("a session");
+    let prompt = ids(&golden["greedy"][0]["prompt_ids"]);
+    for sampling in [Sampling::default(), Sampling { temperature: 0.8, top_k: 40, ..Sampling::default() }] {
+        let options = GenerateOptions { sampling, ..greedy(40) };
+        run(&mut session, &prompt, &options); // warm-up: compiles, fills pools
+        let model = session.model().clone();
+        let gpu = model.gpu().clone();
+        let mut first = None;
+        let _ = pollster::block_on(generate(&mut session, model.tokenizer().ok(), &prompt, &options, |_| {
+            first.get_or_insert(gpu.counters());
+            ControlFlow::Continue(())
+        }))
+        .expect("generate");
+        let (before, after) = (first.expect("some text"), gpu.counters());
+        assert_eq!(before.pipelines, after.pipelines, "pipelines");
+        assert_eq!(before.bind_groups, after.bind_groups, "bind groups");
+        assert_eq!(before.buffers, after.buffers, "buffers");
+    }
+}
+
+#[test]
+fn the_dispatches_of_a_decode_step_are_the_golden_ones() {
+    let (model, _) = fable();
+    let mut session = Session::new(&model, SessionOptions::default()).expect("a session");
+    let tier = model.gpu().caps().tier;
+    let plan = session.decode_plan(Tail::Greedy).expect("a plan");
+    let got = plan.plan().labels().join("\n") + "\n";
+    let layers = model.config().num_hidden_layers as usize;
+    assert!(plan.plan().num_dispatches() <= 7 * layers + 5, "{} dispatches", plan.plan().num_dispatches());
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("goldens/dispatches/fable-5m-{tier}.txt"));
+    if std::env::var_os("GIRIH_BLESS").is_some() {
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        std::fs::write(&path, &got).expect("written");
+    }
+    let Ok(want) = std::fs::read_to_string(&path) else {
+        assert!(!model.gpu().caps().is_cpu, "{} is missing: run `cargo xtask bless`", path.display());
+        println!("no golden for tier {tier}: compared the budget only");
+        return;
+    };
+    assert_eq!(got, want, "{}", path.display());
+}
+
+#[test]
+fn stopping_cancelling_and_full_contexts_end_cleanly() {
+    let (model, golden) = fable();
+    let context = 24;
+    let options = SessionOptions { context: Some(context), ..SessionOptions::default() };
+    let mut session = Session::new(&model, options).expect("a session");
+    let prompt = ids(&golden["greedy"][0]["prompt_ids"]);
+    let full = run(&mut session, &prompt, &greedy(100));
+    assert_eq!(full.finish, girih_model::Finish::Context);
+    assert_eq!(prompt.len() + full.token_ids.len(), context as usize + 1);
+    let stop = GenerateOptions { stop: vec!["puppy".into()], ..greedy(100) };
+    let stopped = run(&mut session, &prompt, &stop);
+    assert_eq!(stopped.finish, girih_model::Finish::Stop);
+    assert_eq!(stopped.text, ", there was a merry ");
+    let mut pieces = 0;
+    let cancelled = pollster::block_on(generate(&mut session, model.tokenizer().ok(), &prompt, &greedy(100), |_| {
+        pieces += 1;
+        if pieces == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }))
+    .expect("generate");
+    assert_eq!(cancelled.finish, girih_model::Finish::Cancelled);
+    assert!(cancelled.token_ids.len() < 8);
+    // And the session is as good as new.
+    assert_eq!(run(&mut session, &prompt, &greedy(10)).token_ids, full.token_ids[..10]);
+}

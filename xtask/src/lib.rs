@@ -1,0 +1,9 @@
+//! Development commands: `cargo xtask setup | run | test | ci | tidy | bless`. The library part reads source
+//! text, for `tidy` and for the layering test.
+
+pub mod apt;
+pub mod process;
+pub mod setup;
+pub mod source;
+pub mod suite;
+pub mod tidy;
