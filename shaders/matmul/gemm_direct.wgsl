@@ -4,18 +4,24 @@
 const TM: u32 = 8u; //!spec
 const TN: u32 = 8u; //!spec
 const TX: u32 = 8u; //!spec
+// Smallest subgroup that the parts work on.
+const LANES: u32 = 1u; //!spec
 //!import matmul/gemm_params.wgsl
+//!import matmul/share_load.wgsl
 
 @compute @workgroup_size(TX)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) id: u32) {
+fn main(@builtin(workgroup_id) group: vec3<u32>, lane: Lane) {
     let m0 = group.y * TM;
-    let n0 = (group.x * TX + id) * TN;
-    if n0 >= p.num_n { return; }
+    let n0 = (group.x * TX + lane.id) * TN;
     var acc: array<f32, TM * TN>;
     for (var k8 = 0u; k8 < p.num_k8; k8++) {
+        var own: array<Vec8, (TM + 7u) / 8u>;
+        for (var b = 0u; b < (TM + 7u) / 8u; b++) { //!unroll
+            own[b] = own_x8(m0 + 8u * b, k8, lane);
+        } //!unroll
         var frag_x: array<Vec8, TM>;
         for (var i = 0u; i < TM; i++) { //!unroll
-            frag_x[i] = load_x8(min(m0 + i, p.num_m - 1u), k8);
+            frag_x[i] = share_x8(own[i / 8u], m0 + i / 8u * 8u, i % 8u, k8);
         } //!unroll
         for (var j = 0u; j < TN; j++) { //!unroll
             let frag_w = load_w8(min(n0 + j, p.num_n - 1u), k8);

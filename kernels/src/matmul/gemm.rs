@@ -131,11 +131,13 @@ struct Tile {
     ty: u32,
     /// No workgroup memory.
     direct: bool,
+    /// Smallest subgroup that works; 1 without subgroup operations.
+    lanes: u32,
 }
 
 impl Tile {
     const fn new(tm: u32, tn: u32, tx: u32, ty: u32) -> Self {
-        Self { tm, tn, tx, ty, direct: false }
+        Self { tm, tn, tx, ty, direct: false, lanes: 1 }
     }
 
     fn bm(self) -> u32 {
@@ -157,8 +159,12 @@ const LARGE: Tile = Tile::new(8, 8, 8, 16);
 const MEDIUM: Tile = Tile::new(8, 4, 16, 8);
 /// 32 x 64, for few rows.
 const SMALL: Tile = Tile::new(4, 4, 16, 8);
-/// 8 x 64 of a CPU's vector unit.
-const DIRECT: Tile = Tile { direct: true, ..Tile::new(8, 8, 8, 1) };
+/// For a CPU's vector unit: 8 lanes side by side.
+const DIRECT: Tile = Tile { direct: true, ..Tile::new(4, 8, 8, 1) };
+/// The same with rows of x shared through a subgroup: 16 rows cost two loads.
+const DIRECT_SUBGROUP: Tile = Tile { direct: true, lanes: 8, ..Tile::new(16, 2, 8, 1) };
+/// The same for up to 8 rows.
+const DIRECT_SUBGROUP_8: Tile = Tile { tm: 8, ..DIRECT_SUBGROUP };
 
 /// Groups of 8 channels of a tile in workgroup memory.
 const BK8: u32 = 2;
@@ -179,7 +185,13 @@ fn plan(caps: &Caps, shape: Shape) -> Plan {
     let num_k8 = shape.num_k8();
     let whole = |tile| Plan { tile, splits: 1, split_k8: num_k8 };
     if caps.cpu_variants() && !caps.is_blocked(SPEC.name, "direct") {
-        return whole(DIRECT);
+        let lanes = caps.subgroup_size.map_or(1, |(smallest, _)| smallest);
+        let subgroup = lanes >= DIRECT_SUBGROUP.lanes && !caps.is_blocked(SPEC.name, "direct_subgroup");
+        return whole(match subgroup {
+            true if shape.m <= 8 => DIRECT_SUBGROUP_8,
+            true => DIRECT_SUBGROUP,
+            false => DIRECT,
+        });
     }
     let groups = |tile: Tile| u64::from(shape.m.div_ceil(tile.bm())) * u64::from(shape.n.div_ceil(tile.bn()));
     let tile = if shape.m <= SMALL.bm() {
@@ -206,10 +218,15 @@ fn choice(tile: Tile, shape: Shape, split: bool, epilogue: EpilogueKind) -> Choi
         .set("TX", tile.tx);
     let selection = epilogue.apply(selection);
     if tile.direct {
+        let subgroup = tile.lanes > 1;
         return Choice {
             file: "matmul/gemm_direct.wgsl",
-            variant: "direct",
-            selection,
+            variant: if subgroup { "direct_subgroup" } else { "direct" },
+            selection: if subgroup {
+                selection.set("LANES", tile.lanes).part("share_load", "matmul/share_subgroup.wgsl")
+            } else {
+                selection
+            },
             invocations: tile.tx,
             workgroup_bytes: 0,
         };
@@ -246,7 +263,7 @@ pub(super) fn bench_launch(caps: &Caps, shape: Shape) -> Launch {
 
 fn choices() -> Vec<Choice> {
     let mut all = Vec::new();
-    for tile in [LARGE, MEDIUM, SMALL, DIRECT] {
+    for tile in [LARGE, MEDIUM, SMALL, DIRECT, DIRECT_SUBGROUP, DIRECT_SUBGROUP_8] {
         for format in Format::ALL {
             for k in [64, 63] {
                 let shape = Shape { m: 64, n: 64, k, format };
@@ -327,15 +344,17 @@ fn cases() -> Vec<TestCase> {
     let shape = |m, n, k, format| Shape { m, n, k, format };
     let (f32, f16, bf16) = (Format::F32, Format::F16, Format::Bf16);
     let full = |act, glu| EpilogueKind { act, glu, bias: true, residual: true };
-    let all = [LARGE, MEDIUM, SMALL, DIRECT];
+    let all = [LARGE, MEDIUM, SMALL, DIRECT, DIRECT_SUBGROUP, DIRECT_SUBGROUP_8];
+    let two = [SMALL, DIRECT_SUBGROUP];
     vec![
         case("one_tile", shape(5, 6, 16, f32), plain, &all, 1),
-        case("odd", shape(37, 71, 131, f16), full(5, false), &[MEDIUM, DIRECT], 1),
-        case("many_tiles", shape(133, 258, 40, bf16), full(1, true), &[LARGE, DIRECT], 1),
-        case("many_tiles_odd", shape(67, 129, 44, f32), full(2, false), &[SMALL, DIRECT], 1),
+        case("many_tiles", shape(133, 130, 48, f32), plain, &all, 1),
+        case("odd", shape(37, 71, 131, f16), full(5, false), &two, 1),
+        case("glu", shape(67, 130, 40, bf16), full(1, true), &two, 1),
+        case("odd_columns", shape(19, 129, 44, f32), full(2, false), &[DIRECT_SUBGROUP], 1),
         case("one_split", shape(5, 6, 64, f32), plain, &[SMALL], 2),
-        case("splits", shape(35, 67, 200, f16), plain, &[MEDIUM, SMALL], 3),
-        case("gpt_oss_20b", shape(16, 160, 2880, bf16), plain, &[SMALL, DIRECT], 1),
+        case("splits", shape(35, 67, 200, f16), plain, &[MEDIUM], 3),
+        case("gpt_oss_20b", shape(16, 160, 2880, bf16), plain, &[DIRECT_SUBGROUP], 1),
     ]
 }
 
@@ -358,7 +377,7 @@ mod tests {
         gpu.blocked.insert("gemm/split_k".into());
         assert_eq!(plan(&gpu, shape(16, 1024, 4096)).splits, 1);
         let cpu = Caps { subgroup_size: Some((8, 8)), tier: Tier::Cpu, is_cpu: true, ..Caps::baseline() };
-        assert_eq!(plan(&cpu, shape(16, 1024, 4096)), Plan { tile: DIRECT, splits: 1, split_k8: 512 });
+        assert_eq!(plan(&cpu, shape(16, 1024, 4096)), Plan { tile: DIRECT_SUBGROUP, splits: 1, split_k8: 512 });
     }
 
     #[test]
