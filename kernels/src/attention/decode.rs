@@ -94,16 +94,17 @@ fn tiles(shape: &Shape) -> Choice {
             .set("HEAD_DIM4", head_dim4)
             .set("VALUE_LANES", value_lanes),
         invocations: 128,
-        workgroup_bytes: 16 * rows * head_dim4 + 2048 + 32 + 2048 + 512,
+        workgroup_bytes: 16 * rows * head_dim4 + 2048 + 32 + 2048 + 512 * rows,
     }
 }
 
 fn tiles_subgroup(shape: &Shape) -> Choice {
     let portable = tiles(shape);
+    let rows = blocks(shape, tile_rows(shape)).1;
     Choice {
         variant: "tiles_subgroup",
         selection: portable.selection.part("dots", "attention/dots_subgroup.wgsl").set("LANES", 8),
-        workgroup_bytes: portable.workgroup_bytes - 512,
+        workgroup_bytes: portable.workgroup_bytes - 512 * rows,
         ..portable
     }
 }
