@@ -181,14 +181,16 @@ fn cases() -> Vec<TestCase> {
         .enumerate()
         .map(|(at, problem)| {
             let shape = problem.shape();
-            // The last variant differs from the one before in a few lines only.
-            variants(&shape).into_iter().take(if at < 3 { 3 } else { 2 }).fold(
-                problem.case(),
-                |case, choice| {
-                    let (params, grid) = launch(&choice, &shape, problem.sinks, problem.params().splits);
-                    case.launch(choice, &params, grid)
-                },
-            )
+            // The third variant differs from the second in a few lines only.
+            let mut launched: Vec<Choice> =
+                variants(&shape).into_iter().take(if at < 3 { 3 } else { 2 }).collect();
+            if at == 2 {
+                launched.push(lanes(&shape, 4));
+            }
+            launched.into_iter().fold(problem.case(), |case, choice| {
+                let (params, grid) = launch(&choice, &shape, problem.sinks, problem.params().splits);
+                case.launch(choice, &params, grid)
+            })
         })
         .collect()
 }
@@ -224,6 +226,11 @@ fn bench_launch(caps: &Caps, name: &str) -> Vec<Launch> {
         })
         .into_iter()
         .collect()
+}
+
+#[cfg(test)]
+pub(super) fn tests_workgroup_bytes(caps: &Caps, shape: &Shape) -> u32 {
+    select(caps, shape, false, 1).0.workgroup_bytes
 }
 
 #[cfg(test)]
