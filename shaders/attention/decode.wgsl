@@ -66,10 +66,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                     s[g] += dot(q_tile[g * HEAD_DIM4 + d], k4);
                 } //!unroll
             }
-            for (var g = 0u; g < GR; g++) { //!unroll
-                let product = dot_sum(s[g], id);
-                if id % 8u == 0u { weights[g * KT + at + id / 8u] = select(M0, score2(product), key < keys.hi); }
-            } //!unroll
+            put_scores(s, at, keys.hi - c0, id);
         }
         workgroupBarrier();
         var s4 = vec4<f32>(M0);
@@ -124,14 +121,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         factors[row] = select(0.0, factor / max(l, 1.0e-37), l > 0.0);
         if row < rows { lse[out_row + row] = log_sum(m, l); }
     }
-    for (var g = 0u; g < GR; g++) { //!unroll
+    for (var g = 0u; g < rows; g++) {
         workgroupBarrier();
-        scratch[id] = acc[g];
+        for (var b = 0u; b < GR; b++) { //!unroll
+            if b == g { scratch[id] = acc[b]; }
+        } //!unroll
         workgroupBarrier();
-        if g < rows && subset == 0u && channel < value_dim4 {
+        if subset == 0u && channel < value_dim4 {
             var sum = vec4<f32>(0.0);
             for (var x = 0u; x < SUBSETS; x++) { sum += scratch[x * VALUE_LANES + channel]; }
             store_o4((out_row + g) * p.value_dim, channel, sum * factors[g]);
         }
-    } //!unroll
+    }
 }

@@ -1,11 +1,19 @@
-// Sum over the 8 invocations 8·n .. 8·n + 7, through workgroup memory; called from uniform control flow.
-var<workgroup> dot_scratch: array<f32, WG>;
+// Scores of 16 keys at `at` from the products of 8 invocations each (8·n .. 8·n + 7 of key n), through workgroup
+// memory; called from uniform control flow. Keys from `count` on are not visible.
+const DOTS_SIZE: u32 = GR * WG;
+var<workgroup> dot_scratch: array<f32, DOTS_SIZE>;
 
-fn dot_sum(x: f32, id: u32) -> f32 {
+fn put_scores(products: array<f32, GR>, at: u32, count: u32, id: u32) {
     workgroupBarrier();
-    dot_scratch[id] = x;
+    for (var g = 0u; g < GR; g++) { //!unroll
+        dot_scratch[g * WG + id] = products[g];
+    } //!unroll
     workgroupBarrier();
-    var sum = 0.0;
-    for (var i = 0u; i < 8u; i++) { sum += dot_scratch[id / 8u * 8u + i]; }
-    return sum;
+    if id < GR * 16u {
+        let row = id / 16u;
+        let key = id % 16u;
+        var sum = 0.0;
+        for (var i = 0u; i < 8u; i++) { sum += dot_scratch[row * WG + key * 8u + i]; }
+        weights[row * KT + at + key] = select(M0, score2(sum), at + key < count);
+    }
 }

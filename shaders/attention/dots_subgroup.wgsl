@@ -1,8 +1,15 @@
 // The contract of dots.wgsl by shuffles; subgroups of at least 8.
 //!enable subgroups
 const LANES: u32 = 8u; //!spec
-fn dot_sum(x: f32, id: u32) -> f32 {
-    var sum = x + subgroupShuffleXor(x, 1u);
-    sum += subgroupShuffleXor(sum, 2u);
-    return sum + subgroupShuffleXor(sum, 4u);
+
+fn put_scores(products: array<f32, GR>, at: u32, count: u32, id: u32) {
+    for (var g = 0u; g < GR; g++) { //!unroll
+        var sum = products[g] + subgroupShuffleXor(products[g], 1u);
+        sum += subgroupShuffleXor(sum, 2u);
+        sum += subgroupShuffleXor(sum, 4u);
+        if id % LANES == 0u {
+            let key = at + id / LANES;
+            weights[g * KT + key] = select(M0, score2(sum), key < count);
+        }
+    } //!unroll
 }

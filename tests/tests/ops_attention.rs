@@ -225,8 +225,15 @@ fn decode_takes_the_number_of_keys_from_the_device() {
     gpu.write(&kv.v, 0, bytemuck::cast_slice(&values));
     let q = girih_kernels::testing::seeded((heads * dim) as usize, 2);
     let q = Tensor::from_f32(&gpu, &q, &[1, heads * dim]).expect("q");
-    let opts =
-        Attention { num_q_heads: heads, scale: 0.1, causal: true, window: None, softcap: None, sinks: None };
+    let sinks = Tensor::from_f32(&gpu, &[0.5, -1.0, 2.0, 0.0], &[heads]).expect("sinks");
+    let opts = Attention {
+        num_q_heads: heads,
+        scale: 0.1,
+        causal: true,
+        window: None,
+        softcap: None,
+        sinks: Some(&sinks),
+    };
     let run = |max_kv_len: u32| {
         let mut batch =
             Batch::upload(&gpu, &[Chunk { slot: 0, start: 99, token_ids: &[0] }]).expect("a batch");
@@ -265,4 +272,66 @@ fn wrong_arguments_are_errors_that_say_so() {
     assert!(error(2, good).contains("q has shape [2, 64], must be [2, 128]"));
     assert!(error(4, Attention { window: Some(0), ..good }).contains("window is 0, must be at least 1"));
     assert!(error(4, Attention { softcap: Some(0.0), ..good }).contains("softcap is 0, must be positive"));
+}
+
+/// Known answers: values `((hash(n + a·0x9E3779B9) & 255) - 128) / 128`, 4 heads over 2, 16 rows of 8 channels.
+#[test]
+fn known_answers() {
+    let gpu = girih_tests::gpu();
+    let (hq, hkv, n, d) = (4_usize, 2_usize, 16_usize, 8_usize);
+    let values = |len: usize, a: u32| -> Vec<f32> {
+        (0..len as u32)
+            .map(|n| {
+                let hash = girih_kernels::testing::hash(n.wrapping_add(a.wrapping_mul(0x9e37_79b9)));
+                ((hash & 255) as f32 - 128.0) / 128.0
+            })
+            .collect()
+    };
+    let q = tokens_first(&values(hq * n * d, 1), [hq, n, d]);
+    let q = Tensor::from_f32(&gpu, &q, &[n as u32, (hq * d) as u32]).expect("q");
+    let strides = girih_ops::Strides { slot: (hkv * n * d) as u32, head: (n * d) as u32, token: d as u32 };
+    let upload = |a| gpu.upload(bytemuck::cast_slice(&values(hkv * n * d, a))).expect("memory");
+    let kv = KvView {
+        k: upload(2),
+        v: upload(3),
+        f16: false,
+        num_kv_heads: hkv as u32,
+        head_dim: d as u32,
+        value_dim: d as u32,
+        k_strides: strides,
+        v_strides: strides,
+    };
+    let batch = Batch::upload(&gpu, &[Chunk { slot: 0, start: 0, token_ids: &[0; 16] }]).expect("a batch");
+    let sinks = Tensor::from_f32(&gpu, &[0.5, -0.5, 1.0, 0.0], &[4]).expect("sinks");
+    let dense = Attention {
+        num_q_heads: 4,
+        scale: 1.0 / 8_f32.sqrt(),
+        causal: true,
+        window: None,
+        softcap: None,
+        sinks: None,
+    };
+    let run = |opts: Attention<'_>| {
+        let mut frame = Frame::new(&gpu);
+        let (out, lse) = attention_with_lse(&mut frame, &q, &kv, &batch, &opts).expect("attention");
+        frame.submit().expect("submit");
+        let read = |t: &Tensor| pollster::block_on(t.to_f32(&gpu)).expect("read");
+        let (out, lse) = (read(&out), read(&lse));
+        let sum = out.iter().sum::<f32>();
+        let sum_abs = out.iter().map(|v| v.abs()).sum::<f32>();
+        // Row 0 of head 0, row 15 of head 3.
+        (out[..8].to_vec(), out[(15 * hq + 3) * d..].to_vec(), vec![lse[15 * hq + 3], sum, sum_abs])
+    };
+    let (first, last, sums) = run(dense);
+    let want = [0.476_562, 0.007_812, 0.921_875, 0.140_625, 0.085_938, -0.070_312, -0.070_312, -0.140_625];
+    assert_close("A first", &first, &want, 2e-6, 0.0);
+    let want = [0.080_317, 0.062_949, 0.245_415, 0.143_866, 0.085_88, -0.241_32, -0.168_955, 0.047_661];
+    assert_close("A last", &last, &want, 2e-6, 0.0);
+    assert_close("A sums", &sums, &[2.8245, 7.542_661, 108.397_95], 6e-5, 1e-6);
+    let (first, last, sums) = run(Attention { window: Some(4), sinks: Some(&sinks), ..dense });
+    let want = [0.182_284, 0.002_988, 0.352_615, 0.053_789, 0.032_871, -0.026_894, -0.026_894, -0.053_789];
+    assert_close("B first", &first, &want, 2e-6, 0.0);
+    let want = [0.100_482, -0.242_865, 0.214_79, 0.071_465, -0.233_681, -0.128_596, 0.126_641, -0.129_412];
+    assert_close("B last", &last, &want, 2e-6, 0.0);
+    assert_close("B sums", &sums, &[1.753_798, 4.245_079, 94.044_51], 6e-5, 1e-6);
 }

@@ -115,7 +115,11 @@ fn variants(shape: &Shape) -> [Choice; 4] {
 /// The first cases run in every variant. The others leave out two that differ from the rest in a few lines only:
 /// compiling a shader takes a CPU a second.
 fn launched(at: usize, shape: &Shape) -> Vec<Choice> {
-    variants(shape).into_iter().take(if at < 6 { 4 } else { 2 }).collect()
+    let mut launched: Vec<Choice> = variants(shape).into_iter().take(if at < 6 { 4 } else { 2 }).collect();
+    if at == 2 {
+        launched.push(rows_subgroup(shape, 4));
+    }
+    launched
 }
 
 fn choices() -> Vec<Choice> {
@@ -230,4 +234,45 @@ fn bench_launch(caps: &Caps, name: &str) -> Vec<Launch> {
         })
         .into_iter()
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attention::{MAX_DIM, decode};
+    use crate::caps::Tier;
+
+    fn caps(tier: Tier, subgroup: Option<(u32, u32)>) -> Caps {
+        Caps { tier, subgroup_size: subgroup, is_cpu: tier == Tier::Cpu, ..Caps::baseline() }
+    }
+
+    #[test]
+    fn every_device_gets_its_variant() {
+        let shape = Problem { heads: [4, 2, 64, 64], seqs: &[(100, 100)], ..PROBLEM }.shape();
+        let variant = |caps: &Caps| select(caps, &shape, false).0.variant;
+        assert_eq!(variant(&caps(Tier::Portable, None)), "tiles");
+        assert_eq!(variant(&caps(Tier::Subgroup, Some((32, 32)))), "tiles_subgroup");
+        assert_eq!(variant(&caps(Tier::Subgroup, Some((4, 16)))), "tiles");
+        assert_eq!(variant(&caps(Tier::Large, Some((32, 32)))), "tiles_subgroup");
+        let mut cpu = caps(Tier::Cpu, Some((8, 8)));
+        assert_eq!(variant(&cpu), "rows_subgroup");
+        cpu.blocked.insert("attention_prefill/rows_subgroup".into());
+        assert_eq!(variant(&cpu), "rows");
+        cpu.blocked.insert("attention_prefill/rows".into());
+        assert_eq!(variant(&cpu), "tiles_subgroup");
+        assert_eq!(variant(&caps(Tier::Cpu, None)), "rows");
+    }
+
+    #[test]
+    fn every_head_dim_fits_16_kib() {
+        for dim in 1..=MAX_DIM {
+            for group in [1, 7, 12] {
+                let shape = Problem { heads: [group, 1, dim, dim], ..PROBLEM }.shape();
+                let baseline = Caps::baseline();
+                let prefill = select(&baseline, &shape, false).0.workgroup_bytes;
+                let decode = decode::tests_workgroup_bytes(&baseline, &shape);
+                assert!(prefill.max(decode) <= 16 << 10, "dim {dim}: {prefill} and {decode}");
+            }
+        }
+    }
 }

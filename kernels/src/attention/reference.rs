@@ -57,7 +57,9 @@ pub(super) fn attention(call: &mut TwinCall<'_>) {
                         .collect();
                     let sink = (p.has_sinks != 0 && p.splits == 1).then(|| f64::from(sinks[head as usize]));
                     let max = scores.iter().copied().chain(sink).fold(f64::NEG_INFINITY, f64::max);
-                    scores.iter_mut().for_each(|s| *s = (*s - max).exp());
+                    for s in &mut scores {
+                        *s = (*s - max).exp();
+                    }
                     let sum = scores.iter().sum::<f64>() + sink.map_or(0.0, |z| (z - max).exp());
                     let row = (split * u64::from(p.num_tokens) * heads + row) as usize;
                     lse[row] = if sum > 0.0 { (max + sum.ln()) as f32 } else { EMPTY_LSE };
