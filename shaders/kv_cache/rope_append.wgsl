@@ -16,7 +16,6 @@ struct Row { base: u32, position: u32, block: u32, w_base: u32, is_q: bool, scal
 //!import common/batch.wgsl
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(2) var<storage, read> seqs: array<Seq>;            // [S]
-@group(0) @binding(3) var<storage, read> table: array<vec2<f32>>;     // [rows, R/2]: see the part `angle_table`
 //!import common/reduce.wgsl
 //!import kv_cache/io.wgsl
 //!import kv_cache/store_f32.wgsl
