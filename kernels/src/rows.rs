@@ -96,3 +96,56 @@ pub(crate) fn positive(kernel: &'static str, field: &'static str, got: u32) -> R
     }
     Err(KernelError::BadParam { kernel, field, got: 0, must_be: "positive" })
 }
+
+/// `num_rows · num_channels`, which shaders count in 32 bits.
+pub(crate) fn elements(kernel: &'static str, num_rows: u32, num_channels: u32) -> Result<u32, KernelError> {
+    num_rows.checked_mul(num_channels).ok_or(KernelError::BadParam {
+        kernel,
+        field: "number of elements",
+        got: u64::from(num_rows) * u64::from(num_channels),
+        must_be: "below 2^32",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::caps::Tier;
+
+    #[test]
+    fn the_width_follows_the_shape_and_the_device() {
+        let baseline = Caps::baseline();
+        assert_eq!(pick(&baseline, "k", true, true), (true, false));
+        assert_eq!(pick(&baseline, "k", false, true), (false, false));
+        let subgroups = Caps { subgroup_size: Some((32, 32)), ..baseline.clone() }.at_tier(Tier::Subgroup);
+        assert_eq!(pick(&subgroups, "k", true, true), (true, true));
+        assert_eq!(pick(&subgroups, "k", true, false), (true, false));
+        assert_eq!(pick(&subgroups, "k", false, true), (false, true));
+    }
+
+    #[test]
+    fn a_variant_that_failed_its_self_test_is_passed_over() {
+        let mut caps = Caps { subgroup_size: Some((8, 8)), ..Caps::baseline() }.at_tier(Tier::Subgroup);
+        caps.blocked.insert("k/subgroup_vec4".into());
+        assert_eq!(pick(&caps, "k", true, true), (true, false));
+        assert_eq!(pick(&caps, "other", true, true), (true, true));
+        caps.blocked.insert("k/portable_vec4".into());
+        assert_eq!(pick(&caps, "k", true, true), (false, true));
+    }
+
+    #[test]
+    fn workgroups_fit_the_device_and_the_row() {
+        let compat = Caps { invocations: 128, ..Caps::baseline() };
+        assert_eq!(row_wg(&compat, 4096), 128);
+        assert_eq!(row_wg(&Caps::baseline(), 4096), 256);
+        assert_eq!(row_wg(&Caps::baseline(), 1), 64);
+        assert_eq!(row_wg(&Caps { is_cpu: true, ..Caps::baseline() }.at_tier(Tier::Cpu), 4096), 16);
+    }
+
+    #[test]
+    fn long_grids_wrap() {
+        assert_eq!(wrapped_grid(0, 65535), [0, 0, 1]);
+        assert_eq!(wrapped_grid(65535, 65535), [65535, 1, 1]);
+        assert_eq!(wrapped_grid(65536, 65535), [65535, 2, 1]);
+    }
+}

@@ -9,7 +9,7 @@ use crate::{DType, Frame, OpError, Tensor};
 fn rows_and_channels(op: &'static str, x: &Tensor) -> Result<(u32, u32), OpError> {
     x.expect_dtype(op, "x", DType::F32)?;
     match x.shape() {
-        [rows @ .., channels] if *channels > 0 => Ok((rows.iter().product(), *channels)),
+        [.., channels] if *channels > 0 => Ok(((x.len() / *channels as usize) as u32, *channels)),
         shape => Err(OpError::Shape {
             op,
             tensor: "x",

@@ -50,7 +50,7 @@ pub struct RopeTable {
     block: u32,
 }
 
-/// Positions are exact in f32 below this.
+/// Positions are exact in f32 below this, and computed angles are reduced exactly.
 const MAX_POSITIONS: u32 = 1 << 24;
 
 impl RopeTable {
@@ -100,7 +100,8 @@ impl RopeTable {
         })
     }
 
-    /// No table: the shader computes the angles of positions below 2^24 with exact range reduction.
+    /// No table: the shader computes angles below 2^24 with exact range reduction; usual frequencies are at most 1, so
+    /// that positions below 2^24 have them.
     ///
     /// # Errors
     /// An odd `rotary_dim`, frequencies that are not R/2 numbers.
@@ -116,11 +117,12 @@ impl RopeTable {
         };
         let data: Vec<f32> = sets.iter().flat_map(pairs).collect();
         let num_pairs = rotary_dim / 2;
+        let fastest = sets.iter().flat_map(|set| set.inv_freq).fold(0.0f32, |m, &f| m.max(f));
         Ok(Self {
             data: Tensor::from_f32(gpu, &data, &[sets.len() as u32, num_pairs, 2])?,
             angles: Angles::Computed,
             num_pairs,
-            max_positions: MAX_POSITIONS,
+            max_positions: (MAX_POSITIONS as f32 / fastest.max(1.0)) as u32,
             switch_len: long.map(|(_, len)| len),
             block: 0,
         })
@@ -143,8 +145,8 @@ impl RopeTable {
                 let want = format!("{} (rotary_dim / 2)", rotary_dim / 2);
                 return Err(OpError::Value { op: OP, what: "number of frequencies", got: got as f64, want });
             }
-            if let Some(&bad) = set.inv_freq.iter().find(|f| !(0.0..=1.0).contains(*f)) {
-                let want = "0 to 1".into();
+            if let Some(&bad) = set.inv_freq.iter().find(|f| !(0.0..1e6).contains(*f)) {
+                let want = "0 to 1e6".into();
                 return Err(OpError::Value { op: OP, what: "a frequency", got: f64::from(bad), want });
             }
         }
@@ -278,7 +280,8 @@ pub fn rope_append(
     let (num_q_heads, num_kv_heads, head_dim) = (opts.num_q_heads, kv.num_kv_heads, kv.head_dim);
     let (num_tokens, num_seqs) = (batch.num_tokens(), batch.num_seqs());
     qkv.expect_dtype(OP, "qkv", DType::F32)?;
-    qkv.expect(OP, "qkv", &[num_tokens, (num_q_heads + 2 * num_kv_heads) * head_dim])?;
+    let width = num_kv_heads.saturating_mul(2).saturating_add(num_q_heads).saturating_mul(head_dim);
+    qkv.expect(OP, "qkv", &[num_tokens, width])?;
     if kv.value_dim != head_dim {
         return Err(value("channels of a value", kv.value_dim, format!("{head_dim}, as of a key")));
     }

@@ -65,7 +65,7 @@ pub fn top_k(frame: &mut Frame, logits: &Tensor, k: u32) -> Result<(Tensor, Tens
         return Err(OpError::Value { op: "top_k", what: "k", got: f64::from(k), want });
     }
     // Parts must be clearly longer than their lists, or the second stage has as much to do as the first.
-    let part_len = top_k_kernel::part_len(frame.gpu().caps()).max(8 * k);
+    let part_len = top_k_kernel::part_len(frame.gpu().caps()).max(k.saturating_mul(8));
     let num_parts = vocab_size.div_ceil(part_len);
     let values = frame.alloc(&[num_rows, num_parts, k], DType::F32)?;
     let ids = frame.alloc(&[num_rows, num_parts, k], DType::U32)?;

@@ -16,7 +16,6 @@ struct Row { base: u32, position: u32, block: u32, w_base: u32, is_q: bool, scal
 //!import common/batch.wgsl
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(2) var<storage, read> seqs: array<Seq>;            // [S]
-@group(0) @binding(3) var<storage, read> table: array<vec2<f32>>;     // [rows, R/2]: see the part `angle_table`
 //!import common/reduce.wgsl
 //!import kv_cache/io.wgsl
 //!import kv_cache/store_f32.wgsl
@@ -66,14 +65,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, lane: Lane) {
     let row = Row(base, position, block, w_base, is_q, scale);
     for (var c = 4u * lane.id; c < p.head_dim; c += 4u * WG) {
         let left = p.head_dim - c;
-        if is_v {
+        var x = vec4<f32>(0.0);
+        if is_v { x = raw(base + c); } else { x = quad(row, c); }
+        if is_q {
+            put((t * p.num_q_heads + head) * p.head_dim + c, x, left);
+        } else if is_v {
             let kv_head = head - p.num_q_heads - p.num_kv_heads;
-            store_v(seq.slot * p.v_slot + kv_head * p.v_head + position * p.v_token + c, raw(base + c), left);
-        } else if is_q {
-            put((t * p.num_q_heads + head) * p.head_dim + c, quad(row, c), left);
+            store_v(seq.slot * p.v_slot + kv_head * p.v_head + position * p.v_token + c, x, left);
         } else {
             let kv_head = head - p.num_q_heads;
-            store_k(seq.slot * p.k_slot + kv_head * p.k_head + position * p.k_token + c, quad(row, c), left);
+            store_k(seq.slot * p.k_slot + kv_head * p.k_head + position * p.k_token + c, x, left);
         }
     }
 }

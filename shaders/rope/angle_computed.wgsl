@@ -1,6 +1,8 @@
 // (cos, sin) of a position's angle of pair i; the table holds (inv_freq, attention factor), [blocks, num_pairs].
 // The angle is position · inv_freq rounded to f32, as elsewhere. Its turns are taken in fixed point (Payne & Hanek
 // 1983): exact to 2^-31 turns up to 2^24, whatever the device's sin and cos do with large arguments.
+@group(0) @binding(3) var<storage, read> table: array<vec2<f32>>;
+
 fn cos_sin(position: u32, i: u32, block: u32) -> vec2<f32> {
     let entry = table[block * p.num_pairs + i];
     let angle = f32(position) * entry.x;
@@ -30,4 +32,8 @@ fn cos_sin(position: u32, i: u32, block: u32) -> vec2<f32> {
     return entry.y * vec2<f32>(
         select(cosine, -cosine, quadrant == 1u || quadrant == 2u),
         select(sine, -sine, quadrant >= 2u));
+}
+
+fn cos_sin2(position: u32, i: u32, block: u32) -> vec4<f32> {
+    return vec4<f32>(cos_sin(position, i, block), cos_sin(position, i + 1u, block));
 }

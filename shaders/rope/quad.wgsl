@@ -23,5 +23,7 @@ fn rotated(row: Row, c: u32) -> f32 {
 }
 
 fn quad(row: Row, c: u32) -> vec4<f32> {
-    return vec4<f32>(rotated(row, c), rotated(row, c + 1u), rotated(row, c + 2u), rotated(row, c + 3u));
+    var v = vec4<f32>(0.0);
+    for (var j = 0u; j < min(p.head_dim - c, 4u); j++) { v[j] = rotated(row, c + j); }
+    return v;
 }

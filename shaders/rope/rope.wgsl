@@ -8,7 +8,6 @@ struct Params {
 struct Row { base: u32, position: u32, block: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(2) var<storage, read> positions: array<u32>;       // [T]
-@group(0) @binding(3) var<storage, read> table: array<vec2<f32>>;     // [rows, R/2]: see the part `angle_table`
 //!import rope/io.wgsl
 //!import rope/angle_table.wgsl
 //!import rope/quad.wgsl

@@ -1,7 +1,6 @@
 // s = x · scale, then softcap · tanh(s / softcap), then + mask;  p = exp(s - lse), lse = log(sum exp s [+ exp sink])
-// One workgroup per row, three visits: maximum, sum, result. Masks are finite; scores end at -3.0e38, the least that
-// a maximum over a workgroup starts from,
-// so that a row whose every entry is masked becomes uniform.
+// One workgroup per row, three visits: maximum, sum, result. Masks are finite. Scores end at
+// -3.0e38, where maxima over a workgroup start: a row whose every entry is masked becomes uniform.
 const WG: u32 = 256u; //!spec
 const SOFTCAP: bool = false; //!spec
 const MASK: bool = false; //!spec

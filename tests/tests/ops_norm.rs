@@ -31,7 +31,9 @@ fn rms_norm_agrees_with_the_goldens() {
         let weight = case.has("w").then(|| {
             let (shape, mut w) = case.f32("w");
             if case.flag("plus_one") {
-                w.iter_mut().for_each(|w| *w += 1.0);
+                for w in &mut w {
+                    *w += 1.0;
+                }
             }
             Tensor::from_f32(&gpu, &w, &shape).expect("uploads")
         });

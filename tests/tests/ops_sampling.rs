@@ -73,7 +73,7 @@ fn a_greedy_plan_advances_its_own_batch() {
     let chunks: Vec<Chunk<'_>> =
         (0..num_seqs).map(|s| Chunk { slot: s, start: 10 * s, token_ids: &[1] }).collect();
     let batch = Batch::upload(&gpu, &chunks).expect("uploads");
-    let out = Tensor::from_u32(&gpu, &vec![0; 4 * 3], &[num_seqs, 4]).expect("uploads");
+    let out = Tensor::from_u32(&gpu, &[0; 4 * 3], &[num_seqs, 4]).expect("uploads");
     let mut frame = Frame::new(&gpu);
     girih_ops::greedy_step(&mut frame, &logits, &batch, &out).expect("records");
     let plan = frame.plan().expect("plans");

@@ -112,7 +112,7 @@ pub fn record(
     rows::positive(SPEC.name, "num_channels", num_channels)?;
     let (vec4, _) = rows::pick(rec.caps(), SPEC.name, num_channels.is_multiple_of(4), false);
     let choice = choice(rows::flat_wg(rec.caps()), vec4, glu, layout);
-    let len = num_rows * num_channels;
+    let len = rows::elements(SPEC.name, num_rows, num_channels)?;
     let groups = (len / if vec4 { 4 } else { 1 }).div_ceil(choice.invocations);
     let grid = rows::row_grid(rec.caps(), groups);
     let params = params(len, num_channels, glu, grid[0]);
@@ -170,13 +170,13 @@ fn twin(call: &mut TwinCall<'_>) {
     let (gate, up): (Vec<f32>, Vec<f32>) = (call.get(0), call.get(1));
     let mut y: Vec<f32> = call.get(2);
     let f = p.num_channels as usize;
-    for i in 0..p.len as usize {
+    for (i, y) in y.iter_mut().enumerate().take(p.len as usize) {
         let (g, u) = match part {
             None => (i, i),
             Some(CONCAT) => (i / f * 2 * f + i % f, i / f * 2 * f + f + i % f),
             Some(_) => (2 * i, 2 * i + 1),
         };
-        y[i] = glu.eval(f64::from(gate[g]), f64::from(up[u])) as f32;
+        *y = glu.eval(f64::from(gate[g]), f64::from(up[u])) as f32;
     }
     call.put(2, &y);
 }

@@ -41,6 +41,7 @@ const COMPUTED: &str = "rope/angle_computed.wgsl";
 pub(crate) fn parts(selection: Selection, angles: Angles, vec4: bool) -> Selection {
     let selection = if vec4 { selection.part("quad", "rope/quad4.wgsl") } else { selection };
     match angles {
+        Angles::Table if vec4 => selection.part("angle_table", "rope/angle_table4.wgsl"),
         Angles::Table => selection,
         Angles::Computed => selection.part("angle_table", COMPUTED),
     }
@@ -59,7 +60,7 @@ impl Rotation {
     pub(crate) fn new(call: &TwinCall<'_>, table: usize, num_pairs: u32, max_positions: u32) -> Self {
         Self {
             style: call.selection.get_u32("STYLE").unwrap_or(1),
-            computed: call.selection.get_part("angle_table").is_some(),
+            computed: call.selection.get_part("angle_table") == Some(COMPUTED),
             num_pairs: num_pairs as usize,
             max_positions,
             table: call.get(table),
@@ -102,6 +103,9 @@ pub(crate) fn test_table(angles: Angles, num_pairs: u32, max_positions: u32) -> 
         (10_000f64.powf(-f64::from(i) / f64::from(num_pairs.max(1))) / f64::from(1 + block)) as f32
     };
     let mut table = Vec::new();
+    if num_pairs == 0 {
+        return vec![0.0; 4]; // an entry that is not read: bindings are not empty
+    }
     for block in 0..2 {
         let factor = 1.0 + 0.25 * block as f32;
         if angles == Angles::Computed {

@@ -126,8 +126,9 @@ fn twin(call: &mut TwinCall<'_>) {
     for (row, logits) in logits.chunks_exact(v).enumerate().take(p.num_rows as usize) {
         for part in 0..p.num_parts as usize {
             let mut found = (0, super::NONE);
-            for i in part * part_len..v.min((part + 1) * part_len) {
-                let own = (order_key(logits[i]), i as u32);
+            let range = part * part_len..v.min((part + 1) * part_len);
+            for (i, &logit) in (0..).zip(logits).take(range.end).skip(range.start) {
+                let own = (order_key(logit), i);
                 if own.0 > 0 && better(own, found) {
                     found = own;
                 }

@@ -56,7 +56,8 @@ pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::n
 
 /// Logits of a part in the first stage.
 pub fn part_len(caps: &Caps) -> u32 {
-    if caps.cpu_variants() { 1024 } else { 2048 }
+    // A round costs much more than an element on a CPU: few parts.
+    if caps.cpu_variants() { 16384 } else { 2048 }
 }
 
 /// Appends one stage: the k largest of each part of each row, descending, ties to the lowest index. Where fewer

@@ -71,7 +71,7 @@ pub fn record(
     rows::positive(SPEC.name, "num_channels", num_channels)?;
     let (vec4, subgroup) = rows::pick(rec.caps(), SPEC.name, num_channels.is_multiple_of(4), true);
     let wg = rows::row_wg(rec.caps(), num_channels / if vec4 { 4 } else { 1 });
-    let choice = choice(wg, vec4, subgroup, softcap.is_some(), args.mask.is_some());
+    let choice = choice(wg, (vec4, subgroup), softcap.is_some(), args.mask.is_some());
     let grid = rows::row_grid(rec.caps(), num_rows);
     let params = Params {
         num_rows,
@@ -85,7 +85,7 @@ pub fn record(
     rec.dispatch(&SPEC, choice, &params, &[args.x, mask, sink, args.p, args.lse], grid)
 }
 
-fn choice(wg: u32, vec4: bool, subgroup: bool, softcap: bool, mask: bool) -> Choice {
+fn choice(wg: u32, (vec4, subgroup): (bool, bool), softcap: bool, mask: bool) -> Choice {
     let selection = Selection::new().set("SOFTCAP", softcap).set("MASK", mask);
     rows::reducing(FILE, wg, vec4, subgroup, selection)
 }
@@ -95,7 +95,7 @@ fn choices() -> Vec<Choice> {
     for wg in [16, 64, 128, 256] {
         for (vec4, subgroup) in rows::widths() {
             for (softcap, mask) in [(false, false), (false, true), (true, false), (true, true)] {
-                all.push(choice(wg, vec4, subgroup, softcap, mask));
+                all.push(choice(wg, (vec4, subgroup), softcap, mask));
             }
         }
     }
@@ -164,7 +164,8 @@ fn cases() -> Vec<TestCase> {
                         has_sink: has_sink.into(),
                         grid_x: grid[0],
                     };
-                    case = case.launch(choice(wg, vec4, subgroup, softcap.is_some(), masked), &params, grid);
+                    case =
+                        case.launch(choice(wg, (vec4, subgroup), softcap.is_some(), masked), &params, grid);
                 }
             }
             case
