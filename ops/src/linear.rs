@@ -2,7 +2,7 @@
 
 use girih_kernels::matmul::{Act, Epilogue, Format, Part, Shape, gemm, gemv};
 
-use crate::{DType, Frame, Matrix, OpError, Tensor, WeightType, rms_norm};
+use crate::{DType, Frame, Matrix, OpError, Tensor, WeightType, layer_norm, rms_norm};
 
 const OP: &str = "linear";
 
@@ -130,16 +130,4 @@ pub fn linear(frame: &mut Frame, x: &Tensor, w: &Matrix, opts: &Linear<'_>) -> R
     let args = gemm::Args { x: normed.buffer(), parts: &parts, epilogue, scratch, y: y.buffer() };
     gemm::record(frame.recorder(), args, shape)?;
     Ok(y)
-}
-
-/// Stands in for `crate::layer_norm` until it is there.
-fn layer_norm(
-    _frame: &mut Frame,
-    x: &Tensor,
-    _weight: &Tensor,
-    _bias: Option<&Tensor>,
-    _eps: f32,
-) -> Result<Tensor, OpError> {
-    let want = "a batch of at most 4 rows (layer normalisation apart from the product is not there yet)".into();
-    Err(OpError::Shape { op: OP, tensor: "x", got: x.shape().to_vec(), want })
 }
