@@ -1,7 +1,7 @@
 //! `linear` against independent results, and its fusions against the composition of their definitions.
 
 use girih_kernels::activation;
-use girih_ops::{Act, Frame, Gpu, GluAct, Linear, Matrix, Norm, Options, Tensor, WeightType, linear};
+use girih_ops::{Act, Frame, GluAct, Gpu, Linear, Matrix, Norm, Options, Tensor, WeightType, linear};
 use girih_tests::goldens::{self, assert_close};
 use pollster::block_on;
 
@@ -43,7 +43,8 @@ fn linear_agrees_with_goldens() {
             let matrix = Matrix::from_f32(&gpu, w, n, k, weight_type).expect("weights");
             got.extend(run(&gpu, &Tensor::from_f32(&gpu, x, &[m, k]).expect("x"), &matrix, &opts));
         }
-        let largest = x.iter().fold(0.0_f32, |a, v| a.max(v.abs())) * w.iter().fold(0.0_f32, |a, v| a.max(v.abs()));
+        let largest =
+            x.iter().fold(0.0_f32, |a, v| a.max(v.abs())) * w.iter().fold(0.0_f32, |a, v| a.max(v.abs()));
         // A sum of K products, each at most `largest`, in f32.
         let abs = 4.0 * f64::from(f32::EPSILON) * f64::from(k).sqrt() * f64::from(largest);
         assert_close(&case.name, &got, &want, abs, 1e-6);
@@ -111,8 +112,7 @@ fn check(gpu: &Gpu, p: &Problem, center: bool, act: Act, f: impl Fn(f64) -> f64)
     } else {
         Norm::Rms { weight: &weight, eps: 1e-5 }
     };
-    let opts =
-        Linear { norm: Some(norm), bias: Some(&bias), alpha: 0.5, act, residual: Some(&res) };
+    let opts = Linear { norm: Some(norm), bias: Some(&bias), alpha: 0.5, act, residual: Some(&res) };
     let got = run(gpu, &x, &w, &opts);
     let affine = p.affine(center, 0.5);
     let want: Vec<f32> = if matches!(act, Act::Glu(_)) {
@@ -155,9 +155,11 @@ fn a_matrix_in_parts_gives_the_same_result() {
 fn wrong_arguments_are_errors() {
     let gpu = girih_tests::gpu();
     let mut frame = Frame::new(&gpu);
-    let matrix = |n, k| Matrix::from_f32(&gpu, &vec![0.0; (n * k) as usize], n, k, WeightType::F32).expect("w");
+    let matrix =
+        |n, k| Matrix::from_f32(&gpu, &vec![0.0; (n * k) as usize], n, k, WeightType::F32).expect("w");
     let x = Tensor::from_f32(&gpu, &[0.0; 12], &[2, 6]).expect("x");
-    let mut error = |w: &Matrix, opts: Linear<'_>| linear(&mut frame, &x, w, &opts).expect_err("refused").to_string();
+    let mut error =
+        |w: &Matrix, opts: Linear<'_>| linear(&mut frame, &x, w, &opts).expect_err("refused").to_string();
     let plain = Linear::default();
     assert_eq!(error(&matrix(3, 5), plain), "linear: x has shape [2, 6], must be [2, 5]");
     let glu = Linear { act: Act::Glu(GluAct::Silu), ..plain };
@@ -167,7 +169,8 @@ fn wrong_arguments_are_errors() {
     let bias = Linear { bias: Some(&x), ..plain };
     assert_eq!(error(&matrix(3, 6), bias), "linear: bias has shape [2, 6], must be [3]");
     assert!(frame.recording().commands().is_empty());
-    let empty = Tensor::from_buffer(gpu.alloc(4).expect("memory"), &[0, 6], girih_ops::DType::F32).expect("x");
+    let empty =
+        Tensor::from_buffer(gpu.alloc(4).expect("memory"), &[0, 6], girih_ops::DType::F32).expect("x");
     let y = linear(&mut frame, &empty, &matrix(3, 6), &plain).expect("no rows are no work");
     assert_eq!(y.shape(), [0, 3]);
 }

@@ -302,8 +302,7 @@ fn twin(call: &mut TwinCall<'_>) {
                 }
             }
         } else {
-            let sums: Vec<f64> =
-                w.chunks_exact(padded).take(num_n).map(|w| reference::dot(x, w)).collect();
+            let sums: Vec<f64> = w.chunks_exact(padded).take(num_n).map(|w| reference::dot(x, w)).collect();
             finish.store(&mut y, row, p.n_base as usize, &sums);
         }
     }
@@ -377,7 +376,10 @@ mod tests {
         gpu.blocked.insert("gemm/split_k".into());
         assert_eq!(plan(&gpu, shape(16, 1024, 4096)).splits, 1);
         let cpu = Caps { subgroup_size: Some((8, 8)), tier: Tier::Cpu, is_cpu: true, ..Caps::baseline() };
-        assert_eq!(plan(&cpu, shape(16, 1024, 4096)), Plan { tile: DIRECT_SUBGROUP, splits: 1, split_k8: 512 });
+        assert_eq!(
+            plan(&cpu, shape(16, 1024, 4096)),
+            Plan { tile: DIRECT_SUBGROUP, splits: 1, split_k8: 512 }
+        );
     }
 
     #[test]

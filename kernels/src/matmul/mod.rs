@@ -138,9 +138,8 @@ impl Shape {
     }
 
     fn check(self, kernel: &'static str, glu: bool) -> Result<(), KernelError> {
-        let bad = |field, got: u32, must_be| {
-            Err(KernelError::BadParam { kernel, field, got: got.into(), must_be })
-        };
+        let bad =
+            |field, got: u32, must_be| Err(KernelError::BadParam { kernel, field, got: got.into(), must_be });
         if self.k == 0 {
             return bad("k", self.k, "positive");
         }

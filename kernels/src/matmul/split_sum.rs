@@ -64,7 +64,13 @@ pub(super) fn record(
     };
     let gpu = rec.gpu().clone();
     let (bias, residual) = (or_dummy(&gpu, epilogue.bias)?, or_dummy(&gpu, epilogue.residual)?);
-    rec.dispatch(&SPEC, choice(epilogue.kind()), &params, &[partial, &bias, &residual, y], [grid_x, grid_y, 1])
+    rec.dispatch(
+        &SPEC,
+        choice(epilogue.kind()),
+        &params,
+        &[partial, &bias, &residual, y],
+        [grid_x, grid_y, 1],
+    )
 }
 
 fn choice(epilogue: EpilogueKind) -> Choice {
