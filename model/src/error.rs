@@ -1,0 +1,339 @@
+//! What is wrong with a checkpoint or a text, with what was found and what was wanted.
+
+use girih_ops::{GpuError, OpError};
+
+/// A tensor of another shape than the model needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MisShaped {
+    /// Full name in the checkpoint.
+    pub tensor: String,
+    /// Shape found.
+    pub got: Vec<u64>,
+    /// Shape wanted.
+    pub want: Vec<u64>,
+}
+
+/// A model cannot be loaded.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A file that must exist does not.
+    #[error("{file}: no such file")]
+    NoFile {
+        /// File.
+        file: String,
+    },
+    /// A name that would lead out of the checkpoint's folder.
+    #[error("{file:?}: must be a plain file name inside the checkpoint")]
+    FileName {
+        /// Name found.
+        file: String,
+    },
+    /// Reading failed.
+    #[error("{file}: cannot read: {message}")]
+    Read {
+        /// File.
+        file: String,
+        /// What the system said.
+        message: String,
+    },
+    /// A text file that is larger than any sensible one.
+    #[error("{file}: has {got} bytes, must be at most {limit}")]
+    TooLarge {
+        /// File.
+        file: String,
+        /// Bytes found.
+        got: u64,
+        /// Bytes allowed.
+        limit: u64,
+    },
+    /// A file ends too early.
+    #[error("{file}: has {got} bytes, needs {want}: the file is truncated")]
+    Truncated {
+        /// File.
+        file: String,
+        /// Bytes found.
+        got: u64,
+        /// Bytes wanted.
+        want: u64,
+    },
+    /// The length of a safetensors header is impossible.
+    #[error("{file}: header length is {got}, must be at most {limit}")]
+    HeaderLength {
+        /// File.
+        file: String,
+        /// Length found.
+        got: u64,
+        /// Length allowed.
+        limit: u64,
+    },
+    /// A JSON file or header cannot be parsed.
+    #[error("{file}: not valid: {message}")]
+    Json {
+        /// File.
+        file: String,
+        /// Where and why.
+        message: String,
+    },
+    /// A tensor lies outside of its file.
+    #[error("{file}: {tensor} ends at byte {got}, the data has {limit}")]
+    OutOfFile {
+        /// File.
+        file: String,
+        /// Tensor.
+        tensor: String,
+        /// End found, relative to the data.
+        got: u64,
+        /// Bytes of data.
+        limit: u64,
+    },
+    /// A tensor ends before it begins.
+    #[error("{file}: {tensor} lies at {begin}..{end}, must end after it begins")]
+    Misordered {
+        /// File.
+        file: String,
+        /// Tensor.
+        tensor: String,
+        /// Begin found.
+        begin: u64,
+        /// End found.
+        end: u64,
+    },
+    /// Two tensors share bytes.
+    #[error("{file}: {tensor} begins at byte {got}, inside {other}, which ends at {want}")]
+    Overlap {
+        /// File.
+        file: String,
+        /// The later tensor.
+        tensor: String,
+        /// The earlier tensor.
+        other: String,
+        /// Begin of the later.
+        got: u64,
+        /// End of the earlier.
+        want: u64,
+    },
+    /// Bytes that belong to no tensor, which the format forbids.
+    #[error("{file}: bytes {begin}..{end} of the data belong to no tensor")]
+    Hole {
+        /// File.
+        file: String,
+        /// First byte, relative to the data.
+        begin: u64,
+        /// One past the last.
+        end: u64,
+    },
+    /// Shape and type do not give the stored number of bytes.
+    #[error("{file}: {tensor} has {got} bytes, its shape and type need {want}")]
+    ByteCount {
+        /// File.
+        file: String,
+        /// Tensor.
+        tensor: String,
+        /// Bytes found.
+        got: u64,
+        /// Bytes wanted, or a note that they overflow.
+        want: String,
+    },
+    /// More dimensions than any checkpoint has.
+    #[error("{file}: {tensor} has {got} dimensions, must be at most {limit}")]
+    Rank {
+        /// File.
+        file: String,
+        /// Tensor.
+        tensor: String,
+        /// Dimensions found.
+        got: usize,
+        /// Dimensions allowed.
+        limit: usize,
+    },
+    /// The same name twice.
+    #[error("{file}: {tensor} occurs twice")]
+    Duplicate {
+        /// File that holds the second.
+        file: String,
+        /// Tensor.
+        tensor: String,
+    },
+    /// An element type that the format does not define.
+    #[error("{file}: {tensor} has type {got:?}, must be one of {want}")]
+    UnknownType {
+        /// File.
+        file: String,
+        /// Tensor.
+        tensor: String,
+        /// Type found.
+        got: String,
+        /// Types known.
+        want: String,
+    },
+    /// The index names a file that is not there.
+    #[error("{index}: {tensor} lies in {file}, which is missing")]
+    MissingShard {
+        /// Index.
+        index: String,
+        /// File it names.
+        file: String,
+        /// A tensor of that file.
+        tensor: String,
+    },
+    /// The index names tensors that their file does not hold.
+    #[error("{index}: {file} does not hold {}", .tensors.join(", "))]
+    AbsentFromShard {
+        /// Index.
+        index: String,
+        /// File it names.
+        file: String,
+        /// Tensors that are absent.
+        tensors: Vec<String>,
+    },
+    /// Tensors that the model needs and the checkpoint lacks or has otherwise.
+    #[error("{}", describe_tensors(.missing, .mis_shaped, .unused))]
+    Tensors {
+        /// Names that are not there.
+        missing: Vec<String>,
+        /// Tensors of another shape.
+        mis_shaped: Vec<MisShaped>,
+        /// Tensors that the model does not use: often the missing ones under another name.
+        unused: Vec<String>,
+    },
+    /// A tensor of a type that cannot be used here.
+    #[error("{tensor} is {got}, must be {want}")]
+    StoredType {
+        /// Tensor.
+        tensor: String,
+        /// Type found.
+        got: &'static str,
+        /// Types wanted.
+        want: &'static str,
+    },
+    /// NaN or infinity among the weights.
+    #[error("{tensor}: element {index} is {got}, must be a finite number")]
+    NotFinite {
+        /// Tensor.
+        tensor: String,
+        /// Element, row-major.
+        index: u64,
+        /// Value found.
+        got: f32,
+    },
+    /// A weight that the type it shall be stored in cannot hold.
+    #[error("{tensor}: element {index} is {got}, which {want} cannot hold")]
+    OutOfRange {
+        /// Tensor.
+        tensor: String,
+        /// Element, row-major.
+        index: u64,
+        /// Value found.
+        got: f32,
+        /// Type wanted.
+        want: &'static str,
+    },
+    /// A field of the configuration has a value that no model can have.
+    #[error("config.json: {field} is {got}, must be {want}")]
+    Config {
+        /// Field.
+        field: String,
+        /// Value found.
+        got: String,
+        /// Values allowed.
+        want: String,
+    },
+    /// A model that is not known.
+    #[error("config.json: model_type is {got:?}, must be one of {}", .known.join(", "))]
+    UnknownModel {
+        /// Type found.
+        got: String,
+        /// Types known.
+        known: Vec<&'static str>,
+    },
+    /// A part of the text side cannot be loaded.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// A tensor cannot be made.
+    #[error(transparent)]
+    Op(#[from] OpError),
+    /// The device failed.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
+}
+
+fn describe_tensors(missing: &[String], mis_shaped: &[MisShaped], unused: &[String]) -> String {
+    let mut parts = Vec::new();
+    if !missing.is_empty() {
+        parts.push(format!("missing tensors: {}", missing.join(", ")));
+    }
+    for t in mis_shaped {
+        parts.push(format!("{} has shape {:?}, must be {:?}", t.tensor, t.got, t.want));
+    }
+    if !unused.is_empty() {
+        parts.push(format!("unused tensors: {}", unused.join(", ")));
+    }
+    parts.join("; ")
+}
+
+/// A text cannot be made into tokens, or tokens into text.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum TextError {
+    /// `tokenizer.json` cannot be used.
+    #[error("tokenizer.json: {message}")]
+    Tokenizer {
+        /// What the tokenizer said.
+        message: String,
+    },
+    /// Tokens that the model has no embedding for.
+    #[error(
+        "the tokenizer does not match the vocabulary: token {token:?} has id {got}, must be below {vocab_size}"
+    )]
+    Vocabulary {
+        /// A token out of range.
+        token: String,
+        /// Its id.
+        got: u32,
+        /// Size of the model's vocabulary.
+        vocab_size: u32,
+    },
+    /// A text cannot be encoded.
+    #[error("cannot encode: {message}")]
+    Encode {
+        /// What the tokenizer said.
+        message: String,
+    },
+    /// Tokens cannot be decoded.
+    #[error("cannot decode: {message}")]
+    Decode {
+        /// What the tokenizer said.
+        message: String,
+    },
+    /// A tokenizer configuration of another form.
+    #[error("{file}: {field} is {got}, must be {want}")]
+    Config {
+        /// File.
+        file: &'static str,
+        /// Field.
+        field: String,
+        /// Value found.
+        got: String,
+        /// Values allowed.
+        want: &'static str,
+    },
+    /// The model has no chat template of that name.
+    #[error("no chat template {got:?}; there are: {}", .known.join(", "))]
+    NoTemplate {
+        /// Name asked for.
+        got: String,
+        /// Names there are.
+        known: Vec<String>,
+    },
+    /// The template called `raise_exception`: it rejects this conversation.
+    #[error("the chat template rejects the conversation: {message}")]
+    Rejected {
+        /// What the template said.
+        message: String,
+    },
+    /// The template is broken or does something that is not supported.
+    #[error("chat template: {message}")]
+    Template {
+        /// Where and why.
+        message: String,
+    },
+}

@@ -1,0 +1,4 @@
+//! File formats of checkpoints.
+
+pub mod json;
+pub mod safetensors;

@@ -1,0 +1,555 @@
+//! Safetensors: an 8-byte little-endian header length, a JSON header, the data. Several files are joined by
+//! `model.safetensors.index.json`.
+//!
+//! Only headers are read here; the memory needed is proportional to their size, which is limited.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::ops::Range;
+
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, de};
+
+use crate::source::{ByteSource, read_whole};
+use crate::{LoadError, MisShaped};
+
+/// Longest header allowed, as in the reference implementation.
+pub const MAX_HEADER: u64 = 100_000_000;
+/// Most dimensions allowed.
+pub const MAX_RANK: usize = 16;
+const MAX_INDEX: u64 = 64 << 20;
+const INDEX: &str = "model.safetensors.index.json";
+const SINGLE: &str = "model.safetensors";
+
+macro_rules! stored_types {
+    ($($variant:ident $name:literal $bits:literal,)*) => {
+        /// Element type in a file.
+        #[allow(non_camel_case_types, missing_docs)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum StoredType { $($variant,)* }
+
+        impl StoredType {
+            /// All types.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// Name in the header.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// Bits of one element.
+            pub fn bits(self) -> u64 {
+                match self { $(Self::$variant => $bits,)* }
+            }
+        }
+    };
+}
+
+stored_types! {
+    Bool "BOOL" 8, U8 "U8" 8, I8 "I8" 8, F8E4M3 "F8_E4M3" 8, F8E5M2 "F8_E5M2" 8, F8E8M0 "F8_E8M0" 8,
+    F4 "F4" 4, F6E2M3 "F6_E2M3" 6, F6E3M2 "F6_E3M2" 6,
+    I16 "I16" 16, U16 "U16" 16, F16 "F16" 16, BF16 "BF16" 16,
+    I32 "I32" 32, U32 "U32" 32, F32 "F32" 32, I64 "I64" 64, U64 "U64" 64, F64 "F64" 64, C64 "C64" 64,
+}
+
+impl StoredType {
+    /// The type of a header's name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|t| t.name() == name)
+    }
+}
+
+/// Where a tensor lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Full name.
+    pub name: String,
+    /// Element type.
+    pub dtype: StoredType,
+    /// Dimensions, outermost first.
+    pub shape: Vec<u64>,
+    /// File.
+    pub file: String,
+    /// Bytes in that file.
+    pub range: Range<u64>,
+}
+
+/// All tensors of a checkpoint.
+#[derive(Clone, Debug, Default)]
+pub struct TensorTable {
+    tensors: BTreeMap<String, TensorInfo>,
+}
+
+impl TensorTable {
+    /// Reads the headers of a checkpoint: of all files of the index if there is one, else of `model.safetensors`.
+    ///
+    /// # Errors
+    /// Every way in which a header or index can be wrong; see [`LoadError`].
+    pub async fn open(source: &dyn ByteSource) -> Result<Self, LoadError> {
+        match read_whole(source, INDEX, MAX_INDEX).await? {
+            Some(bytes) => Self::open_index(source, &bytes).await,
+            None => Self::open_file(source, SINGLE).await,
+        }
+    }
+
+    /// Reads the header of one file.
+    ///
+    /// # Errors
+    /// As [`TensorTable::open`].
+    pub async fn open_file(source: &dyn ByteSource, file: &str) -> Result<Self, LoadError> {
+        let size = source.size(file).await?;
+        let size = size.ok_or_else(|| LoadError::NoFile { file: file.to_owned() })?;
+        let mut table = Self::default();
+        table.add(read_header(source, file, size).await?)?;
+        Ok(table)
+    }
+
+    async fn open_index(source: &dyn ByteSource, bytes: &[u8]) -> Result<Self, LoadError> {
+        let index: Index = serde_json::from_slice(bytes)
+            .map_err(|e| LoadError::Json { file: INDEX.to_owned(), message: e.to_string() })?;
+        let mut files: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut seen = std::collections::HashSet::new();
+        for (tensor, file) in index.weight_map.0 {
+            if !seen.insert(tensor.clone()) {
+                return Err(LoadError::Duplicate { file: INDEX.to_owned(), tensor });
+            }
+            files.entry(file).or_default().push(tensor);
+        }
+        let mut table = Self::default();
+        for (file, tensors) in files {
+            let Some(size) = source.size(&file).await? else {
+                let tensor = tensors.into_iter().next().unwrap_or_default();
+                return Err(LoadError::MissingShard { index: INDEX.to_owned(), file, tensor });
+            };
+            let found = read_header(source, &file, size).await?;
+            let names: std::collections::HashSet<&str> = found.iter().map(|t| t.name.as_str()).collect();
+            let tensors: Vec<String> =
+                tensors.into_iter().filter(|name| !names.contains(name.as_str())).collect();
+            if !tensors.is_empty() {
+                return Err(LoadError::AbsentFromShard { index: INDEX.to_owned(), file, tensors });
+            }
+            table.add(found)?;
+        }
+        Ok(table)
+    }
+
+    fn add(&mut self, found: Vec<TensorInfo>) -> Result<(), LoadError> {
+        for info in found {
+            if self.tensors.contains_key(&info.name) {
+                return Err(LoadError::Duplicate { file: info.file, tensor: info.name });
+            }
+            self.tensors.insert(info.name.clone(), info);
+        }
+        Ok(())
+    }
+
+    /// A tensor, by full name.
+    pub fn get(&self, name: &str) -> Option<&TensorInfo> {
+        self.tensors.get(name)
+    }
+
+    /// All tensors, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &TensorInfo> {
+        self.tensors.values()
+    }
+
+    /// Number of tensors.
+    pub fn len(&self) -> usize {
+        self.tensors.len()
+    }
+
+    /// Whether there are no tensors.
+    pub fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+
+    /// Bytes of all tensors together.
+    pub fn bytes(&self) -> u64 {
+        self.iter().map(|t| t.range.end - t.range.start).sum()
+    }
+
+    /// Checks names and shapes of everything a model needs at once.
+    ///
+    /// # Errors
+    /// [`LoadError::Tensors`] with all that are missing or of another shape and, to help find the reason, those
+    /// not asked for.
+    pub fn check(&self, wanted: &[(&str, &[u64])]) -> Result<(), LoadError> {
+        let (mut missing, mut mis_shaped) = (Vec::new(), Vec::new());
+        for &(name, want) in wanted {
+            match self.get(name) {
+                None => missing.push(name.to_owned()),
+                Some(info) if info.shape != want => mis_shaped.push(MisShaped {
+                    tensor: name.to_owned(),
+                    got: info.shape.clone(),
+                    want: want.to_vec(),
+                }),
+                Some(_) => {}
+            }
+        }
+        if missing.is_empty() && mis_shaped.is_empty() {
+            return Ok(());
+        }
+        let asked: std::collections::HashSet<&str> = wanted.iter().map(|(name, _)| *name).collect();
+        let unused = self.tensors.keys().filter(|name| !asked.contains(name.as_str())).cloned().collect();
+        Err(LoadError::Tensors { missing, mis_shaped, unused })
+    }
+}
+
+async fn read_header(source: &dyn ByteSource, file: &str, size: u64) -> Result<Vec<TensorInfo>, LoadError> {
+    if size < 8 {
+        return Err(LoadError::Truncated { file: file.to_owned(), got: size, want: 8 });
+    }
+    let prefix = source.read(file, 0..8).await?;
+    let len = prefix.as_slice().try_into().map(u64::from_le_bytes).unwrap_or(u64::MAX);
+    if len > MAX_HEADER {
+        return Err(LoadError::HeaderLength { file: file.to_owned(), got: len, limit: MAX_HEADER });
+    }
+    if len > size - 8 {
+        return Err(LoadError::HeaderLength { file: file.to_owned(), got: len, limit: size - 8 });
+    }
+    let header = source.read(file, 8..8 + len).await?;
+    parse_header(file, &header, size - 8 - len)
+}
+
+/// Tensors of a header, checked against each other and against the bytes of data that follow it.
+///
+/// # Errors
+/// As [`TensorTable::open`].
+pub fn parse_header(file: &str, header: &[u8], data_bytes: u64) -> Result<Vec<TensorInfo>, LoadError> {
+    let entries: Entries<RawTensor> = serde_json::from_slice(header)
+        .map_err(|e| LoadError::Json { file: file.to_owned(), message: e.to_string() })?;
+    let data_start = 8 + header.len() as u64;
+    let mut tensors: Vec<TensorInfo> = Vec::with_capacity(entries.0.len().min(1 << 16));
+    let mut seen: HashMap<&str, ()> = HashMap::new();
+    for (name, raw) in &entries.0 {
+        if name == "__metadata__" {
+            continue;
+        }
+        let (file, tensor) = (file.to_owned(), name.clone());
+        if seen.insert(name, ()).is_some() {
+            return Err(LoadError::Duplicate { file, tensor });
+        }
+        let RawTensor::Tensor { dtype, shape, rank, offsets: [begin, end] } = raw else {
+            let message = format!("{tensor} must have dtype, shape and data_offsets");
+            return Err(LoadError::Json { file, message });
+        };
+        let (begin, end) = (*begin, *end);
+        let Some(dtype) = StoredType::from_name(dtype) else {
+            let want = StoredType::ALL.iter().map(|t| t.name()).collect::<Vec<_>>().join(", ");
+            return Err(LoadError::UnknownType { file, tensor, got: dtype.clone(), want });
+        };
+        if *rank > MAX_RANK {
+            return Err(LoadError::Rank { file, tensor, got: *rank, limit: MAX_RANK });
+        }
+        if begin > end {
+            return Err(LoadError::Misordered { file, tensor, begin, end });
+        }
+        if end > data_bytes {
+            return Err(LoadError::OutOfFile { file, tensor, got: end, limit: data_bytes });
+        }
+        let bits = shape.iter().try_fold(dtype.bits(), |product, &d| product.checked_mul(d));
+        match bits {
+            Some(bits) if bits % 8 == 0 && bits / 8 == end - begin => {}
+            _ => {
+                let want = bits.map_or_else(
+                    || "more than 2^61".to_owned(),
+                    |bits| if bits % 8 == 0 { (bits / 8).to_string() } else { format!("{bits} bits") },
+                );
+                return Err(LoadError::ByteCount { file, tensor, got: end - begin, want });
+            }
+        }
+        let range = data_start + begin..data_start + end;
+        tensors.push(TensorInfo { name: tensor, dtype, shape: shape.clone(), file, range });
+    }
+    drop(seen);
+    tensors.sort_by(|a, b| (a.range.start, a.range.end).cmp(&(b.range.start, b.range.end)));
+    let (mut end, mut last) = (data_start, None::<&TensorInfo>);
+    for info in &tensors {
+        let range = &info.range;
+        let file = file.to_owned();
+        if range.start < end {
+            let other = last.map(|t| t.name.clone()).unwrap_or_default();
+            let (got, want) = (range.start - data_start, end - data_start);
+            return Err(LoadError::Overlap { file, tensor: info.name.clone(), other, got, want });
+        }
+        if range.start > end {
+            return Err(LoadError::Hole { file, begin: end - data_start, end: range.start - data_start });
+        }
+        end = range.end;
+        last = Some(info);
+    }
+    if end - data_start != data_bytes {
+        return Err(LoadError::Hole { file: file.to_owned(), begin: end - data_start, end: data_bytes });
+    }
+    Ok(tensors)
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: Entries<String>,
+}
+
+/// The entries of a JSON object in their order, duplicates included.
+struct Entries<T>(Vec<(String, T)>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect<T>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Collect<T> {
+            type Value = Entries<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_map(Collect(std::marker::PhantomData))
+    }
+}
+
+/// A header entry: a tensor, or the free-form metadata.
+enum RawTensor {
+    Tensor { dtype: String, shape: Vec<u64>, rank: usize, offsets: [u64; 2] },
+    Other,
+}
+
+impl<'de> Deserialize<'de> for RawTensor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = RawTensor;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a tensor: dtype, shape and data_offsets")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawTensor, A::Error> {
+                let (mut dtype, mut shape, mut offsets) = (None, None, None);
+                while let Some(key) = map.next_key::<String>()? {
+                    // Metadata may use these names with plain strings: those are no tensor.
+                    let twice = match key.as_str() {
+                        "dtype" => dtype.replace(map.next_value::<String>()?).is_some(),
+                        "shape" => shape.replace(map.next_value::<Field<Dims>>()?).is_some(),
+                        "data_offsets" => offsets.replace(map.next_value::<Field<[u64; 2]>>()?).is_some(),
+                        _ => map.next_value::<IgnoredAny>().map(|_| false)?,
+                    };
+                    if twice {
+                        return Err(de::Error::custom(format!("{key} occurs twice")));
+                    }
+                }
+                Ok(match (dtype, shape, offsets) {
+                    (Some(dtype), Some(Field(Some(dims))), Some(Field(Some(offsets)))) => {
+                        RawTensor::Tensor { dtype, shape: dims.kept, rank: dims.rank, offsets }
+                    }
+                    _ => RawTensor::Other,
+                })
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+/// A value of the right form, or a plain string (metadata).
+struct Field<T>(Option<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Field<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either<T>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Either<T> {
+            type Value = Field<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of numbers that are not negative")
+            }
+
+            fn visit_str<E: de::Error>(self, _: &str) -> Result<Self::Value, E> {
+                Ok(Field(None))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(de::value::SeqAccessDeserializer::new(seq)).map(|v| Field(Some(v)))
+            }
+        }
+        deserializer.deserialize_any(Either(std::marker::PhantomData))
+    }
+}
+
+/// Dimensions, of which only the first few are kept: a header of nothing but ones must not cost eight times its
+/// size.
+struct Dims {
+    kept: Vec<u64>,
+    rank: usize,
+}
+
+impl<'de> Deserialize<'de> for Dims {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List;
+        impl<'de> Visitor<'de> for List {
+            type Value = Dims;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of dimensions")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Dims, A::Error> {
+                let mut dims = Dims { kept: Vec::new(), rank: 0 };
+                while let Some(d) = seq.next_element()? {
+                    if dims.rank < MAX_RANK {
+                        dims.kept.push(d);
+                    }
+                    dims.rank += 1;
+                }
+                Ok(dims)
+            }
+        }
+        deserializer.deserialize_seq(List)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemorySource;
+    use crate::testing::block_on;
+
+    fn file(header: &str, data: usize) -> Vec<u8> {
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend_from_slice(header.as_bytes());
+        bytes.resize(bytes.len() + data, 1);
+        bytes
+    }
+
+    fn open(bytes: Vec<u8>) -> Result<TensorTable, LoadError> {
+        block_on(TensorTable::open(&MemorySource::new().with(SINGLE, bytes)))
+    }
+
+    const VALID: &str = r#"{"__metadata__":{"format":"pt","shape":"x"},
+        "b":{"dtype":"BF16","shape":[2,3],"data_offsets":[8,20]},
+        "a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},
+        "e":{"dtype":"I64","shape":[0,5],"data_offsets":[20,20]}}"#;
+
+    #[test]
+    fn a_valid_file() {
+        let table = open(file(VALID, 20)).expect("valid");
+        assert_eq!(table.len(), 3);
+        let b = table.get("b").expect("b");
+        let start = 8 + VALID.len() as u64 + 8;
+        assert_eq!((b.dtype, b.shape.as_slice(), b.range.clone()), (StoredType::BF16, &[2, 3][..], start..start + 12));
+    }
+
+    macro_rules! rejected {
+        ($($name:ident: $bytes:expr => $pattern:pat,)*) => {
+            $(#[test]
+            fn $name() {
+                let error = open($bytes).expect_err("must be rejected");
+                assert!(matches!(&error, $pattern), "{error:?}");
+                assert!(error.to_string().contains(SINGLE), "{error}");
+            })*
+        };
+    }
+
+    fn one(entry: &str, data: usize) -> Vec<u8> {
+        file(&format!(r#"{{"t":{entry}}}"#), data)
+    }
+
+    rejected! {
+        empty_file: vec![] => LoadError::Truncated { got: 0, want: 8, .. },
+        half_a_length: vec![1, 0, 0] => LoadError::Truncated { got: 3, .. },
+        length_beyond_file: { let mut f = file(VALID, 20); f[1] = 0xff; f } => LoadError::HeaderLength { .. },
+        length_absurd: [&[0xff; 8][..], b"{}"].concat() => LoadError::HeaderLength { limit: MAX_HEADER, .. },
+        not_json: file("{nonsense", 0) => LoadError::Json { .. },
+        not_an_object: file("[1]", 0) => LoadError::Json { .. },
+        no_dtype: one(r#"{"shape":[1],"data_offsets":[0,4]}"#, 4) => LoadError::Json { .. },
+        negative_dimension: one(r#"{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}"#, 4) => LoadError::Json { .. },
+        three_offsets: one(r#"{"dtype":"F32","shape":[1],"data_offsets":[0,4,8]}"#, 4) => LoadError::Json { .. },
+        trailing_text: { let h = "{} x"; file(h, 0) } => LoadError::Json { .. },
+        data_truncated: file(VALID, 19) => LoadError::OutOfFile { got: 20, limit: 19, .. },
+        data_too_long: file(VALID, 21) => LoadError::Hole { begin: 20, end: 21, .. },
+        misordered: one(r#"{"dtype":"F32","shape":[1],"data_offsets":[4,0]}"#, 4) => LoadError::Misordered { .. },
+        wrong_bytes: one(r#"{"dtype":"F32","shape":[2],"data_offsets":[0,4]}"#, 4) => LoadError::ByteCount { got: 4, .. },
+        overflow: one(r#"{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4]}"#, 4)
+            => LoadError::ByteCount { .. },
+        unknown_type: one(r#"{"dtype":"Q4","shape":[1],"data_offsets":[0,4]}"#, 4) => LoadError::UnknownType { .. },
+        rank: one(r#"{"dtype":"U8","shape":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1],"data_offsets":[0,1]}"#, 1)
+            => LoadError::Rank { got: 17, .. },
+        hole: file(r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},
+            "b":{"dtype":"U8","shape":[1],"data_offsets":[2,3]}}"#, 3) => LoadError::Hole { begin: 1, end: 2, .. },
+        overlap: file(r#"{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},
+            "b":{"dtype":"U8","shape":[2],"data_offsets":[1,3]}}"#, 3) => LoadError::Overlap { got: 1, want: 2, .. },
+        duplicate: file(r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},
+            "a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}"#, 2) => LoadError::Duplicate { .. },
+    }
+
+    fn sharded(index: &str) -> Result<TensorTable, LoadError> {
+        let one = |name: &str| file(&format!(r#"{{"{name}":{{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}}}"#), 1);
+        let source =
+            MemorySource::new().with(INDEX, index.as_bytes().to_vec()).with("1", one("a")).with("2", one("b"));
+        block_on(TensorTable::open(&source))
+    }
+
+    #[test]
+    fn shards() {
+        let table = sharded(r#"{"metadata":{"total_size":2},"weight_map":{"a":"1","b":"2"}}"#).expect("valid");
+        assert_eq!(table.get("b").map(|t| t.file.as_str()), Some("2"));
+        let error = sharded(r#"{"weight_map":{"a":"1","b":"3"}}"#).expect_err("no file 3");
+        assert!(matches!(&error, LoadError::MissingShard { file, tensor, .. } if file == "3" && tensor == "b"));
+        let error = sharded(r#"{"weight_map":{"a":"1","b":"2","c":"2"}}"#).expect_err("no c in 2");
+        assert!(matches!(&error, LoadError::AbsentFromShard { tensors, .. } if tensors == &["c"]));
+        let error = sharded(r#"{"weight_map":{"a":"1","a":"2"}}"#).expect_err("a twice");
+        assert!(matches!(error, LoadError::Duplicate { .. }));
+        let error = sharded(r#"{"weight_map":["a"]}"#).expect_err("no map");
+        assert!(matches!(error, LoadError::Json { .. }));
+    }
+
+    #[test]
+    fn nothing_there() {
+        let error = block_on(TensorTable::open(&MemorySource::new())).expect_err("no file");
+        assert!(matches!(error, LoadError::NoFile { .. }));
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_reported_at_once() {
+        let table = open(file(VALID, 20)).expect("valid");
+        table.check(&[("a", &[2]), ("b", &[2, 3])]).expect("as wanted");
+        let error = table.check(&[("x", &[1]), ("y", &[1]), ("b", &[3, 2]), ("a", &[2])]).expect_err("wrong");
+        let LoadError::Tensors { missing, mis_shaped, unused } = error else { panic!("{error:?}") };
+        assert_eq!((missing, unused), (vec!["x".to_owned(), "y".to_owned()], vec!["e".to_owned()]));
+        assert_eq!(mis_shaped[0], MisShaped { tensor: "b".into(), got: vec![2, 3], want: vec![3, 2] });
+    }
+
+    /// Flips, deletions and truncations of a valid file: an answer, never a panic, and what is accepted lies in the
+    /// file.
+    #[test]
+    fn mutations() {
+        let valid = file(VALID, 20);
+        let mut random = crate::sampler::Rng::new(7);
+        let mut accepted = 0;
+        for round in 0..20_000 {
+            let mut bytes = valid.clone();
+            for _ in 0..=random.next_u64() % 3 {
+                let at = (random.next_u64() % bytes.len().max(1) as u64) as usize;
+                match random.next_u64() % 5 {
+                    0 => bytes.truncate(at),
+                    1 if at < bytes.len() => drop(bytes.remove(at)),
+                    2 => bytes.insert(at, random.next_u64() as u8),
+                    3 if at < bytes.len() => bytes[at] = b"0123456789[]{},:\"-eE."[round % 21],
+                    _ if at < bytes.len() => bytes[at] ^= 1 << (random.next_u64() % 8),
+                    _ => {}
+                }
+            }
+            let size = bytes.len() as u64;
+            if let Ok(table) = open(bytes) {
+                accepted += 1;
+                assert!(table.iter().all(|t| t.range.start <= t.range.end && t.range.end <= size));
+            }
+        }
+        assert!(accepted > 0, "mutations of data bytes are harmless and must be accepted");
+    }
+}

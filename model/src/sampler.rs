@@ -1,0 +1,371 @@
+//! From logits to the next token, on the host.
+//!
+//! Order and definitions are those of transformers' processors: logit bias, repetition, presence and frequency
+//! penalty, temperature, top-k, top-p, min-p.
+
+use std::collections::HashMap;
+
+/// How to choose the next token. The default is greedy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampling {
+    /// Logits are divided by it; 0 takes the most likely token.
+    pub temperature: f32,
+    /// Keeps the k largest logits and those equal to the smallest of them; 0 keeps all.
+    pub top_k: u32,
+    /// Keeps the smallest set of most likely tokens whose probability reaches p; 1 keeps all.
+    pub top_p: f32,
+    /// Keeps tokens of at least this share of the largest probability; 0 keeps all.
+    pub min_p: f32,
+    /// Positive logits of seen tokens are divided by it, negative ones multiplied; 1 changes nothing.
+    pub repetition_penalty: f32,
+    /// Subtracted from the logits of seen tokens.
+    pub presence_penalty: f32,
+    /// Subtracted from the logits of seen tokens, once for each time they were seen.
+    pub frequency_penalty: f32,
+    /// Added to the logits of tokens.
+    pub logit_bias: Vec<(u32, f32)>,
+    /// Start of the random numbers.
+    pub seed: u64,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            logit_bias: Vec::new(),
+            seed: 0,
+        }
+    }
+}
+
+/// A token cannot be sampled.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum SampleError {
+    /// A parameter is out of range.
+    #[error("{field} is {got}, must be {want}")]
+    Parameter {
+        /// Parameter.
+        field: &'static str,
+        /// Value found.
+        got: f64,
+        /// Values allowed.
+        want: &'static str,
+    },
+    /// There is nothing to choose from.
+    #[error("no token has a logit above -infinity, must be at least 1")]
+    NoTokens,
+    /// A logit is NaN or +infinity.
+    #[error("the logit of token {token} is {got}, must be a number below infinity")]
+    NotFinite {
+        /// Token.
+        token: u32,
+        /// Value found.
+        got: f32,
+    },
+    /// Candidates without their tokens.
+    #[error("{values} candidate logits come with {ids} token ids, must be as many")]
+    Candidates {
+        /// Number of logits.
+        values: usize,
+        /// Number of ids.
+        ids: usize,
+    },
+}
+
+impl Sampling {
+    /// Checks every parameter.
+    ///
+    /// # Errors
+    /// [`SampleError::Parameter`] naming the first that is out of range.
+    pub fn validate(&self) -> Result<(), SampleError> {
+        let check = |field, value: f32, good: bool, want| {
+            if good && value.is_finite() {
+                return Ok(());
+            }
+            Err(SampleError::Parameter { field, got: f64::from(value), want })
+        };
+        check("temperature", self.temperature, (0.0..=1e3).contains(&self.temperature), "from 0 to 1000")?;
+        check("top_p", self.top_p, self.top_p > 0.0 && self.top_p <= 1.0, "above 0, at most 1")?;
+        check("min_p", self.min_p, (0.0..=1.0).contains(&self.min_p), "from 0 to 1")?;
+        let repetition = self.repetition_penalty;
+        check("repetition_penalty", repetition, (1e-3..=1e3).contains(&repetition), "from 0.001 to 1000")?;
+        for (field, v) in
+            [("presence_penalty", self.presence_penalty), ("frequency_penalty", self.frequency_penalty)]
+        {
+            check(field, v, v.abs() <= 1e3, "from -1000 to 1000")?;
+        }
+        for &(_, bias) in &self.logit_bias {
+            check("logit_bias", bias, bias.abs() <= 1e6, "from -1e6 to 1e6")?;
+        }
+        Ok(())
+    }
+
+    /// Probabilities of the tokens that are kept, most likely first (equal ones by id). `previous`: prompt and
+    /// output so far.
+    ///
+    /// # Errors
+    /// NaN or +infinity among the logits; no logit above -infinity; parameters out of range.
+    pub fn process(&self, logits: &[f32], previous: &[u32]) -> Result<Vec<(u32, f64)>, SampleError> {
+        self.choose((0..).zip(logits.iter().copied()), logits.len(), previous)
+    }
+
+    /// As [`Sampling::process`] for the logits of some tokens only: the top candidates that the GPU found.
+    /// The probabilities are relative to the candidates. Penalties and biases can lift no token that is not
+    /// among them.
+    ///
+    /// # Errors
+    /// As [`Sampling::process`]; another number of ids than values.
+    pub fn process_candidates(
+        &self,
+        values: &[f32],
+        ids: &[u32],
+        previous: &[u32],
+    ) -> Result<Vec<(u32, f64)>, SampleError> {
+        if values.len() != ids.len() {
+            return Err(SampleError::Candidates { values: values.len(), ids: ids.len() });
+        }
+        self.choose(ids.iter().copied().zip(values.iter().copied()), ids.len(), previous)
+    }
+
+    fn choose(
+        &self,
+        logits: impl Iterator<Item = (u32, f32)>,
+        len: usize,
+        previous: &[u32],
+    ) -> Result<Vec<(u32, f64)>, SampleError> {
+        self.validate()?;
+        let mut seen: HashMap<u32, u32> = HashMap::new();
+        let penalised = (self.repetition_penalty, self.presence_penalty, self.frequency_penalty) != (1.0, 0.0, 0.0);
+        if penalised {
+            for &token in previous {
+                *seen.entry(token).or_default() += 1;
+            }
+        }
+        let mut bias: HashMap<u32, f64> = HashMap::new();
+        for &(token, b) in &self.logit_bias {
+            *bias.entry(token).or_default() += f64::from(b);
+        }
+        let mut kept: Vec<(u32, f64)> = Vec::with_capacity(len);
+        for (token, got) in logits {
+            if got.is_nan() || got == f32::INFINITY {
+                return Err(SampleError::NotFinite { token, got });
+            }
+            if got == f32::NEG_INFINITY {
+                continue;
+            }
+            let mut logit = f64::from(got);
+            if let Some(b) = bias.get(&token) {
+                logit += b;
+            }
+            if let Some(&count) = seen.get(&token) {
+                let penalty = f64::from(self.repetition_penalty);
+                logit = if logit > 0.0 { logit / penalty } else { logit * penalty };
+                logit -= f64::from(self.presence_penalty);
+                logit -= f64::from(self.frequency_penalty) * f64::from(count);
+            }
+            kept.push((token, logit));
+        }
+        let order = |a: &(u32, f64), b: &(u32, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+        if self.temperature == 0.0 {
+            let best = kept.iter().copied().min_by(order).ok_or(SampleError::NoTokens)?;
+            return Ok(vec![(best.0, 1.0)]);
+        }
+        if kept.is_empty() {
+            return Err(SampleError::NoTokens);
+        }
+        let temperature = f64::from(self.temperature);
+        kept.iter_mut().for_each(|(_, logit)| *logit /= temperature);
+        let k = self.top_k as usize;
+        if k > 0 && k < kept.len() {
+            let border = kept.select_nth_unstable_by(k - 1, order).1.1;
+            kept.retain(|&(_, logit)| logit >= border);
+        }
+        kept.sort_unstable_by(order);
+        let max = kept[0].1;
+        kept.iter_mut().for_each(|(_, v)| *v = (*v - max).exp());
+        if self.top_p < 1.0 {
+            let border = f64::from(self.top_p) * kept.iter().map(|t| t.1).sum::<f64>();
+            let mut before = 0.0;
+            let reached = |t: &(u32, f64)| {
+                let keep = before < border;
+                before += t.1;
+                !keep
+            };
+            let len = kept.iter().position(reached).unwrap_or(kept.len());
+            kept.truncate(len.max(1));
+        }
+        // The largest is 1 now.
+        let share = f64::from(self.min_p);
+        let len = kept.partition_point(|t| t.1 >= share);
+        kept.truncate(len.max(1));
+        let sum: f64 = kept.iter().map(|t| t.1).sum();
+        kept.iter_mut().for_each(|(_, p)| *p /= sum);
+        Ok(kept)
+    }
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014): small, and its sequence is the same everywhere, so that a seed reproduces a
+/// text.
+#[derive(Clone, Debug)]
+pub struct Rng(u64);
+
+impl Rng {
+    /// Starts from a seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next 64 bits.
+    pub fn next_u64(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Uniform in `[0, 1)`, a multiple of 2^-53.
+    pub fn next_f64(&mut self) -> f64 {
+        (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+/// A stream of choices.
+#[derive(Clone, Debug)]
+pub struct Sampler {
+    sampling: Sampling,
+    rng: Rng,
+}
+
+impl Sampler {
+    /// Checks the parameters and starts the random numbers.
+    ///
+    /// # Errors
+    /// As [`Sampling::validate`].
+    pub fn new(sampling: Sampling) -> Result<Self, SampleError> {
+        sampling.validate()?;
+        let rng = Rng::new(sampling.seed);
+        Ok(Self { sampling, rng })
+    }
+
+    /// The parameters.
+    pub fn sampling(&self) -> &Sampling {
+        &self.sampling
+    }
+
+    /// Chooses the next token. Every call that is not greedy uses exactly one random number.
+    ///
+    /// # Errors
+    /// As [`Sampling::process`].
+    pub fn sample(&mut self, logits: &[f32], previous: &[u32]) -> Result<u32, SampleError> {
+        let kept = self.sampling.process(logits, previous)?;
+        Ok(self.draw(&kept))
+    }
+
+    /// Chooses among candidates.
+    ///
+    /// # Errors
+    /// As [`Sampling::process_candidates`].
+    pub fn sample_candidates(
+        &mut self,
+        values: &[f32],
+        ids: &[u32],
+        previous: &[u32],
+    ) -> Result<u32, SampleError> {
+        let kept = self.sampling.process_candidates(values, ids, previous)?;
+        Ok(self.draw(&kept))
+    }
+
+    fn draw(&mut self, kept: &[(u32, f64)]) -> u32 {
+        let mut left = if self.sampling.temperature == 0.0 { 0.0 } else { self.rng.next_f64() };
+        for &(token, p) in kept {
+            left -= p;
+            if left < 0.0 {
+                return token;
+            }
+        }
+        // Rounding may leave a crumb behind the last token.
+        kept.last().map_or(0, |t| t.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_out_of_range() {
+        let base = Sampling::default;
+        for (sampling, field) in [
+            (Sampling { temperature: -1.0, ..base() }, "temperature"),
+            (Sampling { temperature: f32::NAN, ..base() }, "temperature"),
+            (Sampling { top_p: 0.0, ..base() }, "top_p"),
+            (Sampling { top_p: 1.1, ..base() }, "top_p"),
+            (Sampling { min_p: -0.1, ..base() }, "min_p"),
+            (Sampling { repetition_penalty: 0.0, ..base() }, "repetition_penalty"),
+            (Sampling { presence_penalty: f32::INFINITY, ..base() }, "presence_penalty"),
+            (Sampling { frequency_penalty: f32::NAN, ..base() }, "frequency_penalty"),
+            (Sampling { logit_bias: vec![(1, f32::NAN)], ..base() }, "logit_bias"),
+        ] {
+            let error = Sampler::new(sampling).expect_err(field);
+            assert!(matches!(error, SampleError::Parameter { field: f, .. } if f == field), "{error}");
+        }
+    }
+
+    #[test]
+    fn bad_logits() {
+        let greedy = Sampling::default();
+        assert_eq!(greedy.process(&[], &[]), Err(SampleError::NoTokens));
+        assert_eq!(greedy.process(&[f32::NEG_INFINITY], &[]), Err(SampleError::NoTokens));
+        assert!(matches!(greedy.process(&[0.0, f32::NAN], &[]), Err(SampleError::NotFinite { token: 1, .. })));
+        assert!(greedy.process_candidates(&[1.0], &[], &[]).is_err());
+        let warm = Sampling { temperature: 1.0, ..greedy };
+        assert_eq!(warm.process(&[f32::NEG_INFINITY, 3.0], &[]).expect("one token"), [(1, 1.0)]);
+    }
+
+    #[test]
+    fn penalties_and_bias() {
+        let s = Sampling {
+            temperature: 1.0,
+            presence_penalty: 0.5,
+            frequency_penalty: 0.25,
+            logit_bias: vec![(2, 1.0), (2, 1.0)],
+            ..Sampling::default()
+        };
+        // Token 0 was seen twice: 1 - 0.5 - 2 * 0.25 = 0; token 2 is lifted by 2.
+        let p = s.process(&[1.0, 0.0, -2.0], &[0, 0, 9]).expect("processes");
+        assert!(p.iter().all(|t| (t.1 - 1.0 / 3.0).abs() < 1e-12), "{p:?}");
+    }
+
+    #[test]
+    fn candidates_agree_with_the_whole() {
+        let logits = [0.3, 2.0, -1.0, 1.5, 2.0];
+        let s = Sampling { temperature: 0.7, top_k: 3, top_p: 0.9, ..Sampling::default() };
+        let whole = s.process(&logits, &[]).expect("processes");
+        let some = s.process_candidates(&[1.5, 2.0, 2.0], &[3, 4, 1], &[]).expect("processes");
+        assert_eq!(whole, some);
+    }
+
+    /// Frequencies follow the probabilities, and a seed repeats itself.
+    #[test]
+    fn draws() {
+        let s = Sampling { temperature: 1.0, seed: 3, ..Sampling::default() };
+        let logits = [0.0, 1.0, 2.0];
+        let want = s.process(&logits, &[]).expect("processes");
+        let mut sampler = Sampler::new(s.clone()).expect("valid");
+        let drawn: Vec<u32> = (0..30_000).map(|_| sampler.sample(&logits, &[]).expect("samples")).collect();
+        for (token, p) in want {
+            let got = drawn.iter().filter(|&&t| t == token).count() as f64 / drawn.len() as f64;
+            assert!((got - p).abs() < 0.015, "token {token}: {got} of {p}"); // 5 standard deviations
+        }
+        let mut again = Sampler::new(s).expect("valid");
+        assert!(drawn.iter().take(50).all(|&t| again.sample(&logits, &[]) == Ok(t)));
+        // Reference values of SplitMix64 for seed 0.
+        assert_eq!(Rng::new(0).next_u64(), 0xe220_a839_7b1d_cdaf);
+    }
+}
