@@ -141,7 +141,8 @@ impl Sampling {
     ) -> Result<Vec<(u32, f64)>, SampleError> {
         self.validate()?;
         let mut seen: HashMap<u32, u32> = HashMap::new();
-        let penalised = (self.repetition_penalty, self.presence_penalty, self.frequency_penalty) != (1.0, 0.0, 0.0);
+        let penalised =
+            (self.repetition_penalty, self.presence_penalty, self.frequency_penalty) != (1.0, 0.0, 0.0);
         if penalised {
             for &token in previous {
                 *seen.entry(token).or_default() += 1;
@@ -322,7 +323,10 @@ mod tests {
         let greedy = Sampling::default();
         assert_eq!(greedy.process(&[], &[]), Err(SampleError::NoTokens));
         assert_eq!(greedy.process(&[f32::NEG_INFINITY], &[]), Err(SampleError::NoTokens));
-        assert!(matches!(greedy.process(&[0.0, f32::NAN], &[]), Err(SampleError::NotFinite { token: 1, .. })));
+        assert!(matches!(
+            greedy.process(&[0.0, f32::NAN], &[]),
+            Err(SampleError::NotFinite { token: 1, .. })
+        ));
         assert!(greedy.process_candidates(&[1.0], &[], &[]).is_err());
         let warm = Sampling { temperature: 1.0, ..greedy };
         assert_eq!(warm.process(&[f32::NEG_INFINITY, 3.0], &[]).expect("one token"), [(1, 1.0)]);

@@ -29,7 +29,13 @@ fn frequencies() {
             let angle = 2.4e-7 * position as f64 * f64::from(inv_freq[0]).max(1.0);
             let abs = (1e-7 + angle) * want;
             let place = row * half..(row + 1) * half;
-            goldens::assert_close(&format!("{name}: cos at {position}"), &got_cos, &cos[place.clone()], abs, 1e-6);
+            goldens::assert_close(
+                &format!("{name}: cos at {position}"),
+                &got_cos,
+                &cos[place.clone()],
+                abs,
+                1e-6,
+            );
             goldens::assert_close(&format!("{name}: sin at {position}"), &got_sin, &sin[place], abs, 1e-6);
         }
         let same = got.inv_freq.iter().zip(&inv_freq).filter(|(a, b)| a == b).count();

@@ -66,7 +66,11 @@ fn arbitrary_ids() {
     each(|name, tokenizer, golden| {
         for case in list(golden, "decode_random_ids") {
             let ids = ids(&case["ids"]);
-            assert_eq!(tokenizer.decode(&ids, false).expect("decodes"), text(&case["decoded"]), "{name}: {ids:?}");
+            assert_eq!(
+                tokenizer.decode(&ids, false).expect("decodes"),
+                text(&case["decoded"]),
+                "{name}: {ids:?}"
+            );
             let skipped = tokenizer.decode(&ids, true).expect("decodes");
             assert_eq!(skipped, text(&case["decoded_skip_special"]), "{name}: {ids:?}");
         }
@@ -81,6 +85,7 @@ fn streaming() {
             let prefixes = case["prefix_decodes"].as_array().expect("a list");
             let mut stream = tokenizer.stream(false);
             let mut got = String::new();
+            let last = text(&prefixes[prefixes.len() - 1]);
             for (k, (id, prefix)) in ids(&case["ids"]).into_iter().zip(prefixes).enumerate() {
                 got += &stream.push(id).expect("decodes");
                 let want = text(prefix);
@@ -88,11 +93,12 @@ fn streaming() {
                 if whole == want {
                     assert_eq!(got, want, "{name}: {k}");
                 } else {
-                    assert!(whole.starts_with(&got), "{name}: {k}: {got:?} is no prefix of {whole:?}");
+                    // A run of byte tokens is invalid as a whole until it is complete, so compare with the end.
+                    assert!(last.starts_with(&got), "{name}: {k}: {got:?} is no prefix of {last:?}");
                 }
             }
             got += &stream.finish().expect("decodes");
-            assert_eq!(got, text(&prefixes[prefixes.len() - 1]), "{name}");
+            assert_eq!(got, last, "{name}");
         }
         // The same holds for all texts with and without special tokens, which may hold anything but contractions.
         for case in list(golden, "encode") {

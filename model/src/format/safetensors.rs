@@ -441,7 +441,10 @@ mod tests {
         assert_eq!(table.len(), 3);
         let b = table.get("b").expect("b");
         let start = 8 + VALID.len() as u64 + 8;
-        assert_eq!((b.dtype, b.shape.as_slice(), b.range.clone()), (StoredType::BF16, &[2, 3][..], start..start + 12));
+        assert_eq!(
+            (b.dtype, b.shape.as_slice(), b.range.clone()),
+            (StoredType::BF16, &[2, 3][..], start..start + 12)
+        );
     }
 
     macro_rules! rejected {
@@ -488,18 +491,25 @@ mod tests {
     }
 
     fn sharded(index: &str) -> Result<TensorTable, LoadError> {
-        let one = |name: &str| file(&format!(r#"{{"{name}":{{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}}}"#), 1);
-        let source =
-            MemorySource::new().with(INDEX, index.as_bytes().to_vec()).with("1", one("a")).with("2", one("b"));
+        let one = |name: &str| {
+            file(&format!(r#"{{"{name}":{{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}}}"#), 1)
+        };
+        let source = MemorySource::new()
+            .with(INDEX, index.as_bytes().to_vec())
+            .with("1", one("a"))
+            .with("2", one("b"));
         block_on(TensorTable::open(&source))
     }
 
     #[test]
     fn shards() {
-        let table = sharded(r#"{"metadata":{"total_size":2},"weight_map":{"a":"1","b":"2"}}"#).expect("valid");
+        let table =
+            sharded(r#"{"metadata":{"total_size":2},"weight_map":{"a":"1","b":"2"}}"#).expect("valid");
         assert_eq!(table.get("b").map(|t| t.file.as_str()), Some("2"));
         let error = sharded(r#"{"weight_map":{"a":"1","b":"3"}}"#).expect_err("no file 3");
-        assert!(matches!(&error, LoadError::MissingShard { file, tensor, .. } if file == "3" && tensor == "b"));
+        assert!(
+            matches!(&error, LoadError::MissingShard { file, tensor, .. } if file == "3" && tensor == "b")
+        );
         let error = sharded(r#"{"weight_map":{"a":"1","b":"2","c":"2"}}"#).expect_err("no c in 2");
         assert!(matches!(&error, LoadError::AbsentFromShard { tensors, .. } if tensors == &["c"]));
         let error = sharded(r#"{"weight_map":{"a":"1","a":"2"}}"#).expect_err("a twice");
