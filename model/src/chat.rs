@@ -260,7 +260,7 @@ impl Object for Tuple {
 
 fn pairs(value: &Value) -> Result<Vec<(Value, Value)>, Error> {
     let object = value.as_object().filter(|_| value.kind() == ValueKind::Map);
-    match object.and_then(|o| o.try_iter_pairs()) {
+    match object.and_then(minijinja::value::DynObject::try_iter_pairs) {
         Some(pairs) => Ok(pairs.collect()),
         None => Err(invalid(format!("{} has no items", value.kind()))),
     }
@@ -369,6 +369,8 @@ fn python_float(v: f64) -> String {
     if plain.contains('.') { plain } else { plain + ".0" }
 }
 
+// The engine passes keyword arguments by value.
+#[allow(clippy::needless_pass_by_value)]
 fn tojson(value: &Value, positional: Option<Value>, kwargs: Kwargs) -> Result<Value, Error> {
     let indent: Option<Value> = kwargs.get::<Option<Value>>("indent")?.or(positional);
     let indent = match indent.filter(|v| !v.is_none()) {
@@ -620,7 +622,7 @@ fn string_method(s: &str, method: &str, args: &Arguments<'_>) -> Result<Option<V
             Value::from(if method == "lstrip" { s } else { s.trim_end_matches(cut) })
         }
         "split" | "rsplit" => {
-            split(s, args.text(0, "sep")?, args.number(1, "maxsplit")?, method == "rsplit")?
+            split(s, args.text(0, "sep")?.as_deref(), args.number(1, "maxsplit")?, method == "rsplit")?
         }
         "splitlines" => {
             let lines: Vec<&str> =
@@ -650,9 +652,9 @@ fn string_method(s: &str, method: &str, args: &Arguments<'_>) -> Result<Option<V
             let mut start = true;
             for c in s.chars() {
                 if start {
-                    out.extend(c.to_uppercase())
+                    out.extend(c.to_uppercase());
                 } else {
-                    out.extend(c.to_lowercase())
+                    out.extend(c.to_lowercase());
                 }
                 start = method == "title" && !c.is_alphabetic();
             }
@@ -685,10 +687,10 @@ fn string_method(s: &str, method: &str, args: &Arguments<'_>) -> Result<Option<V
     Ok(Some(found))
 }
 
-fn split(s: &str, sep: Option<String>, max: Option<i64>, from_end: bool) -> Result<Value, Error> {
+fn split(s: &str, sep: Option<&str>, max: Option<i64>, from_end: bool) -> Result<Value, Error> {
     let limit = max.filter(|n| *n >= 0).map(|n| n as usize);
     let mut parts: Vec<&str> = Vec::new();
-    match (sep.as_deref(), limit, from_end) {
+    match (sep, limit, from_end) {
         (Some(""), ..) => return Err(invalid("empty separator")),
         (Some(sep), None, _) => parts.extend(s.split(sep)),
         (Some(sep), Some(n), false) => parts.extend(s.splitn(n.saturating_add(1), sep)),
@@ -774,10 +776,9 @@ fn tag_end(tag: &str, close: &str) -> Option<usize> {
             Some(_) if escaped => escaped = false,
             Some(_) if c == '\\' => escaped = true,
             Some(q) if c == q => quote = None,
-            Some(_) => {}
             None if c == '"' || c == '\'' => quote = Some(c),
             None if tag[i..].starts_with(close) => return Some(i + 2),
-            None => {}
+            _ => {}
         }
     }
     None

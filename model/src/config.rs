@@ -616,6 +616,7 @@ mod tests {
         json.as_object().cloned().unwrap_or_default()
     }
 
+    #[allow(clippy::needless_pass_by_value)]
     fn with(model: &str, fields: Value) -> Result<Config, LoadError> {
         let mut map = base(model);
         map.extend(fields.as_object().cloned().unwrap_or_default());

@@ -181,7 +181,9 @@ impl Sampling {
             return Err(SampleError::NoTokens);
         }
         let temperature = f64::from(self.temperature);
-        kept.iter_mut().for_each(|(_, logit)| *logit /= temperature);
+        for (_, logit) in &mut kept {
+            *logit /= temperature;
+        }
         let k = self.top_k as usize;
         if k > 0 && k < kept.len() {
             let border = kept.select_nth_unstable_by(k - 1, order).1.1;
@@ -189,7 +191,9 @@ impl Sampling {
         }
         kept.sort_unstable_by(order);
         let max = kept[0].1;
-        kept.iter_mut().for_each(|(_, v)| *v = (*v - max).exp());
+        for (_, v) in &mut kept {
+            *v = (*v - max).exp();
+        }
         if self.top_p < 1.0 {
             let border = f64::from(self.top_p) * kept.iter().map(|t| t.1).sum::<f64>();
             let mut before = 0.0;
@@ -206,7 +210,9 @@ impl Sampling {
         let len = kept.partition_point(|t| t.1 >= share);
         kept.truncate(len.max(1));
         let sum: f64 = kept.iter().map(|t| t.1).sum();
-        kept.iter_mut().for_each(|(_, p)| *p /= sum);
+        for (_, p) in &mut kept {
+            *p /= sum;
+        }
         Ok(kept)
     }
 }

@@ -35,7 +35,9 @@ fn processors() {
                 continue;
             }
             let mut got = vec![0.0f32; vocab as usize];
-            kept.iter().for_each(|&(token, p)| got[token as usize] = p as f32);
+            for &(token, p) in &kept {
+                got[token as usize] = p as f32;
+            }
             let (_, want) = case.f32("probs");
             let want = &want[row * vocab as usize..][..vocab as usize];
             let same_set = got.iter().zip(want).all(|(g, w)| (*g > 0.0) == (*w > 0.0));
