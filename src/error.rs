@@ -44,7 +44,9 @@ impl Failure {
     /// The process's exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Gpu(GpuError::NoAdapter { .. } | GpuError::NoSuchAdapter { .. } | GpuError::TooSmall { .. }) => 2,
+            Self::Gpu(
+                GpuError::NoAdapter { .. } | GpuError::NoSuchAdapter { .. } | GpuError::TooSmall { .. },
+            ) => 2,
             Self::Load(_) | Self::File { .. } => 3,
             Self::Argument(_) | Self::Run(RunError::Sample(_)) => 4,
             _ => 1,

@@ -62,7 +62,12 @@ impl ModelArgs {
     }
 
     /// Loads a synthetic checkpoint.
-    pub async fn load_synthetic(&self, gpu: &Gpu, preset: &str, global: &Global) -> Result<Arc<Model>, Failure> {
+    pub async fn load_synthetic(
+        &self,
+        gpu: &Gpu,
+        preset: &str,
+        global: &Global,
+    ) -> Result<Arc<Model>, Failure> {
         load(gpu, Arc::new(SyntheticSource::new(preset)?), self.options(), preset, global).await
     }
 }
@@ -74,7 +79,11 @@ async fn load(
     name: &str,
     global: &Global,
 ) -> Result<Arc<Model>, Failure> {
-    let bar = if std::io::stderr().is_terminal() && !global.json { ProgressBar::new(0) } else { ProgressBar::hidden() };
+    let bar = if std::io::stderr().is_terminal() && !global.json {
+        ProgressBar::new(0)
+    } else {
+        ProgressBar::hidden()
+    };
     if let Ok(style) = ProgressStyle::with_template("loading {msg} {wide_bar} {bytes}/{total_bytes}") {
         bar.set_style(style);
     }

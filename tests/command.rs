@@ -109,7 +109,8 @@ fn generate_streams_the_built_in_story() {
 #[test]
 fn the_same_seed_gives_the_same_text_and_another_seed_another() {
     let run = |seed: &str| {
-        let args = ["generate", "--prompt", "The little fox", "--max-tokens", "24", "--temperature", "1", "--json"];
+        let args =
+            ["generate", "--prompt", "The little fox", "--max-tokens", "24", "--temperature", "1", "--json"];
         json(&[&args[..], &["--top-p", "1", "--seed", seed]].concat())["token_ids"].clone()
     };
     assert_eq!(run("7"), run("7"));
@@ -161,7 +162,8 @@ fn logits_are_written_whole_or_not_at_all() {
 fn eval_inspect_embed_and_doctor_report() {
     let folder = Folder::new("eval");
     let text = folder.0.join("story.txt");
-    fs::write(&text, "Once upon a time, there was a merry puppy named Ralph. He lived in a forest.").expect("written");
+    fs::write(&text, "Once upon a time, there was a merry puppy named Ralph. He lived in a forest.")
+        .expect("written");
     let report = json(&["eval", "--perplexity", text.to_str().expect("a path"), "--json"]);
     assert!(report["perplexity"].as_f64().is_some_and(|p| (1.0..60.0).contains(&p)), "{report}");
     assert!(report["tokens"].as_u64().is_some_and(|n| n > 10));
@@ -195,8 +197,16 @@ fn bad_arguments_are_refused() {
     fails(&["bench", "model", "--synthetic", "llama-9t"], 3, &["llama-9t", "llama-3.2-1b"]);
     fails(&["bench", "model", "-p", "9999"], 4, &["9999"]);
     let bert = goldens().join("models/bert_mean_pool");
-    fails(&["generate", "--model", bert.to_str().expect("a path"), "--prompt", "x"], 1, &["encoder", "girih embed"]);
-    fails(&["chat", "--model", goldens().join("models/gemma2").to_str().expect("a path")], 4, &["chat template"]);
+    fails(
+        &["generate", "--model", bert.to_str().expect("a path"), "--prompt", "x"],
+        1,
+        &["encoder", "girih embed"],
+    );
+    fails(
+        &["chat", "--model", goldens().join("models/gemma2").to_str().expect("a path")],
+        4,
+        &["chat template"],
+    );
 }
 
 #[test]
@@ -215,7 +225,11 @@ fn a_cache_folder_that_cannot_be_written_changes_nothing() {
 fn refuses(name: &str, model: &str, words: &[&str], break_it: impl FnOnce(&Folder)) {
     let folder = Folder::checkpoint(name, model);
     break_it(&folder);
-    fails(&["logits", "--model", folder.path(), "--ids", "1,2", "--out", &format!("{}/o", folder.path())], 3, words);
+    fails(
+        &["logits", "--model", folder.path(), "--ids", "1,2", "--out", &format!("{}/o", folder.path())],
+        3,
+        words,
+    );
 }
 
 const LLAMA: &str = "llama_llama3rope";
@@ -252,8 +266,15 @@ fn broken_weights_are_refused() {
 
 #[test]
 fn broken_configurations_are_refused() {
-    let set = |field: &'static str, value: Value| move |f: &Folder| f.edit_json("config.json", |c| c[field] = value);
-    refuses("layers", LLAMA, &["num_hidden_layers", "1000000000000"], set("num_hidden_layers", 1_000_000_000_000u64.into()));
+    let set = |field: &'static str, value: Value| {
+        move |f: &Folder| f.edit_json("config.json", |c| c[field] = value)
+    };
+    refuses(
+        "layers",
+        LLAMA,
+        &["num_hidden_layers", "1000000000000"],
+        set("num_hidden_layers", 1_000_000_000_000u64.into()),
+    );
     refuses("more", LLAMA, &["layers.3"], set("num_hidden_layers", 9.into()));
     refuses("type", LLAMA, &["no_such_model", "llama"], set("model_type", "no_such_model".into()));
     refuses("heads", LLAMA, &["num_attention_heads", "0"], set("num_attention_heads", 0.into()));

@@ -5,9 +5,9 @@
 //! twin. Kernels append dispatches to a [`Recorder`]; [`Gpu::submit`] runs them, [`Gpu::plan`] prepares them for
 //! being run many times, [`Gpu::run_twins`] runs the CPU twins instead.
 
+pub mod activation;
 pub mod attention;
 pub mod bench;
-pub mod activation;
 pub mod buffer;
 pub mod caps;
 pub mod elementwise;
@@ -15,8 +15,8 @@ pub mod embed;
 pub mod error;
 pub mod execute;
 pub mod gpu;
-pub mod matmul;
 pub mod kv_cache;
+pub mod matmul;
 pub mod norm;
 mod pipeline;
 mod pipeline_cache;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use minijinja::value::{Enumerator, Kwargs, Object, ObjectRepr, Rest, ValueKind};
+use minijinja::value::{Enumerator, Kwargs, Object, ObjectRepr, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 use serde_json::{Map, Value as Json};
 
@@ -18,6 +18,8 @@ use crate::format::json;
 /// Instructions a template may execute: published ones need some thousands for a long conversation.
 const FUEL: u64 = 20_000_000;
 const MAX_DEPTH: u32 = 128;
+/// Function that is put around what loops run over.
+const ITERABLE: &str = "__iterable";
 
 /// The chat templates of a model.
 #[derive(Clone, Debug, Default)]
@@ -56,7 +58,8 @@ impl ChatTemplates {
         };
         let mut found = Self::default();
         if let Some(bytes) = tokenizer_config {
-            let config = json::parse(file, bytes).map_err(|e| TextError::Template { message: e.to_string() })?;
+            let config =
+                json::parse(file, bytes).map_err(|e| TextError::Template { message: e.to_string() })?;
             let Json::Object(config) = config else { return Err(bad("top level", &config, "an object")) };
             match config.get("chat_template") {
                 None | Some(Json::Null) => {}
@@ -97,7 +100,7 @@ impl ChatTemplates {
     }
 
     fn add(&mut self, name: &str, text: &str) -> Result<(), TextError> {
-        let source = without_generation_tags(text);
+        let source = adapt(text);
         environment(None).template_from_str(&source).map_err(|e| describe(&e))?;
         self.templates.insert(name.to_owned(), source);
         Ok(())
@@ -214,30 +217,27 @@ fn environment<'a>(now: Option<i64>) -> Environment<'a> {
         }
         Ok::<_, Error>(parts.join(joiner.or(glue).unwrap_or_default()))
     });
-    env.add_filter("dictsort", |state: &State<'_, '_>, value: &Value, kwargs: Rest<Value>| {
-        let mut args = vec![value.clone()];
-        args.extend(kwargs.0);
-        let sorted = minijinja::filters::dictsort;
-        let pairs = call_dictsort(sorted, state, &args)?;
-        pairs.try_iter()?.map(|pair| Ok(Value::from_object(Tuple(pair.try_iter()?.collect())))).collect::<Result<
-            Vec<_>,
-            Error,
-        >>(
-        )
+    env.add_filter("dictsort", |value: &Value, kwargs: Kwargs| {
+        let sorted = minijinja::filters::dictsort(value, kwargs)?;
+        let pairs = sorted.try_iter()?.map(|pair| Ok(Value::from_object(Tuple(pair.try_iter()?.collect()))));
+        pairs.collect::<Result<Vec<_>, Error>>()
+    });
+    // Jinja2 turns the value of these into a string first.
+    env.add_filter("trim", |value: &Value, chars: Option<&str>| {
+        let text = python_str(value)?;
+        let cut = |c: char| chars.map_or_else(|| is_space(c), |set| set.contains(c));
+        Ok::<_, Error>(text.trim_matches(cut).to_owned())
+    });
+    env.add_filter("upper", |value: &Value| python_str(value).map(|s| s.to_uppercase()));
+    env.add_filter("lower", |value: &Value| python_str(value).map(|s| s.to_lowercase()));
+    env.add_function(ITERABLE, |value: Value| match value.as_str() {
+        Some(text) => Ok(text.chars().map(|c| Value::from(c.to_string())).collect()),
+        None if value.kind() == ValueKind::Iterable && value.len().is_none() => {
+            Ok::<Value, Error>(value.try_iter()?.collect())
+        }
+        None => Ok(value),
     });
     env
-}
-
-fn call_dictsort(
-    sort: fn(&Value, Kwargs) -> Result<Value, Error>,
-    _: &State<'_, '_>,
-    args: &[Value],
-) -> Result<Value, Error> {
-    let kwargs = match args.get(1) {
-        Some(kwargs) => Kwargs::try_from(kwargs.clone())?,
-        None => Kwargs::from_iter(std::iter::empty::<(&str, Value)>()),
-    };
-    sort(&args[0], kwargs)
 }
 
 /// Python's tuple: a list that prints with parentheses.
@@ -260,7 +260,7 @@ impl Object for Tuple {
 
 fn pairs(value: &Value) -> Result<Vec<(Value, Value)>, Error> {
     let object = value.as_object().filter(|_| value.kind() == ValueKind::Map);
-    match object.and_then(|o| o.try_iter_pairs()) {
+    match object.and_then(minijinja::value::DynObject::try_iter_pairs) {
         Some(pairs) => Ok(pairs.collect()),
         None => Err(invalid(format!("{} has no items", value.kind()))),
     }
@@ -369,6 +369,8 @@ fn python_float(v: f64) -> String {
     if plain.contains('.') { plain } else { plain + ".0" }
 }
 
+// The engine passes keyword arguments by value.
+#[allow(clippy::needless_pass_by_value)]
 fn tojson(value: &Value, positional: Option<Value>, kwargs: Kwargs) -> Result<Value, Error> {
     let indent: Option<Value> = kwargs.get::<Option<Value>>("indent")?.or(positional);
     let indent = match indent.filter(|v| !v.is_none()) {
@@ -501,7 +503,11 @@ fn json_number(value: &Value) -> String {
     match f64::try_from(value.clone()) {
         Ok(v) if !value.is_integer() && v.is_nan() => "NaN".into(),
         Ok(v) if !value.is_integer() && v.is_infinite() => {
-            if v > 0.0 { "Infinity".into() } else { "-Infinity".into() }
+            if v > 0.0 {
+                "Infinity".into()
+            } else {
+                "-Infinity".into()
+            }
         }
         _ => python_number(value),
     }
@@ -582,8 +588,7 @@ fn call_method(_: &State<'_, '_>, value: &Value, method: &str, args: &[Value]) -
         ValueKind::Seq | ValueKind::Iterable => match method {
             "index" | "count" => {
                 let wanted = arguments.value(0, "value")?.ok_or_else(|| invalid("the value is missing"))?;
-                let mut places =
-                    value.try_iter()?.enumerate().filter(|(_, v)| *v == wanted).map(|(i, _)| i);
+                let mut places = value.try_iter()?.enumerate().filter(|(_, v)| *v == wanted).map(|(i, _)| i);
                 match method {
                     "count" => Some(Value::from(places.count())),
                     _ => Some(Value::from(places.next().ok_or_else(|| invalid("value is not in list"))?)),
@@ -616,9 +621,12 @@ fn string_method(s: &str, method: &str, args: &Arguments<'_>) -> Result<Option<V
             let s = if method == "rstrip" { s } else { s.trim_start_matches(cut) };
             Value::from(if method == "lstrip" { s } else { s.trim_end_matches(cut) })
         }
-        "split" | "rsplit" => split(s, args.text(0, "sep")?, args.number(1, "maxsplit")?, method == "rsplit")?,
+        "split" | "rsplit" => {
+            split(s, args.text(0, "sep")?.as_deref(), args.number(1, "maxsplit")?, method == "rsplit")?
+        }
         "splitlines" => {
-            let lines: Vec<&str> = s.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).collect();
+            let lines: Vec<&str> =
+                s.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).collect();
             let len = if s.is_empty() || s.ends_with('\n') { lines.len() - 1 } else { lines.len() };
             lines[..len].iter().map(|line| Value::from(*line)).collect()
         }
@@ -643,7 +651,11 @@ fn string_method(s: &str, method: &str, args: &Arguments<'_>) -> Result<Option<V
             let mut out = String::with_capacity(s.len());
             let mut start = true;
             for c in s.chars() {
-                if start { out.extend(c.to_uppercase()) } else { out.extend(c.to_lowercase()) }
+                if start {
+                    out.extend(c.to_uppercase());
+                } else {
+                    out.extend(c.to_lowercase());
+                }
                 start = method == "title" && !c.is_alphabetic();
             }
             Value::from(out)
@@ -675,10 +687,10 @@ fn string_method(s: &str, method: &str, args: &Arguments<'_>) -> Result<Option<V
     Ok(Some(found))
 }
 
-fn split(s: &str, sep: Option<String>, max: Option<i64>, from_end: bool) -> Result<Value, Error> {
+fn split(s: &str, sep: Option<&str>, max: Option<i64>, from_end: bool) -> Result<Value, Error> {
     let limit = max.filter(|n| *n >= 0).map(|n| n as usize);
     let mut parts: Vec<&str> = Vec::new();
-    match (sep.as_deref(), limit, from_end) {
+    match (sep, limit, from_end) {
         (Some(""), ..) => return Err(invalid("empty separator")),
         (Some(sep), None, _) => parts.extend(s.split(sep)),
         (Some(sep), Some(n), false) => parts.extend(s.splitn(n.saturating_add(1), sep)),
@@ -698,7 +710,8 @@ fn split(s: &str, sep: Option<String>, max: Option<i64>, from_end: bool) -> Resu
         (None, Some(n), true) => {
             let mut rest = s.trim_end_matches(is_space);
             while !rest.is_empty() {
-                let start = if parts.len() < n { rest.char_indices().rfind(|&(_, c)| is_space(c)) } else { None };
+                let start =
+                    if parts.len() < n { rest.char_indices().rfind(|&(_, c)| is_space(c)) } else { None };
                 let start = start.map(|(i, c)| (i, i + c.len_utf8()));
                 parts.push(&rest[start.map_or(0, |p| p.1)..]);
                 rest = start.map_or("", |p| rest[..p.0].trim_end_matches(is_space));
@@ -709,9 +722,12 @@ fn split(s: &str, sep: Option<String>, max: Option<i64>, from_end: bool) -> Resu
     Ok(parts.into_iter().map(Value::from).collect())
 }
 
-/// `{% generation %}` marks what a model is trained on and has no other effect. It becomes an `if` that holds, which
-/// the engine knows, with the same whitespace control.
-fn without_generation_tags(text: &str) -> String {
+/// Rewrites what the engine does otherwise than Jinja2.
+///
+/// `{% generation %}` marks what a model is trained on and has no other effect: it becomes an `if` that holds, with
+/// the same whitespace control. Loops over strings and generators do not know their length, so what a loop runs over
+/// is made a list.
+fn adapt(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(open) = rest.find('{') {
@@ -736,6 +752,13 @@ fn without_generation_tags(text: &str) -> String {
         match (tag.starts_with("{%"), name) {
             (true, "generation") => out.push_str(&tag.replacen("generation", "if true", 1)),
             (true, "endgeneration") => out.push_str(&tag.replacen("endgeneration", "endif", 1)),
+            (true, name) if name.starts_with("for") => match loop_source(tag) {
+                Some(place) => {
+                    let (a, b) = (&tag[..place.start], &tag[place.end..]);
+                    let _ = write!(out, "{a} {ITERABLE}({}) {b}", &tag[place.clone()]);
+                }
+                None => out.push_str(tag),
+            },
             _ => out.push_str(tag),
         }
         rest = &rest[end..];
@@ -753,13 +776,46 @@ fn tag_end(tag: &str, close: &str) -> Option<usize> {
             Some(_) if escaped => escaped = false,
             Some(_) if c == '\\' => escaped = true,
             Some(q) if c == q => quote = None,
-            Some(_) => {}
             None if c == '"' || c == '\'' => quote = Some(c),
             None if tag[i..].starts_with(close) => return Some(i + 2),
-            None => {}
+            _ => {}
         }
     }
     None
+}
+
+/// The expression that a `for` tag runs over: from `in` to a filter, `recursive` or the end of the tag.
+fn loop_source(tag: &str) -> Option<std::ops::Range<usize>> {
+    let end = tag.strip_suffix("%}").map(|t| t.strip_suffix(['-', '+']).unwrap_or(t))?.len();
+    let (mut start, mut word, mut depth) = (None, None, 0u32);
+    let (mut quote, mut escaped) = (None, false);
+    for (i, c) in tag[..end].char_indices().chain([(end, ' ')]) {
+        if let Some(q) = quote {
+            match c {
+                _ if escaped => escaped = false,
+                '\\' => escaped = true,
+                c if c == q => quote = None,
+                _ => {}
+            }
+            continue;
+        }
+        if c.is_alphanumeric() || c == '_' {
+            word.get_or_insert(i);
+            continue;
+        }
+        match (word.take().map(|w: usize| (w, &tag[w..i])), start) {
+            (Some((_, "in")), None) if depth == 0 => start = Some(i),
+            (Some((w, "if" | "recursive")), Some(from)) if depth == 0 => return Some(from..w),
+            _ => {}
+        }
+        match c {
+            '"' | '\'' => quote = Some(c),
+            '(' | '[' | '{' if i > 1 => depth += 1,
+            ')' | ']' | '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    start.map(|from| from..end)
 }
 
 /// Where `{% endraw %}` begins.
@@ -779,8 +835,18 @@ fn unix_now() -> i64 {
 fn strftime(format: &str, now: i64) -> Result<String, Error> {
     const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
     const MONTHS: [&str; 12] = [
-        "January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
-        "November", "December",
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
+        "December",
     ];
     let (days, second) = (now.div_euclid(86400), now.rem_euclid(86400));
     let (year, month, day) = civil(days);
@@ -834,7 +900,9 @@ fn strftime(format: &str, now: i64) -> Result<String, Error> {
             Some('z') => out.push_str("+0000"),
             Some('Z') => out.push_str("UTC"),
             Some('%') => out.push('%'),
-            other => return Err(invalid(format!("strftime_now: %{} is not supported", other.unwrap_or(' ')))),
+            other => {
+                return Err(invalid(format!("strftime_now: %{} is not supported", other.unwrap_or(' '))));
+            }
         }
     }
     Ok(out)
@@ -897,6 +965,16 @@ mod tests {
             ("{{ {'a': 1}.get('b') }}{{ {'a': 1}.values() | list }}", "None[1]"),
             ("{{ 'xabx'.removeprefix('x').removesuffix('x') }}", "ab"),
             ("{{ [1, 2].index(2) }}", "1"),
+            ("{{ [' a '] | trim }}", "[' a ']"),
+            ("{% for c in 'in' if c != 'x' %}{{ c }}{{ loop.last }}{% endfor %}", "iFalsenTrue"),
+            (
+                "{%- for a, b in ({'k': ' if '} if 1 else {}).items() -%} {{ a }}{{ b }} {%- endfor %}",
+                "k if ",
+            ),
+            (
+                "{% for x in [[1], [2, [3]]] recursive %}{{ x if x is number else loop(x) }}{% endfor %}",
+                "123",
+            ),
         ] {
             assert_eq!(render(text).expect(text), want, "{text}");
         }
@@ -904,8 +982,12 @@ mod tests {
 
     #[test]
     fn errors_are_told_apart() {
-        assert!(matches!(render("{{ raise_exception('no') }}"), Err(TextError::Rejected { message }) if message == "no"));
-        for bad in ["{% if %}", "{{ 'a'.nope() }}", "{{ 'a' + [1] }}", "{{ nope() }}", "{{ 1 / }}", "{% for %}"] {
+        assert!(
+            matches!(render("{{ raise_exception('no') }}"), Err(TextError::Rejected { message }) if message == "no")
+        );
+        for bad in
+            ["{% if %}", "{{ 'a'.nope() }}", "{{ 'a' + [1] }}", "{{ nope() }}", "{{ 1 / }}", "{% for %}"]
+        {
             assert!(matches!(render(bad), Err(TextError::Template { .. })), "{bad}");
         }
         let templates = ChatTemplates::default();

@@ -11,8 +11,19 @@ use crate::rope::{RopeParameters, RopeScaling};
 
 /// Models that are known.
 pub const KNOWN: [&str; 13] = [
-    "bert", "cohere", "gemma2", "gemma3_text", "glm4", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2",
-    "qwen3", "smollm3",
+    "bert",
+    "cohere",
+    "gemma2",
+    "gemma3_text",
+    "glm4",
+    "granite",
+    "llama",
+    "mistral",
+    "olmo2",
+    "phi3",
+    "qwen2",
+    "qwen3",
+    "smollm3",
 ];
 
 /// Activation of the MLP.
@@ -236,9 +247,7 @@ impl Fields<'_> {
     }
 
     fn flag(&self, field: &str) -> Result<Option<bool>, LoadError> {
-        self.get(field)
-            .map(|v| v.as_bool().ok_or_else(|| self.bad(field, "true or false")))
-            .transpose()
+        self.get(field).map(|v| v.as_bool().ok_or_else(|| self.bad(field, "true or false"))).transpose()
     }
 
     /// One token or several. Negative numbers, which some files use for none, are left out.
@@ -277,8 +286,15 @@ impl Config {
             Some(Value::Object(nested)) => {
                 let mut raw = nested.clone();
                 let shared = [
-                    "architectures", "tie_word_embeddings", "bos_token_id", "eos_token_id", "pad_token_id",
-                    "torch_dtype", "dtype", "vocab_size", "model_type",
+                    "architectures",
+                    "tie_word_embeddings",
+                    "bos_token_id",
+                    "eos_token_id",
+                    "pad_token_id",
+                    "torch_dtype",
+                    "dtype",
+                    "vocab_size",
+                    "model_type",
                 ];
                 for name in shared {
                     if let (true, Some(v)) = (raw.get(name).is_none_or(Value::is_null), top.get(name)) {
@@ -394,13 +410,9 @@ impl Config {
             query_pre_attn_scalar: f.positive("query_pre_attn_scalar")?.or(gemma.then_some(256.0)),
             embedding_multiplier: f.positive("embedding_multiplier")?.unwrap_or(1.0),
             residual_multiplier: f.positive("residual_multiplier")?.unwrap_or(1.0),
-            attention_multiplier: f
-                .positive("attention_multiplier")?
-                .or((model == "granite").then_some(1.0)),
+            attention_multiplier: f.positive("attention_multiplier")?.or((model == "granite").then_some(1.0)),
             logits_scaling: f.positive("logits_scaling")?.unwrap_or(1.0),
-            logit_scale: f
-                .positive("logit_scale")?
-                .unwrap_or(if model == "cohere" { 0.0625 } else { 1.0 }),
+            logit_scale: f.positive("logit_scale")?.unwrap_or(if model == "cohere" { 0.0625 } else { 1.0 }),
             use_qk_norm: f.flag("use_qk_norm")?.unwrap_or(false),
             type_vocab_size: match f.int("type_vocab_size", 1 << 16)? {
                 None if model == "bert" => 2,
@@ -558,7 +570,8 @@ fn ropes(
     if !(partial > 0.0 && partial <= 1.0) {
         return Err(f.bad("partial_rotary_factor", "above 0, at most 1"));
     }
-    let parse = |params: &Map<String, Value>, theta| RopeParameters::parse(params, theta, partial, max, original);
+    let parse =
+        |params: &Map<String, Value>, theta| RopeParameters::parse(params, theta, partial, max, original);
     let local = match f.float("rope_local_base_freq")? {
         Some(theta) if theta <= 1.0 => return Err(f.bad("rope_local_base_freq", "a number above 1")),
         theta => theta.unwrap_or(10000.0),
@@ -603,6 +616,7 @@ mod tests {
         json.as_object().cloned().unwrap_or_default()
     }
 
+    #[allow(clippy::needless_pass_by_value)]
     fn with(model: &str, fields: Value) -> Result<Config, LoadError> {
         let mut map = base(model);
         map.extend(fields.as_object().cloned().unwrap_or_default());
@@ -660,7 +674,10 @@ mod tests {
     fn tokens_in_every_form() {
         let ids = serde_json::json!({"bos_token_id": 1, "eos_token_id": [2, 3], "pad_token_id": -1});
         let config = with("llama", ids).expect("valid");
-        assert_eq!((config.bos_token_id, config.eos_token_ids, config.pad_token_id), (Some(1), vec![2, 3], None));
+        assert_eq!(
+            (config.bos_token_id, config.eos_token_ids, config.pad_token_id),
+            (Some(1), vec![2, 3], None)
+        );
     }
 
     #[test]

@@ -43,8 +43,9 @@ impl GenerationConfig {
             v => {
                 let list = v.as_array().map_or_else(|| vec![v.clone()], Clone::clone);
                 let ids = list.iter().map(|v| v.as_u64().and_then(|id| u32::try_from(id).ok()));
-                found.eos_token_ids =
-                    ids.collect::<Option<_>>().ok_or_else(|| bad("eos_token_id", v, "a token id or a list of them"))?;
+                found.eos_token_ids = ids
+                    .collect::<Option<_>>()
+                    .ok_or_else(|| bad("eos_token_id", v, "a token id or a list of them"))?;
             }
         }
         if value["do_sample"].as_bool() == Some(true) {

@@ -318,7 +318,11 @@ impl Model {
     ///
     /// # Errors
     /// A model without a pooler, and as [`Model::states`].
-    pub async fn pooler(self: &Arc<Self>, ids: &[u32], segments: Option<&[u32]>) -> Result<Vec<f32>, RunError> {
+    pub async fn pooler(
+        self: &Arc<Self>,
+        ids: &[u32],
+        segments: Option<&[u32]>,
+    ) -> Result<Vec<f32>, RunError> {
         let Some(pooler) = self.encoder().and_then(|e| e.pooler.as_ref()) else {
             return Err(RunError::NoPooler { model_type: self.config.model_type.clone() });
         };

@@ -45,7 +45,11 @@ impl Pooling {
     pub async fn load(source: &dyn ByteSource) -> Result<Self, LoadError> {
         let Some(modules) = read_json(source, "modules.json").await? else { return Ok(Self::default()) };
         let module = |kind: &str| {
-            modules.as_array().into_iter().flatten().find(|m| m["type"].as_str().is_some_and(|t| t.ends_with(kind)))
+            modules
+                .as_array()
+                .into_iter()
+                .flatten()
+                .find(|m| m["type"].as_str().is_some_and(|t| t.ends_with(kind)))
         };
         let path = module(".Pooling").and_then(|m| m["path"].as_str()).unwrap_or("1_Pooling");
         let file = format!("{path}/config.json");
@@ -78,7 +82,9 @@ impl Pooling {
             Mode::FirstToken => states[..channels].iter().map(|&v| f64::from(v)).collect(),
             Mode::LastToken => states[(rows - 1) * channels..].iter().map(|&v| f64::from(v)).collect(),
             Mode::Mean => (0..channels)
-                .map(|c| states.iter().skip(c).step_by(channels).map(|&v| f64::from(v)).sum::<f64>() / rows as f64)
+                .map(|c| {
+                    states.iter().skip(c).step_by(channels).map(|&v| f64::from(v)).sum::<f64>() / rows as f64
+                })
                 .collect(),
         };
         if self.normalize {

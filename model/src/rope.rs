@@ -132,7 +132,11 @@ impl RopeParameters {
             Some("llama3") => {
                 let (low, high) = (required("low_freq_factor", 0.0)?, required("high_freq_factor", 0.0)?);
                 if low >= high || low <= 0.0 {
-                    return Err(bad("low_freq_factor", low.to_string(), "positive and below high_freq_factor"));
+                    return Err(bad(
+                        "low_freq_factor",
+                        low.to_string(),
+                        "positive and below high_freq_factor",
+                    ));
                 }
                 RopeScaling::Llama3 {
                     factor: required("factor", 1.0)?,
@@ -173,7 +177,11 @@ impl RopeParameters {
         let partial_rotary_factor =
             optional("partial_rotary_factor", f64::MIN_POSITIVE)?.unwrap_or(default_partial);
         if partial_rotary_factor > 1.0 {
-            return Err(bad("partial_rotary_factor", partial_rotary_factor.to_string(), "above 0, at most 1"));
+            return Err(bad(
+                "partial_rotary_factor",
+                partial_rotary_factor.to_string(),
+                "above 0, at most 1",
+            ));
         }
         Ok(Self {
             rope_theta: optional("rope_theta", 1.0 + f64::EPSILON)?.unwrap_or(default_theta),
@@ -336,7 +344,10 @@ mod tests {
             (r#"{"rope_type":7}"#, "rope_type"),
             (r#"{"rope_type":"linear"}"#, "factor"),
             (r#"{"rope_type":"linear","factor":0.0}"#, "factor"),
-            (r#"{"rope_type":"llama3","factor":8,"low_freq_factor":4,"high_freq_factor":4}"#, "low_freq_factor"),
+            (
+                r#"{"rope_type":"llama3","factor":8,"low_freq_factor":4,"high_freq_factor":4}"#,
+                "low_freq_factor",
+            ),
             (r#"{"rope_type":"yarn","factor":"x"}"#, "factor"),
             (r#"{"rope_type":"yarn","factor":4,"truncate":1}"#, "truncate"),
             (r#"{"rope_type":"longrope","short_factor":[1.0]}"#, "long_factor"),

@@ -159,7 +159,8 @@ impl Sampling {
     ) -> Result<Vec<(u32, f64)>, SampleError> {
         self.validate()?;
         let mut seen: HashMap<u32, u32> = HashMap::new();
-        let penalised = (self.repetition_penalty, self.presence_penalty, self.frequency_penalty) != (1.0, 0.0, 0.0);
+        let penalised =
+            (self.repetition_penalty, self.presence_penalty, self.frequency_penalty) != (1.0, 0.0, 0.0);
         if penalised {
             for &token in previous {
                 *seen.entry(token).or_default() += 1;
@@ -198,7 +199,9 @@ impl Sampling {
             return Err(SampleError::NoTokens);
         }
         let temperature = f64::from(self.temperature);
-        kept.iter_mut().for_each(|(_, logit)| *logit /= temperature);
+        for (_, logit) in &mut kept {
+            *logit /= temperature;
+        }
         let k = self.top_k as usize;
         if k > 0 && k < kept.len() {
             let border = kept.select_nth_unstable_by(k - 1, order).1.1;
@@ -206,7 +209,9 @@ impl Sampling {
         }
         kept.sort_unstable_by(order);
         let max = kept[0].1;
-        kept.iter_mut().for_each(|(_, v)| *v = (*v - max).exp());
+        for (_, v) in &mut kept {
+            *v = (*v - max).exp();
+        }
         if self.top_p < 1.0 {
             let border = f64::from(self.top_p) * kept.iter().map(|t| t.1).sum::<f64>();
             let mut before = 0.0;
@@ -223,7 +228,9 @@ impl Sampling {
         let len = kept.partition_point(|t| t.1 >= share);
         kept.truncate(len.max(1));
         let sum: f64 = kept.iter().map(|t| t.1).sum();
-        kept.iter_mut().for_each(|(_, p)| *p /= sum);
+        for (_, p) in &mut kept {
+            *p /= sum;
+        }
         Ok(kept)
     }
 }
@@ -340,7 +347,10 @@ mod tests {
         let greedy = Sampling::default();
         assert_eq!(greedy.process(&[], &[]), Err(SampleError::NoTokens));
         assert_eq!(greedy.process(&[f32::NEG_INFINITY], &[]), Err(SampleError::NoTokens));
-        assert!(matches!(greedy.process(&[0.0, f32::NAN], &[]), Err(SampleError::NotFinite { token: 1, .. })));
+        assert!(matches!(
+            greedy.process(&[0.0, f32::NAN], &[]),
+            Err(SampleError::NotFinite { token: 1, .. })
+        ));
         assert!(greedy.process_candidates(&[1.0], &[], &[]).is_err());
         let warm = Sampling { temperature: 1.0, ..greedy };
         assert_eq!(warm.process(&[f32::NEG_INFINITY, 3.0], &[]).expect("one token"), [(1, 1.0)]);

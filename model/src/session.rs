@@ -218,7 +218,11 @@ impl Session {
     fn start(&self, inputs: &[Input<'_>]) -> Result<(Frame, Batch), RunError> {
         let chunks: Vec<Chunk<'_>> = inputs
             .iter()
-            .map(|i| Chunk { slot: i.slot, start: self.tokens[i.slot as usize].len() as u32, token_ids: i.token_ids })
+            .map(|i| Chunk {
+                slot: i.slot,
+                start: self.tokens[i.slot as usize].len() as u32,
+                token_ids: i.token_ids,
+            })
             .collect();
         let batch = Batch::upload(self.gpu(), &chunks)?;
         Ok((Frame::with_arena(self.gpu(), self.arena.clone()), batch))

@@ -92,10 +92,8 @@ impl SyntheticSource {
             "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "rope_theta": 500_000.0,
             "tie_word_embeddings": true, "torch_dtype": "float16",
         });
-        let mut tensors: Vec<(String, Vec<u32>)> = vec![
-            ("model.embed_tokens.weight".into(), vec![v, c]),
-            ("model.norm.weight".into(), vec![c]),
-        ];
+        let mut tensors: Vec<(String, Vec<u32>)> =
+            vec![("model.embed_tokens.weight".into(), vec![v, c]), ("model.norm.weight".into(), vec![c])];
         for i in 0..num_layers {
             for (name, shape) in [
                 ("input_layernorm", vec![c]),

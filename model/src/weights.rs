@@ -238,12 +238,7 @@ impl Weights {
     ///
     /// # Errors
     /// As [`Weights::matrix`].
-    pub async fn matrix_f32(
-        &self,
-        rows: impl Into<Rows<'_>>,
-        n: u32,
-        k: u32,
-    ) -> Result<Vec<f32>, LoadError> {
+    pub async fn matrix_f32(&self, rows: impl Into<Rows<'_>>, n: u32, k: u32) -> Result<Vec<f32>, LoadError> {
         let segments = self.segments(&rows.into(), n, Some(k))?;
         self.weight_type(&segments)?;
         let bytes = self.rows(&segments, &(0..n), k, WeightType::F32).await?;
@@ -359,7 +354,8 @@ impl Weights {
             }
             let stored = k * s.info.dtype.bits() / 8;
             let start = s.info.range.start + (s.first + from) * stored;
-            let bytes = self.checkpoint.source.read(&s.info.file, start..start + (to - from) * stored).await?;
+            let bytes =
+                self.checkpoint.source.read(&s.info.file, start..start + (to - from) * stored).await?;
             let bytes = convert(s.info, (s.first + from) * k, bytes, weight_type)?;
             if s.stride == 1 && to - from == end - begin {
                 return Ok(bytes);
@@ -415,7 +411,9 @@ fn to_f32(info: &TensorInfo, first: u64, bytes: &[u8]) -> Result<Vec<f32>, LoadE
     let values: Vec<f32> = match info.dtype {
         StoredType::F32 => bytes.as_chunks().0.iter().map(|&c| f32::from_le_bytes(c)).collect(),
         StoredType::F64 => bytes.as_chunks().0.iter().map(|&c| f64::from_le_bytes(c) as f32).collect(),
-        StoredType::F16 => bytes.as_chunks().0.iter().map(|&c| half::f16::from_le_bytes(c).to_f32()).collect(),
+        StoredType::F16 => {
+            bytes.as_chunks().0.iter().map(|&c| half::f16::from_le_bytes(c).to_f32()).collect()
+        }
         StoredType::BF16 => {
             bytes.as_chunks().0.iter().map(|&c| half::bf16::from_le_bytes(c).to_f32()).collect()
         }

@@ -120,7 +120,9 @@ impl BenchModel {
         gpu.check()?;
         let made = after_warm_up.map_or(0, |before| {
             let now = gpu.counters();
-            (now.pipelines - before.pipelines) + (now.bind_groups - before.bind_groups) + (now.buffers - before.buffers)
+            (now.pipelines - before.pipelines)
+                + (now.bind_groups - before.bind_groups)
+                + (now.buffers - before.buffers)
         });
         let encode_ms = encode_ms(gpu, &mut session)?;
         let (pp, tg) = (rate(self.prompt, &prefill), rate(self.generate, &decode));
@@ -147,12 +149,23 @@ impl BenchModel {
         writeln!(out, "| {:-<20} | {:->10} | {:->8} | {:->20} |", "", "", "", "")?;
         for (test, r) in [(format!("pp{}", self.prompt), pp), (format!("tg{}", self.generate), tg)] {
             let size = format!("{:.1} MB", size as f64 / 1e6);
-            writeln!(out, "| {name:<20} | {size:>10} | {test:>8} | {:>10.2} ± {:>7.2} |", r.mean, r.deviation)?;
+            writeln!(
+                out,
+                "| {name:<20} | {size:>10} | {test:>8} | {:>10.2} ± {:>7.2} |",
+                r.mean, r.deviation
+            )?;
         }
-        writeln!(out, "\n{dispatches} dispatches per token ({layers} layers), {encode_ms:.3} ms CPU encode per token")?;
+        writeln!(
+            out,
+            "\n{dispatches} dispatches per token ({layers} layers), {encode_ms:.3} ms CPU encode per token"
+        )?;
         writeln!(out, "{made} pipelines, bind groups and buffers made after the first run")?;
         writeln!(out, "\none decode step by kernel (bytes are those bound, an upper bound of those moved):")?;
-        writeln!(out, "| {:<28} | {:>5} | {:>10} | {:>6} | {:>8} |", "kernel", "count", "us", "share", "GB/s")?;
+        writeln!(
+            out,
+            "| {:<28} | {:>5} | {:>10} | {:>6} | {:>8} |",
+            "kernel", "count", "us", "share", "GB/s"
+        )?;
         let total: f64 = kernels.iter().filter_map(|k| k["us"].as_f64()).sum();
         for k in &kernels {
             let us = k["us"].as_f64().unwrap_or(0.0);

@@ -155,7 +155,8 @@ fn page(device: &str, rows: &[Row], c: &probe::Ceilings) -> String {
     let (mut points, mut table) = (String::new(), String::new());
     for row in rows {
         let [gb, gb_share, gflop, gflop_share] = row.rates(c);
-        let title = format!("{} {}: {gflop:.1} GFLOP/s, {gb:.1} GB/s ({})", row.kernel, row.shape, row.variant);
+        let title =
+            format!("{} {}: {gflop:.1} GFLOP/s, {gb:.1} GB/s ({})", row.kernel, row.shape, row.variant);
         let _ = write!(
             points,
             r##"<circle cx="{:.1}" cy="{:.1}" r="4" fill="#1f6feb"><title>{title}</title></circle>"##,

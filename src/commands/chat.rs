@@ -62,7 +62,11 @@ impl Chat {
             messages.push(json!({ "role": "system", "content": system }));
         }
         if interactive {
-            eprintln!("{} on {}. Ctrl-C stops an answer, Ctrl-D ends.", self.model.name(), device::describe(gpu.caps()));
+            eprintln!(
+                "{} on {}. Ctrl-C stops an answer, Ctrl-D ends.",
+                self.model.name(),
+                device::describe(gpu.caps())
+            );
         }
         let mut lines = std::io::stdin().lock().lines();
         loop {
@@ -113,7 +117,11 @@ impl Chat {
             } else {
                 writeln!(out)?;
                 if global.verbose > 0 {
-                    eprintln!("{} {} tokens came from the cache", summary(&generated), generated.cached_tokens);
+                    eprintln!(
+                        "{} {} tokens came from the cache",
+                        summary(&generated),
+                        generated.cached_tokens
+                    );
                 }
             }
             messages.push(json!({ "role": "assistant", "content": generated.text }));

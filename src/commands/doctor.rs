@@ -90,7 +90,8 @@ fn identity(caps: &Caps) -> Value {
 
 fn limits(caps: &Caps) -> Vec<(&'static str, String)> {
     let subgroup = caps.subgroup_size.map_or("not used".into(), |(min, max)| format!("{min} to {max}"));
-    let matrix = if caps.matrix_shapes.is_empty() { "none".into() } else { format!("{:?}", caps.matrix_shapes) };
+    let matrix =
+        if caps.matrix_shapes.is_empty() { "none".into() } else { format!("{:?}", caps.matrix_shapes) };
     vec![
         ("subgroup size", subgroup),
         ("f16 arithmetic", caps.f16.to_string()),

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::ops::ControlFlow;
 
 use clap::Args;
-use girih_model::{Generated, GenerateOptions, Model, Sampling, Session, SessionOptions};
+use girih_model::{GenerateOptions, Generated, Model, Sampling, Session, SessionOptions};
 use serde_json::json;
 
 use crate::error::Failure;
@@ -102,19 +102,20 @@ impl Generate {
             write!(out, "{}", self.prompt)?;
             out.flush()?;
         }
-        let generated = girih_model::generate(&mut session, Some(model.tokenizer()?), &ids, &options, |piece| {
-            if global.json {
-                return ControlFlow::Continue(());
-            }
-            match write!(out, "{piece}").and_then(|()| out.flush()) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(e) => {
-                    broken = Some(e);
-                    ControlFlow::Break(())
+        let generated =
+            girih_model::generate(&mut session, Some(model.tokenizer()?), &ids, &options, |piece| {
+                if global.json {
+                    return ControlFlow::Continue(());
                 }
-            }
-        })
-        .await?;
+                match write!(out, "{piece}").and_then(|()| out.flush()) {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(e) => {
+                        broken = Some(e);
+                        ControlFlow::Break(())
+                    }
+                }
+            })
+            .await?;
         gpu.save_pipeline_cache();
         if let Some(e) = broken {
             return Err(e.into());

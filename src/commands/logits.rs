@@ -39,7 +39,8 @@ impl Logits {
         let input = [Input { slot: 0, token_ids: &self.ids }];
         let logits = session.forward(&input, Rows::All, self.layers.then_some(&mut trace))?;
         let mut tensors = BTreeMap::new();
-        let names = std::iter::once("hidden.embed".to_owned()).chain((0..).map(|i| format!("hidden.layer{i}")));
+        let names =
+            std::iter::once("hidden.embed".to_owned()).chain((0..).map(|i| format!("hidden.layer{i}")));
         for (name, tensor) in names.zip(&trace).chain([("logits".to_owned(), &logits)]) {
             let shape: Vec<usize> = tensor.shape().iter().map(|&d| d as usize).collect();
             let values = tensor.to_f32(&gpu).await?;
@@ -48,7 +49,9 @@ impl Logits {
         }
         let views = tensors
             .iter()
-            .map(|(name, (shape, bytes))| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
+            .map(|(name, (shape, bytes))| {
+                Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes)?))
+            })
             .collect::<Result<Vec<_>, safetensors::SafeTensorError>>();
         let file = views
             .and_then(|views| serialize(views, None))

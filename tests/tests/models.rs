@@ -72,12 +72,20 @@ fn logits_and_layers_are_those_of_transformers() {
             let mut session = session(&model, 1);
             let token_ids = ids(&tensors, &format!("{prompt}.input_ids"));
             let logits = forward(&mut session, &token_ids);
-            assert_close(&format!("{name} {prompt}"), &logits, &tensors.f32(&format!("{prompt}.logits")).1, atol, 1e-4);
+            assert_close(
+                &format!("{name} {prompt}"),
+                &logits,
+                &tensors.f32(&format!("{prompt}.logits")).1,
+                atol,
+                1e-4,
+            );
         }
         let mut session = session(&model, 1);
         let token_ids = ids(&tensors, "p17.input_ids");
         let mut trace = Vec::new();
-        session.forward(&[Input { slot: 0, token_ids: &token_ids }], Rows::All, Some(&mut trace)).expect("forward");
+        session
+            .forward(&[Input { slot: 0, token_ids: &token_ids }], Rows::All, Some(&mut trace))
+            .expect("forward");
         assert_eq!(trace.len() as u32, model.config().num_hidden_layers + 1);
         for (i, state) in trace.iter().enumerate() {
             let key = if i == 0 { "p17.hidden.embed".into() } else { format!("p17.hidden.layer{}", i - 1) };
@@ -134,7 +142,13 @@ fn greedy_tokens_are_those_of_transformers() {
             pollster::block_on(generate(session, None, &prompt, &options, flow)).expect("generate")
         };
         let first = run(&mut session);
-        assert_eq!(first.token_ids, want, "{} (margin {})", name(&path), reference["greedy"]["min_top2_logit_margin"]);
+        assert_eq!(
+            first.token_ids,
+            want,
+            "{} (margin {})",
+            name(&path),
+            reference["greedy"]["min_top2_logit_margin"]
+        );
         // Again, with the prompt in the cache already.
         let second = run(&mut session);
         assert_eq!(second.token_ids, want, "{} from the cache", name(&path));
@@ -145,7 +159,8 @@ fn greedy_tokens_are_those_of_transformers() {
             ..options.clone()
         };
         let flow = |_: &str| std::ops::ControlFlow::Continue(());
-        let sampled = pollster::block_on(generate(&mut session, None, &prompt, &cold, flow)).expect("generate");
+        let sampled =
+            pollster::block_on(generate(&mut session, None, &prompt, &cold, flow)).expect("generate");
         assert_eq!(sampled.token_ids, want, "{} sampled on the host", name(&path));
         println!("{}: {} greedy tokens", name(&path), want.len());
     }
@@ -231,7 +246,8 @@ fn embedding_models_give_the_vectors_of_transformers() {
     for (path, reference) in models("embedding") {
         let model = load(&path);
         let tensors = Tensors::open(&path.join("reference.safetensors"));
-        let sequences: Vec<Vec<u32>> = serde_json::from_value(reference["sequences"].clone()).expect("sequences");
+        let sequences: Vec<Vec<u32>> =
+            serde_json::from_value(reference["sequences"].clone()).expect("sequences");
         for (text, want) in reference["texts"].as_array().expect("texts").iter().zip(&sequences) {
             let got = model.embedding_ids(text.as_str().expect("a text")).expect("encodes");
             assert_eq!(&got, want, "{}: {text}", name(&path));
@@ -242,7 +258,8 @@ fn embedding_models_give_the_vectors_of_transformers() {
         let mask = tensors.ints("batch.attention_mask");
         for (b, states) in states.iter().enumerate() {
             let rows = (0..width).filter(|t| mask[b * width + t] != 0);
-            let want: Vec<f32> = rows.flat_map(|t| want[(b * width + t) * channels..][..channels].to_vec()).collect();
+            let want: Vec<f32> =
+                rows.flat_map(|t| want[(b * width + t) * channels..][..channels].to_vec()).collect();
             assert_close(&format!("{} states {b}", name(&path)), states, &want, 5e-4, 1e-4);
         }
         let vectors = pollster::block_on(model.embed(&sequences)).expect("embed").concat();
@@ -250,7 +267,8 @@ fn embedding_models_give_the_vectors_of_transformers() {
         let mut trace = Vec::new();
         pollster::block_on(model.states(&sequences[1..2], None, Some(&mut trace))).expect("states");
         for (i, state) in trace.iter().enumerate() {
-            let key = if i == 0 { "text1.hidden.embed".into() } else { format!("text1.hidden.layer{}", i - 1) };
+            let key =
+                if i == 0 { "text1.hidden.embed".into() } else { format!("text1.hidden.layer{}", i - 1) };
             let got = pollster::block_on(state.to_f32(model.gpu())).expect("read");
             assert_close(&format!("{} {key}", name(&path)), &got, &tensors.f32(&key).1, 5e-4, 1e-4);
         }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use girih_model::source::DirSource;
 use girih_model::{
-    Conversation, EvalOptions, GenerateOptions, LoadOptions, Model, Sampling, Session, SessionOptions, Tail, generate, perplexity,
+    Conversation, EvalOptions, GenerateOptions, LoadOptions, Model, Sampling, Session, SessionOptions, Tail,
+    generate, perplexity,
 };
 use girih_tests::goldens;
 use serde_json::Value;
@@ -83,7 +84,10 @@ fn fable_tells_the_golden_stories() {
     };
     let rendered = model.chat().render(&conversation).expect("renders");
     assert_eq!(rendered, chat["rendered"].as_str().expect("a text"));
-    assert_eq!(model.tokenizer().expect("tokenizer").encode(&rendered, false).expect("encodes"), ids(&chat["prompt_ids"]));
+    assert_eq!(
+        model.tokenizer().expect("tokenizer").encode(&rendered, false).expect("encodes"),
+        ids(&chat["prompt_ids"])
+    );
     check_greedy(&mut session, chat);
 }
 
@@ -95,11 +99,13 @@ fn fable_has_the_golden_perplexity() {
         let golden = &golden[key];
         let window = golden["chunk"].as_u64().expect("a number") as usize;
         let tokenizer = model.tokenizer().expect("tokenizer");
-        let mut token_ids = tokenizer.encode(golden["text"].as_str().expect("a text"), false).expect("encodes");
+        let mut token_ids =
+            tokenizer.encode(golden["text"].as_str().expect("a text"), false).expect("encodes");
         token_ids.truncate(golden["tokens"].as_u64().expect("a number") as usize);
         assert_eq!(token_ids, ids(&golden["token_ids"]), "{key}");
         let bos = model.bos_id();
-        let got = pollster::block_on(perplexity(&mut session, &token_ids, EvalOptions { window, bos }, |_| ()));
+        let got =
+            pollster::block_on(perplexity(&mut session, &token_ids, EvalOptions { window, bos }, |_| ()));
         let got = got.expect("perplexity");
         let want = golden["nll_per_token"].as_f64().expect("a number");
         assert!((got.nll - want).abs() < 2e-4, "{key}: {} nats, want {want}", got.nll);
@@ -122,7 +128,12 @@ fn stories260k_tells_the_golden_stories() {
     }
     let story = &golden["story"];
     let token_ids = ids(&story["token_ids"]);
-    let got = pollster::block_on(perplexity(&mut session, &token_ids, EvalOptions { window: 512, bos: None }, |_| ()));
+    let got = pollster::block_on(perplexity(
+        &mut session,
+        &token_ids,
+        EvalOptions { window: 512, bos: None },
+        |_| (),
+    ));
     let got = got.expect("perplexity");
     let want = story["mean_nll"].as_f64().expect("a number");
     assert!((got.nll - want).abs() < 1e-4, "{} nats, want {want}", got.nll);
@@ -188,11 +199,12 @@ fn stopping_cancelling_and_full_contexts_end_cleanly() {
     assert_eq!(stopped.finish, girih_model::Finish::Stop);
     assert_eq!(stopped.text, ", there was a merry ");
     let mut pieces = 0;
-    let cancelled = pollster::block_on(generate(&mut session, model.tokenizer().ok(), &prompt, &greedy(100), |_| {
-        pieces += 1;
-        if pieces == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    }))
-    .expect("generate");
+    let cancelled =
+        pollster::block_on(generate(&mut session, model.tokenizer().ok(), &prompt, &greedy(100), |_| {
+            pieces += 1;
+            if pieces == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        }))
+        .expect("generate");
     assert_eq!(cancelled.finish, girih_model::Finish::Cancelled);
     assert!(cancelled.token_ids.len() < 8);
     // And the session is as good as new.

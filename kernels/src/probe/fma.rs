@@ -48,7 +48,13 @@ fn choice() -> Choice {
 ///
 /// # Errors
 /// As [`Recorder::dispatch`].
-pub fn record(rec: &mut Recorder, x: &Buffer, y: &Buffer, groups: u32, rounds: u32) -> Result<f64, KernelError> {
+pub fn record(
+    rec: &mut Recorder,
+    x: &Buffer,
+    y: &Buffer,
+    groups: u32,
+    rounds: u32,
+) -> Result<f64, KernelError> {
     rec.dispatch(&SPEC, choice(), &Params { rounds, pad: [0; 3] }, &[x, y], [groups, 1, 1])?;
     Ok(2.0 * 4.0 * f64::from(CHAINS) * f64::from(rounds) * f64::from(groups) * f64::from(WG))
 }

@@ -25,7 +25,8 @@ pub struct Ceilings {
 /// # Errors
 /// Memory that is exhausted, a device that fails.
 pub fn measure(gpu: &Gpu) -> Result<Ceilings, KernelError> {
-    let bytes = (256 << 20).min(gpu.caps().binding_bytes).min(if gpu.caps().is_cpu { 64 << 20 } else { u64::MAX });
+    let bytes =
+        (256 << 20).min(gpu.caps().binding_bytes).min(if gpu.caps().is_cpu { 64 << 20 } else { u64::MAX });
     let (src, dst) = (gpu.alloc(bytes)?, gpu.alloc(bytes)?);
     let mut rec = Recorder::new(gpu);
     copy::record(&mut rec, &src, &dst)?;
@@ -45,7 +46,11 @@ pub fn measure(gpu: &Gpu) -> Result<Ceilings, KernelError> {
         copy::record(&mut rec, &tiny, &target)?;
     }
     let dispatch = (best_seconds(gpu, &rec, 5)? - best_seconds(gpu, &none, 5)?) / 256.0;
-    Ok(Ceilings { copy_bytes: 2.0 * bytes as f64 / copy, fma_flops: flops / fma, dispatch: dispatch.max(0.0) })
+    Ok(Ceilings {
+        copy_bytes: 2.0 * bytes as f64 / copy,
+        fma_flops: flops / fma,
+        dispatch: dispatch.max(0.0),
+    })
 }
 
 /// Seconds from submitting to idle, the best of `runs` after a warm-up.

@@ -4,7 +4,9 @@ use girih_ops::Act;
 
 use crate::config::{Activation, Config};
 use crate::error::LoadError;
-use crate::layers::{Attention, AttentionSpec, Encoder, EncoderLayer, HeadNorm, Linear, Modules, Norm, Scope};
+use crate::layers::{
+    Attention, AttentionSpec, Encoder, EncoderLayer, HeadNorm, Linear, Modules, Norm, Scope,
+};
 
 pub(super) async fn load(w: &Scope, cfg: &Config) -> Result<Encoder, LoadError> {
     let w = if w.has("bert.embeddings.word_embeddings.weight") { &w.scope("bert") } else { w };
@@ -44,7 +46,8 @@ pub(super) async fn load(w: &Scope, cfg: &Config) -> Result<Encoder, LoadError> 
             mlp_norm: norm(&w, "output.LayerNorm").await?,
         });
     }
-    let table = async |name: &str, rows| w.scope("embeddings").matrix(&format!("{name}.weight"), rows, c).await;
+    let table =
+        async |name: &str, rows| w.scope("embeddings").matrix(&format!("{name}.weight"), rows, c).await;
     Ok(Encoder {
         words: table("word_embeddings", cfg.vocab_size).await?,
         positions: table("position_embeddings", cfg.max_position_embeddings).await?,

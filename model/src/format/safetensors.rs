@@ -3,7 +3,7 @@
 //!
 //! Only headers are read here; the memory needed is proportional to their size, which is limited.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::ops::Range;
 
@@ -108,7 +108,7 @@ impl TensorTable {
         let index: Index = serde_json::from_slice(bytes)
             .map_err(|e| LoadError::Json { file: INDEX.to_owned(), message: e.to_string() })?;
         let mut files: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         for (tensor, file) in index.weight_map.0 {
             if !seen.insert(tensor.clone()) {
                 return Err(LoadError::Duplicate { file: INDEX.to_owned(), tensor });
@@ -122,7 +122,7 @@ impl TensorTable {
                 return Err(LoadError::MissingShard { index: INDEX.to_owned(), file, tensor });
             };
             let found = read_header(source, &file, size).await?;
-            let names: std::collections::HashSet<&str> = found.iter().map(|t| t.name.as_str()).collect();
+            let names: HashSet<&str> = found.iter().map(|t| t.name.as_str()).collect();
             let tensors: Vec<String> =
                 tensors.into_iter().filter(|name| !names.contains(name.as_str())).collect();
             if !tensors.is_empty() {
@@ -189,7 +189,7 @@ impl TensorTable {
         if missing.is_empty() && mis_shaped.is_empty() {
             return Ok(());
         }
-        let asked: std::collections::HashSet<&str> = wanted.iter().map(|(name, _)| *name).collect();
+        let asked: HashSet<&str> = wanted.iter().map(|(name, _)| *name).collect();
         let unused = self.tensors.keys().filter(|name| !asked.contains(name.as_str())).cloned().collect();
         Err(LoadError::Tensors { missing, mis_shaped, unused })
     }
@@ -200,7 +200,7 @@ async fn read_header(source: &dyn ByteSource, file: &str, size: u64) -> Result<V
         return Err(LoadError::Truncated { file: file.to_owned(), got: size, want: 8 });
     }
     let prefix = source.read(file, 0..8).await?;
-    let len = prefix.as_slice().try_into().map(u64::from_le_bytes).unwrap_or(u64::MAX);
+    let len = prefix.as_slice().try_into().map_or(u64::MAX, u64::from_le_bytes);
     if len > MAX_HEADER {
         return Err(LoadError::HeaderLength { file: file.to_owned(), got: len, limit: MAX_HEADER });
     }
@@ -220,13 +220,13 @@ pub fn parse_header(file: &str, header: &[u8], data_bytes: u64) -> Result<Vec<Te
         .map_err(|e| LoadError::Json { file: file.to_owned(), message: e.to_string() })?;
     let data_start = 8 + header.len() as u64;
     let mut tensors: Vec<TensorInfo> = Vec::with_capacity(entries.0.len().min(1 << 16));
-    let mut seen: HashMap<&str, ()> = HashMap::new();
+    let mut seen: HashSet<&str> = HashSet::new();
     for (name, raw) in &entries.0 {
         if name == "__metadata__" {
             continue;
         }
         let (file, tensor) = (file.to_owned(), name.clone());
-        if seen.insert(name, ()).is_some() {
+        if !seen.insert(name) {
             return Err(LoadError::Duplicate { file, tensor });
         }
         let RawTensor::Tensor { dtype, shape, rank, offsets: [begin, end] } = raw else {
@@ -262,7 +262,7 @@ pub fn parse_header(file: &str, header: &[u8], data_bytes: u64) -> Result<Vec<Te
         tensors.push(TensorInfo { name: tensor, dtype, shape: shape.clone(), file, range });
     }
     drop(seen);
-    tensors.sort_by(|a, b| (a.range.start, a.range.end).cmp(&(b.range.start, b.range.end)));
+    tensors.sort_by_key(|t| (t.range.start, t.range.end));
     let (mut end, mut last) = (data_start, None::<&TensorInfo>);
     for info in &tensors {
         let range = &info.range;
@@ -441,7 +441,10 @@ mod tests {
         assert_eq!(table.len(), 3);
         let b = table.get("b").expect("b");
         let start = 8 + VALID.len() as u64 + 8;
-        assert_eq!((b.dtype, b.shape.as_slice(), b.range.clone()), (StoredType::BF16, &[2, 3][..], start..start + 12));
+        assert_eq!(
+            (b.dtype, b.shape.as_slice(), b.range.clone()),
+            (StoredType::BF16, &[2, 3][..], start..start + 12)
+        );
     }
 
     macro_rules! rejected {
@@ -488,18 +491,25 @@ mod tests {
     }
 
     fn sharded(index: &str) -> Result<TensorTable, LoadError> {
-        let one = |name: &str| file(&format!(r#"{{"{name}":{{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}}}"#), 1);
-        let source =
-            MemorySource::new().with(INDEX, index.as_bytes().to_vec()).with("1", one("a")).with("2", one("b"));
+        let one = |name: &str| {
+            file(&format!(r#"{{"{name}":{{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}}}"#), 1)
+        };
+        let source = MemorySource::new()
+            .with(INDEX, index.as_bytes().to_vec())
+            .with("1", one("a"))
+            .with("2", one("b"));
         block_on(TensorTable::open(&source))
     }
 
     #[test]
     fn shards() {
-        let table = sharded(r#"{"metadata":{"total_size":2},"weight_map":{"a":"1","b":"2"}}"#).expect("valid");
+        let table =
+            sharded(r#"{"metadata":{"total_size":2},"weight_map":{"a":"1","b":"2"}}"#).expect("valid");
         assert_eq!(table.get("b").map(|t| t.file.as_str()), Some("2"));
         let error = sharded(r#"{"weight_map":{"a":"1","b":"3"}}"#).expect_err("no file 3");
-        assert!(matches!(&error, LoadError::MissingShard { file, tensor, .. } if file == "3" && tensor == "b"));
+        assert!(
+            matches!(&error, LoadError::MissingShard { file, tensor, .. } if file == "3" && tensor == "b")
+        );
         let error = sharded(r#"{"weight_map":{"a":"1","b":"2","c":"2"}}"#).expect_err("no c in 2");
         assert!(matches!(&error, LoadError::AbsentFromShard { tensors, .. } if tensors == &["c"]));
         let error = sharded(r#"{"weight_map":{"a":"1","a":"2"}}"#).expect_err("a twice");

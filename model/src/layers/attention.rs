@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use girih_ops::{Batch, Frame, KvView, Linear as Fusion, OpError, QkNorm, RopeAppend, RopeStyle, RopeTable, Tensor};
+use girih_ops::{
+    Batch, Frame, KvView, Linear as Fusion, OpError, QkNorm, RopeAppend, RopeStyle, RopeTable, Tensor,
+};
 
 use super::{Linear, Modules, Norm, Scope};
 use crate::error::LoadError;
@@ -73,7 +75,12 @@ impl Attention {
     }
 
     /// The same under other names.
-    pub async fn load_named(w: &Scope, spec: AttentionSpec, qkv: Modules<'_>, o: &str) -> Result<Self, LoadError> {
+    pub async fn load_named(
+        w: &Scope,
+        spec: AttentionSpec,
+        qkv: Modules<'_>,
+        o: &str,
+    ) -> Result<Self, LoadError> {
         let (q_dim, kv_dim) = (spec.num_q_heads * spec.head_dim, spec.num_kv_heads * spec.head_dim);
         let norms = match spec.qk_norm {
             HeadNorm::None => None,
@@ -140,9 +147,10 @@ pub struct Residual<'a> {
 
 impl QkNorms {
     async fn load(w: &Scope, q_dim: u32, k_dim: u32, spec: &AttentionSpec) -> Result<Self, LoadError> {
-        let load = async |name: &str, size| match Norm::rms(&w.scope(name), size, spec.eps, spec.plus_one).await? {
-            Norm::Rms { weight, .. } | Norm::Layer { weight, .. } => Ok::<_, LoadError>(weight),
-        };
+        let load =
+            async |name: &str, size| match Norm::rms(&w.scope(name), size, spec.eps, spec.plus_one).await? {
+                Norm::Rms { weight, .. } | Norm::Layer { weight, .. } => Ok::<_, LoadError>(weight),
+            };
         Ok(Self { q: load("q_norm", q_dim).await?, k: load("k_norm", k_dim).await? })
     }
 }

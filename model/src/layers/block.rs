@@ -30,7 +30,13 @@ impl Block {
     }
 
     /// x `[T, C]` → `[T, C]`
-    pub fn forward(&self, frame: &mut Frame, x: &Tensor, batch: &Batch, cache: &KvView) -> Result<Tensor, OpError> {
+    pub fn forward(
+        &self,
+        frame: &mut Frame,
+        x: &Tensor,
+        batch: &Batch,
+        cache: &KvView,
+    ) -> Result<Tensor, OpError> {
         match self {
             Self::PreNorm(b) => b.forward(frame, x, batch, cache),
             Self::Sandwich(b) => b.forward(frame, x, batch, cache),
@@ -56,7 +62,13 @@ pub struct PreNorm {
 }
 
 impl PreNorm {
-    fn forward(&self, frame: &mut Frame, x: &Tensor, batch: &Batch, cache: &KvView) -> Result<Tensor, OpError> {
+    fn forward(
+        &self,
+        frame: &mut Frame,
+        x: &Tensor,
+        batch: &Batch,
+        cache: &KvView,
+    ) -> Result<Tensor, OpError> {
         let alpha = self.residual_multiplier;
         let fused = Residual { norm: Some(&self.attn_norm), alpha, residual: Some(x) };
         let x = self.attn.forward(frame, x, batch, cache, fused)?;
@@ -82,7 +94,13 @@ pub struct Sandwich {
 }
 
 impl Sandwich {
-    fn forward(&self, frame: &mut Frame, x: &Tensor, batch: &Batch, cache: &KvView) -> Result<Tensor, OpError> {
+    fn forward(
+        &self,
+        frame: &mut Frame,
+        x: &Tensor,
+        batch: &Batch,
+        cache: &KvView,
+    ) -> Result<Tensor, OpError> {
         let fused = Residual { norm: Some(&self.attn_norm), alpha: 1.0, residual: None };
         let h = self.attn.forward(frame, x, batch, cache, fused)?;
         let x = self.attn_post_norm.forward_add(frame, &h, x)?;
@@ -105,7 +123,13 @@ pub struct PostNorm {
 }
 
 impl PostNorm {
-    fn forward(&self, frame: &mut Frame, x: &Tensor, batch: &Batch, cache: &KvView) -> Result<Tensor, OpError> {
+    fn forward(
+        &self,
+        frame: &mut Frame,
+        x: &Tensor,
+        batch: &Batch,
+        cache: &KvView,
+    ) -> Result<Tensor, OpError> {
         let plain = Residual { norm: None, alpha: 1.0, residual: None };
         let h = self.attn.forward(frame, x, batch, cache, plain)?;
         let x = self.attn_post_norm.forward_add(frame, &h, x)?;
@@ -126,7 +150,13 @@ pub struct Parallel {
 }
 
 impl Parallel {
-    fn forward(&self, frame: &mut Frame, x: &Tensor, batch: &Batch, cache: &KvView) -> Result<Tensor, OpError> {
+    fn forward(
+        &self,
+        frame: &mut Frame,
+        x: &Tensor,
+        batch: &Batch,
+        cache: &KvView,
+    ) -> Result<Tensor, OpError> {
         let fused = Residual { norm: Some(&self.norm), alpha: 1.0, residual: Some(x) };
         let y = self.attn.forward(frame, x, batch, cache, fused)?;
         self.mlp.forward(frame, x, Some(&self.norm), 1.0, Some(&y))

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use girih_ops::{GluAct, RopeFreqs, RopeStyle, RopeTable};
 
-use super::{Attention, AttentionSpec, Block, Decoder, Head, HeadNorm, Linear, Mlp, Modules, Norm, PreNorm, Scope};
+use super::{
+    Attention, AttentionSpec, Block, Decoder, Head, HeadNorm, Linear, Mlp, Modules, Norm, PreNorm, Scope,
+};
 use crate::config::{Activation, Config};
 use crate::error::LoadError;
 use crate::rope::{Frequencies, RopeParameters, RopeScaling};
@@ -56,7 +58,9 @@ impl<'a> Build<'a> {
     /// The attention that the configuration describes: half-split rotary embedding, `1 / sqrt(D)`.
     pub fn attention(&self, layer: u32) -> AttentionSpec {
         let cfg = self.cfg;
-        let rope = cfg.layer_rope(layer as usize).and_then(|params| self.ropes.iter().find(|(known, _)| known == params));
+        let rope = cfg
+            .layer_rope(layer as usize)
+            .and_then(|params| self.ropes.iter().find(|(known, _)| known == params));
         AttentionSpec {
             hidden_size: cfg.hidden_size,
             num_q_heads: cfg.num_attention_heads,
@@ -126,7 +130,11 @@ impl<'a> Build<'a> {
             embedding_scale: self.cfg.embedding_scale(),
             blocks,
             norm,
-            head: head.map(|linear| Head { linear, alpha: self.cfg.output_scale(), softcap: self.cfg.final_logit_softcapping }),
+            head: head.map(|linear| Head {
+                linear,
+                alpha: self.cfg.output_scale(),
+                softcap: self.cfg.final_logit_softcapping,
+            }),
         })
     }
 }
@@ -139,7 +147,9 @@ fn freqs(f: &Frequencies) -> RopeFreqs<'_> {
 /// girih never exceeds.
 fn switch_length(params: &RopeParameters) -> Option<u32> {
     match params.scaling {
-        RopeScaling::LongRope { original_max_position_embeddings, .. } => Some(original_max_position_embeddings as u32),
+        RopeScaling::LongRope { original_max_position_embeddings, .. } => {
+            Some(original_max_position_embeddings as u32)
+        }
         _ => None,
     }
 }

@@ -26,10 +26,8 @@ impl DirSource {
             return Err(LoadError::FileName { file: file.to_owned() });
         }
         let path = self.dir.join(file);
-        let error = |e: &std::io::Error| LoadError::Read {
-            file: path.display().to_string(),
-            message: e.to_string(),
-        };
+        let error =
+            |e: &std::io::Error| LoadError::Read { file: path.display().to_string(), message: e.to_string() };
         let opened = match File::open(&path) {
             Ok(opened) => opened,
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),

@@ -95,8 +95,7 @@ impl MemorySource {
     }
 
     fn slice(&self, file: &str, range: Range<u64>) -> Result<Vec<u8>, LoadError> {
-        let bytes =
-            self.files.get(file).ok_or_else(|| LoadError::NoFile { file: file.to_owned() })?;
+        let bytes = self.files.get(file).ok_or_else(|| LoadError::NoFile { file: file.to_owned() })?;
         let inside = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
         inside.and_then(|(a, b)| bytes.get(a..b)).map(<[u8]>::to_vec).ok_or_else(|| LoadError::Truncated {
             file: file.to_owned(),
