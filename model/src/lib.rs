@@ -34,4 +34,5 @@ pub use generation_config::GenerationConfig;
 pub use model::{LoadOptions, Model, Progress, load_config};
 pub use sampler::{Sampler, Sampling};
 pub use session::{Input, Rows, Session, SessionOptions, Tail};
+pub use source::{ByteSource, MemorySource};
 pub use tokenizer::Tokenizer;
