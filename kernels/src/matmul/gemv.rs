@@ -177,7 +177,8 @@ struct Config {
 fn select(caps: &Caps, shape: Shape, norm: NormKind, epilogue: EpilogueKind) -> (Choice, u32) {
     let subgroup = caps.subgroups() && !caps.is_blocked(SPEC.name, "subgroup");
     let (wg, rows) = if caps.cpu_variants() {
-        (8, 4)
+        // Measured on lavapipe: f32 weights are bound by memory, which prefers two streams to four.
+        (8, if shape.format == Format::F32 { 2 } else { 4 })
     } else {
         // Long rows feed more invocations; many rows leave enough workgroups when four of them share one.
         (if shape.k >= 2048 { 128 } else { 64 }, if shape.n >= 4096 { 4 } else { 2 })
