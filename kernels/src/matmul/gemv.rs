@@ -177,7 +177,8 @@ struct Config {
 fn select(caps: &Caps, shape: Shape, norm: NormKind, epilogue: EpilogueKind) -> (Choice, u32) {
     let subgroup = caps.subgroups() && !caps.is_blocked(SPEC.name, "subgroup");
     let (wg, rows) = if caps.cpu_variants() {
-        (8, 4)
+        // Measured on lavapipe: f32 weights are bound by memory, which prefers two streams to four.
+        (8, if shape.format == Format::F32 { 2 } else { 4 })
     } else {
         // Long rows feed more invocations; many rows leave enough workgroups when four of them share one.
         (if shape.k >= 2048 { 128 } else { 64 }, if shape.n >= 4096 { 4 } else { 2 })
@@ -260,7 +261,9 @@ fn twin(call: &mut TwinCall<'_>) {
     for (row, x) in x.chunks_exact(num_k).take(s.get_u32("COLS").unwrap_or(1) as usize).enumerate() {
         let mut x: Vec<f64> = x.iter().map(|&v| f64::from(v)).collect();
         let mean = if s.get_bool("LAYER_NORM") { x.iter().sum::<f64>() / num_k as f64 } else { 0.0 };
-        x.iter_mut().for_each(|v| *v -= mean);
+        for v in &mut x {
+            *v -= mean;
+        }
         if s.get_bool("LAYER_NORM") || s.get_u32("RMS_SUMS").is_some_and(|n| n > 0) {
             let mean_sq = x.iter().map(|v| v * v).sum::<f64>() / num_k as f64;
             let scale = 1.0 / (mean_sq + f64::from(p.eps)).sqrt();
