@@ -7,7 +7,6 @@ use crate::layers::{Decoder, Encoder, Scope};
 
 /// A loaded network.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "there is one for a model")]
 pub enum Network {
     /// Predicts the next token.
     Decoder(Decoder),
