@@ -99,6 +99,7 @@ fn instance() -> wgpu::Instance {
 }
 
 /// Discrete GPUs first, CPUs last.
+#[cfg(not(target_arch = "wasm32"))]
 fn rank(kind: wgpu::DeviceType) -> u32 {
     match kind {
         wgpu::DeviceType::DiscreteGpu => 0,
