@@ -54,6 +54,11 @@ impl Plan {
         })
     }
 
+    /// What was recorded, copies included: what [`Gpu::run_twins`] takes.
+    pub fn commands(&self) -> &[Command] {
+        &self.commands
+    }
+
     /// Number of dispatches of one replay.
     pub fn num_dispatches(&self) -> usize {
         self.labels.len()
@@ -229,17 +234,18 @@ impl Gpu {
             .collect())
     }
 
-    /// Runs a recording with the CPU twin instead of the shader for every dispatch that `on_cpu` picks; the
-    /// others run on the device. Bisects a wrong number to its kernel.
+    /// Runs the commands of a recording or a plan with the CPU twin instead of the shader for every dispatch that
+    /// `on_cpu` picks; the others run on the device. Bisects a wrong number to its kernel: a result that is right
+    /// with all twins and wrong without one of them is that kernel's fault.
     ///
     /// # Errors
     /// As [`Gpu::submit`] and [`Gpu::read`].
     pub async fn run_twins(
         &self,
-        recorder: &Recorder,
+        commands: &[Command],
         mut on_cpu: impl FnMut(&Dispatch) -> bool,
     ) -> Result<(), KernelError> {
-        for command in recorder.commands() {
+        for command in commands {
             match command {
                 Command::Dispatch(d) if on_cpu(d) => self.run_twin(d).await?,
                 command => {

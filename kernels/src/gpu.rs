@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, Waker};
 
@@ -78,8 +78,10 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Failure {
-    lost: AtomicBool,
-    message: Mutex<Option<String>>,
+    /// Why the device is gone.
+    lost: OnceLock<String>,
+    /// The first error outside of any scope.
+    uncaptured: Mutex<Option<String>>,
 }
 
 #[cfg(not(target_arch = "wasm32"))]
@@ -214,13 +216,17 @@ impl Gpu {
         let failure = Arc::new(Failure::default());
         let seen = failure.clone();
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            if seen.lost.get().is_some() {
+                // A consequence of the loss, which everyone is told about already.
+                tracing::debug!("{error}");
+                return;
+            }
             tracing::error!("{error}");
-            lock(&seen.message).get_or_insert_with(|| error.to_string());
+            lock(&seen.uncaptured).get_or_insert_with(|| error.to_string());
         }));
         let seen = failure.clone();
         device.set_device_lost_callback(move |reason, message| {
-            lock(&seen.message).get_or_insert_with(|| format!("{reason:?}: {message}"));
-            seen.lost.store(true, Ordering::SeqCst);
+            seen.lost.get_or_init(|| format!("{reason:?}: {message}"));
         });
         let cache = crate::pipeline_cache::DiskCache::open(&device, &caps.adapter, cache_dir.as_deref());
         Ok(Self {
@@ -297,6 +303,7 @@ impl Gpu {
     /// # Errors
     /// Sizes over the device's limit, memory that is exhausted.
     pub fn alloc(&self, bytes: u64) -> Result<Buffer, GpuError> {
+        self.lost()?;
         let size = bytes.max(16).next_multiple_of(16);
         if size > self.caps().buffer_bytes {
             return Err(GpuError::BufferTooLarge { bytes: size, limit: self.caps().buffer_bytes });
@@ -310,6 +317,7 @@ impl Gpu {
         let (raw, error) =
             self.scoped(wgpu::ErrorFilter::OutOfMemory, || self.device().create_buffer(&descriptor));
         if let Some(message) = error {
+            self.explain()?;
             return Err(GpuError::OutOfMemory { bytes: size, message });
         }
         Ok(self.adopt(raw))
@@ -402,12 +410,24 @@ impl Gpu {
     /// # Errors
     /// [`GpuError::Lost`] or [`GpuError::Uncaptured`].
     pub fn check(&self) -> Result<(), GpuError> {
-        let failure = &self.inner.failure;
-        let message = lock(&failure.message).clone();
-        if failure.lost.load(Ordering::SeqCst) {
-            return Err(GpuError::Lost(message.unwrap_or_default()));
-        }
-        message.map_or(Ok(()), |m| Err(GpuError::Uncaptured(m)))
+        self.lost()?;
+        let message = lock(&self.inner.failure.uncaptured).clone();
+        message.map_or(Ok(()), |message| {
+            self.explain()?;
+            Err(GpuError::Uncaptured(message))
+        })
+    }
+
+    fn lost(&self) -> Result<(), GpuError> {
+        self.inner.failure.lost.get().map_or(Ok(()), |message| Err(GpuError::Lost(message.clone())))
+    }
+
+    /// To be asked when something failed: if the device is gone, that is the error to report, not what failed
+    /// because of it.
+    pub(crate) fn explain(&self) -> Result<(), GpuError> {
+        // wgpu tells of a loss when it is polled, which may be later than the first failure.
+        let _ = self.device().poll(wgpu::PollType::Poll);
+        self.lost()
     }
 
     /// 16 zero bytes, for bindings that a variant does not use.
@@ -485,10 +505,11 @@ impl Gpu {
                 mapped_at_creation: false,
             })
         });
-        match error {
-            Some(message) => Err(GpuError::OutOfMemory { bytes, message }),
-            None => Ok(self.adopt(raw)),
+        if let Some(message) = error {
+            self.explain()?;
+            return Err(GpuError::OutOfMemory { bytes, message });
         }
+        Ok(self.adopt(raw))
     }
 
     /// A cached bind group; entries of freed buffers are dropped first.

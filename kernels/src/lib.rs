@@ -36,7 +36,7 @@ pub use caps::{Caps, Tier};
 pub use error::{GpuError, KernelError};
 pub use execute::{Plan, Timing};
 pub use gpu::{Counters, Gpu, Options};
-pub use recorder::Recorder;
+pub use recorder::{Command, Dispatch, Recorder};
 pub use spec::{Access, Binding, Choice, Kernel, KernelSpec};
 
 pub use girih_shaders as shaders;

@@ -68,6 +68,7 @@ impl Pipelines {
             })
         });
         if let Some(message) = error {
+            gpu.explain()?;
             let selection = choice.selection.to_string();
             return Err(KernelError::Refused {
                 kernel,

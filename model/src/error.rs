@@ -1,6 +1,6 @@
 //! What is wrong with a checkpoint or a text, with what was found and what was wanted.
 
-use girih_ops::{GpuError, OpError};
+use girih_ops::{GpuError, KernelError, OpError};
 
 /// A tensor of another shape than the model needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -285,6 +285,37 @@ pub enum LoadError {
     Gpu(#[from] GpuError),
 }
 
+impl LoadError {
+    /// The failure of the device behind this error, if that is what it is. After [`GpuError::Lost`] a new device
+    /// must be opened and the model loaded again.
+    pub fn device(&self) -> Option<&GpuError> {
+        match self {
+            Self::Gpu(error) => Some(error),
+            Self::Op(error) => device(error),
+            _ => None,
+        }
+    }
+}
+
+impl RunError {
+    /// The failure of the device behind this error, if that is what it is. After [`GpuError::Lost`] a new device
+    /// must be opened and the model loaded again.
+    pub fn device(&self) -> Option<&GpuError> {
+        match self {
+            Self::Gpu(error) | Self::Kernel(KernelError::Gpu(error)) => Some(error),
+            Self::Op(error) => device(error),
+            _ => None,
+        }
+    }
+}
+
+fn device(error: &OpError) -> Option<&GpuError> {
+    match error {
+        OpError::Gpu(error) | OpError::Kernel(KernelError::Gpu(error)) => Some(error),
+        _ => None,
+    }
+}
+
 fn describe_tensors(missing: &[String], mis_shaped: &[MisShaped], unused: &[String]) -> String {
     let mut parts = Vec::new();
     if !missing.is_empty() {
@@ -445,7 +476,7 @@ pub enum RunError {
     Op(#[from] OpError),
     /// A kernel could not be run.
     #[error(transparent)]
-    Kernel(#[from] girih_ops::KernelError),
+    Kernel(#[from] KernelError),
     /// The device failed.
     #[error(transparent)]
     Gpu(#[from] GpuError),

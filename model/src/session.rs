@@ -191,13 +191,38 @@ impl Session {
             for input in &mut rest {
                 while input.token_ids.len() > PREFILL_TOKENS {
                     let (piece, tail) = input.token_ids.split_at(PREFILL_TOKENS);
-                    self.run(&[Input { token_ids: piece, ..*input }], None, None)?;
+                    let piece = [Input { token_ids: piece, ..*input }];
+                    let (mut frame, batch) = self.start(&piece)?;
+                    self.model.decoder()?.hidden(&mut frame, &batch, &self.cache, None)?;
+                    frame.submit()?;
+                    self.append(&piece);
                     input.token_ids = tail;
                 }
             }
         }
-        let logits = self.run(&rest, Some(rows), trace)?;
-        logits.ok_or(RunError::EmptyPrompt)
+        let (mut frame, logits) = self.record_pass(&rest, rows, trace)?;
+        frame.submit()?;
+        self.append(&rest);
+        Ok(logits)
+    }
+
+    /// Records what [`Session::forward`] runs, in one piece, and returns it with the logits that it will write:
+    /// for looking at what a device would run, or for running it with the CPU twins of some kernels
+    /// ([`Frame::run_twins`]) to find the one that is wrong. The inputs count as cached from now on: run the
+    /// recording before anything else on this session.
+    ///
+    /// # Errors
+    /// As [`Session::forward`], a failing device apart.
+    pub fn record(
+        &mut self,
+        inputs: &[Input<'_>],
+        rows: Rows,
+        trace: Option<&mut Trace>,
+    ) -> Result<(Frame, Tensor), RunError> {
+        self.check(inputs)?;
+        let recorded = self.record_pass(inputs, rows, trace)?;
+        self.append(inputs);
+        Ok(recorded)
     }
 
     /// Appends tokens and returns the normalised residual stream `[T, C]`: what embedding models pool.
@@ -234,39 +259,29 @@ impl Session {
         }
     }
 
-    fn run(
-        &mut self,
+    fn record_pass(
+        &self,
         inputs: &[Input<'_>],
-        rows: Option<Rows>,
+        rows: Rows,
         trace: Option<&mut Trace>,
-    ) -> Result<Option<Tensor>, RunError> {
+    ) -> Result<(Frame, Tensor), RunError> {
         let (mut frame, batch) = self.start(inputs)?;
         let decoder = self.model.decoder()?;
-        let x = decoder.hidden(&mut frame, &batch, &self.cache, trace)?; // [T, C]
-        let logits = match rows {
-            None => None,
-            Some(Rows::All) => Some(decoder.logits(&mut frame, &x)?), // [T, V]
-            Some(Rows::Last) => {
-                let mut end = 0;
-                let last: Vec<u32> = inputs
-                    .iter()
-                    .map(|i| {
-                        end += i.token_ids.len() as u32;
-                        end - 1
-                    })
-                    .collect();
-                let x = if last.len() as u32 == batch.num_tokens() {
-                    x
-                } else {
-                    let rows = Tensor::from_u32(self.gpu(), &last, &[last.len() as u32])?;
-                    girih_ops::gather_rows(&mut frame, &x, &rows)? // [S, C]
-                };
-                Some(decoder.logits(&mut frame, &x)?) // [S, V]
-            }
-        };
-        frame.submit()?;
-        self.append(inputs);
-        Ok(logits)
+        let mut x = decoder.hidden(&mut frame, &batch, &self.cache, trace)?; // [T, C]
+        if rows == Rows::Last && inputs.len() as u32 != batch.num_tokens() {
+            let mut end = 0;
+            let last: Vec<u32> = inputs
+                .iter()
+                .map(|i| {
+                    end += i.token_ids.len() as u32;
+                    end - 1
+                })
+                .collect();
+            let rows = Tensor::from_u32(self.gpu(), &last, &[last.len() as u32])?;
+            x = girih_ops::gather_rows(&mut frame, &x, &rows)?; // [S, C]
+        }
+        let logits = decoder.logits(&mut frame, &x)?; // [T, V] or [S, V]
+        Ok((frame, logits))
     }
 
     /// The recorded decode step with a given tail; recorded on first use.
@@ -283,6 +298,25 @@ impl Session {
     }
 
     fn record_decode(&self, tail: Tail) -> Result<DecodePlan, RunError> {
+        let arena = Arena::default();
+        let (frame, batch, outputs) = self.record_step_in(tail, &arena)?;
+        Ok(DecodePlan { tail, plan: frame.plan()?, batch, outputs, _arena: arena })
+    }
+
+    /// Records what a [`Session::decode_plan`] holds without compiling anything: for looking at what a device
+    /// would run.
+    ///
+    /// # Errors
+    /// As [`Session::record`].
+    pub fn record_step(&self, tail: Tail) -> Result<Frame, RunError> {
+        Ok(self.record_step_in(tail, &Arena::default())?.0)
+    }
+
+    fn record_step_in(
+        &self,
+        tail: Tail,
+        arena: &Arena,
+    ) -> Result<(Frame, Batch, Vec<Tensor>), RunError> {
         let gpu = self.gpu();
         let state = |len: usize, shape: &[u32]| Tensor::from_u32(gpu, &vec![0; len], shape);
         let batch = Batch {
@@ -293,7 +327,6 @@ impl Session {
             max_q_len: 1,
             max_kv_len: self.cache.capacity(),
         };
-        let arena = Arena::default();
         let mut frame = Frame::with_arena(gpu, arena.clone());
         let decoder = self.model.decoder()?;
         let x = decoder.hidden(&mut frame, &batch, &self.cache, None)?; // [1, C]
@@ -312,7 +345,7 @@ impl Session {
             }
             Tail::Logits => vec![logits],
         };
-        Ok(DecodePlan { tail, plan: frame.plan()?, batch, outputs, _arena: arena })
+        Ok((frame, batch, outputs))
     }
 
     /// Sets the step state of a plan: `token` is the next input of the sequence in `slot`, whose cache holds

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use girih_kernels::{Buffer, Gpu, GpuError, KernelError, Plan, Recorder};
+use girih_kernels::{Buffer, Dispatch, Gpu, GpuError, KernelError, Plan, Recorder};
 
 use crate::{DType, OpError, Tensor};
 
@@ -103,6 +103,17 @@ impl Frame {
     pub fn submit(&mut self) -> Result<(), KernelError> {
         let gpu = self.recorder.gpu().clone();
         gpu.submit(&self.recorder)?;
+        self.recorder.clear();
+        Ok(())
+    }
+
+    /// [`Frame::submit`] with the CPU twin of every kernel that `on_cpu` picks instead of its shader.
+    ///
+    /// # Errors
+    /// As [`Gpu::run_twins`].
+    pub async fn run_twins(&mut self, on_cpu: impl FnMut(&Dispatch) -> bool) -> Result<(), KernelError> {
+        let gpu = self.recorder.gpu().clone();
+        gpu.run_twins(self.recorder.commands(), on_cpu).await?;
         self.recorder.clear();
         Ok(())
     }

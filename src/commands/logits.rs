@@ -27,6 +27,9 @@ pub struct Logits {
     /// Also write `hidden.embed` and `hidden.layerI`: the residual stream [T, C] before the first and after each layer
     #[arg(long)]
     layers: bool,
+    /// Compute with the CPU definition of every kernel instead of its shader: the numbers that the GPU's should be
+    #[arg(long)]
+    reference: bool,
 }
 
 impl Logits {
@@ -37,7 +40,14 @@ impl Logits {
         let mut session = Session::new(&model, SessionOptions::default())?;
         let mut trace = Vec::new();
         let input = [Input { slot: 0, token_ids: &self.ids }];
-        let logits = session.forward(&input, Rows::All, self.layers.then_some(&mut trace))?;
+        let layers = self.layers.then_some(&mut trace);
+        let logits = if self.reference {
+            let (mut frame, logits) = session.record(&input, Rows::All, layers)?;
+            frame.run_twins(|_| true).await?;
+            logits
+        } else {
+            session.forward(&input, Rows::All, layers)?
+        };
         let mut tensors = BTreeMap::new();
         let names =
             std::iter::once("hidden.embed".to_owned()).chain((0..).map(|i| format!("hidden.layer{i}")));

@@ -2,59 +2,8 @@
 
 use girih_kernels::registry::KERNELS;
 use girih_kernels::shaders::{Dialect, compose};
-use girih_kernels::{Access, Choice, KernelSpec};
-use naga::valid::{Capabilities, ValidationFlags, Validator};
-
-fn check(spec: &KernelSpec, choice: &Choice) -> Result<(), String> {
-    let composed = compose(choice.file, &choice.selection, Dialect::Naga).map_err(|e| e.to_string())?;
-    let module = naga::front::wgsl::parse_str(&composed.wgsl).map_err(|e| {
-        let at = e.location(&composed.wgsl).and_then(|l| composed.origin(l.line_number));
-        format!("{} at {}", e.message(), at.unwrap_or_default())
-    })?;
-    Validator::new(ValidationFlags::all(), Capabilities::all())
-        .validate(&module)
-        .map_err(|e| e.emit_to_string(&composed.wgsl))?;
-    let entry = module.entry_points.iter().find(|e| e.name == "main").ok_or("no entry point `main`")?;
-    let invocations: u32 = entry.workgroup_size.iter().product();
-    if invocations != choice.invocations {
-        return Err(format!("{invocations} invocations, declared {}", choice.invocations));
-    }
-    let mut workgroup_bytes = 0;
-    let mut bindings = vec![None; spec.bindings.len() + 1];
-    for (_, var) in module.global_variables.iter() {
-        let size = module.types[var.ty].inner.size(module.to_ctx());
-        if var.space == naga::AddressSpace::WorkGroup {
-            workgroup_bytes += size.next_multiple_of(16);
-        }
-        if let Some(binding) = &var.binding {
-            let slot = bindings.get_mut(binding.binding as usize).ok_or("a binding that the spec lacks")?;
-            *slot = Some((var.name.clone().unwrap_or_default(), var.space, size));
-        }
-    }
-    if workgroup_bytes.next_multiple_of(16) != choice.workgroup_bytes.next_multiple_of(16) {
-        return Err(format!(
-            "{workgroup_bytes} bytes of workgroup memory, declared {}",
-            choice.workgroup_bytes
-        ));
-    }
-    if let Some((_, space, size)) = &bindings[0]
-        && (*space != naga::AddressSpace::Uniform || *size as usize != spec.params_bytes)
-    {
-        return Err(format!("Params is {size} bytes in the shader, {} on the host", spec.params_bytes));
-    }
-    for (declared, found) in spec.bindings.iter().zip(&bindings[1..]) {
-        // A variant may leave a binding out; what it declares must be as the spec says.
-        let Some((name, space, _)) = found else { continue };
-        let naga::AddressSpace::Storage { access } = space else {
-            return Err(format!("{name} is not storage"));
-        };
-        let writes = access.contains(naga::StorageAccess::STORE);
-        if name != declared.name || writes != (declared.access == Access::ReadWrite) {
-            return Err(format!("binding {name} (writes: {writes}), declared {declared:?}"));
-        }
-    }
-    Ok(())
-}
+use girih_tests::shaders::check;
+use naga::valid::Capabilities;
 
 #[test]
 fn every_selectable_shader_is_valid() {
@@ -63,7 +12,7 @@ fn every_selectable_shader_is_valid() {
     for kernel in KERNELS {
         for choice in (kernel.choices)() {
             count += 1;
-            if let Err(error) = check(kernel.spec, &choice) {
+            if let Err(error) = check(kernel.spec, &choice, Capabilities::all()) {
                 failures
                     .push(format!("{}/{} [{}]: {error}", kernel.spec.name, choice.variant, choice.selection));
             }

@@ -1,0 +1,155 @@
+//! Small bindings, small caches, lost devices: the same results, or one typed error.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use girih_kernels::{Gpu, GpuError, Options};
+use girih_model::{
+    GenerateOptions, Generated, Input, LoadOptions, Model, Rows, RunError, Sampling, Session,
+    SessionOptions, generate,
+};
+use girih_ops::WeightType;
+use girih_tests::goldens::assert_close;
+use girih_tests::{fable, gpu, load};
+use pollster::block_on;
+
+const PROMPT: &str = "Once upon a time, there was a little";
+
+fn greedy(session: &mut Session, max_tokens: usize) -> Result<Generated, RunError> {
+    let model = session.model().clone();
+    let tokenizer = model.tokenizer().expect("a tokenizer");
+    let prompt = tokenizer.encode(PROMPT, true).expect("encodes");
+    let options = GenerateOptions {
+        max_tokens,
+        sampling: Sampling::default(),
+        stop: Vec::new(),
+        stop_ids: Vec::new(),
+        slot: 0,
+    };
+    block_on(generate(session, Some(tokenizer), &prompt, &options, |_| ControlFlow::Continue(())))
+}
+
+fn logits(model: &Arc<Model>, options: SessionOptions) -> Vec<f32> {
+    let mut session = Session::new(model, options).expect("a session");
+    let ids: Vec<u32> = (0..40).map(|i| i * 97 % model.config().vocab_size).collect();
+    let logits = session.forward(&[Input { slot: 0, token_ids: &ids }], Rows::All, None).expect("forward");
+    block_on(logits.to_f32(session.gpu())).expect("read")
+}
+
+#[test]
+fn matrices_in_several_parts_give_the_logits_and_the_text_of_one() {
+    let whole_gpu = gpu();
+    let limit = 1 << 20;
+    let options = Options { max_binding_bytes: Some(limit), ..Options::default() };
+    let split_gpu = block_on(Gpu::new(options)).expect("an adapter");
+    for weight_type in [None, Some(WeightType::F32), Some(WeightType::F16)] {
+        let [whole, split] = [&whole_gpu, &split_gpu]
+            .map(|gpu| load(gpu, fable(), LoadOptions { weight_type, ..LoadOptions::default() }));
+        let table = &split.decoder().expect("a decoder").embedding;
+        let bytes_per_row = table.bytes() / u64::from(table.n);
+        assert!(table.parts.len() as u64 >= u64::from(table.n) * bytes_per_row / limit, "{}", table.parts.len());
+        assert!(table.parts.iter().all(|p| p.buffer.size() <= limit));
+        assert_eq!(whole.decoder().expect("a decoder").embedding.parts.len(), 1);
+        let what = format!("{weight_type:?} in {} parts", table.parts.len());
+        let [want, got] = [&whole, &split].map(|model| logits(model, SessionOptions::default()));
+        // Another number of rows may be multiplied by another kernel.
+        assert_close(&what, &got, &want, 1e-4, 1e-5);
+        let [want, got] = [&whole, &split].map(|model| {
+            let mut session = Session::new(model, SessionOptions::default()).expect("a session");
+            greedy(&mut session, 40).expect("generates").text
+        });
+        assert_eq!(got, want, "{what}");
+        println!("{what}: {want:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_split_is_refused_with_its_size() {
+    let open = |kib: u64| {
+        let options = Options { max_binding_bytes: Some(kib << 10), ..Options::default() };
+        block_on(Gpu::new(options)).expect("an adapter")
+    };
+    let refused = |gpu: &Gpu, context| {
+        let options = LoadOptions { context, ..LoadOptions::default() };
+        block_on(Model::load(gpu, fable(), options, |_| ())).expect_err("too large").to_string()
+    };
+    // A rotary embedding of 512 positions; 64 rows of the MLP; the keys of a layer.
+    let error = refused(&open(64), None);
+    assert!(error.contains("max_positions is 512, must be 1 to 256"), "{error}");
+    let error = refused(&open(64), Some(256));
+    assert!(error.contains("bytes of a row is 1536, must be 1 to 1024"), "{error}");
+    let model = load(&open(128), fable(), LoadOptions::default());
+    let error = Session::new(&model, SessionOptions::default()).expect_err("256 KiB of keys").to_string();
+    assert!(error.contains("at most 131072") && error.contains("lower the context"), "{error}");
+    // What fits gives the same text.
+    let options = SessionOptions { context: Some(256), ..SessionOptions::default() };
+    let whole = load(&gpu(), fable(), LoadOptions::default());
+    let [got, want] = [&model, &whole].map(|model| {
+        let mut session = Session::new(model, options).expect("a session");
+        greedy(&mut session, 8).expect("generates").text
+    });
+    assert_eq!(got, want);
+}
+
+/// An f16 cache rounds keys and values by at most 2^-11 of their size. Rounding errors of different keys, channels
+/// and layers are independent and average out in the sums that make a logit: what is left is below 2^-11 of the
+/// spread of the logits.
+#[test]
+fn an_f16_cache_changes_logits_by_its_rounding_and_no_token() {
+    let model = load(&gpu(), fable(), LoadOptions::default());
+    let f16 = SessionOptions { f16_cache: true, ..SessionOptions::default() };
+    let want = logits(&model, SessionOptions::default());
+    let got = logits(&model, f16);
+    let (min, max) = want.iter().fold((f32::MAX, f32::MIN), |(a, b), &v| (a.min(v), b.max(v)));
+    let tolerance = 2.0_f64.powi(-11) * f64::from(max - min);
+    let worst = got.iter().zip(&want).fold(0.0_f32, |worst, (g, w)| worst.max((g - w).abs()));
+    println!("f16 cache: logits from {min} to {max} differ by {worst} at most (tolerance {tolerance:.3})");
+    assert_ne!(got, want, "the cache is f16");
+    assert_close("f16 cache", &got, &want, tolerance, 0.0);
+    let [want, got] = [SessionOptions::default(), f16].map(|options| {
+        let mut session = Session::new(&model, options).expect("a session");
+        let text = greedy(&mut session, 30).expect("generates");
+        (text.token_ids, session.cache().bytes())
+    });
+    assert_eq!(got.0, want.0);
+    assert_eq!(2 * got.1, want.1);
+}
+
+fn is_lost(error: &RunError) -> bool {
+    matches!(error.device(), Some(GpuError::Lost(message)) if message.contains("Destroyed"))
+}
+
+#[test]
+fn a_lost_device_is_an_error_and_the_next_one_works() {
+    let mut want = None;
+    // Lost after the first text, before anything ran, and before the model is loaded.
+    for stage in 0..3 {
+        let gpu = gpu();
+        if stage == 2 {
+            gpu.device().destroy();
+            let error = block_on(Model::load(&gpu, fable(), LoadOptions::default(), |_| ())).expect_err("lost");
+            assert!(matches!(error.device(), Some(GpuError::Lost(_))), "{error:?}");
+            continue;
+        }
+        let model = load(&gpu, fable(), LoadOptions::default());
+        let mut session = Session::new(&model, SessionOptions::default()).expect("a session");
+        if stage == 0 {
+            want = Some(greedy(&mut session, 12).expect("generates").text);
+        }
+        gpu.device().destroy();
+        for _ in 0..2 {
+            let error = greedy(&mut session, 12).expect_err("lost");
+            assert!(is_lost(&error), "stage {stage}: {error:?}");
+        }
+        let input = [Input { slot: 0, token_ids: &[1, 2, 3, 4, 5, 6, 7] }];
+        let result = session.forward(&input, Rows::All, None);
+        let result = result.and_then(|logits| Ok(block_on(logits.to_f32(&gpu))?));
+        assert!(is_lost(&result.expect_err("lost")));
+        let error = block_on(model.embed(&[vec![1, 2, 3]])).expect_err("lost");
+        assert!(is_lost(&error), "stage {stage}: {error:?}");
+        assert!(matches!(gpu.check(), Err(GpuError::Lost(_))));
+    }
+    let model = load(&gpu(), fable(), LoadOptions::default());
+    let mut session = Session::new(&model, SessionOptions::default()).expect("a session");
+    assert_eq!(Some(greedy(&mut session, 12).expect("generates").text), want);
+}
