@@ -40,7 +40,9 @@ fn the_table_of_kernels_is_the_registry() {
             .spec
             .bindings
             .iter()
-            .map(|b| if b.access == Access::ReadWrite { format!("**{}**", b.name) } else { b.name.to_owned() })
+            .map(
+                |b| if b.access == Access::ReadWrite { format!("**{}**", b.name) } else { b.name.to_owned() },
+            )
             .collect();
         assert_eq!(*bindings, want.join(", "), "{name}");
         let want: BTreeSet<String> = (kernel.choices)().iter().map(|c| c.variant.to_owned()).collect();
@@ -79,7 +81,8 @@ fn links(page: &str) -> Vec<&str> {
 
 #[test]
 fn links_lead_somewhere() {
-    let mut pages = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "EXPERIMENTS.md"].map(PathBuf::from).to_vec();
+    let mut pages =
+        ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "EXPERIMENTS.md"].map(PathBuf::from).to_vec();
     for folder in ["docs", "docs/benchmarks"] {
         let entries = std::fs::read_dir(root().join(folder)).expect("a folder");
         let names = entries.map(|e| PathBuf::from(folder).join(e.expect("an entry").file_name()));
