@@ -63,7 +63,9 @@ impl Checkpoint {
         });
         let weights = serialize(views, None).expect("tensors");
         Arc::new(
-            MemorySource::new().with("config.json", text.into_bytes()).with("model.safetensors", weights),
+            MemorySource::new()
+                .with("config.json", text.into_bytes())
+                .with("model.safetensors", weights),
         )
     }
 }
@@ -102,7 +104,8 @@ fn tensors(config: &Config) -> Vec<(String, Vec<u32>)> {
         bert(config, &mut all);
         return all;
     }
-    let (c, f, v, d) = (config.hidden_size, config.intermediate_size, config.vocab_size, config.head_dim);
+    let (c, f, v, d) =
+        (config.hidden_size, config.intermediate_size, config.vocab_size, config.head_dim);
     let (q, kv) = (config.num_attention_heads * d, config.num_key_value_heads * d);
     let mut add = |name: String, shape: &[u32]| all.push((name, shape.to_vec()));
     add("model.embed_tokens.weight".into(), &[v, c]);

@@ -111,8 +111,10 @@ fn record_decoder(report: &mut Report, model: &std::sync::Arc<Model>, name: &str
 fn record_encoder(report: &mut Report, model: &Model, name: &str) -> Result<(), OpError> {
     let gpu = model.gpu();
     let ids: Vec<u32> = (0..40).collect();
-    let chunks: Vec<Chunk<'_>> =
-        (0..).zip([1, 17, 40]).map(|(slot, len)| Chunk { slot, start: 0, token_ids: &ids[..len] }).collect();
+    let chunks: Vec<Chunk<'_>> = (0..)
+        .zip([1, 17, 40])
+        .map(|(slot, len)| Chunk { slot, start: 0, token_ids: &ids[..len] })
+        .collect();
     for chunks in [&chunks[..1], &chunks[1..2], &chunks] {
         let batch = Batch::upload(gpu, chunks)?;
         let segments = Tensor::from_u32(gpu, &vec![0; batch.num_tokens() as usize], &[batch.num_tokens()])?;
@@ -204,15 +206,24 @@ impl Llama {
         let batch = Batch::upload(gpu, &[chunk])?;
         let mut frame = Frame::new(gpu);
         let f = &mut frame;
-        let normed = Linear { norm: Some(Norm::Rms { weight: &self.norm, eps: 1e-5 }), ..Linear::default() };
+        let normed = Linear {
+            norm: Some(Norm::Rms { weight: &self.norm, eps: 1e-5 }),
+            ..Linear::default()
+        };
         let num_q_heads = self.preset.num_q_heads;
         let x = girih_ops::embedding(f, &batch.token_ids, &self.embedding, 1.0)?;
         let qkv = girih_ops::linear(f, &x, &self.qkv, &normed)?;
         let rope = Some((&self.rope, RopeStyle::Half));
         let append = RopeAppend { num_q_heads, norm: QkNorm::None, rope };
         let q = girih_ops::rope_append(f, &qkv, &self.cache, &batch, &append)?;
-        let opts =
-            Attention { num_q_heads, scale: 0.125, causal: true, window: None, softcap: None, sinks: None };
+        let opts = Attention {
+            num_q_heads,
+            scale: 0.125,
+            causal: true,
+            window: None,
+            softcap: None,
+            sinks: None,
+        };
         let h = girih_ops::attention(f, &q, &self.cache, &batch, &opts)?;
         let x = girih_ops::linear(f, &h, &self.o, &Linear { residual: Some(&x), ..Linear::default() })?;
         let glu = Linear { act: Act::Glu(GluAct::Silu), ..normed };
@@ -248,8 +259,7 @@ fn a_layer_of_llama_1b_fits_every_device() {
                     continue;
                 }
             };
-            for (len, kv_len) in
-                [(1, 1), (1, 300), (1, LLAMA_CONTEXT), (4, 4), (5, 5), (40, 300), (512, LLAMA_CONTEXT)]
+            for (len, kv_len) in [(1, 1), (1, 300), (1, LLAMA_CONTEXT), (4, 4), (5, 5), (40, 300), (512, LLAMA_CONTEXT)]
             {
                 match llama.record(&device, len, kv_len, len == 1 && kv_len == 300) {
                     Ok(frame) => report.look(&device, &what, frame.recording().commands()),
@@ -275,8 +285,7 @@ fn pipelines_are_not_compiled_to_look_at_a_recording() {
     assert_eq!(gpu.counters().pipelines, 0);
     assert_eq!(session.tokens(0), [1, 2, 3]);
     // The twins give what the device gives.
-    let (mut frame, logits) =
-        session.record(&[Input { slot: 0, token_ids: &[4] }], Rows::Last, None).expect("records");
+    let (mut frame, logits) = session.record(&[Input { slot: 0, token_ids: &[4] }], Rows::Last, None).expect("records");
     block_on(frame.run_twins(|_| true)).expect("twins");
     assert!(block_on(logits.to_f32(&gpu)).expect("read").iter().all(|v| v.is_finite()));
 }

@@ -109,7 +109,8 @@ fn decoder(gpu: &Gpu, checkpoint: &Checkpoint, f16_cache: bool) -> f32 {
     let session = || Session::new(&model, options).expect("a session");
     // A cached value may be rounded to the next f16 on one side.
     let tolerance = if f16_cache { 2e-3 } else { 1e-4 };
-    let mut pair = Pair { name: checkpoint.name, device: session(), twins: session(), tolerance, worst: 0.0 };
+    let mut pair =
+        Pair { name: checkpoint.name, device: session(), twins: session(), tolerance, worst: 0.0 };
     let config = model.config();
     for len in [1, 3, 5, 17, 40] {
         // The last one continues the one before.
@@ -137,7 +138,8 @@ fn encoder(gpu: &Gpu, checkpoint: &Checkpoint) -> f32 {
     for lengths in [&[1][..], &[17], &[5, 40, 1]] {
         let sequences: Vec<Vec<u32>> =
             (60..).zip(lengths).map(|(seed, &len)| tokens(model.config(), len, seed)).collect();
-        let segments: Vec<Vec<u32>> = sequences.iter().map(|s| s.iter().map(|id| id % 2).collect()).collect();
+        let segments: Vec<Vec<u32>> =
+            sequences.iter().map(|s| s.iter().map(|id| id % 2).collect()).collect();
         let got = block_on(model.states(&sequences, Some(&segments), None)).expect("states").concat();
         let want = encoder_twins(&model, &sequences, &segments);
         let what = format!("{} of {lengths:?}", checkpoint.name);
