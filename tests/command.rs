@@ -210,6 +210,37 @@ fn bad_arguments_are_refused() {
 }
 
 #[test]
+fn the_manual_lists_every_option() {
+    let manual = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/command.md");
+    let manual = fs::read_to_string(manual).expect("the manual");
+    let commands =
+        ["generate", "chat", "embed", "eval", "logits", "inspect", "doctor", "bench model", "bench kernels"];
+    let mut options = 0;
+    for command in commands {
+        assert!(manual.contains(&format!("\n## {command}\n")), "no section {command}");
+        let args: Vec<&str> = command.split(' ').chain(["--help"]).collect();
+        let help = String::from_utf8_lossy(&girih(&args).stdout).into_owned();
+        let declared = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
+        let words = declared
+            .flat_map(|line| line.split([' ', ',']).take_while(|w| w.is_empty() || w.starts_with('-')));
+        for option in words.map(|w| w.trim_end_matches("...")).filter(|w| w.starts_with('-')) {
+            options += 1;
+            let ends = ["`", " "].map(|end| format!("`{option}{end}"));
+            assert!(ends.iter().any(|e| manual.contains(e)), "{command}: {option} is not in the manual");
+        }
+    }
+    assert!(options > 60, "{options} options were found");
+    let top = String::from_utf8_lossy(&girih(&["--help"]).stdout).into_owned();
+    let listed = top.lines().skip_while(|l| *l != "Commands:").skip(1).take_while(|l| !l.is_empty());
+    let names: Vec<&str> =
+        listed.filter(|l| !l.starts_with("   ")).filter_map(|l| l.split_whitespace().next()).collect();
+    assert!(names.len() > 7, "{names:?}");
+    for name in names.iter().filter(|name| **name != "help") {
+        assert!(commands.iter().any(|c| c.split(' ').next() == Some(name)), "{name} has no section");
+    }
+}
+
+#[test]
 fn a_cache_folder_that_cannot_be_written_changes_nothing() {
     let folder = Folder::new("cache");
     let file = folder.0.join("a-file");

@@ -4,6 +4,25 @@
 //! a kernel is one file with its parameters, its checks, its `select`, its `record` and its reference
 //! twin. Kernels append dispatches to a [`Recorder`]; [`Gpu::submit`] runs them, [`Gpu::plan`] prepares them for
 //! being run many times, [`Gpu::run_twins`] runs the CPU twins instead.
+//!
+//! ```no_run
+//! use girih_kernels::norm::rms_norm;
+//! use girih_kernels::{Gpu, KernelError, Options, Recorder, execute};
+//!
+//! /// Normalises rows of 256 channels.
+//! async fn normalise(x: &[f32]) -> Result<Vec<f32>, KernelError> {
+//!     let gpu = Gpu::new(Options::default()).await?; // the best adapter; or `Gpu::from_wgpu` with your own device
+//!     let bytes: Vec<u8> = x.iter().flat_map(|v| v.to_le_bytes()).collect();
+//!     let (x_buffer, y_buffer) = (gpu.upload(&bytes)?, gpu.alloc(bytes.len() as u64)?);
+//!     let args = rms_norm::Args { x: &x_buffer, w: None, y: &y_buffer };
+//!
+//!     let mut recorder = Recorder::new(&gpu);
+//!     rms_norm::record(&mut recorder, args, x.len() as u32 / 256, 256, 1e-5)?; // chooses a variant; runs nothing
+//!     gpu.submit(&recorder)?;
+//!     // gpu.run_twins(recorder.commands(), |_| true).await? would compute the same on the CPU, in f64.
+//!     Ok(execute::read_as(&gpu, &y_buffer).await?)
+//! }
+//! ```
 
 pub mod activation;
 pub mod attention;

@@ -3,6 +3,37 @@
 //! Data goes one way: prompt → [`Tokenizer`] → ids → embedding → the blocks of an [`arch`]itecture → logits →
 //! [`Sampler`] → id → text. [`Model::load`] reads a checkpoint from any [`source::ByteSource`]; a [`Session`] is a
 //! model with a cache; [`generate()`] is the token loop.
+//!
+//! ```no_run
+//! use std::ops::ControlFlow;
+//! use std::sync::Arc;
+//!
+//! use girih_model::source::DirSource;
+//! use girih_model::{GenerateOptions, LoadOptions, Model, Sampling, Session, SessionOptions, generate};
+//! use girih_ops::{Gpu, Options};
+//!
+//! async fn tell() -> Result<(), Box<dyn std::error::Error>> {
+//!     let gpu = Gpu::new(Options::default()).await?;
+//!     let source = Arc::new(DirSource::new("assets/fable-5m"));
+//!     let model = Model::load(&gpu, source, LoadOptions::default(), |_| ()).await?;
+//!     let mut session = Session::new(&model, SessionOptions::default())?;
+//!     let prompt = model.tokenizer()?.encode("Once upon a time", true)?;
+//!     let options = GenerateOptions {
+//!         max_tokens: 60,
+//!         sampling: Sampling { temperature: 0.7, top_p: 0.95, ..Sampling::default() },
+//!         stop: Vec::new(),
+//!         stop_ids: model.generation().eos_token_ids.clone(),
+//!         slot: 0,
+//!     };
+//!     let told = generate(&mut session, Some(model.tokenizer()?), &prompt, &options, |text| {
+//!         print!("{text}"); // each piece when it is certain
+//!         ControlFlow::Continue(())
+//!     })
+//!     .await?;
+//!     println!("\n{} tokens, {:.1} s", told.token_ids.len(), told.decode_seconds);
+//!     Ok(())
+//! }
+//! ```
 
 pub mod arch;
 pub mod chat;

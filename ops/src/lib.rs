@@ -3,6 +3,29 @@
 //! An operation checks shapes, allocates its result in the [`Frame`] and records one kernel (or the few of a
 //! fusion). It does no GPU work: [`Frame::submit`] runs what was recorded, [`Frame::plan`] keeps it for being
 //! replayed. Operations know no tile sizes and no wgpu types.
+//!
+//! ```no_run
+//! use girih_ops::{Act, Frame, GluAct, Gpu, Linear, Matrix, Norm, OpError, Options, Tensor, WeightType, linear};
+//!
+//! /// The feed-forward part of a Llama layer: `x + down(silu(gate(h)) · up(h))` with `h = norm(x)`.
+//! async fn mlp(x: &[f32], norm: &[f32], gate_up: &[f32], down: &[f32]) -> Result<Vec<f32>, OpError> {
+//!     const C: u32 = 256; // channels
+//!     const F: u32 = 768; // channels between; the rows of gate and up alternate
+//!     let gpu = Gpu::new(Options::default()).await?;
+//!     let gate_up = Matrix::from_f32(&gpu, gate_up, 2 * F, C, WeightType::F16)?;
+//!     let down = Matrix::from_f32(&gpu, down, C, F, WeightType::F16)?;
+//!     let norm = Tensor::from_f32(&gpu, norm, &[C])?;
+//!     let x = Tensor::from_f32(&gpu, x, &[x.len() as u32 / C, C])?;
+//!
+//!     let mut frame = Frame::new(&gpu);
+//!     let norm = Some(Norm::Rms { weight: &norm, eps: 1e-5 });
+//!     let fused = Linear { norm, act: Act::Glu(GluAct::Silu), ..Linear::default() };
+//!     let h = linear(&mut frame, &x, &gate_up, &fused)?; // [T, F]
+//!     let y = linear(&mut frame, &h, &down, &Linear { residual: Some(&x), ..Linear::default() })?; // [T, C]
+//!     frame.submit()?; // until here nothing ran
+//!     Ok(y.to_f32(&gpu).await?)
+//! }
+//! ```
 
 mod attention;
 mod batch;

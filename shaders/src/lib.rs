@@ -12,6 +12,26 @@
 //!
 //! Local arrays indexed by constants stay in registers and need no bounds clamp: unrolling makes checked
 //! code as fast as unchecked code, in browsers too.
+//!
+//! ```
+//! use girih_shaders::{ComposeError, Dialect, Selection, compose};
+//!
+//! // RMS norm on subgroups, with workgroups of 64.
+//! let selection = Selection::new().set("WG", 64).part("reduce", "common/reduce_subgroup.wgsl");
+//! let native = compose("norm/rms_norm.wgsl", &selection, Dialect::Naga)?;
+//! assert!(native.wgsl.contains("const WG: u32 = 64u;"));
+//! let browser = compose("norm/rms_norm.wgsl", &selection, Dialect::Browser)?;
+//! assert!(browser.wgsl.starts_with("enable subgroups;"));
+//!
+//! // Positions in a compiler's message lead back to the files.
+//! let line = native.wgsl.lines().position(|l| l.starts_with("fn main")).unwrap_or_default() as u32 + 1;
+//! assert!(native.origin(line).is_some_and(|at| at.starts_with("norm/rms_norm.wgsl:")));
+//!
+//! // A misspelt name is an error.
+//! let misspelt = compose("norm/rms_norm.wgsl", &Selection::new().set("WGS", 64), Dialect::Naga);
+//! assert!(matches!(misspelt, Err(ComposeError::NoSpec { .. })));
+//! # Ok::<(), ComposeError>(())
+//! ```
 
 mod compose;
 mod select;

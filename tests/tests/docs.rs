@@ -1,0 +1,103 @@
+//! The guides say what the code says: kernels, architectures, links.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use girih_kernels::Access;
+use girih_kernels::registry::KERNELS;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(path: &str) -> String {
+    let path = root().join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// Cells of the table row whose first cell is `name` in backquotes. `\|` is no border.
+fn row(page: &str, name: &str) -> Vec<String> {
+    let start = format!("| `{name}` |");
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with(&start)).collect();
+    assert_eq!(rows.len(), 1, "{name} has {} rows", rows.len());
+    let cells = rows[0].trim_matches('|').replace("\\|", "\0");
+    cells.split('|').map(|cell| cell.trim().replace('\0', "|")).collect()
+}
+
+/// What stands in backquotes.
+fn quoted(cell: &str) -> BTreeSet<String> {
+    cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_table_of_kernels_is_the_registry() {
+    let page = read("docs/kernels.md");
+    for kernel in KERNELS {
+        let name = kernel.spec.name;
+        let cells = row(&page, name);
+        let [_, _, bindings, variants] = cells.as_slice() else { panic!("{name}: {cells:?}") };
+        let want: Vec<String> = kernel
+            .spec
+            .bindings
+            .iter()
+            .map(
+                |b| if b.access == Access::ReadWrite { format!("**{}**", b.name) } else { b.name.to_owned() },
+            )
+            .collect();
+        assert_eq!(*bindings, want.join(", "), "{name}");
+        let want: BTreeSet<String> = (kernel.choices)().iter().map(|c| c.variant.to_owned()).collect();
+        assert_eq!(quoted(variants), want, "{name}");
+    }
+}
+
+#[test]
+fn the_table_of_architectures_is_the_list_of_model_types() {
+    let page = read("docs/models.md");
+    for name in girih_model::arch::MODEL_TYPES {
+        row(&page, name);
+    }
+    let documented: BTreeSet<&str> = page
+        .lines()
+        .skip_while(|line| !line.starts_with("| `model_type` |"))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .filter_map(|line| line.split('`').nth(1))
+        .collect();
+    assert_eq!(documented, girih_model::arch::MODEL_TYPES.iter().copied().collect());
+    let mut known = girih_model::config::KNOWN.to_vec();
+    known.sort_unstable();
+    assert_eq!(documented.into_iter().collect::<Vec<_>>(), known, "config::KNOWN");
+}
+
+/// Targets of the links of a page that are files of ours, without `#section`.
+fn links(page: &str) -> Vec<&str> {
+    page.split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split_once(')'))
+        .map(|(target, _)| target.split('#').next().unwrap_or_default())
+        .filter(|target| !target.is_empty() && !target.contains("://"))
+        .collect()
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut pages =
+        ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "EXPERIMENTS.md"].map(PathBuf::from).to_vec();
+    for folder in ["docs", "docs/benchmarks"] {
+        let entries = std::fs::read_dir(root().join(folder)).expect("a folder");
+        let names = entries.map(|e| PathBuf::from(folder).join(e.expect("an entry").file_name()));
+        pages.extend(names.filter(|p| p.extension().is_some_and(|e| e == "md")));
+    }
+    assert!(pages.len() > 10, "{pages:?}");
+    let mut broken = Vec::new();
+    for page in &pages {
+        let text = read(&page.display().to_string());
+        for target in links(&text) {
+            if !root().join(page).parent().is_some_and(|dir| dir.join(target).exists()) {
+                broken.push(format!("{}: {target}", page.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+    assert_eq!(links("[a](b.md#c) [d](https://e) [f](#g)"), ["b.md"]);
+}
