@@ -214,7 +214,7 @@ fn bad_arguments_are_refused() {
         &["encoder", "girih embed"],
     );
     fails(
-        &["chat", "--model", goldens().join("models/gemma2").to_str().expect("a path")],
+        &["chat", "--model", goldens().join("models/cohere").to_str().expect("a path")],
         4,
         &["chat template"],
     );

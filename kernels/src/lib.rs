@@ -15,7 +15,6 @@ pub mod embed;
 pub mod error;
 pub mod execute;
 pub mod gpu;
-pub mod kv_cache;
 pub mod matmul;
 pub mod norm;
 mod pipeline;

@@ -318,6 +318,6 @@ mod tests {
         assert_eq!(partial_match("ab</", &stop), 2);
         assert_eq!(partial_match("ab\n", &stop), 1);
         assert_eq!(partial_match("ab", &stop), 0);
-        assert_eq!(partial_match("ab</s>", &["".to_owned()]), 0);
+        assert_eq!(partial_match("ab</s>", &[String::new()]), 0);
     }
 }

@@ -58,11 +58,13 @@ pub struct Model {
     unused: Vec<String>,
 }
 
+type OnProgress = dyn FnMut(Progress) + Send;
+
 /// Reports what is read through it.
 struct Counted {
     source: Arc<dyn ByteSource>,
     total: u64,
-    loaded: Mutex<(u64, Box<dyn FnMut(Progress) + Send>)>,
+    loaded: Mutex<(u64, Box<OnProgress>)>,
 }
 
 impl std::fmt::Debug for Counted {

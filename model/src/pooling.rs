@@ -89,7 +89,9 @@ impl Pooling {
         };
         if self.normalize {
             let length = pooled.iter().map(|v| v * v).sum::<f64>().sqrt().max(1e-12);
-            pooled.iter_mut().for_each(|v| *v /= length);
+            for v in &mut pooled {
+                *v /= length;
+            }
         }
         pooled.into_iter().map(|v| v as f32).collect()
     }

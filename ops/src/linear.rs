@@ -62,7 +62,7 @@ pub fn linear(frame: &mut Frame, x: &Tensor, w: &Matrix, opts: &Linear<'_>) -> R
     x.expect_dtype(OP, "x", DType::F32)?;
     x.expect(OP, "x", &[m, w.k])?;
     let glu = opts.act.is_glu();
-    if glu && w.n % 2 != 0 {
+    if glu && !w.n.is_multiple_of(2) {
         let want = "even: pairs of gate and up".into();
         return Err(OpError::Value { op: OP, what: "rows of w", got: w.n.into(), want });
     }

@@ -1,8 +1,8 @@
 //! Rotary position embedding, and the append to the cache that goes with it.
 
 use girih_kernels::Gpu;
-use girih_kernels::kv_cache::rope_append as append_kernel;
-use girih_kernels::rope::{Angles, Style, embedding as kernel};
+use girih_kernels::rope::rope_append as append_kernel;
+use girih_kernels::rope::{Angles, Style, rotate as kernel};
 
 use crate::{Batch, DType, Frame, KvView, OpError, Tensor};
 

@@ -19,10 +19,11 @@ fn every_kernel_agrees_with_its_twin() {
         let mut launches = 0;
         for case in (kernel.cases)() {
             let (mismatches, ran) = pollster::block_on(run_case(&gpu, kernel.spec, &case));
-            assert!(ran > 0, "{}: no launch of case {} runs on this device", kernel.spec.name, case.name);
             launches += ran;
             failures.extend(mismatches.iter().map(|m| format!("{}: {m}", kernel.spec.name)));
         }
+        // Some cases are of one variant only; a kernel that no case of runs is not tested here.
+        assert!(launches > 0, "{}: no launch runs on this device", kernel.spec.name);
         println!("{}: {launches} launches, {:.1} s", kernel.spec.name, start.elapsed().as_secs_f64());
     }
     assert!(failures.is_empty(), "{} mismatches:\n{}", failures.len(), failures.join("\n"));

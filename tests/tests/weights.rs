@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use girih_model::LoadError;
 use girih_model::source::DirSource;
-use girih_model::{LoadError, Rows, WeightPolicy, Weights};
+use girih_model::weights::{Rows, WeightPolicy, Weights};
 use girih_ops::WeightType;
 use girih_tests::{goldens, gpu};
 

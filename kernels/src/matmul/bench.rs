@@ -38,12 +38,12 @@ fn all(shapes: &[[u32; 3]]) -> impl Iterator<Item = Shape> {
 }
 
 pub(super) fn gemv() -> Vec<BenchCase> {
-    all(&[[1, 4096, 4096], [1, 2048, 8192]])
+    all(&[[1, 4096, 4096], [1, 2048, 8192], [1, 768, 768]])
         .map(|shape| {
             let f32 = |len: u32| BenchBuffer::F32(len as usize);
             let (x, y) = (f32(shape.m * shape.k), f32(shape.m * shape.n));
             case(shape, vec![x, weights(shape), f32(4), f32(4), f32(4), f32(4), y], |caps, name| {
-                parse(name).map(|s| gemv_kernel::bench_launch(caps, s)).into_iter().collect()
+                parse(name).map(|s| gemv_kernel::bench_launches(caps, s)).unwrap_or_default()
             })
         })
         .collect()

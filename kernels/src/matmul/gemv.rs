@@ -148,22 +148,34 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: Shape) -> Result<(), Ke
     Ok(())
 }
 
-/// What `select` launches for a shape, without normalisation and epilogue.
-pub(super) fn bench_launch(caps: &Caps, shape: Shape) -> Launch {
-    let (choice, rows) = select(caps, shape, NormKind::None, EpilogueKind::default());
-    let [grid_x, grid_y] = wrap(caps, shape.n.div_ceil(rows));
-    let params = Params {
-        num_n: shape.n,
-        num_k: shape.k,
-        num_k8: shape.num_k8(),
-        n_base: 0,
-        y_stride: shape.n,
-        grid_x,
-        alpha: 1.0,
-        soft_cap: 1.0,
-        eps: 0.0,
+/// What `select` launches for a shape, without normalisation and epilogue, and on CPUs what it passes over.
+pub(super) fn bench_launches(caps: &Caps, shape: Shape) -> Vec<Launch> {
+    let plain = EpilogueKind::default();
+    let mut picks = vec![select(caps, shape, NormKind::None, plain)];
+    if caps.cpu_variants() {
+        for config in CONFIGS.iter().filter(|c| c.wg == LANES) {
+            let pick = (choice(*config, shape, NormKind::None, plain), config.group_rows());
+            if !picks.contains(&pick) {
+                picks.push(pick);
+            }
+        }
+    }
+    let launch = |(choice, rows): (Choice, u32)| {
+        let [grid_x, grid_y] = wrap(caps, shape.n.div_ceil(rows));
+        let params = Params {
+            num_n: shape.n,
+            num_k: shape.k,
+            num_k8: shape.num_k8(),
+            n_base: 0,
+            y_stride: shape.n,
+            grid_x,
+            alpha: 1.0,
+            soft_cap: 1.0,
+            eps: 0.0,
+        };
+        Launch { choice, params: bytemuck::bytes_of(&params).to_vec(), grid: [grid_x, grid_y, 1] }
     };
-    Launch { choice, params: bytemuck::bytes_of(&params).to_vec(), grid: [grid_x, grid_y, 1] }
+    picks.into_iter().map(launch).collect()
 }
 
 /// Size of the workgroup and how many rows of W it takes.
@@ -171,22 +183,50 @@ pub(super) fn bench_launch(caps: &Caps, shape: Shape) -> Launch {
 struct Config {
     wg: u32,
     rows: u32,
-    subgroup: bool,
+    kind: Kind,
+}
+
+/// How the sums of a workgroup come about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Each dot product is reduced through workgroup memory.
+    Portable,
+    /// Each dot product is reduced through subgroups.
+    Subgroup,
+    /// Each lane of a subgroup owns rows of W and x is broadcast: `gemv_lanes.wgsl`.
+    Lanes,
+}
+
+/// Lanes of [`Kind::Lanes`].
+const LANES: u32 = 8;
+
+impl Config {
+    /// Rows of W that a workgroup takes.
+    fn group_rows(self) -> u32 {
+        if self.kind == Kind::Lanes { self.rows * LANES } else { self.rows }
+    }
 }
 
 fn select(caps: &Caps, shape: Shape, norm: NormKind, epilogue: EpilogueKind) -> (Choice, u32) {
-    let subgroup = caps.subgroups() && !caps.is_blocked(SPEC.name, "subgroup");
-    let (wg, rows) = if caps.cpu_variants() {
-        (8, 4)
+    let allowed = |variant: &str| caps.subgroups() && !caps.is_blocked(SPEC.name, variant);
+    let kind = if allowed("subgroup") { Kind::Subgroup } else { Kind::Portable };
+    let enough_lanes = caps.subgroup_size.is_some_and(|(smallest, _)| smallest >= LANES);
+    let (wg, rows) = if caps.cpu_variants() && enough_lanes && allowed("lanes_subgroup") {
+        // Measured on lavapipe: f32 weights are bound by memory, which prefers fewer streams.
+        let rows = if shape.format == Format::F32 { 2 } else { 4 };
+        let config = Config { wg: LANES, rows, kind: Kind::Lanes };
+        return (choice(config, shape, norm, epilogue), config.group_rows());
+    } else if caps.cpu_variants() {
+        (8, if shape.format == Format::F32 { 2 } else { 4 })
     } else {
         // Long rows feed more invocations; many rows leave enough workgroups when four of them share one.
         (if shape.k >= 2048 { 128 } else { 64 }, if shape.n >= 4096 { 4 } else { 2 })
     };
-    (choice(Config { wg, rows, subgroup }, shape, norm, epilogue), rows)
+    (choice(Config { wg, rows, kind }, shape, norm, epilogue), rows)
 }
 
 fn choice(config: Config, shape: Shape, norm: NormKind, epilogue: EpilogueKind) -> Choice {
-    let Config { wg, rows, subgroup } = config;
+    let Config { wg, rows, kind } = config;
     let cols = shape.m;
     let rms_sums = if norm == NormKind::Rms { cols } else { 0 };
     let mut selection = parts(Selection::new(), shape.format, shape.aligned())
@@ -201,26 +241,27 @@ fn choice(config: Config, shape: Shape, norm: NormKind, epilogue: EpilogueKind) 
         selection = selection.part("norm", file);
     }
     let num_sums = rows * cols + rms_sums;
-    let (variant, workgroup_bytes) = if subgroup {
-        selection = selection.part("sums", "matmul/sums_subgroup.wgsl");
-        ("subgroup", num_sums * wg) // one f32 for each subgroup of at least 4
-    } else {
-        ("portable", 4 * num_sums * wg)
+    let (file, variant, workgroup_bytes) = match kind {
+        Kind::Portable => ("matmul/gemv.wgsl", "portable", 4 * num_sums * wg),
+        Kind::Subgroup => {
+            selection = selection.part("sums", "matmul/sums_subgroup.wgsl");
+            ("matmul/gemv.wgsl", "subgroup", num_sums * wg) // one f32 for each subgroup of at least 4
+        }
+        Kind::Lanes => {
+            selection = selection.set("LANES", LANES);
+            ("matmul/gemv_lanes.wgsl", "lanes_subgroup", 0)
+        }
     };
-    Choice {
-        file: "matmul/gemv.wgsl",
-        variant,
-        selection: epilogue.apply(selection),
-        invocations: wg,
-        workgroup_bytes,
-    }
+    Choice { file, variant, selection: epilogue.apply(selection), invocations: wg, workgroup_bytes }
 }
 
-const CONFIGS: [Config; 4] = [
-    Config { wg: 64, rows: 2, subgroup: false },
-    Config { wg: 128, rows: 4, subgroup: true },
-    Config { wg: 8, rows: 4, subgroup: false },
-    Config { wg: 8, rows: 4, subgroup: true },
+const CONFIGS: [Config; 6] = [
+    Config { wg: 64, rows: 2, kind: Kind::Portable },
+    Config { wg: 128, rows: 4, kind: Kind::Subgroup },
+    Config { wg: 8, rows: 4, kind: Kind::Portable },
+    Config { wg: 8, rows: 4, kind: Kind::Subgroup },
+    Config { wg: LANES, rows: 2, kind: Kind::Lanes },
+    Config { wg: LANES, rows: 4, kind: Kind::Lanes },
 ];
 
 fn choices() -> Vec<Choice> {
@@ -260,7 +301,9 @@ fn twin(call: &mut TwinCall<'_>) {
     for (row, x) in x.chunks_exact(num_k).take(s.get_u32("COLS").unwrap_or(1) as usize).enumerate() {
         let mut x: Vec<f64> = x.iter().map(|&v| f64::from(v)).collect();
         let mean = if s.get_bool("LAYER_NORM") { x.iter().sum::<f64>() / num_k as f64 } else { 0.0 };
-        x.iter_mut().for_each(|v| *v -= mean);
+        for v in &mut x {
+            *v -= mean;
+        }
         if s.get_bool("LAYER_NORM") || s.get_u32("RMS_SUMS").is_some_and(|n| n > 0) {
             let mean_sq = x.iter().map(|v| v * v).sum::<f64>() / num_k as f64;
             let scale = 1.0 / (mean_sq + f64::from(p.eps)).sqrt();
@@ -299,7 +342,7 @@ fn cases() -> Vec<TestCase> {
             .input(&seeded((m * y_stride) as usize, 6))
             .output((m * y_stride) as usize);
         for &config in configs {
-            let groups = n.div_ceil(config.rows);
+            let groups = n.div_ceil(config.group_rows());
             let grid_x = groups.min(5);
             let params = Params {
                 num_n: n,
@@ -354,7 +397,9 @@ mod tests {
         gpu.blocked.insert("gemv/subgroup".into());
         assert_eq!(pick(&gpu).0.variant, "portable");
         let cpu = Caps { subgroup_size: Some((8, 8)), tier: Tier::Cpu, is_cpu: true, ..Caps::baseline() };
-        assert_eq!((pick(&cpu).0.variant, pick(&cpu).0.invocations), ("subgroup", 8));
+        assert_eq!((pick(&cpu).0.variant, pick(&cpu).0.invocations), ("lanes_subgroup", 8));
+        let narrow = Caps { subgroup_size: Some((4, 4)), ..cpu };
+        assert_eq!((pick(&narrow).0.variant, pick(&narrow).0.invocations), ("subgroup", 8));
     }
 
     #[test]

@@ -134,7 +134,7 @@ impl Shape {
 
     /// Whether rows of x are whole groups.
     fn aligned(self) -> bool {
-        self.k % 8 == 0
+        self.k.is_multiple_of(8)
     }
 
     fn check(self, kernel: &'static str, glu: bool) -> Result<(), KernelError> {
@@ -146,7 +146,7 @@ impl Shape {
         if self.n == 0 {
             return bad("n", self.n, "positive");
         }
-        if glu && self.n % 2 != 0 {
+        if glu && !self.n.is_multiple_of(2) {
             return bad("n", self.n, "even: rows of W are pairs of gate and up");
         }
         Ok(())

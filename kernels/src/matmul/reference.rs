@@ -50,7 +50,7 @@ impl Finish {
         };
         if self.glu {
             for i in (0..sums.len()).step_by(2) {
-                put((n_base + i) / 2, act(affine(i)) * affine(i + 1));
+                put(n_base / 2 + i / 2, act(affine(i)) * affine(i + 1));
             }
         } else {
             for i in 0..sums.len() {

@@ -1,6 +1,7 @@
 //! Rotary position embedding.
 
-pub mod embedding;
+pub mod rope_append;
+pub mod rotate;
 
 use girih_shaders::Selection;
 

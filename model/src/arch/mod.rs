@@ -11,7 +11,7 @@ pub enum Network {
     /// Predicts the next token.
     Decoder(Decoder),
     /// Gives states of all tokens.
-    Encoder(Box<Encoder>),
+    Encoder(Encoder),
 }
 
 macro_rules! decoders {
@@ -25,7 +25,7 @@ macro_rules! decoders {
         pub(crate) async fn load(w: &Scope, cfg: &Config, context: u32) -> Result<Network, LoadError> {
             match cfg.model_type.as_str() {
                 $(stringify!($name) => Ok(Network::Decoder($name::load(&Build::new(w, cfg, context)?).await?)),)*
-                "bert" => Ok(Network::Encoder(Box::new(bert::load(w, cfg).await?))),
+                "bert" => Ok(Network::Encoder(bert::load(w, cfg).await?)),
                 _ => Err(LoadError::UnknownModel { got: cfg.model_type.clone(), known: MODEL_TYPES.to_vec() }),
             }
         }

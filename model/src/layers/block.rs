@@ -7,6 +7,7 @@ use super::{Attention, Mlp, Norm};
 
 /// One decoder layer.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a few dozen for a model, all of one kind")]
 pub enum Block {
     /// Llama and most others.
     PreNorm(PreNorm),

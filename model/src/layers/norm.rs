@@ -31,7 +31,9 @@ impl Norm {
     pub async fn rms(w: &Scope, size: u32, eps: f32, plus_one: bool) -> Result<Self, LoadError> {
         let mut weight = w.weights().f32("weight", &[size]).await?;
         if plus_one {
-            weight.iter_mut().for_each(|v| *v += 1.0);
+            for v in &mut weight {
+                *v += 1.0;
+            }
         }
         Ok(Self::Rms { weight: Tensor::from_f32(w.gpu(), &weight, &[size])?, eps })
     }

@@ -12,7 +12,7 @@ use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
 use crate::testing::{TestCase, Tolerance, seeded};
 use crate::twin::TwinCall;
 
-/// Same layout as `Params` in `rope.wgsl`.
+/// Same layout as `Params` in `rotate.wgsl`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct Params {
@@ -62,7 +62,7 @@ pub struct Shape {
     pub block: u32,
 }
 
-const FILE: &str = "rope/rope.wgsl";
+const FILE: &str = "rope/rotate.wgsl";
 
 const SPEC: KernelSpec = KernelSpec {
     name: "rope",

@@ -94,7 +94,7 @@ pub struct Args<'a> {
     pub v: &'a Buffer,
 }
 
-const FILE: &str = "kv_cache/rope_append.wgsl";
+const FILE: &str = "rope/rope_append.wgsl";
 
 const SPEC: KernelSpec = KernelSpec {
     name: "rope_append",

@@ -1,3 +1,0 @@
-//! Writing keys and values to the cache.
-
-pub mod rope_append;
