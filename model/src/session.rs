@@ -312,11 +312,7 @@ impl Session {
         Ok(self.record_step_in(tail, &Arena::default())?.0)
     }
 
-    fn record_step_in(
-        &self,
-        tail: Tail,
-        arena: &Arena,
-    ) -> Result<(Frame, Batch, Vec<Tensor>), RunError> {
+    fn record_step_in(&self, tail: Tail, arena: &Arena) -> Result<(Frame, Batch, Vec<Tensor>), RunError> {
         let gpu = self.gpu();
         let state = |len: usize, shape: &[u32]| Tensor::from_u32(gpu, &vec![0; len], shape);
         let batch = Batch {
