@@ -109,7 +109,14 @@ impl Gpu {
             return Ok(());
         }
         let slot = u64::from(self.caps().offset_align);
-        let uniforms = self.uniform_ring(Self::layout_params(recorder, slot))?;
+        for command in recorder.commands() {
+            if let Command::Dispatch(d) = command {
+                self.pipelines().get(self, d.spec, &d.choice)?; // compiles outside of the lock
+            }
+        }
+        // Another thread must not overwrite the parameters before they are submitted.
+        let mut ring = self.uniforms();
+        let uniforms = self.uniform_ring(&mut ring, Self::layout_params(recorder, slot))?;
         let plan = self.prepare(recorder, &uniforms, slot)?;
         self.replay(&plan, 1);
         Ok(())

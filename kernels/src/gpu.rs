@@ -488,14 +488,18 @@ impl Gpu {
         }
     }
 
+    /// Whoever holds this may write parameters of an immediate submission.
+    pub(crate) fn uniforms(&self) -> std::sync::MutexGuard<'_, Option<Buffer>> {
+        lock(&self.inner.uniforms)
+    }
+
     /// The buffer that parameters of immediate submissions go to, of at least `bytes`.
-    pub(crate) fn uniform_ring(&self, bytes: u64) -> Result<Buffer, GpuError> {
-        let mut slot = lock(&self.inner.uniforms);
-        if let Some(buffer) = slot.as_ref().filter(|b| b.size() >= bytes) {
+    pub(crate) fn uniform_ring(&self, ring: &mut Option<Buffer>, bytes: u64) -> Result<Buffer, GpuError> {
+        if let Some(buffer) = ring.as_ref().filter(|b| b.size() >= bytes) {
             return Ok(buffer.clone());
         }
         let buffer = self.alloc_uniform(bytes.next_power_of_two().max(64 << 10))?;
-        *slot = Some(buffer.clone());
+        *ring = Some(buffer.clone());
         Ok(buffer)
     }
 
