@@ -104,10 +104,11 @@ impl Gpu {
             return Ok(());
         }
         let slot = u64::from(self.caps().offset_align);
-        let uniforms = self.uniform_ring(Self::layout_params(recorder, slot))?;
-        let plan = self.prepare(recorder, &uniforms, slot)?;
-        self.replay(&plan, 1);
-        Ok(())
+        self.with_uniforms(Self::layout_params(recorder, slot), |uniforms| {
+            let plan = self.prepare(recorder, uniforms, slot)?;
+            self.replay(&plan, 1);
+            Ok(())
+        })
     }
 
     /// Runs a plan `times` times in one submission.
