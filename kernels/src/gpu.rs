@@ -588,10 +588,10 @@ impl PendingRead {
     pub async fn wait(mut self) -> Result<Vec<u8>, GpuError> {
         // Natively this blocks until the copy is done, not until later submissions are; in a browser it returns
         // at once.
-        let _ = self.gpu.device().poll(wgpu::PollType::Wait {
-            submission_index: Some(self.submission.clone()),
-            timeout: None,
-        });
+        let _ = self
+            .gpu
+            .device()
+            .poll(wgpu::PollType::Wait { submission_index: Some(self.submission.clone()), timeout: None });
         let bytes = self.bytes;
         let state = self.state.clone();
         let failure = self.gpu.inner.failure.clone();
@@ -632,8 +632,7 @@ fn caps_of(adapter: &wgpu::Adapter, limits: &wgpu::Limits, features: wgpu::Featu
     let is_cpu = info.device_type == wgpu::DeviceType::Cpu;
     // Metal has no query: wgpu says 4 to 64. Apple's own GPUs have 32.
     let apple = info.backend == wgpu::Backend::Metal && info.name.starts_with("Apple");
-    let size =
-        if apple { (32, 32) } else { (info.subgroup_min_size.max(1), info.subgroup_max_size.max(1)) };
+    let size = if apple { (32, 32) } else { (info.subgroup_min_size.max(1), info.subgroup_max_size.max(1)) };
     let mut caps = Caps {
         tier: Tier::Portable,
         is_cpu,
