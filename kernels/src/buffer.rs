@@ -65,6 +65,13 @@ impl Buffer {
         self.raw.id == other.raw.id
     }
 
+    /// Whether two ranges share a byte.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.same_memory(other)
+            && self.offset < other.offset + other.size
+            && other.offset < self.offset + self.size
+    }
+
     /// Whether no other handle to the memory exists.
     pub fn is_unique(&self) -> bool {
         Arc::strong_count(&self.raw) == 1

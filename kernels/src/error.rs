@@ -39,6 +39,28 @@ pub enum KernelError {
         /// Bytes wanted.
         want: u64,
     },
+    /// A buffer does not start where this device can bind it.
+    #[error("{kernel}: buffer {binding} starts at byte {got}, must be a multiple of {want}")]
+    Misaligned {
+        /// Kernel.
+        kernel: &'static str,
+        /// Binding.
+        binding: &'static str,
+        /// Offset found.
+        got: u64,
+        /// Divisor wanted.
+        want: u64,
+    },
+    /// One buffer is read and written by the same command, or two written ranges overlap.
+    #[error("{kernel}: {written} is written and shares its buffer with {other}")]
+    Aliased {
+        /// Kernel.
+        kernel: &'static str,
+        /// Binding that is written.
+        written: &'static str,
+        /// The other one.
+        other: &'static str,
+    },
     /// A size exceeds a limit of this device.
     #[error("{kernel}: {what} is {got}, this device allows {limit}")]
     OverLimit {

@@ -114,12 +114,11 @@ impl Gpu {
                 self.pipelines().get(self, d.spec, &d.choice)?; // compiles outside of the lock
             }
         }
-        // Another thread must not overwrite the parameters before they are submitted.
-        let mut ring = self.uniforms();
-        let uniforms = self.uniform_ring(&mut ring, Self::layout_params(recorder, slot))?;
-        let plan = self.prepare(recorder, &uniforms, slot)?;
-        self.replay(&plan, 1);
-        Ok(())
+        self.with_uniforms(Self::layout_params(recorder, slot), |uniforms| {
+            let plan = self.prepare(recorder, uniforms, slot)?;
+            self.replay(&plan, 1);
+            Ok(())
+        })
     }
 
     /// Runs a plan `times` times in one submission.

@@ -1,6 +1,6 @@
 //! The device: ours or the caller's. Buffers in, buffers out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::buffer::{Buffer, RangeId};
 use crate::caps::{AdapterId, Caps, MatrixShape, Tier};
-use crate::error::GpuError;
+use crate::error::{GpuError, KernelError};
 use crate::pipeline::{LayoutKey, Pipelines, lock};
 use girih_shaders::Dialect;
 
@@ -65,16 +65,24 @@ struct Inner {
     queue: wgpu::Queue,
     caps: Caps,
     pipelines: Pipelines,
-    bind_groups: Mutex<BindGroups>,
+    /// Shared, like the graveyard, by all handles to one device: who finds an id there drops all its entries.
+    bind_groups: Arc<Mutex<BindGroups>>,
     graveyard: Arc<Mutex<Vec<u64>>>,
-    next_id: AtomicU64,
     counters: AtomicCounters,
     uniforms: Mutex<Option<Buffer>>,
     staging: Mutex<Vec<wgpu::Buffer>>,
     dummy: OnceLock<Buffer>,
     failure: Arc<Failure>,
-    cache: Option<crate::pipeline_cache::DiskCache>,
+    cache: Option<Arc<crate::pipeline_cache::DiskCache>>,
 }
+
+/// Identity of the next buffer: of all devices, so that no cache can mistake one for another.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// Read-backs larger than this do not keep their staging buffer.
+const POOLED_STAGING_BYTES: u64 = 16 << 20;
+/// Staging buffers kept for the next read-backs.
+const POOLED_STAGING_BUFFERS: usize = 16;
 
 #[derive(Debug, Default)]
 struct Failure {
@@ -238,15 +246,14 @@ impl Gpu {
                 queue,
                 caps,
                 pipelines: Pipelines::default(),
-                bind_groups: Mutex::default(),
+                bind_groups: Arc::default(),
                 graveyard: Arc::default(),
-                next_id: AtomicU64::new(1),
                 counters: AtomicCounters::default(),
                 uniforms: Mutex::default(),
                 staging: Mutex::default(),
                 dummy: OnceLock::new(),
                 failure,
-                cache,
+                cache: cache.map(Arc::new),
             }),
         })
     }
@@ -266,15 +273,14 @@ impl Gpu {
                 queue: i.queue.clone(),
                 caps,
                 pipelines: Pipelines::default(),
-                bind_groups: Mutex::default(),
+                bind_groups: i.bind_groups.clone(),
                 graveyard: i.graveyard.clone(),
-                next_id: AtomicU64::new(i.next_id.fetch_add(1 << 40, Ordering::Relaxed) + (1 << 40)),
                 counters: AtomicCounters::default(),
                 uniforms: Mutex::default(),
                 staging: Mutex::default(),
                 dummy: OnceLock::new(),
                 failure: i.failure.clone(),
-                cache: None,
+                cache: i.cache.clone(),
             }),
         }
     }
@@ -307,10 +313,11 @@ impl Gpu {
     /// Sizes over the device's limit, memory that is exhausted.
     pub fn alloc(&self, bytes: u64) -> Result<Buffer, GpuError> {
         self.lost()?;
-        let size = bytes.max(16).next_multiple_of(16);
-        if size > self.caps().buffer_bytes {
-            return Err(GpuError::BufferTooLarge { bytes: size, limit: self.caps().buffer_bytes });
+        if bytes > self.caps().buffer_bytes {
+            return Err(GpuError::BufferTooLarge { bytes, limit: self.caps().buffer_bytes });
         }
+        let size = bytes.max(16).next_multiple_of(16);
+        self.forget_freed(&mut lock(&self.inner.bind_groups));
         let descriptor = wgpu::BufferDescriptor {
             label: None,
             size,
@@ -329,7 +336,7 @@ impl Gpu {
     /// Wraps a buffer of the caller's. It needs `STORAGE`, and `COPY_SRC`/`COPY_DST` for reading and writing.
     pub fn adopt(&self, buffer: wgpu::Buffer) -> Buffer {
         self.count(|c| &c.buffers);
-        let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         Buffer::new(buffer, id, self.inner.graveyard.clone())
     }
 
@@ -371,7 +378,7 @@ impl Gpu {
         let staging = self.take_staging(bytes);
         let mut encoder = self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         encoder.copy_buffer_to_buffer(buffer.wgpu(), buffer.offset(), &staging, 0, bytes);
-        self.queue().submit([encoder.finish()]);
+        let submission = self.queue().submit([encoder.finish()]);
         self.count(|c| &c.submits);
         let shared = Arc::new(Mutex::new(MapState::default()));
         let state = shared.clone();
@@ -385,7 +392,7 @@ impl Gpu {
                 waker.wake();
             }
         });
-        PendingRead { gpu: self.clone(), staging: Some(staging), bytes, state: shared }
+        PendingRead { gpu: self.clone(), staging: Some(staging), bytes, submission, state: shared }
     }
 
     fn take_staging(&self, bytes: u64) -> wgpu::Buffer {
@@ -394,10 +401,13 @@ impl Gpu {
         if let Some(i) = fit.filter(|&i| pool[i].size() <= bytes.max(1 << 16) * 4) {
             return pool.swap_remove(i);
         }
+        drop(pool);
         self.count(|c| &c.buffers);
+        // Large ones are not reused and may be as large as a buffer can be.
+        let size = if bytes <= POOLED_STAGING_BYTES { bytes.next_power_of_two().max(256) } else { bytes };
         self.device().create_buffer(&wgpu::BufferDescriptor {
             label: Some("staging"),
-            size: bytes.next_power_of_two().max(256),
+            size,
             usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         })
@@ -433,6 +443,16 @@ impl Gpu {
         self.lost()
     }
 
+    /// [`Gpu::check`] for a trial whose failure is not to condemn what comes after it: an error that is not the
+    /// loss of the device is forgotten.
+    pub(crate) fn take_error(&self) -> Option<GpuError> {
+        let error = self.check().err()?;
+        if !matches!(error, GpuError::Lost(_)) {
+            lock(&self.inner.failure.uncaptured).take();
+        }
+        Some(error)
+    }
+
     /// 16 zero bytes, for bindings that a variant does not use.
     ///
     /// # Errors
@@ -450,7 +470,7 @@ impl Gpu {
     }
 
     pub(crate) fn disk_cache(&self) -> Option<&wgpu::PipelineCache> {
-        self.inner.cache.as_ref().map(crate::pipeline_cache::DiskCache::raw)
+        self.inner.cache.as_ref().map(|cache| cache.raw())
     }
 
     /// Writes the compiled pipelines to disk where the backend can; a full disk is reported, not fatal.
@@ -488,19 +508,20 @@ impl Gpu {
         }
     }
 
-    /// Whoever holds this may write parameters of an immediate submission.
-    pub(crate) fn uniforms(&self) -> std::sync::MutexGuard<'_, Option<Buffer>> {
-        lock(&self.inner.uniforms)
-    }
-
-    /// The buffer that parameters of immediate submissions go to, of at least `bytes`.
-    pub(crate) fn uniform_ring(&self, ring: &mut Option<Buffer>, bytes: u64) -> Result<Buffer, GpuError> {
-        if let Some(buffer) = ring.as_ref().filter(|b| b.size() >= bytes) {
-            return Ok(buffer.clone());
-        }
-        let buffer = self.alloc_uniform(bytes.next_power_of_two().max(64 << 10))?;
-        *ring = Some(buffer.clone());
-        Ok(buffer)
+    /// Runs `submit` with the buffer that parameters of immediate submissions go to, of at least `bytes`. One
+    /// caller at a time: nobody else writes to it between the caller's write and submission.
+    pub(crate) fn with_uniforms<T>(
+        &self,
+        bytes: u64,
+        submit: impl FnOnce(&Buffer) -> Result<T, KernelError>,
+    ) -> Result<T, KernelError> {
+        let mut slot = lock(&self.inner.uniforms);
+        let large_enough = slot.take().filter(|b| b.size() >= bytes);
+        let buffer = match large_enough {
+            Some(buffer) => buffer,
+            None => self.alloc_uniform(bytes.next_power_of_two().max(64 << 10))?,
+        };
+        submit(slot.insert(buffer))
     }
 
     pub(crate) fn alloc_uniform(&self, bytes: u64) -> Result<Buffer, GpuError> {
@@ -519,6 +540,15 @@ impl Gpu {
         Ok(self.adopt(raw))
     }
 
+    /// Drops the bind groups of freed buffers; they hold the memory until then.
+    fn forget_freed(&self, cache: &mut BindGroups) {
+        let dead: HashSet<u64> = std::mem::take(&mut *lock(&self.inner.graveyard)).into_iter().collect();
+        if !dead.is_empty() {
+            let is_dead = |r: &RangeId| dead.contains(&r.0);
+            cache.retain(|(_, u, b), _| !is_dead(u) && !b.iter().any(is_dead));
+        }
+    }
+
     /// A cached bind group; entries of freed buffers are dropped first.
     pub(crate) fn bind_group(
         &self,
@@ -527,11 +557,7 @@ impl Gpu {
         buffers: &[Buffer],
     ) -> wgpu::BindGroup {
         let mut cache = lock(&self.inner.bind_groups);
-        let dead = std::mem::take(&mut *lock(&self.inner.graveyard));
-        if !dead.is_empty() {
-            let is_dead = |r: &RangeId| dead.contains(&r.0);
-            cache.retain(|(_, u, b), _| !is_dead(u) && !b.iter().any(is_dead));
-        }
+        self.forget_freed(&mut cache);
         let key = (layout.key.clone(), uniforms.range_id(), buffers.iter().map(Buffer::range_id).collect());
         cache
             .entry(key)
@@ -572,6 +598,7 @@ pub struct PendingRead {
     gpu: Gpu,
     staging: Option<wgpu::Buffer>,
     bytes: u64,
+    submission: wgpu::SubmissionIndex,
     state: Arc<Mutex<MapState>>,
 }
 
@@ -581,14 +608,21 @@ impl PendingRead {
     /// # Errors
     /// A lost device, a failed mapping.
     pub async fn wait(mut self) -> Result<Vec<u8>, GpuError> {
-        // Natively this blocks until the copy is done; in a browser it returns at once.
-        let _ = self.gpu.device().poll(wgpu::PollType::wait_indefinitely());
+        // Natively this blocks until the copy is done, not until later submissions are; in a browser it returns
+        // at once.
+        let _ = self
+            .gpu
+            .device()
+            .poll(wgpu::PollType::Wait { submission_index: Some(self.submission.clone()), timeout: None });
         let bytes = self.bytes;
         let state = self.state.clone();
+        let failure = self.gpu.inner.failure.clone();
         let result = std::future::poll_fn(move |cx| {
             let mut state = lock(&state);
             if let Some(result) = state.result.take() {
                 Poll::Ready(result)
+            } else if failure.lost.get().is_some() {
+                Poll::Ready(Err("the device was lost".into()))
             } else {
                 state.waker = Some(cx.waker().clone());
                 Poll::Pending
@@ -607,7 +641,10 @@ impl PendingRead {
             view.to_vec()
         };
         staging.unmap();
-        lock(&self.gpu.inner.staging).push(staging);
+        let mut pool = lock(&self.gpu.inner.staging);
+        if staging.size() <= POOLED_STAGING_BYTES && pool.len() < POOLED_STAGING_BUFFERS {
+            pool.push(staging);
+        }
         Ok(data)
     }
 }
@@ -615,7 +652,9 @@ impl PendingRead {
 fn caps_of(adapter: &wgpu::Adapter, limits: &wgpu::Limits, features: wgpu::Features) -> Caps {
     let info = adapter.get_info();
     let is_cpu = info.device_type == wgpu::DeviceType::Cpu;
-    let size = (info.subgroup_min_size.max(1), info.subgroup_max_size.max(1));
+    // Metal has no query: wgpu says 4 to 64. Apple's own GPUs have 32.
+    let apple = info.backend == wgpu::Backend::Metal && info.name.starts_with("Apple");
+    let size = if apple { (32, 32) } else { (info.subgroup_min_size.max(1), info.subgroup_max_size.max(1)) };
     let mut caps = Caps {
         tier: Tier::Portable,
         is_cpu,

@@ -6,7 +6,7 @@ use crate::Caps;
 use crate::buffer::Buffer;
 use crate::error::KernelError;
 use crate::gpu::Gpu;
-use crate::spec::{Choice, KernelSpec};
+use crate::spec::{Access, Choice, KernelSpec};
 
 /// One command of a recording.
 #[derive(Clone, Debug)]
@@ -115,8 +115,14 @@ impl Recorder {
     ) -> Result<(), KernelError> {
         let caps = self.gpu.caps();
         let kernel = spec.name;
-        debug_assert_eq!(params.len(), spec.params_bytes, "{kernel}: size of Params");
-        debug_assert_eq!(buffers.len(), spec.bindings.len(), "{kernel}: number of bindings");
+        if params.len() != spec.params_bytes {
+            let (field, got) = ("bytes of Params", params.len() as u64);
+            return Err(KernelError::BadParam { kernel, field, got, must_be: "what the kernel declares" });
+        }
+        if buffers.len() != spec.bindings.len() {
+            let (field, got) = ("number of bindings", buffers.len() as u64);
+            return Err(KernelError::BadParam { kernel, field, got, must_be: "what the kernel declares" });
+        }
         if caps.is_blocked(kernel, choice.variant) {
             // `select` had nothing else to offer: an error is better than wrong numbers.
             let needs = "a passed self-test (no other variant can take its place; see `girih doctor`)".into();
@@ -150,7 +156,13 @@ impl Recorder {
                     want: (buffer.size() + 1).next_multiple_of(4),
                 });
             }
+            let align = u64::from(caps.offset_align);
+            if !buffer.offset().is_multiple_of(align) {
+                let (binding, got) = (binding.name, buffer.offset());
+                return Err(KernelError::Misaligned { kernel, binding, got, want: align });
+            }
         }
+        check_aliases(spec, buffers)?;
         if grid.contains(&0) {
             return Ok(());
         }
@@ -171,7 +183,7 @@ impl Recorder {
     /// Appends a copy of whole ranges of the same size.
     ///
     /// # Errors
-    /// Sizes that differ.
+    /// Sizes that differ or are not multiples of 4, two ranges of one buffer.
     pub fn copy(&mut self, src: &Buffer, dst: &Buffer) -> Result<(), KernelError> {
         if src.size() != dst.size() {
             return Err(KernelError::BadBuffer {
@@ -181,7 +193,34 @@ impl Recorder {
                 want: src.size(),
             });
         }
+        for (binding, buffer) in [("src", src), ("dst", dst)] {
+            for got in [buffer.offset(), buffer.size()] {
+                if !got.is_multiple_of(4) {
+                    return Err(KernelError::Misaligned { kernel: "copy", binding, got, want: 4 });
+                }
+            }
+        }
+        if src.same_memory(dst) {
+            return Err(KernelError::Aliased { kernel: "copy", written: "dst", other: "src" });
+        }
         self.commands.push(Command::Copy { src: src.clone(), dst: dst.clone() });
         Ok(())
     }
+}
+
+/// WebGPU's rule: within a dispatch a buffer is only read or only written, and written ranges do not overlap.
+fn check_aliases(spec: &KernelSpec, buffers: &[&Buffer]) -> Result<(), KernelError> {
+    let bound = || spec.bindings.iter().zip(buffers);
+    for (i, (written, a)) in bound().enumerate().filter(|(_, (b, _))| b.access == Access::ReadWrite) {
+        for (j, (other, b)) in bound().enumerate() {
+            if i != j && a.same_memory(b) && (other.access == Access::Read || a.overlaps(b)) {
+                return Err(KernelError::Aliased {
+                    kernel: spec.name,
+                    written: written.name,
+                    other: other.name,
+                });
+            }
+        }
+    }
+    Ok(())
 }

@@ -3,12 +3,17 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use girih_shaders::{file, files};
+
 use crate::Caps;
-use crate::caps::Tier;
+use crate::error::KernelError;
 use crate::gpu::Gpu;
-use crate::pipeline_cache::fingerprint;
+use crate::pipeline_cache::{fingerprint, hash};
 use crate::registry::KERNELS;
 use crate::testing::{Launch, Mismatch, run_case, runs_here};
+
+/// Workgroups of CPU variants are one subgroup; those of GPU variants have at least this many invocations.
+const MAX_CPU_INVOCATIONS: u32 = 16;
 
 /// Verdict of [`run`].
 #[derive(Clone, Debug, Default)]
@@ -21,16 +26,25 @@ pub struct Report {
     pub mismatches: Vec<Mismatch>,
 }
 
-/// Runs the first case of every kernel in the variants that the tier in force prefers.
+impl Report {
+    /// Whether the verdict is about the kernels: memory that ran out or a lost device say nothing about them.
+    fn is_final(&self) -> bool {
+        !self.mismatches.iter().any(|m| matches!(m, Mismatch::Failed { source: KernelError::Gpu(_), .. }))
+    }
+}
+
+/// Runs the first case of every kernel in every variant that `select` may come to, also where others are blocked.
 pub async fn run(gpu: &Gpu) -> Report {
     let mut report = Report::default();
     for kernel in KERNELS {
         let Some(mut case) = (kernel.cases)().into_iter().next() else { continue };
         let launches = std::mem::take(&mut case.launches);
-        for launch in preferred(gpu, launches) {
+        for launch in candidates(gpu, launches) {
             let name = format!("{}/{}", kernel.spec.name, launch.choice.variant);
             case.launches = vec![launch];
             let (mismatches, ran) = run_case(gpu, kernel.spec, &case).await;
+            // In a browser a refused shader is reported to the device, whose later results are not less right.
+            drop(gpu.take_error());
             report.ran += ran;
             if !mismatches.is_empty() && !report.blocked.contains(&name) {
                 report.blocked.push(name);
@@ -41,26 +55,29 @@ pub async fn run(gpu: &Gpu) -> Report {
     report
 }
 
-/// The launches whose variants the tier is likely to select: its own kind where the kernel has one.
-fn preferred(gpu: &Gpu, launches: Vec<Launch>) -> Vec<Launch> {
-    let kinds: &[&str] = match gpu.caps().tier {
-        Tier::Portable => &["portable"],
-        Tier::Cpu => &["cpu", "subgroup", "portable"],
-        Tier::Subgroup | Tier::Matrix | Tier::Large => &["subgroup", "portable"],
-    };
+/// The launches of the kind of device that this is, where the kernel has any.
+fn candidates(gpu: &Gpu, launches: Vec<Launch>) -> Vec<Launch> {
     let runnable: Vec<Launch> = launches.into_iter().filter(|l| runs_here(gpu, &l.choice)).collect();
-    let of_kind = |kind: &&&str| runnable.iter().any(|l| l.choice.variant.contains(**kind));
-    match kinds.iter().find(of_kind) {
-        Some(kind) => runnable.into_iter().filter(|l| l.choice.variant.contains(kind)).collect(),
-        None => runnable,
-    }
+    let is_cpu = gpu.caps().cpu_variants();
+    let (own, other): (Vec<Launch>, Vec<Launch>) = runnable.into_iter().partition(|l| {
+        if is_cpu {
+            l.choice.invocations <= MAX_CPU_INVOCATIONS
+        } else {
+            l.choice.invocations >= MAX_CPU_INVOCATIONS
+        }
+    });
+    if own.is_empty() { other } else { own }
 }
 
-/// The verdict that is kept in `dir` for this adapter, driver, version and tier; runs the test and keeps its
+/// The verdict that is kept in `dir` for this adapter, driver, tier and text of the shaders; runs the test and keeps its
 /// verdict where there is none. A folder that cannot be written costs the next start a test.
 pub async fn cached(gpu: &Gpu, dir: Option<&Path>) -> Report {
     let caps = gpu.caps();
-    let path = dir.map(|d| d.join(format!("selftest-{:016x}-{}.txt", fingerprint(&caps.adapter), caps.tier)));
+    let shaders = files().fold(0, |sum, path| {
+        hash(file(path).unwrap_or_default().as_bytes()) ^ hash(path.as_bytes()).rotate_left(1) ^ sum
+    });
+    let device = fingerprint(&caps.adapter);
+    let path = dir.map(|d| d.join(format!("selftest-{device:016x}-{shaders:016x}-{}.txt", caps.tier)));
     if let Some(text) = path.as_ref().and_then(|p| std::fs::read_to_string(p).ok())
         && let Some(blocked) = text.strip_prefix(HEADER)
     {
@@ -68,7 +85,7 @@ pub async fn cached(gpu: &Gpu, dir: Option<&Path>) -> Report {
         return Report { blocked, ..Report::default() };
     }
     let report = run(gpu).await;
-    if let Some(path) = path {
+    if let Some(path) = path.filter(|_| report.is_final()) {
         let mut text = HEADER.to_owned();
         for name in &report.blocked {
             let _ = writeln!(text, "{name}");
@@ -95,4 +112,21 @@ pub fn apply(caps: &Caps, report: &Report) -> Caps {
     let mut caps = caps.clone();
     caps.blocked.extend(report.blocked.iter().cloned());
     caps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_is_final_unless_the_device_failed() {
+        let failed = |source| Report {
+            mismatches: vec![Mismatch::Failed { case: String::new(), variant: String::new(), source }],
+            ..Report::default()
+        };
+        let (kernel, selection, message) = ("k", String::new(), String::new());
+        assert!(Report::default().is_final());
+        assert!(failed(KernelError::Refused { kernel, selection, message }).is_final());
+        assert!(!failed(crate::GpuError::Lost(String::new()).into()).is_final());
+    }
 }

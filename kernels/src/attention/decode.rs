@@ -147,8 +147,8 @@ fn choices() -> Vec<Choice> {
 fn problems() -> Vec<Problem> {
     let p = PROBLEM;
     vec![
-        Problem { name: "one_key", heads: [2, 1, 8, 8], ..p },
         Problem { name: "small_model", heads: [4, 2, 64, 64], seqs: &[(1, 129)], ..p },
+        Problem { name: "one_key", heads: [2, 1, 8, 8], ..p },
         Problem {
             name: "ragged_splits",
             heads: [4, 2, 64, 64],

@@ -8,6 +8,7 @@ use crate::buffer::Buffer;
 use crate::caps::Caps;
 use crate::error::KernelError;
 use crate::recorder::Recorder;
+use crate::rows;
 use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
 use crate::testing::{TestCase, Tolerance, seeded};
 use crate::twin::TwinCall;
@@ -60,7 +61,7 @@ pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::n
 /// Appends `o = Σ w_s o_s / Σ w_s` with `w_s = exp(lse_s)`; a sink adds `exp(sink)` to the denominator.
 ///
 /// # Errors
-/// No split, as [`Recorder::dispatch`].
+/// No split, more than 2^32 rows; as [`Recorder::dispatch`].
 pub fn record(
     rec: &mut Recorder,
     args: Args<'_>,
@@ -73,7 +74,7 @@ pub fn record(
         }
     }
     let params = Params {
-        num_rows: num_tokens * num_q_heads,
+        num_rows: rows::elements(SPEC.name, num_tokens, num_q_heads)?,
         num_q_heads,
         row_elements: value_dim,
         splits,

@@ -138,9 +138,9 @@ fn choices() -> Vec<Choice> {
 fn problems() -> Vec<Problem> {
     let p = PROBLEM;
     vec![
+        Problem { name: "causal", heads: [4, 2, 64, 64], seqs: &[(37, 37)], ..p },
         Problem { name: "one_key", heads: [2, 1, 8, 8], ..p },
         Problem { name: "one_row", heads: [4, 2, 64, 64], seqs: &[(1, 33)], ..p },
-        Problem { name: "causal", heads: [4, 2, 64, 64], seqs: &[(37, 37)], ..p },
         Problem { name: "many_tiles", heads: [3, 1, 32, 32], seqs: &[(70, 131)], ..p },
         Problem { name: "bidirectional", heads: [2, 2, 20, 24], seqs: &[(33, 32)], causal: false, ..p },
         Problem {

@@ -346,8 +346,8 @@ fn cases() -> Vec<TestCase> {
     let all = [LARGE, MEDIUM, SMALL, DIRECT, DIRECT_SUBGROUP, DIRECT_SUBGROUP_8];
     let two = [SMALL, DIRECT_SUBGROUP];
     vec![
-        case("one_tile", shape(5, 6, 16, f32), plain, &all, 1),
         case("many_tiles", shape(133, 130, 48, f32), plain, &all, 1),
+        case("one_tile", shape(5, 6, 16, f32), plain, &all, 1),
         case("odd", shape(37, 71, 131, f16), full(5, false), &two, 1),
         case("glu", shape(67, 130, 40, bf16), full(1, true), &two, 1),
         case("odd_columns", shape(19, 129, 44, f32), full(2, false), &[DIRECT_SUBGROUP], 1),

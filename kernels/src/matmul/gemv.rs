@@ -364,6 +364,7 @@ fn cases() -> Vec<TestCase> {
     let (f32, f16, bf16) = (Format::F32, Format::F16, Format::Bf16);
     let one = &CONFIGS[3..];
     vec![
+        case("gpt_oss_20b", shape(1, 96, 2880, f16), Rms, full(1), &CONFIGS),
         case("one_tile", shape(1, 4, 8, f32), None, plain, &CONFIGS),
         case("one_by_one", shape(1, 1, 1, f32), None, plain, &CONFIGS),
         case("odd", shape(3, 37, 131, f16), Rms, full(2), &CONFIGS),
@@ -371,7 +372,6 @@ fn cases() -> Vec<TestCase> {
         case("partial_group", shape(2, 35, 12, f16), Rms, full(5), one),
         case("layer_norm_odd", shape(1, 66, 257, f32), Layer { bias: false }, glu(3), one),
         case("layer_norm_bias_odd", shape(2, 18, 33, bf16), Layer { bias: true }, full(4), one),
-        case("gpt_oss_20b", shape(1, 96, 2880, f16), Rms, full(1), &CONFIGS),
         case("llama_1b_gate_up", shape(1, 128, 2048, bf16), Rms, glu(1), one),
     ]
 }

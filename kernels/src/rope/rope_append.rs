@@ -348,7 +348,7 @@ fn cases() -> Vec<TestCase> {
             for (vec4, subgroup) in rows::widths() {
                 // Without norms the two reductions are the same kernel; one mode of a case also runs scalar.
                 let fits = fits_vec4(&params, mode);
-                let scalar_too = i == 0 && head_dim < 64;
+                let scalar_too = i == 0 && head_dim < 128;
                 if vec4 && !fits || !vec4 && fits && !scalar_too || subgroup && mode.norm == Norm::None {
                     continue;
                 }
@@ -362,7 +362,7 @@ fn cases() -> Vec<TestCase> {
     let ragged = [[3, 5, 2], [1, 9, 0], [4, 12, 1]];
     let (table, computed) = (half(Angles::Table), half(Angles::Computed));
     vec![
-        case("decode", [4, 2], [16, 8], &[[1, 7, 1], [1, 12, 0]], &[mode(Norm::PerHead, table, true)]),
+        case("decode", [4, 2], [96, 40], &[[1, 7, 1], [1, 12, 0]], &[mode(Norm::PerHead, table, true)]),
         case(
             "ragged",
             [4, 2],

@@ -164,9 +164,9 @@ fn cases() -> Vec<TestCase> {
         case
     };
     vec![
+        case("parts", 5, 8192, 4, &[16, 128, 256]), // the self-test: work for all lanes of all subgroups
         case("nan_and_ties", 4, 64, 1, &[16, 128]),
         case("one_logit", 5, 1, 1, &[16]),
         case("odd_parts", 4, 1001, 5, &[16]),
-        case("parts", 5, 8192, 4, &[16, 128]),
     ]
 }

@@ -117,5 +117,5 @@ fn cases() -> Vec<TestCase> {
         }
         case
     };
-    vec![case("one_sequence", 1, 3, 4), case("full_rows", 7, 20, 3), case("no_capacity", 2, 1, 0)]
+    vec![case("full_rows", 7, 131, 3), case("one_sequence", 1, 3, 4), case("no_capacity", 2, 1, 0)]
 }

@@ -160,8 +160,8 @@ fn cases() -> Vec<TestCase> {
         case
     };
     vec![
-        case("ties_and_nan", 4, 64, 64, 8, false),
         case("parts", 3, 1001, 300, 20, false),
+        case("ties_and_nan", 4, 64, 64, 8, false),
         case("more_than_there_are", 2, 9, 4, 6, false),
         case("merge", 4, 256, 256, 64, true),
     ]

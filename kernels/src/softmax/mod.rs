@@ -150,9 +150,9 @@ fn cases() -> Vec<TestCase> {
                 .input(&seeded(num_rows as usize, 2))
                 .output(len)
                 .output(num_rows as usize);
-            for wg in [16, 64] {
+            for wg in [16, 64, 256] {
                 for (vec4, subgroup) in rows::widths() {
-                    if vec4 && !num_channels.is_multiple_of(4) {
+                    if (vec4 && !num_channels.is_multiple_of(4)) || (wg == 256 && num_channels < 1000) {
                         continue;
                     }
                     let grid = rows::wrapped_grid(num_rows, 3);
@@ -171,11 +171,12 @@ fn cases() -> Vec<TestCase> {
             case
         };
     vec![
+        case("long", 1, 4096, None, false, true), // the self-test: work for all lanes of all subgroups
         case("plain", 2, 4, None, false, false),
         case("plain_odd", 7, 33, None, false, true),
         case("mask", 4, 260, None, true, false),
         case("mask_odd_softcap", 4, 259, Some(3.0), true, true),
         case("one_channel", 3, 1, None, false, true),
-        case("long_softcap", 1, 4096, Some(20.0), false, true),
+        case("long_softcap", 1, 516, Some(20.0), false, true),
     ]
 }
