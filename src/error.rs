@@ -1,5 +1,6 @@
 //! What ends the command, and with which exit code.
 
+use girih_model::sampler::SampleError;
 use girih_model::{LoadError, RunError};
 use girih_ops::{GpuError, KernelError, OpError};
 
@@ -47,8 +48,17 @@ impl Failure {
             Self::Gpu(
                 GpuError::NoAdapter { .. } | GpuError::NoSuchAdapter { .. } | GpuError::TooSmall { .. },
             ) => 2,
+            Self::Argument(_)
+            | Self::Gpu(GpuError::UnknownTier(_))
+            | Self::Load(LoadError::Context { .. } | LoadError::UnknownPreset { .. })
+            | Self::Run(
+                RunError::Sample(SampleError::Parameter { .. })
+                | RunError::PromptTooLong { .. }
+                | RunError::TokenId { .. }
+                | RunError::EmptyPrompt,
+            ) => 4,
+            Self::Load(LoadError::OutOfMemory(_) | LoadError::Op(_) | LoadError::Gpu(_)) => 1,
             Self::Load(_) | Self::File { .. } => 3,
-            Self::Argument(_) | Self::Run(RunError::Sample(_)) => 4,
             _ => 1,
         }
     }

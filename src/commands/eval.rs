@@ -34,6 +34,9 @@ pub struct Eval {
 impl Eval {
     /// Runs the command.
     pub async fn run(self, global: &Global) -> Result<(), Failure> {
+        if self.window == 0 {
+            return Err(Failure::Argument("--window is 0, must be at least 1".into()));
+        }
         let text = read_text(&self.perplexity)?;
         let gpu = device::open(global).await?;
         let model = self.model.load(&gpu, global).await?;
