@@ -19,6 +19,14 @@ pub enum Failure {
     /// A checkpoint could not be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// A checkpoint that the user has named could not be loaded.
+    #[error("{name}: {source}")]
+    Model {
+        /// Its folder, or the name of a built-in one.
+        name: String,
+        /// Cause.
+        source: LoadError,
+    },
     /// A model could not be run.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -48,17 +56,20 @@ impl Failure {
             Self::Gpu(
                 GpuError::NoAdapter { .. } | GpuError::NoSuchAdapter { .. } | GpuError::TooSmall { .. },
             ) => 2,
+            Self::Load(error) | Self::Model { source: error, .. } => match error {
+                LoadError::Context { .. } | LoadError::UnknownPreset { .. } => 4,
+                LoadError::OutOfMemory(_) | LoadError::Op(_) | LoadError::Gpu(_) => 1,
+                _ => 3,
+            },
             Self::Argument(_)
-            | Self::Gpu(GpuError::UnknownTier(_))
-            | Self::Load(LoadError::Context { .. } | LoadError::UnknownPreset { .. })
+            | Self::Gpu(GpuError::UnknownTier(_) | GpuError::NoTier { .. })
             | Self::Run(
                 RunError::Sample(SampleError::Parameter { .. })
                 | RunError::PromptTooLong { .. }
                 | RunError::TokenId { .. }
                 | RunError::EmptyPrompt,
             ) => 4,
-            Self::Load(LoadError::OutOfMemory(_) | LoadError::Op(_) | LoadError::Gpu(_)) => 1,
-            Self::Load(_) | Self::File { .. } => 3,
+            Self::File { .. } => 3,
             _ => 1,
         }
     }

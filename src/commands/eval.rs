@@ -43,7 +43,7 @@ impl Eval {
         let tokenizer = model.tokenizer()?;
         let mut ids = tokenizer.encode(&text, false).map_err(girih_model::RunError::from)?;
         ids.truncate(self.max_tokens.unwrap_or(usize::MAX));
-        let window = self.window.min(model.context() as usize - 1);
+        let window = self.window.min(model.context() as usize - 1).max(1);
         let bos = model.bos_id().filter(|_| !self.no_bos);
         let mut session = Session::new(&model, SessionOptions::default())?;
         let result = girih_model::perplexity(&mut session, &ids, EvalOptions { window, bos }, |done| {

@@ -27,8 +27,10 @@ impl Inspect {
             Some(dir) => Arc::new(DirSource::new(dir)),
             None => Arc::new(crate::embedded::source()),
         };
-        let config = girih_model::load_config(&*source).await?;
-        let table = TensorTable::open(&*source).await?;
+        let name = self.dir.map_or_else(|| crate::embedded::NAME.to_owned(), |d| d.display().to_string());
+        let named = |source| Failure::Model { name: name.clone(), source };
+        let config = girih_model::load_config(&*source).await.map_err(named)?;
+        let table = TensorTable::open(&*source).await.map_err(named)?;
         let mut out = std::io::stdout().lock();
         let tensors: Vec<_> = table.iter().collect();
         let weight_bytes = table.bytes();
