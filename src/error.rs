@@ -1,5 +1,6 @@
 //! What ends the command, and with which exit code.
 
+use girih_model::sampler::SampleError;
 use girih_model::{LoadError, RunError};
 use girih_ops::{GpuError, KernelError, OpError};
 
@@ -18,6 +19,14 @@ pub enum Failure {
     /// A checkpoint could not be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// A checkpoint that the user has named could not be loaded.
+    #[error("{name}: {source}")]
+    Model {
+        /// Its folder, or the name of a built-in one.
+        name: String,
+        /// Cause.
+        source: LoadError,
+    },
     /// A model could not be run.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -47,8 +56,20 @@ impl Failure {
             Self::Gpu(
                 GpuError::NoAdapter { .. } | GpuError::NoSuchAdapter { .. } | GpuError::TooSmall { .. },
             ) => 2,
-            Self::Load(_) | Self::File { .. } => 3,
-            Self::Argument(_) | Self::Run(RunError::Sample(_)) => 4,
+            Self::Load(error) | Self::Model { source: error, .. } => match error {
+                LoadError::Context { .. } | LoadError::UnknownPreset { .. } => 4,
+                LoadError::OutOfMemory(_) | LoadError::Op(_) | LoadError::Gpu(_) => 1,
+                _ => 3,
+            },
+            Self::Argument(_)
+            | Self::Gpu(GpuError::UnknownTier(_) | GpuError::NoTier { .. })
+            | Self::Run(
+                RunError::Sample(SampleError::Parameter { .. })
+                | RunError::PromptTooLong { .. }
+                | RunError::TokenId { .. }
+                | RunError::EmptyPrompt,
+            ) => 4,
+            Self::File { .. } => 3,
             _ => 1,
         }
     }

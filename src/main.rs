@@ -14,7 +14,8 @@ use crate::error::Failure;
 
 /// Language models on any GPU: Vulkan, Metal, DX12. No CUDA, no C++ toolchain.
 ///
-/// Without --model, commands use the small story model that is built in.
+/// Without --model, commands use the small story model that is built in. Exit codes: 1 a failure while running, 2 no
+/// usable GPU or driver, 3 a bad file, 4 a bad argument.
 #[derive(Debug, Parser)]
 #[command(name = "girih", version, about, arg_required_else_help = true)]
 struct Cli {
@@ -62,7 +63,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
     let level = match cli.global.verbose {
         0 => "error",
         1 => "warn,girih=info",
@@ -89,14 +93,30 @@ fn main() -> ExitCode {
         // A reader that has seen enough (`girih ... | head`) is no error.
         Err(Failure::Output(e)) if e.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(failure) => {
+            let code = failure.exit_code();
             if global.json {
-                eprintln!("{}", serde_json::json!({ "error": failure.to_string() }));
+                eprintln!("{}", json_error(&failure, code));
             } else {
                 eprintln!("error: {failure}");
             }
-            ExitCode::from(failure.exit_code())
+            ExitCode::from(code)
         }
     }
+}
+
+fn json_error(error: &dyn std::fmt::Display, code: u8) -> serde_json::Value {
+    serde_json::json!({ "error": error.to_string(), "exit_code": code })
+}
+
+/// Help and version, or what is wrong with the arguments.
+fn usage(error: &clap::Error) -> ExitCode {
+    const BAD_ARGUMENT: u8 = 4;
+    if error.use_stderr() && std::env::args_os().any(|a| a == "--json") {
+        eprintln!("{}", json_error(&error.to_string().trim_end(), BAD_ARGUMENT));
+    } else {
+        let _ = error.print();
+    }
+    if error.use_stderr() { ExitCode::from(BAD_ARGUMENT) } else { ExitCode::SUCCESS }
 }
 
 #[cfg(test)]

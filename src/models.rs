@@ -95,5 +95,5 @@ async fn load(
     })
     .await;
     bar.finish_and_clear();
-    Ok(model?)
+    model.map_err(|source| Failure::Model { name: name.to_owned(), source })
 }

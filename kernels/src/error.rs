@@ -119,6 +119,16 @@ pub enum GpuError {
     /// `GIRIH_TIER` is not a tier.
     #[error("GIRIH_TIER: {0}")]
     UnknownTier(#[from] crate::caps::UnknownTier),
+    /// The adapter does not have the wanted tier.
+    #[error("adapter {adapter} has no tier {asked}: its best one is {best}")]
+    NoTier {
+        /// Adapter.
+        adapter: String,
+        /// Tier asked for.
+        asked: crate::caps::Tier,
+        /// Best tier.
+        best: crate::caps::Tier,
+    },
     /// The adapter is below what every kernel needs.
     #[error("adapter {adapter} is too small: {what} is {got}, girih needs {want}")]
     TooSmall {

@@ -216,12 +216,7 @@ impl Gpu {
             (None, None) => caps.best_tier(),
         };
         if !caps.supports(tier) {
-            return Err(GpuError::TooSmall {
-                adapter: format!("{} (asked for tier {tier})", caps.adapter.name),
-                what: "tier",
-                got: caps.best_tier() as u64,
-                want: tier as u64,
-            });
+            return Err(GpuError::NoTier { adapter: name(), asked: tier, best: caps.best_tier() });
         }
         let caps = caps.at_tier(tier);
         let failure = Arc::new(Failure::default());

@@ -13,6 +13,39 @@ pub struct MisShaped {
     pub want: Vec<u64>,
 }
 
+/// What a model needs, where the device has no more memory to give.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(
+    "the device's memory is exhausted: {:.1} MB of weights and {:.1} MB of keys and values for {context} tokens \
+     are needed, besides intermediate results ({message}); a lower --context or --weights f16 need less",
+    *weights as f64 / 1e6,
+    *cache as f64 / 1e6
+)]
+pub struct OutOfMemory {
+    /// Bytes of weights.
+    pub weights: u64,
+    /// Bytes of keys and values.
+    pub cache: u64,
+    /// Tokens of the cache.
+    pub context: u32,
+    /// What the device said.
+    pub message: String,
+}
+
+impl OutOfMemory {
+    /// The message of the device if it has said that there is no memory.
+    pub(crate) fn said(error: &OpError) -> Option<String> {
+        match error {
+            OpError::Gpu(e) | OpError::Kernel(girih_ops::KernelError::Gpu(e)) => Self::gpu(e),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn gpu(error: &GpuError) -> Option<String> {
+        matches!(error, GpuError::OutOfMemory { .. }).then(|| error.to_string())
+    }
+}
+
 /// A model cannot be loaded.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LoadError {
@@ -274,6 +307,9 @@ pub enum LoadError {
         /// Names there are.
         known: String,
     },
+    /// The weights do not fit.
+    #[error("{0}")]
+    OutOfMemory(#[from] OutOfMemory),
     /// A part of the text side cannot be loaded.
     #[error(transparent)]
     Text(#[from] TextError),
@@ -317,15 +353,21 @@ fn device(error: &OpError) -> Option<&GpuError> {
 }
 
 fn describe_tensors(missing: &[String], mis_shaped: &[MisShaped], unused: &[String]) -> String {
+    // A checkpoint of another architecture has hundreds.
+    const SHOWN: usize = 8;
+    let some = |names: &[String]| match names.len().checked_sub(SHOWN) {
+        Some(more @ 1..) => format!("{} and {more} more", names[..SHOWN].join(", ")),
+        _ => names.join(", "),
+    };
     let mut parts = Vec::new();
     if !missing.is_empty() {
-        parts.push(format!("missing tensors: {}", missing.join(", ")));
+        parts.push(format!("missing tensors: {}", some(missing)));
     }
     for t in mis_shaped {
         parts.push(format!("{} has shape {:?}, must be {:?}", t.tensor, t.got, t.want));
     }
     if !unused.is_empty() {
-        parts.push(format!("unused tensors: {}", unused.join(", ")));
+        parts.push(format!("unused tensors: {}", some(unused)));
     }
     parts.join("; ")
 }
@@ -465,6 +507,9 @@ pub enum RunError {
         /// Architecture.
         model_type: String,
     },
+    /// The cache does not fit.
+    #[error("{0}")]
+    OutOfMemory(#[from] OutOfMemory),
     /// Sampling parameters out of range, or nothing to choose from.
     #[error(transparent)]
     Sample(#[from] crate::sampler::SampleError),

@@ -1,9 +1,7 @@
 //! Perplexity of a text.
 
-use girih_ops::Tensor;
-
 use crate::error::RunError;
-use crate::session::{Input, Rows, Session};
+use crate::session::{Input, Session};
 
 /// How a long text is cut.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +35,7 @@ pub async fn perplexity(
 ) -> Result<Perplexity, RunError> {
     let mut token_nll = Vec::with_capacity(ids.len());
     let vocab_size = session.model().config().vocab_size;
-    if let Some(&id) = ids.iter().find(|&&id| id >= vocab_size) {
+    if let Some(&id) = ids.iter().chain(&options.bos).find(|&&id| id >= vocab_size) {
         return Err(RunError::TokenId { id, vocab_size });
     }
     let vocab_size = vocab_size as usize;
@@ -47,16 +45,14 @@ pub async fn perplexity(
             continue;
         }
         session.truncate(0, 0);
-        // Pieces keep the logits [T, V] small.
-        let piece = (64 << 20) / (4 * vocab_size).max(1);
-        for (i, part) in input[..input.len() - 1].chunks(piece.clamp(1, 512)).enumerate() {
-            let logits: Tensor = session.forward(&[Input { slot: 0, token_ids: part }], Rows::All, None)?;
-            let logits = logits.to_f32(session.gpu()).await?;
-            let first = i * piece.clamp(1, 512);
-            for (row, &target) in logits.chunks_exact(vocab_size).zip(&input[first + 1..]) {
+        let (token_ids, mut targets) = (&input[..input.len() - 1], input[1..].iter());
+        let score = |logits: &[f32]| {
+            for (row, &target) in logits.chunks_exact(vocab_size).zip(&mut targets) {
                 token_nll.push(log_sum_exp(row) - f64::from(row[target as usize]));
             }
-        }
+            Ok(())
+        };
+        session.all_logits(Input { slot: 0, token_ids }, score).await?;
         progress(token_nll.len());
     }
     if token_nll.is_empty() {

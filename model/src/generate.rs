@@ -102,25 +102,23 @@ pub async fn generate(
         Tail::Logits
     };
     let logits = session.forward(&[Input { slot, token_ids: &prompt[cached..] }], Rows::Last, None)?;
-    let mut history = prompt.to_vec();
     let logits = logits.to_f32(session.gpu()).await?;
-    let first = sampler.sample(&logits, &history)?;
+    let first = sampler.sample(&logits, prompt)?;
     let dispatches_per_token = session.decode_plan(tail)?.plan().num_dispatches();
     let prefill_seconds = start.elapsed().as_secs_f64();
     let decode_start = Instant::now();
-    let mut output = Output::new(tokenizer, options);
+    let mut output = Output::new(tokenizer, prompt, options);
     let mut flow = output.push(first, &mut on_text)?;
     if flow.is_none() {
         session.seek(tail, slot, first)?;
-        history.push(first);
         flow = Some(match tail {
-            Tail::Greedy => greedy(session, slot, &mut output, &mut on_text).await?,
-            _ => sampled(session, slot, tail, &mut sampler, &mut history, &mut output, &mut on_text).await?,
+            Tail::Greedy => greedy(session, &mut output, &mut on_text).await?,
+            _ => sampled(session, tail, &mut sampler, &mut output, &mut on_text).await?,
         });
     }
     let finish = output.finish(flow.unwrap_or(Finish::Length), &mut on_text)?;
     Ok(Generated {
-        token_ids: output.token_ids,
+        token_ids: output.history.split_off(prompt.len()),
         text: output.text,
         finish,
         prompt_tokens: prompt.len(),
@@ -145,13 +143,12 @@ fn reuse_prefix(session: &mut Session, slot: u32, prompt: &[u32]) -> usize {
 /// Decodes with the best token fed back on the GPU: the next burst runs while the last one is read.
 async fn greedy(
     session: &mut Session,
-    slot: u32,
     output: &mut Output<'_>,
     on_text: &mut impl FnMut(&str) -> ControlFlow<()>,
 ) -> Result<Finish, RunError> {
-    let gpu = session.gpu().clone();
+    let (gpu, slot) = (session.gpu().clone(), output.options.slot);
     let mut bursts = BURSTS.into_iter().chain(std::iter::repeat(BURSTS[BURSTS.len() - 1]));
-    let mut input = *output.token_ids.last().ok_or(RunError::EmptyPrompt)?;
+    let mut input = *output.history.last().ok_or(RunError::EmptyPrompt)?;
     let mut submitted = 0; // steps
     let mut seen = 0; // tokens taken from `out`
     let mut pending = std::collections::VecDeque::new();
@@ -190,32 +187,29 @@ async fn greedy(
 /// Decodes with the host choosing each token.
 async fn sampled(
     session: &mut Session,
-    slot: u32,
     tail: Tail,
     sampler: &mut Sampler,
-    history: &mut Vec<u32>,
     output: &mut Output<'_>,
     on_text: &mut impl FnMut(&str) -> ControlFlow<()>,
 ) -> Result<Finish, RunError> {
-    let gpu = session.gpu().clone();
+    let (gpu, slot) = (session.gpu().clone(), output.options.slot);
     loop {
         if session.room(slot) == 0 {
             return Ok(Finish::Context);
         }
         session.step(tail, 1)?;
-        let input = *history.last().ok_or(RunError::EmptyPrompt)?;
+        let input = *output.history.last().ok_or(RunError::EmptyPrompt)?;
         let outputs = session.decode_plan(tail)?.outputs();
         let token = if tail == Tail::Candidates {
             let (values, ids) = (outputs[0].read_later(&gpu), outputs[1].read_later(&gpu));
             let values: Vec<f32> = bytemuck::pod_collect_to_vec(&values.wait().await?);
             let ids: Vec<u32> = bytemuck::pod_collect_to_vec(&ids.wait().await?);
-            sampler.sample_candidates(&values, &ids, history)?
+            sampler.sample_candidates(&values, &ids, &output.history)?
         } else {
             let logits = outputs[0].to_f32(&gpu).await?;
-            sampler.sample(&logits, history)?
+            sampler.sample(&logits, &output.history)?
         };
         session.note(slot, input);
-        history.push(token);
         if let Some(finish) = output.push(token, on_text)? {
             return Ok(finish);
         }
@@ -227,20 +221,23 @@ async fn sampled(
 struct Output<'a> {
     options: &'a GenerateOptions,
     stream: Option<crate::tokenizer::DecodeStream<'a>>,
-    token_ids: Vec<u32>,
+    /// Prompt and new tokens.
+    history: Vec<u32>,
+    prompt_tokens: usize,
     text: String,
     emitted: usize,
 }
 
 impl<'a> Output<'a> {
-    fn new(tokenizer: Option<&'a Tokenizer>, options: &'a GenerateOptions) -> Self {
+    fn new(tokenizer: Option<&'a Tokenizer>, prompt: &[u32], options: &'a GenerateOptions) -> Self {
         let stream = tokenizer.map(|t| t.stream(true));
-        Self { options, stream, token_ids: Vec::new(), text: String::new(), emitted: 0 }
+        let (history, prompt_tokens) = (prompt.to_vec(), prompt.len());
+        Self { options, stream, history, prompt_tokens, text: String::new(), emitted: 0 }
     }
 
     /// Tokens that may still be generated.
     fn left(&self) -> usize {
-        self.options.max_tokens.saturating_sub(self.token_ids.len())
+        self.options.max_tokens.saturating_sub(self.history.len() - self.prompt_tokens)
     }
 
     /// Takes a token; says why generation ends, if it does.
@@ -255,7 +252,7 @@ impl<'a> Output<'a> {
         if self.options.stop_ids.contains(&token) {
             return Ok(Some(Finish::Stop));
         }
-        self.token_ids.push(token);
+        self.history.push(token);
         if let Some(stream) = &mut self.stream {
             self.text.push_str(&stream.push(token)?);
         }

@@ -3,12 +3,12 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use girih_ops::{Batch, Chunk, Frame, Gpu, Tensor, WeightType};
+use girih_ops::{Batch, Chunk, Frame, Gpu, OpError, Tensor, WeightType};
 
 use crate::arch::{self, Network};
 use crate::chat::ChatTemplates;
 use crate::config::Config;
-use crate::error::{LoadError, RunError};
+use crate::error::{LoadError, OutOfMemory, RunError};
 use crate::format::safetensors::TensorTable;
 use crate::generation_config::GenerationConfig;
 use crate::layers::{Decoder, Encoder, Scope, Trace};
@@ -20,6 +20,9 @@ use crate::weights::{WeightPolicy, Weights};
 
 /// Context length used where nothing else is asked for; the cache is sized by it.
 pub const DEFAULT_CONTEXT: u32 = 4096;
+
+/// Tokens of sequences that are embedded together, all counted as long as the longest.
+const EMBED_TOKENS: usize = 4096;
 
 /// Bytes of a text file of a checkpoint at most.
 const MAX_TEXT: u64 = 256 << 20;
@@ -134,10 +137,36 @@ impl Model {
         let chat = ChatTemplates::load(tokenizer_config.as_deref(), template.as_deref())?;
         let generation = GenerationConfig::load(&*source, &config).await?;
         let pooling = Pooling::load(&*source).await?;
-        let total = table.iter().map(|t| t.range.end - t.range.start).sum();
+        let total = table.bytes();
+        let weight_bytes = match options.weight_type {
+            None => total,
+            Some(t) => table.iter().map(|w| w.shape.iter().product::<u64>() * u64::from(t.bytes())).sum(),
+        };
+        let cache_bytes = config.cache_bytes(context);
+        tracing::info!(
+            "needs {:.1} MB for weights and {:.1} MB for keys and values of {context} tokens",
+            weight_bytes as f64 / 1e6,
+            cache_bytes as f64 / 1e6
+        );
         let source = Arc::new(Counted { source, total, loaded: Mutex::new((0, Box::new(progress))) });
         let weights = Weights::new(source, table, WeightPolicy { force: options.weight_type });
-        let network = arch::load(&Scope::new(weights.clone(), gpu), &config, context).await?;
+        let network =
+            arch::load(&Scope::new(weights.clone(), gpu), &config, context).await.map_err(|error| {
+                let said = match &error {
+                    LoadError::Op(e) => OutOfMemory::said(e),
+                    LoadError::Gpu(e) => OutOfMemory::gpu(e),
+                    _ => None,
+                };
+                let memory = said.map(|message| {
+                    LoadError::from(OutOfMemory {
+                        weights: weight_bytes,
+                        cache: cache_bytes,
+                        context,
+                        message,
+                    })
+                });
+                memory.unwrap_or(error)
+            })?;
         gpu.check()?;
         let report = weights.report();
         for name in &report.unused {
@@ -152,7 +181,7 @@ impl Model {
             generation,
             pooling,
             context,
-            weight_bytes: total,
+            weight_bytes,
             unused: report.unused,
         }))
     }
@@ -172,7 +201,7 @@ impl Model {
         self.context
     }
 
-    /// Bytes of weights.
+    /// Bytes of weights on the GPU.
     pub fn weight_bytes(&self) -> u64 {
         self.weight_bytes
     }
@@ -274,6 +303,20 @@ impl Model {
         if let Some(&id) = sequences.iter().flatten().find(|&&id| id >= self.config.vocab_size) {
             return Err(RunError::TokenId { id, vocab_size: self.config.vocab_size });
         }
+        if let Some(segments) = segments {
+            let bad = |what, got: usize, want| {
+                Err(OpError::Value { op: "embedding of segments", what, got: got as f64, want }.into())
+            };
+            let types = self.config.type_vocab_size;
+            let lengths = |list: &[Vec<u32>]| list.iter().map(Vec::len).collect::<Vec<_>>();
+            if lengths(segments) != lengths(sequences) {
+                let want = format!("{:?}, one for each token", lengths(sequences));
+                return bad("ids", segments.iter().map(Vec::len).sum(), want);
+            }
+            if let Some(&id) = segments.iter().flatten().find(|&&id| id >= types) {
+                return bad("id", id as usize, format!("below {types}, the segments of the model"));
+            }
+        }
         let states = match &self.network {
             Network::Encoder(encoder) => {
                 let ids: Vec<u32> = match segments {
@@ -340,13 +383,26 @@ impl Model {
         Ok(pooled.to_f32(&self.gpu).await?)
     }
 
-    /// One vector per sequence, pooled (and normalised) as the checkpoint says.
+    /// One vector per sequence, pooled (and normalised) as the checkpoint says. Any number of sequences: they are
+    /// run in groups.
     ///
     /// # Errors
     /// As [`Model::states`].
     pub async fn embed(self: &Arc<Self>, sequences: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, RunError> {
-        let states = self.states(sequences, None, None).await?;
         let channels = self.config.hidden_size as usize;
-        Ok(states.iter().map(|s| self.pooling.apply(s, channels)).collect())
+        let mut vectors = Vec::with_capacity(sequences.len());
+        let mut left = sequences;
+        while !left.is_empty() {
+            let mut longest = 0;
+            let fits = left.iter().zip(1..).take_while(|(s, count)| {
+                longest = s.len().max(longest);
+                longest * count <= EMBED_TOKENS
+            });
+            let (group, tail) = left.split_at(fits.count().max(1));
+            let states = self.states(group, None, None).await?;
+            vectors.extend(states.iter().map(|s| self.pooling.apply(s, channels)));
+            left = tail;
+        }
+        Ok(vectors)
     }
 }

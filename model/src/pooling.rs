@@ -44,46 +44,68 @@ impl Pooling {
     /// Malformed files, a pooling mode that is not known.
     pub async fn load(source: &dyn ByteSource) -> Result<Self, LoadError> {
         let Some(modules) = read_json(source, "modules.json").await? else { return Ok(Self::default()) };
-        let module = |kind: &str| {
-            modules
-                .as_array()
-                .into_iter()
-                .flatten()
-                .find(|m| m["type"].as_str().is_some_and(|t| t.ends_with(kind)))
-        };
-        let path = module(".Pooling").and_then(|m| m["path"].as_str()).unwrap_or("1_Pooling");
-        let file = format!("{path}/config.json");
-        let config = read_json(source, &file).await?.unwrap_or(Value::Null);
-        let on = |name: &str| config[name].as_bool() == Some(true);
-        let modes = [
-            ("pooling_mode_mean_tokens", Mode::Mean),
-            ("pooling_mode_cls_token", Mode::FirstToken),
-            ("pooling_mode_lasttoken", Mode::LastToken),
-        ];
-        let mode = match modes.iter().find(|(name, _)| on(name)) {
-            Some(&(_, mode)) => mode,
-            None if config.is_null() => Mode::Mean,
-            None => {
+        let kind = |m: &Value| m["type"].as_str().and_then(|t| t.rsplit('.').next()).map(str::to_owned);
+        let list = modules.as_array().map(Vec::as_slice).unwrap_or_default();
+        for module in list {
+            if !matches!(kind(module).as_deref(), Some("Transformer" | "Pooling" | "Normalize")) {
                 return Err(LoadError::Field {
-                    file,
-                    field: "pooling_mode_*".into(),
-                    got: config.to_string(),
-                    want: "mean_tokens, cls_token or lasttoken".into(),
+                    file: "modules.json".into(),
+                    field: "type".into(),
+                    got: module["type"].to_string(),
+                    want: "Transformer, Pooling or Normalize (other modules are not supported yet)".into(),
                 });
             }
+        }
+        let module = |name: &str| list.iter().find(|m| kind(m).as_deref() == Some(name));
+        let path = module("Pooling").and_then(|m| m["path"].as_str()).unwrap_or("1_Pooling");
+        let file = format!("{path}/config.json").trim_start_matches('/').to_owned();
+        let config = read_json(source, &file).await?.unwrap_or(Value::Null);
+        let modes = [
+            ("pooling_mode_mean_tokens", "mean", Mode::Mean),
+            ("pooling_mode_cls_token", "cls", Mode::FirstToken),
+            ("pooling_mode_lasttoken", "lasttoken", Mode::LastToken),
+        ];
+        // One flag for each mode; a name in newer files.
+        let on = |flag: &str| {
+            let known = modes.iter().find(|(name, ..)| *name == flag);
+            known.map_or(flag, |(_, short, _)| *short).to_owned()
         };
-        Ok(Self { mode, normalize: module(".Normalize").is_some() })
+        let mut chosen: Vec<String> = config
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(flag, v)| flag.starts_with("pooling_mode_") && v.as_bool() == Some(true))
+            .map(|(flag, _)| on(flag))
+            .collect();
+        chosen.extend(config["pooling_mode"].as_str().map(str::to_owned));
+        chosen.dedup();
+        let mode = match chosen.as_slice() {
+            [] if config.is_null() => Some(Mode::Mean),
+            [one] => modes.iter().find(|(_, short, _)| short == one).map(|&(.., mode)| mode),
+            _ => None,
+        };
+        let Some(mode) = mode else {
+            return Err(LoadError::Field {
+                file,
+                field: "pooling_mode_*".into(),
+                got: config.to_string(),
+                want: "one of mean_tokens, cls_token and lasttoken".into(),
+            });
+        };
+        Ok(Self { mode, normalize: module("Normalize").is_some() })
     }
 
     /// States `[T, C]`, row-major, T > 0 → `[C]`.
     pub fn apply(&self, states: &[f32], channels: usize) -> Vec<f32> {
-        let rows = states.len() / channels;
+        let mut rows = states.chunks_exact(channels.max(1));
+        let wide = |row: Option<&[f32]>| row.into_iter().flatten().map(|&v| f64::from(v)).collect();
         let mut pooled: Vec<f64> = match self.mode {
-            Mode::FirstToken => states[..channels].iter().map(|&v| f64::from(v)).collect(),
-            Mode::LastToken => states[(rows - 1) * channels..].iter().map(|&v| f64::from(v)).collect(),
+            Mode::FirstToken => wide(rows.next()),
+            Mode::LastToken => wide(rows.next_back()),
             Mode::Mean => (0..channels)
                 .map(|c| {
-                    states.iter().skip(c).step_by(channels).map(|&v| f64::from(v)).sum::<f64>() / rows as f64
+                    states.iter().skip(c).step_by(channels).map(|&v| f64::from(v)).sum::<f64>()
+                        / rows.len() as f64
                 })
                 .collect(),
         };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use girih_ops::kernels::Counters;
 use girih_ops::{Arena, Batch, Chunk, Frame, Gpu, Plan, Seq, Tensor};
 
-use crate::error::RunError;
+use crate::error::{OutOfMemory, RunError};
 use crate::layers::{Cache, Trace};
 use crate::model::Model;
 
@@ -109,7 +109,16 @@ impl Session {
             return Err(RunError::Context { got: capacity, limit });
         }
         let slots = options.slots.max(1);
-        let cache = Cache::alloc(model.gpu(), &model.decoder()?.blocks, slots, capacity, options.f16_cache)?;
+        let cache = Cache::alloc(model.gpu(), &model.decoder()?.blocks, slots, capacity, options.f16_cache)
+            .map_err(|error| match OutOfMemory::said(&error) {
+            Some(message) => {
+                let bytes = u64::from(slots) * model.config().cache_bytes(capacity);
+                let cache = if options.f16_cache { bytes / 2 } else { bytes };
+                let weights = model.weight_bytes();
+                RunError::from(OutOfMemory { weights, cache, context: capacity, message })
+            }
+            None => error.into(),
+        })?;
         Ok(Self {
             model: model.clone(),
             cache,
@@ -203,7 +212,8 @@ impl Session {
             // All but the last piece only fill the cache.
             for input in &mut rest {
                 while input.token_ids.len() > PREFILL_TOKENS {
-                    let size = self.piece(self.tokens(input.slot).len(), input.token_ids.len());
+                    let cached = self.tokens(input.slot).len();
+                    let size = self.piece(cached, input.token_ids.len(), PREFILL_TOKENS);
                     let (piece, tail) = input.token_ids.split_at(size);
                     if tail.is_empty() {
                         break;
@@ -242,11 +252,36 @@ impl Session {
         Ok(recorded)
     }
 
-    /// Length of the next piece of `left` tokens that follow `start` cached ones. The first piece of a sequence that
+    /// Appends tokens of one sequence and hands the logits of each to `each`, in pieces `[rows, V]` that are small
+    /// whatever the length: the first piece is of the first tokens.
+    ///
+    /// # Errors
+    /// As [`Session::forward`], and those of `each`.
+    pub async fn all_logits(
+        &mut self,
+        input: Input<'_>,
+        mut each: impl FnMut(&[f32]) -> Result<(), RunError>,
+    ) -> Result<(), RunError> {
+        const LOGITS: usize = (64 << 20) / 4;
+        self.check(&[input])?;
+        let rows = (LOGITS / self.model.config().vocab_size.max(1) as usize).clamp(1, PREFILL_TOKENS);
+        let mut left = input.token_ids;
+        while !left.is_empty() {
+            let size = self.piece(self.tokens(input.slot).len(), left.len(), rows);
+            let (piece, tail) = left.split_at(size);
+            let logits = self.run(&[Input { token_ids: piece, ..input }], Some(Rows::All), None)?;
+            let logits = logits.ok_or(RunError::EmptyPrompt)?.to_f32(self.gpu()).await?;
+            each(&logits)?;
+            left = tail;
+        }
+        Ok(())
+    }
+
+    /// Length of the next piece of `left` tokens that follow `start` cached ones: `usual`. But the first piece of a sequence that
     /// ends up beyond [`Session::rope_switch`] crosses it: earlier pieces would be rotated as a short sequence is.
-    fn piece(&self, start: usize, left: usize) -> usize {
+    fn piece(&self, start: usize, left: usize, usual: usize) -> usize {
         let crossing = self.rope_switch().filter(|switch| (start..start + left).contains(switch));
-        crossing.map_or(PREFILL_TOKENS, |switch| PREFILL_TOKENS.max(switch + 1 - start)).min(left)
+        crossing.map_or(usual, |switch| usual.max(switch + 1 - start)).min(left)
     }
 
     /// Appends tokens and returns the normalised residual stream `[T, C]`: what embedding models pool.

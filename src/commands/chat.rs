@@ -73,7 +73,8 @@ impl Chat {
             if interactive {
                 eprint!("> ");
             }
-            let Some(line) = lines.next().transpose()? else { return Ok(()) };
+            let file = |source| Failure::File { path: "standard input".into(), source };
+            let Some(line) = lines.next().transpose().map_err(file)? else { return Ok(()) };
             if line.trim().is_empty() {
                 continue;
             }

@@ -34,13 +34,16 @@ pub struct Eval {
 impl Eval {
     /// Runs the command.
     pub async fn run(self, global: &Global) -> Result<(), Failure> {
+        if self.window == 0 {
+            return Err(Failure::Argument("--window is 0, must be at least 1".into()));
+        }
         let text = read_text(&self.perplexity)?;
         let gpu = device::open(global).await?;
         let model = self.model.load(&gpu, global).await?;
         let tokenizer = model.tokenizer()?;
         let mut ids = tokenizer.encode(&text, false).map_err(girih_model::RunError::from)?;
         ids.truncate(self.max_tokens.unwrap_or(usize::MAX));
-        let window = self.window.min(model.context() as usize - 1);
+        let window = self.window.min(model.context() as usize - 1).max(1);
         let bos = model.bos_id().filter(|_| !self.no_bos);
         let mut session = Session::new(&model, SessionOptions::default())?;
         let result = girih_model::perplexity(&mut session, &ids, EvalOptions { window, bos }, |done| {

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::ops::ControlFlow;
+use std::time::Instant;
 
 use clap::Args;
 use girih_model::{GenerateOptions, Generated, Model, Sampling, Session, SessionOptions};
@@ -88,6 +89,7 @@ pub struct Generate {
 impl Generate {
     /// Runs the command.
     pub async fn run(self, global: &Global) -> Result<(), Failure> {
+        let start = Instant::now();
         let gpu = device::open(global).await?;
         let model = self.model.load(&gpu, global).await?;
         let ids = model.tokenizer()?.encode(&self.prompt, true).map_err(girih_model::RunError::from)?;
@@ -96,18 +98,18 @@ impl Generate {
         if self.ignore_eos {
             options.stop_ids.clear();
         }
+        let load_seconds = start.elapsed().as_secs_f64();
         let mut out = std::io::stdout().lock();
         let mut broken = None;
-        if !global.json {
-            write!(out, "{}", self.prompt)?;
-            out.flush()?;
-        }
+        // The prompt is shown with the first new text: not before it is known to be good.
+        let mut prompt = Some(self.prompt.as_str());
         let generated =
             girih_model::generate(&mut session, Some(model.tokenizer()?), &ids, &options, |piece| {
                 if global.json {
                     return ControlFlow::Continue(());
                 }
-                match write!(out, "{piece}").and_then(|()| out.flush()) {
+                let prompt = prompt.take().unwrap_or_default();
+                match write!(out, "{prompt}{piece}").and_then(|()| out.flush()) {
                     Ok(()) => ControlFlow::Continue(()),
                     Err(e) => {
                         broken = Some(e);
@@ -121,9 +123,9 @@ impl Generate {
             return Err(e.into());
         }
         if global.json {
-            writeln!(out, "{}", report(&ids, &generated))?;
+            writeln!(out, "{}", report(&ids, load_seconds, &generated))?;
         } else {
-            writeln!(out)?;
+            writeln!(out, "{}", prompt.unwrap_or_default())?;
             eprintln!("{}", summary(&generated));
         }
         Ok(())
@@ -135,13 +137,14 @@ fn decoded(g: &Generated) -> f64 {
     g.token_ids.len().saturating_sub(1) as f64
 }
 
-fn report(prompt_ids: &[u32], g: &Generated) -> serde_json::Value {
+fn report(prompt_ids: &[u32], load_seconds: f64, g: &Generated) -> serde_json::Value {
     json!({
         "text": g.text,
         "token_ids": g.token_ids,
         "prompt_ids": prompt_ids,
         "finish_reason": g.finish.name(),
         "timings": {
+            "load_seconds": load_seconds,
             "prompt_tokens": g.prompt_tokens,
             "cached_tokens": g.cached_tokens,
             "prefill_seconds": g.prefill_seconds,

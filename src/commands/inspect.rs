@@ -27,21 +27,19 @@ impl Inspect {
             Some(dir) => Arc::new(DirSource::new(dir)),
             None => Arc::new(crate::embedded::source()),
         };
-        let config = girih_model::load_config(&*source).await?;
-        let table = TensorTable::open(&*source).await?;
+        let name = self.dir.map_or_else(|| crate::embedded::NAME.to_owned(), |d| d.display().to_string());
+        let named = |source| Failure::Model { name: name.clone(), source };
+        let config = girih_model::load_config(&*source).await.map_err(named)?;
+        let table = TensorTable::open(&*source).await.map_err(named)?;
         let mut out = std::io::stdout().lock();
         let tensors: Vec<_> = table.iter().collect();
-        let weight_bytes: u64 = tensors.iter().map(|t| t.range.end - t.range.start).sum();
+        let weight_bytes = table.bytes();
         let parameters: u64 = tensors.iter().map(|t| t.shape.iter().product::<u64>()).sum();
-        // Keys and values as f32 in every layer, for one sequence.
-        let cache = |tokens: u64| {
-            let head = u64::from(config.num_key_value_heads) * u64::from(config.head_dim);
-            u64::from(config.num_hidden_layers) * tokens * head * 2 * 4
-        };
-        let contexts: Vec<u64> = [512, 2048, 8192, 32_768, 131_072]
+        let cache = |tokens: u32| config.cache_bytes(tokens);
+        let contexts: Vec<u32> = [512, 2048, 8192, 32_768, 131_072]
             .into_iter()
-            .filter(|&t| t < u64::from(config.max_position_embeddings))
-            .chain([u64::from(config.max_position_embeddings)])
+            .filter(|&t| t < config.max_position_embeddings)
+            .chain([config.max_position_embeddings])
             .collect();
         if global.json {
             let report = json!({

@@ -38,25 +38,36 @@ impl Logits {
         let gpu = device::open(global).await?;
         let model = self.model.load(&gpu, global).await?;
         let mut session = Session::new(&model, SessionOptions::default())?;
-        let mut trace = Vec::new();
-        let input = [Input { slot: 0, token_ids: &self.ids }];
-        let layers = self.layers.then_some(&mut trace);
-        let logits = if self.reference {
-            let (mut frame, logits) = session.record(&input, Rows::All, layers)?;
-            frame.run_twins(|_| true).await?;
-            logits
-        } else {
-            session.forward(&input, Rows::All, layers)?
-        };
+        let input = Input { slot: 0, token_ids: &self.ids };
+        let le_bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
         let mut tensors = BTreeMap::new();
-        let names =
-            std::iter::once("hidden.embed".to_owned()).chain((0..).map(|i| format!("hidden.layer{i}")));
-        for (name, tensor) in names.zip(&trace).chain([("logits".to_owned(), &logits)]) {
-            let shape: Vec<usize> = tensor.shape().iter().map(|&d| d as usize).collect();
-            let values = tensor.to_f32(&gpu).await?;
-            let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-            tensors.insert(name, (shape, bytes));
+        let mut logits = Vec::new();
+        if self.layers || self.reference {
+            let mut trace = Vec::new();
+            let layers = self.layers.then_some(&mut trace);
+            let result = if self.reference {
+                let (mut frame, result) = session.record(&[input], Rows::All, layers)?;
+                frame.run_twins(|_| true).await?;
+                result
+            } else {
+                session.forward(&[input], Rows::All, layers)?
+            };
+            logits = le_bytes(&result.to_f32(&gpu).await?);
+            let names =
+                std::iter::once("hidden.embed".to_owned()).chain((0..).map(|i| format!("hidden.layer{i}")));
+            for (name, tensor) in names.zip(&trace) {
+                let shape: Vec<usize> = tensor.shape().iter().map(|&d| d as usize).collect();
+                tensors.insert(name, (shape, le_bytes(&tensor.to_f32(&gpu).await?)));
+            }
+        } else {
+            let keep = |rows: &[f32]| {
+                logits.extend(le_bytes(rows));
+                Ok(())
+            };
+            session.all_logits(input, keep).await?;
         }
+        let shape = vec![self.ids.len(), model.config().vocab_size as usize];
+        tensors.insert("logits".to_owned(), (shape.clone(), logits));
         let views = tensors
             .iter()
             .map(|(name, (shape, bytes))| {
@@ -67,7 +78,8 @@ impl Logits {
             .and_then(|views| serialize(views, None))
             .map_err(|e| Failure::Check(format!("the result cannot be written: {e}")))?;
         // Beside the target and renamed: a full disk leaves nothing half-written.
-        let part = self.out.with_extension("part");
+        let mut part = self.out.clone().into_os_string();
+        part.push(".part");
         let written = std::fs::write(&part, &file).and_then(|()| std::fs::rename(&part, &self.out));
         if let Err(source) = written {
             let _ = std::fs::remove_file(&part);
@@ -76,9 +88,9 @@ impl Logits {
         let mut out = std::io::stdout().lock();
         let names: Vec<&String> = tensors.keys().collect();
         if global.json {
-            writeln!(out, "{}", json!({ "file": self.out, "tensors": names, "shape": logits.shape() }))?;
+            writeln!(out, "{}", json!({ "file": self.out, "tensors": names, "shape": shape }))?;
         } else {
-            writeln!(out, "{}: logits {:?}, {} tensors", self.out.display(), logits.shape(), names.len())?;
+            writeln!(out, "{}: logits {:?}, {} tensors", self.out.display(), shape, names.len())?;
         }
         Ok(())
     }

@@ -4,15 +4,17 @@
 //! One test per golden folder would hide a folder that is never visited: each test walks all folders and prints
 //! what it compared. `GIRIH_MODEL=name` picks one folder.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use girih_model::source::DirSource;
+use girih_model::source::{DirSource, MemorySource};
 use girih_model::{
-    GenerateOptions, Input, LoadOptions, Model, Rows, Sampling, Session, SessionOptions, generate,
+    EvalOptions, GenerateOptions, Input, LoadError, LoadOptions, Model, Rows, RunError, Sampling, Session,
+    SessionOptions, Tail, generate, perplexity,
 };
 use girih_tests::goldens::{self, Tensors, assert_close};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Every golden folder whose architecture this version knows; at least one of each kind must be there.
 fn models(kind: &str) -> Vec<(PathBuf, Value)> {
@@ -138,7 +140,7 @@ fn greedy_tokens_are_those_of_transformers() {
         };
         let mut session = session(&model, 1);
         let run = |session: &mut Session| {
-            let flow = |_: &str| std::ops::ControlFlow::Continue(());
+            let flow = |_: &str| ControlFlow::Continue(());
             pollster::block_on(generate(session, None, &prompt, &options, flow)).expect("generate")
         };
         let first = run(&mut session);
@@ -158,7 +160,7 @@ fn greedy_tokens_are_those_of_transformers() {
             sampling: Sampling { temperature: 1e-4, ..Sampling::default() },
             ..options.clone()
         };
-        let flow = |_: &str| std::ops::ControlFlow::Continue(());
+        let flow = |_: &str| ControlFlow::Continue(());
         let sampled =
             pollster::block_on(generate(&mut session, None, &prompt, &cold, flow)).expect("generate");
         assert_eq!(sampled.token_ids, want, "{} sampled on the host", name(&path));
@@ -282,4 +284,96 @@ fn embedding_models_give_the_vectors_of_transformers() {
         }
         println!("{}: {} texts", name(&path), sequences.len());
     }
+}
+
+/// A golden checkpoint in memory, its configuration and tensor names changed.
+fn changed(name: &str, config: &Value, rename: impl Fn(&str) -> String) -> MemorySource {
+    let path = goldens::dir().join("models").join(name);
+    let mut merged = goldens::json(&path.join("config.json"));
+    for (field, value) in config.as_object().expect("an object") {
+        merged[field] = value.clone();
+    }
+    let bytes = std::fs::read(path.join("model.safetensors")).expect("weights");
+    let (len, rest) = bytes.split_at(8);
+    let len = u64::from_le_bytes(len.try_into().expect("8 bytes")) as usize;
+    let header: Value = serde_json::from_slice(&rest[..len]).expect("a header");
+    let header: serde_json::Map<String, Value> =
+        header.as_object().expect("an object").iter().map(|(k, v)| (rename(k), v.clone())).collect();
+    let header = serde_json::to_vec(&header).expect("JSON");
+    let file = [&(header.len() as u64).to_le_bytes(), header.as_slice(), &rest[len..]].concat();
+    MemorySource::new().with("config.json", merged.to_string().into_bytes()).with("model.safetensors", file)
+}
+
+fn try_load(source: MemorySource) -> Result<Arc<Model>, LoadError> {
+    let gpu = girih_tests::gpu();
+    pollster::block_on(Model::load(&gpu, Arc::new(source), LoadOptions::default(), |_| ()))
+}
+
+#[test]
+fn what_a_checkpoint_has_counts_where_its_configuration_is_vague() {
+    let logits = |source| forward(&mut session(&try_load(source).expect("loads"), 1), &[3, 1, 4, 1, 5]);
+    let same = |name: &str| name.to_owned();
+    let want = logits(changed("llama_llama3rope", &json!({}), same));
+    let multimodal = |name: &str| match name {
+        "__metadata__" => name.to_owned(),
+        name => format!("language_model.{name}"),
+    };
+    for (what, config) in [
+        ("no architectures", json!({"architectures": null})),
+        ("said to be tied, but has a head of its own", json!({"tie_word_embeddings": true})),
+    ] {
+        assert_eq!(logits(changed("llama_llama3rope", &config, same)), want, "{what}");
+    }
+    assert_eq!(logits(changed("llama_llama3rope", &json!({}), multimodal)), want, "a part of a larger model");
+    let error =
+        try_load(changed("llama_llama3rope", &json!({"attention_bias": true}), same)).expect_err("biases");
+    assert!(
+        matches!(&error, LoadError::Tensors { missing, .. } if missing[0].ends_with("q_proj.bias")),
+        "{error}"
+    );
+}
+
+/// A long prompt is computed in pieces; all of them take the frequencies of the whole.
+#[test]
+fn long_prompts_take_one_set_of_frequencies() {
+    let config = json!({"original_max_position_embeddings": 530, "max_position_embeddings": 1024});
+    let model = try_load(changed("phi3_longrope", &config, str::to_owned)).expect("loads");
+    let prompt: Vec<u32> = (0..600).map(|i| i * 7 % 300).collect();
+    let whole = forward(&mut session(&model, 1), &prompt);
+    let vocab_size = model.config().vocab_size as usize;
+    let mut pieces = session(&model, 1);
+    assert_eq!(pieces.rope_switch(), Some(530));
+    let input = Input { slot: 0, token_ids: &prompt };
+    let last = pieces.forward(&[input], Rows::Last, None).expect("forward");
+    let last = pollster::block_on(last.to_f32(model.gpu())).expect("read");
+    assert_close("long prompt", &last, &whole[599 * vocab_size..], 1e-4, 1e-4);
+}
+
+#[test]
+fn mistakes_of_the_caller_are_errors() {
+    let model = try_load(changed("llama_llama3rope", &json!({}), str::to_owned)).expect("loads");
+    let mut session = session(&model, 1);
+    assert!(session.tokens(9).is_empty() && session.room(0) == 256);
+    session.truncate(9, 0);
+    session.note(9, 1);
+    assert!(matches!(session.seek(Tail::Greedy, 9, 1), Err(RunError::Slot { got: 9, slots: 1 })));
+    assert!(matches!(session.seek(Tail::Greedy, 0, 512), Err(RunError::TokenId { id: 512, .. })));
+    session.seek(Tail::Greedy, 0, 1).expect("seek");
+    assert!(matches!(
+        session.step(Tail::Greedy, 257),
+        Err(RunError::PromptTooLong { length: 257, context: 256 })
+    ));
+    let options = GenerateOptions {
+        max_tokens: 1,
+        sampling: Sampling::default(),
+        stop: vec![],
+        stop_ids: vec![],
+        slot: 9,
+    };
+    let generated =
+        pollster::block_on(generate(&mut session, None, &[1], &options, |_| ControlFlow::Continue(())));
+    assert!(matches!(generated, Err(RunError::Slot { .. })));
+    let options = EvalOptions { window: 8, bos: None };
+    let scored = pollster::block_on(perplexity(&mut session, &[1, 512], options, |_| ()));
+    assert!(matches!(scored, Err(RunError::TokenId { id: 512, .. })));
 }

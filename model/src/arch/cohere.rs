@@ -1,11 +1,9 @@
 //! Cohere (Command R): attention and MLP side by side after one layer norm without bias; interleaved rotary
 //! embedding; logits times `logit_scale`.
 
-use girih_ops::RopeStyle;
-
 use crate::error::LoadError;
 use crate::layers::build::Build;
-use crate::layers::{Attention, AttentionSpec, Block, Decoder, Norm, Parallel};
+use crate::layers::{Attention, Block, Decoder, Norm, Parallel};
 
 pub(super) async fn load(b: &Build<'_>) -> Result<Decoder, LoadError> {
     let cfg = b.cfg;
@@ -19,11 +17,9 @@ pub(super) async fn load(b: &Build<'_>) -> Result<Decoder, LoadError> {
     let mut blocks = Vec::new();
     for i in 0..cfg.num_hidden_layers {
         let w = b.layer(i);
-        let spec = b.attention(i);
-        let rope = spec.rope.clone().map(|(table, _)| (table, RopeStyle::Interleaved));
         blocks.push(Block::Parallel(Parallel {
             norm: Norm::layer(&w.scope("input_layernorm"), cfg.hidden_size, cfg.layer_norm_eps).await?,
-            attn: Attention::load(&w.scope("self_attn"), AttentionSpec { rope, ..spec }).await?,
+            attn: Attention::load(&w.scope("self_attn"), b.attention(i).interleaved()).await?,
             mlp: b.mlp(&w).await?,
         }));
     }

@@ -3,21 +3,12 @@
 
 use crate::error::LoadError;
 use crate::layers::build::Build;
-use crate::layers::{Attention, Block, Decoder, Sandwich};
+use crate::layers::{AttentionSpec, Decoder};
+
+pub(super) const NORMS: [&str; 4] =
+    ["input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"];
 
 pub(super) async fn load(b: &Build<'_>) -> Result<Decoder, LoadError> {
-    let mut blocks = Vec::new();
-    for i in 0..b.cfg.num_hidden_layers {
-        let w = b.layer(i);
-        let spec = b.attention(i);
-        blocks.push(Block::Sandwich(Sandwich {
-            attn_norm: b.rms_plus_one(&w, "input_layernorm").await?,
-            attn: Attention::load(&w.scope("self_attn"), spec).await?,
-            attn_post_norm: b.rms_plus_one(&w, "post_attention_layernorm").await?,
-            mlp_norm: b.rms_plus_one(&w, "pre_feedforward_layernorm").await?,
-            mlp: b.mlp(&w).await?,
-            mlp_post_norm: b.rms_plus_one(&w, "post_feedforward_layernorm").await?,
-        }));
-    }
+    let blocks = b.sandwich_blocks(NORMS, |spec| AttentionSpec { plus_one: true, ..spec }).await?;
     b.decoder(blocks, b.rms_plus_one(&b.weights, "norm").await?).await
 }

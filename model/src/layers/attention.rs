@@ -42,6 +42,15 @@ pub struct AttentionSpec {
     pub eps: f32,
 }
 
+impl AttentionSpec {
+    /// The same with a rotary embedding that pairs neighbouring channels.
+    #[must_use]
+    pub fn interleaved(self) -> Self {
+        let rope = self.rope.map(|(table, _)| (table, RopeStyle::Interleaved));
+        Self { rope, ..self }
+    }
+}
+
 /// Extent of the q and k norms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadNorm {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use girih_ops::{GluAct, RopeFreqs, RopeStyle, RopeTable};
 
 use super::{
-    Attention, AttentionSpec, Block, Decoder, Head, HeadNorm, Linear, Mlp, Modules, Norm, PreNorm, Scope,
+    Attention, AttentionSpec, Block, Decoder, Head, HeadNorm, Linear, Mlp, Modules, Norm, PreNorm, Sandwich,
+    Scope,
 };
 use crate::config::{Activation, Config};
 use crate::error::LoadError;
@@ -88,12 +89,16 @@ impl<'a> Build<'a> {
 
     /// An RMS norm over the hidden size.
     pub async fn rms(&self, w: &Scope, name: &str) -> Result<Norm, LoadError> {
-        Norm::rms(&w.scope(name), self.cfg.hidden_size, self.cfg.rms_norm_eps, false).await
+        self.rms_norm(w, name, false).await
     }
 
     /// An RMS norm whose factor is 1 + w.
     pub async fn rms_plus_one(&self, w: &Scope, name: &str) -> Result<Norm, LoadError> {
-        Norm::rms(&w.scope(name), self.cfg.hidden_size, self.cfg.rms_norm_eps, true).await
+        self.rms_norm(w, name, true).await
+    }
+
+    async fn rms_norm(&self, w: &Scope, name: &str, plus_one: bool) -> Result<Norm, LoadError> {
+        Norm::rms(&w.scope(name), self.cfg.hidden_size, self.cfg.rms_norm_eps, plus_one).await
     }
 
     /// The gated MLP that the configuration describes.
@@ -118,6 +123,30 @@ impl<'a> Build<'a> {
                 mlp_norm: self.rms(&w, "post_attention_layernorm").await?,
                 mlp: self.mlp(&w).await?,
                 residual_multiplier,
+            }));
+        }
+        Ok(blocks)
+    }
+
+    /// Blocks with four norms, with attention as `spec` makes it. `norms`: names of those before and after attention
+    /// and before and after the MLP.
+    pub async fn sandwich_blocks(
+        &self,
+        norms: [&str; 4],
+        spec: impl Fn(AttentionSpec) -> AttentionSpec,
+    ) -> Result<Vec<Block>, LoadError> {
+        let [attn_norm, attn_post_norm, mlp_norm, mlp_post_norm] = norms;
+        let mut blocks = Vec::new();
+        for i in 0..self.cfg.num_hidden_layers {
+            let (w, spec) = (self.layer(i), spec(self.attention(i)));
+            let norm = async |name: &str| self.rms_norm(&w, name, spec.plus_one).await;
+            blocks.push(Block::Sandwich(Sandwich {
+                attn_norm: norm(attn_norm).await?,
+                attn_post_norm: norm(attn_post_norm).await?,
+                mlp_norm: norm(mlp_norm).await?,
+                mlp: self.mlp(&w).await?,
+                mlp_post_norm: norm(mlp_post_norm).await?,
+                attn: Attention::load(&w.scope("self_attn"), spec).await?,
             }));
         }
         Ok(blocks)

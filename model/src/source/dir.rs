@@ -28,16 +28,18 @@ impl DirSource {
         let path = self.dir.join(file);
         let error =
             |e: &std::io::Error| LoadError::Read { file: path.display().to_string(), message: e.to_string() };
-        let opened = match File::open(&path) {
-            Ok(opened) => opened,
+        // Looked at first: opening a pipe waits for its other end.
+        let meta = match std::fs::metadata(&path) {
+            Ok(meta) => meta,
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(error(&e)),
         };
-        let meta = opened.metadata().map_err(|e| error(&e))?;
         if !meta.is_file() {
             return Err(error(&std::io::Error::other("not a file")));
         }
-        Ok(Some((opened, meta.len())))
+        let opened = File::open(&path).map_err(|e| error(&e))?;
+        let size = opened.metadata().map_err(|e| error(&e))?.len();
+        Ok(Some((opened, size)))
     }
 
     fn slice(&self, file: &str, range: &Range<u64>) -> Result<Vec<u8>, LoadError> {
