@@ -151,6 +151,17 @@ fn logits_are_written_whole_or_not_at_all() {
     for name in ["hidden.embed", "hidden.layer0", "hidden.layer5"] {
         assert_eq!(tensors.tensor(name).expect(name).shape(), [3, 256]);
     }
+    // The CPU twins of all kernels give the same numbers, up to rounding.
+    json(&["logits", "--ids", "0,5,9", "--out", out, "--reference", "--json"]);
+    let reference = fs::read(&file).expect("written");
+    let reference = safetensors::SafeTensors::deserialize(&reference).expect("a safetensors file");
+    let values = |tensors: &safetensors::SafeTensors<'_>| -> Vec<f32> {
+        let logits = tensors.tensor("logits").expect("logits");
+        logits.data().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
+    };
+    let (got, want) = (values(&tensors), values(&reference));
+    assert_ne!(got, want, "two ways of computing round differently");
+    assert!(got.iter().zip(&want).all(|(g, w)| (g - w).abs() < 1e-3));
     let missing = folder.0.join("no/such/folder/out.safetensors");
     fails(&["logits", "--ids", "1", "--out", missing.to_str().expect("a path")], 3, &["No such file"]);
     fails(&["logits", "--ids", "4096", "--out", out], 1, &["4096", "below 4096"]);

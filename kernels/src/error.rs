@@ -94,6 +94,9 @@ pub enum GpuError {
         /// Names found.
         found: String,
     },
+    /// `GIRIH_TIER` is not a tier.
+    #[error("GIRIH_TIER: {0}")]
+    UnknownTier(#[from] crate::caps::UnknownTier),
     /// The adapter is below what every kernel needs.
     #[error("adapter {adapter} is too small: {what} is {got}, girih needs {want}")]
     TooSmall {

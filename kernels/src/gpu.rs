@@ -99,6 +99,7 @@ fn instance() -> wgpu::Instance {
 }
 
 /// Discrete GPUs first, CPUs last.
+#[cfg(not(target_arch = "wasm32"))]
 fn rank(kind: wgpu::DeviceType) -> u32 {
     match kind {
         wgpu::DeviceType::DiscreteGpu => 0,
@@ -178,7 +179,7 @@ impl Gpu {
     /// Uses a device that the caller owns. Only features and limits that the device was made with are used.
     ///
     /// # Errors
-    /// A device that is too small.
+    /// A device that is too small, a `GIRIH_TIER` that names no tier.
     pub fn from_wgpu(
         adapter: &wgpu::Adapter,
         device: wgpu::Device,
@@ -201,9 +202,11 @@ impl Gpu {
         if let Some(bytes) = max_binding_bytes {
             caps.binding_bytes = caps.binding_bytes.min(bytes);
         }
-        let tier = max_tier
-            .or_else(|| std::env::var("GIRIH_TIER").ok().and_then(|t| t.parse().ok()))
-            .unwrap_or_else(|| caps.best_tier());
+        let tier = match (max_tier, std::env::var_os("GIRIH_TIER").filter(|name| !name.is_empty())) {
+            (Some(tier), _) => tier,
+            (None, Some(name)) => name.to_string_lossy().parse()?,
+            (None, None) => caps.best_tier(),
+        };
         if !caps.supports(tier) {
             return Err(GpuError::TooSmall {
                 adapter: format!("{} (asked for tier {tier})", caps.adapter.name),

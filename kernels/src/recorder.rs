@@ -91,7 +91,8 @@ impl Recorder {
     /// Appends a dispatch. A grid with a zero is no work and appends nothing.
     ///
     /// # Errors
-    /// Numbers of bindings or bytes that do not fit the spec, sizes over a limit of the device.
+    /// Numbers of bindings or bytes that do not fit the spec, sizes over a limit of the device, a variant that
+    /// failed its self-test.
     pub fn dispatch(
         &mut self,
         spec: &'static KernelSpec,
@@ -116,6 +117,11 @@ impl Recorder {
         let kernel = spec.name;
         debug_assert_eq!(params.len(), spec.params_bytes, "{kernel}: size of Params");
         debug_assert_eq!(buffers.len(), spec.bindings.len(), "{kernel}: number of bindings");
+        if caps.is_blocked(kernel, choice.variant) {
+            // `select` had nothing else to offer: an error is better than wrong numbers.
+            let needs = "a passed self-test (no other variant can take its place; see `girih doctor`)".into();
+            return Err(KernelError::Unavailable { kernel, variant: choice.variant, needs });
+        }
         let limits: [(&'static str, u64, u64); 4] = [
             ("number of workgroups", grid.iter().copied().max().unwrap_or(0).into(), caps.workgroups.into()),
             ("number of invocations", choice.invocations.into(), caps.invocations.into()),

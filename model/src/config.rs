@@ -133,12 +133,18 @@ pub struct Config {
 
 /// What transformers assumes where a configuration says nothing.
 struct Defaults {
+    /// Key/value heads; `None`: as many as query heads.
+    kv_heads: Option<u32>,
     head_dim: Option<u32>,
     max_position_embeddings: u32,
+    /// Trained length where a scaling states none; it has precedence over that of the scaling.
+    original: Option<u32>,
     eps: f64,
     tie: bool,
-    /// Key, value and query biases, output bias, MLP bias; `None`: as configured, else false.
+    /// Key, value and query biases, output bias, MLP bias; `None`: as configured.
     biases: [Option<bool>; 3],
+    /// Biases of attention where nothing is configured.
+    attention_bias: bool,
     theta: f64,
     partial: f64,
     act: &'static str,
@@ -147,11 +153,14 @@ struct Defaults {
 fn defaults(model: &str) -> Option<Defaults> {
     const CONFIGURED: [Option<bool>; 3] = [None, None, Some(false)];
     let base = Defaults {
+        kv_heads: None,
         head_dim: None,
         max_position_embeddings: 2048,
+        original: None,
         eps: 1e-6,
         tie: false,
         biases: CONFIGURED,
+        attention_bias: false,
         theta: 10000.0,
         partial: 1.0,
         act: "silu",
@@ -159,14 +168,20 @@ fn defaults(model: &str) -> Option<Defaults> {
     let no_bias = [Some(false); 3];
     Some(match model {
         "llama" | "granite" => Defaults { biases: [None; 3], ..base },
-        "mistral" => Defaults { max_position_embeddings: 131_072, biases: no_bias, ..base },
+        "mistral" => {
+            Defaults { kv_heads: Some(8), max_position_embeddings: 131_072, biases: no_bias, ..base }
+        }
         "qwen2" => Defaults {
+            kv_heads: Some(32),
             max_position_embeddings: 32768,
             biases: [Some(true), Some(false), Some(false)],
             ..base
         },
-        "qwen3" => Defaults { max_position_embeddings: 32768, head_dim: Some(128), ..base },
+        "qwen3" => {
+            Defaults { kv_heads: Some(32), max_position_embeddings: 32768, head_dim: Some(128), ..base }
+        }
         "gemma2" => Defaults {
+            kv_heads: Some(4),
             max_position_embeddings: 8192,
             head_dim: Some(256),
             tie: true,
@@ -174,6 +189,7 @@ fn defaults(model: &str) -> Option<Defaults> {
             ..base
         },
         "gemma3_text" => Defaults {
+            kv_heads: Some(4),
             max_position_embeddings: 131_072,
             head_dim: Some(256),
             tie: true,
@@ -181,8 +197,16 @@ fn defaults(model: &str) -> Option<Defaults> {
             theta: 1e6,
             ..base
         },
-        "phi3" => Defaults { max_position_embeddings: 4096, eps: 1e-5, biases: no_bias, ..base },
+        "phi3" => Defaults {
+            max_position_embeddings: 4096,
+            original: Some(4096),
+            eps: 1e-5,
+            biases: no_bias,
+            ..base
+        },
         "glm4" => Defaults {
+            kv_heads: Some(2),
+            attention_bias: true,
             max_position_embeddings: 131_072,
             eps: 1.5625e-7,
             head_dim: Some(128),
@@ -190,11 +214,18 @@ fn defaults(model: &str) -> Option<Defaults> {
             partial: 0.5,
             ..base
         },
-        "cohere" => Defaults { max_position_embeddings: 8192, eps: 1e-5, tie: true, ..base },
-        "olmo2" => Defaults { eps: 1e-5, ..base },
-        "smollm3" => {
-            Defaults { max_position_embeddings: 32768, tie: true, biases: [None; 3], theta: 2e6, ..base }
+        "cohere" => {
+            Defaults { max_position_embeddings: 8192, eps: 1e-5, tie: true, theta: 500_000.0, ..base }
         }
+        "olmo2" => Defaults { eps: 1e-5, ..base },
+        "smollm3" => Defaults {
+            kv_heads: Some(4),
+            max_position_embeddings: 32768,
+            tie: true,
+            biases: [None; 3],
+            theta: 2e6,
+            ..base
+        },
         "bert" => Defaults {
             max_position_embeddings: 512,
             eps: 1e-12,
@@ -320,7 +351,11 @@ impl Config {
         let hidden_size = f.required("hidden_size", 1 << 20)?;
         let num_hidden_layers = f.required("num_hidden_layers", 4096)?;
         let heads = f.required("num_attention_heads", 4096)?;
-        let kv_heads = f.int("num_key_value_heads", 4096)?.unwrap_or(heads);
+        let kv_heads = match (f.int("num_key_value_heads", 4096)?, raw.get("num_key_value_heads")) {
+            (Some(kv_heads), _) => kv_heads,
+            (None, Some(_)) => heads, // null
+            (None, None) => d.kv_heads.unwrap_or(heads),
+        };
         if !heads.is_multiple_of(kv_heads) {
             let want = format!("a divisor of num_attention_heads ({heads})");
             return Err(bad("num_key_value_heads", Some(&kv_heads.into()), want));
@@ -335,20 +370,32 @@ impl Config {
         };
         let max_position_embeddings =
             f.int("max_position_embeddings", 1 << 30)?.unwrap_or(d.max_position_embeddings);
-        let original = f.int("original_max_position_embeddings", 1 << 30)?;
+        let original = f.int("original_max_position_embeddings", 1 << 30)?.or(d.original);
         let act_field = if gemma { "hidden_activation" } else { "hidden_act" };
         let act = f.get(act_field).map_or(Some(d.act), Value::as_str);
         let hidden_act = match act {
             Some("silu" | "swish") => Activation::Silu,
-            Some("gelu") => Activation::Gelu,
-            Some("gelu_pytorch_tanh" | "gelu_new" | "gelu_fast") => Activation::GeluTanh,
+            Some("gelu" | "gelu_python") => Activation::Gelu,
+            Some("gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_new" | "gelu_fast" | "gelu_accurate") => {
+                Activation::GeluTanh
+            }
             Some("relu") => Activation::Relu,
             _ => return Err(f.bad(act_field, "silu, gelu, gelu_pytorch_tanh, gelu_new, gelu_fast or relu")),
         };
+        for field in ["use_bidirectional_attention", "is_decoder", "add_cross_attention"] {
+            // Other masks than those that are built in: gemma encoders, decoders made of BERT.
+            if matches!(
+                (model, field),
+                ("gemma2" | "gemma3_text", "use_bidirectional_attention") | ("bert", _)
+            ) && f.flag(field)?.unwrap_or(false)
+            {
+                return Err(f.bad(field, "false (other kinds of attention are not supported yet)"));
+            }
+        }
         if f.get("position_embedding_type").is_some_and(|v| v != "absolute") {
             return Err(f.bad("position_embedding_type", "absolute"));
         }
-        let configured = f.flag("attention_bias")?.unwrap_or(false);
+        let configured = f.flag("attention_bias")?.unwrap_or(d.attention_bias);
         let attention_bias = d.biases[0].unwrap_or(configured);
         let attention_output_bias = d.biases[1].unwrap_or(configured);
         let mlp_bias = d.biases[2].map_or_else(|| f.flag("mlp_bias").map(|b| b.unwrap_or(false)), Ok)?;
@@ -366,7 +413,13 @@ impl Config {
 
         let softcap = |field: &str, default: f32| match raw.get(field) {
             None if model == "gemma2" => Ok(Some(default)),
-            _ => f.positive(field),
+            _ if gemma => f.positive(field),
+            _ => Ok(None),
+        };
+        // Fields that only some families know; transformers leaves them out of account elsewhere.
+        let factor = |family: &str, field: &str, default: f32| {
+            let stated = if model == family { f.positive(field)?.or(Some(default)) } else { None };
+            Ok::<f32, LoadError>(stated.unwrap_or(1.0))
         };
         let rms_norm_eps = f.float("rms_norm_eps")?.unwrap_or(d.eps);
         let layer_norm_eps = f.float("layer_norm_eps")?.unwrap_or(d.eps);
@@ -407,12 +460,18 @@ impl Config {
             uses_rope,
             attn_logit_softcapping: softcap("attn_logit_softcapping", 50.0)?,
             final_logit_softcapping: softcap("final_logit_softcapping", 30.0)?,
-            query_pre_attn_scalar: f.positive("query_pre_attn_scalar")?.or(gemma.then_some(256.0)),
-            embedding_multiplier: f.positive("embedding_multiplier")?.unwrap_or(1.0),
-            residual_multiplier: f.positive("residual_multiplier")?.unwrap_or(1.0),
-            attention_multiplier: f.positive("attention_multiplier")?.or((model == "granite").then_some(1.0)),
-            logits_scaling: f.positive("logits_scaling")?.unwrap_or(1.0),
-            logit_scale: f.positive("logit_scale")?.unwrap_or(if model == "cohere" { 0.0625 } else { 1.0 }),
+            query_pre_attn_scalar: match gemma {
+                true => f.positive("query_pre_attn_scalar")?.or(Some(256.0)),
+                false => None,
+            },
+            embedding_multiplier: factor("granite", "embedding_multiplier", 1.0)?,
+            residual_multiplier: factor("granite", "residual_multiplier", 1.0)?,
+            attention_multiplier: match model {
+                "granite" => Some(factor("granite", "attention_multiplier", 1.0)?),
+                _ => None,
+            },
+            logits_scaling: factor("granite", "logits_scaling", 1.0)?,
+            logit_scale: factor("cohere", "logit_scale", 0.0625)?,
             use_qk_norm: f.flag("use_qk_norm")?.unwrap_or(false),
             type_vocab_size: match f.int("type_vocab_size", 1 << 16)? {
                 None if model == "bert" => 2,
@@ -446,6 +505,12 @@ impl Config {
     /// What logits are multiplied with: `logit_scale / logits_scaling`.
     pub fn output_scale(&self) -> f32 {
         self.logit_scale / self.logits_scaling
+    }
+
+    /// Bytes of keys and values of one sequence of `tokens` tokens, as f32 in every layer.
+    pub fn cache_bytes(&self, tokens: u32) -> u64 {
+        let row = u64::from(self.num_key_value_heads) * u64::from(self.head_dim);
+        2 * 4 * u64::from(self.num_hidden_layers) * u64::from(tokens) * row
     }
 
     /// Rotary embedding of a layer; `None` if it has none.
@@ -502,7 +567,7 @@ fn layer_types(
         return Ok((vec![LayerType::Full; layers], None));
     }
     let window = match f.int("sliding_window", 1 << 30)? {
-        None if !f.0.contains_key("sliding_window") && model != "phi3" => Some(4096),
+        None if !f.0.contains_key("sliding_window") && !matches!(model, "phi3" | "smollm3") => Some(4096),
         window => window,
     };
     let sliding = |test: &dyn Fn(usize) -> bool| {
@@ -524,8 +589,7 @@ fn layer_types(
         match (model, window) {
             ("gemma2", _) => sliding(&|i| i % 2 == 0),
             ("gemma3_text", _) => {
-                let own = f.int("sliding_window_pattern", 1 << 20)?;
-                let pattern = own.or(f.int("_sliding_window_pattern", 1 << 20)?).unwrap_or(6) as usize;
+                let pattern = f.int("sliding_window_pattern", 1 << 20)?.unwrap_or(6) as usize;
                 sliding(&|i| (i + 1) % pattern != 0)
             }
             (_, None) => sliding(&|_| false),
@@ -536,7 +600,7 @@ fn layer_types(
                 };
                 sliding(&|i| i as u64 >= from)
             }
-            ("smollm3", _) => sliding(&|i| uses_rope[i]),
+            ("smollm3", _) => sliding(&|i| !uses_rope[i]),
             _ => sliding(&|_| true),
         }
     };
@@ -598,10 +662,8 @@ fn ropes(
         }
     }
     let empty = Map::new();
-    let params = match params {
-        Some(params) => params,
-        None => object("rope_scaling")?.unwrap_or(&empty),
-    };
+    let old = object("rope_scaling")?.filter(|old| !old.is_empty());
+    let params = old.or(params).unwrap_or(&empty);
     let rope = parse(params, theta)?;
     Ok((rope, (model == "gemma3_text").then(|| plain(local))))
 }
@@ -626,7 +688,7 @@ mod tests {
     #[test]
     fn every_known_model_has_defaults() {
         for model in KNOWN {
-            let config = with(model, serde_json::json!({})).expect(model);
+            let config = with(model, serde_json::json!({"num_key_value_heads": null})).expect(model);
             assert_eq!(config.layer_types.len(), 6);
         }
         let error = with("parrot", serde_json::json!({})).expect_err("unknown");
@@ -656,9 +718,17 @@ mod tests {
             (r#"{"rope_scaling": {"type": "mrope"}}"#, "rope_parameters.rope_type"),
             (r#"{"partial_rotary_factor": 0}"#, "partial_rotary_factor"),
             (r#"{"eos_token_id": "x"}"#, "eos_token_id"),
-            (r#"{"attention_multiplier": 0}"#, "attention_multiplier"),
         ] {
             let error = with("llama", serde_json::from_str(json).expect("JSON")).expect_err(json);
+            assert!(matches!(&error, LoadError::Config { field: f, .. } if f == field), "{json}: {error}");
+        }
+        for (model, json, field) in [
+            ("granite", r#"{"attention_multiplier": 0}"#, "attention_multiplier"),
+            ("qwen2", "{}", "num_key_value_heads"),
+            ("gemma3_text", r#"{"use_bidirectional_attention": true}"#, "use_bidirectional_attention"),
+            ("bert", r#"{"is_decoder": true}"#, "is_decoder"),
+        ] {
+            let error = with(model, serde_json::from_str(json).expect("JSON")).expect_err(json);
             assert!(matches!(&error, LoadError::Config { field: f, .. } if f == field), "{json}: {error}");
         }
         let error = with("gemma2", serde_json::json!({"sliding_window": null})).expect_err("no window");
@@ -668,6 +738,38 @@ mod tests {
         for text in [&b"[]"[..], b"{}", b"", b"null", b"{\"model_type\": 3}"] {
             assert!(Config::parse(text).is_err());
         }
+    }
+
+    /// What transformers 5 does where fields are absent or belong to another family.
+    #[test]
+    fn defaults_are_those_of_the_family() {
+        let read = |model: &str, json| with(model, json).expect(model);
+        for (model, kv_heads) in [("gemma2", 4), ("glm4", 2), ("smollm3", 4), ("llama", 4), ("phi3", 4)] {
+            assert_eq!(read(model, serde_json::json!({})).num_key_value_heads, kv_heads, "{model}");
+        }
+        // SmolLM3's window is on the layers that do not rotate.
+        let windows = serde_json::json!({"use_sliding_window": true, "sliding_window": 8});
+        let config = read("smollm3", windows);
+        let windows: Vec<Option<u32>> = (0..6).map(|i| config.layer_window(i)).collect();
+        assert_eq!(windows, [None, None, None, Some(8), None, None]);
+        assert_eq!(config.uses_rope, [true, true, true, false, true, true]);
+        let stray = serde_json::json!({"logits_scaling": 3, "attention_multiplier": 2, "logit_scale": 5,
+            "embedding_multiplier": 7, "query_pre_attn_scalar": 9, "final_logit_softcapping": 4});
+        let config = read("llama", stray);
+        assert_eq!(
+            (config.output_scale(), config.embedding_scale(), config.attention_scale()),
+            (1.0, 1.0, 0.25)
+        );
+        assert_eq!(config.final_logit_softcapping, None);
+        assert!(read("glm4", serde_json::json!({})).attention_bias);
+        // The trained length beside a scaling goes before the one within.
+        let scaled = serde_json::json!({"original_max_position_embeddings": 64, "rope_scaling": {
+            "type": "yarn", "factor": 2, "original_max_position_embeddings": 32}});
+        let RopeScaling::Yarn { original_max_position_embeddings, .. } = read("llama", scaled).rope.scaling
+        else {
+            panic!("yarn")
+        };
+        assert_eq!(original_max_position_embeddings, 64.0);
     }
 
     #[test]

@@ -36,7 +36,11 @@ pub async fn perplexity(
     mut progress: impl FnMut(usize),
 ) -> Result<Perplexity, RunError> {
     let mut token_nll = Vec::with_capacity(ids.len());
-    let vocab_size = session.model().config().vocab_size as usize;
+    let vocab_size = session.model().config().vocab_size;
+    if let Some(&id) = ids.iter().find(|&&id| id >= vocab_size) {
+        return Err(RunError::TokenId { id, vocab_size });
+    }
+    let vocab_size = vocab_size as usize;
     for chunk in ids.chunks(options.window.max(1)) {
         let input: Vec<u32> = options.bos.iter().chain(chunk).copied().collect();
         if input.len() < 2 {

@@ -131,11 +131,13 @@ pub async fn generate(
     })
 }
 
-/// Keeps the part of the cache that the prompt begins with; at least one token is left to compute.
+/// Keeps the part of the cache that the prompt begins with; at least one token is left to compute. Keys that were
+/// rotated for a sequence on the other side of the length at which the frequencies change are of no use.
 fn reuse_prefix(session: &mut Session, slot: u32, prompt: &[u32]) -> usize {
     let known = session.tokens(slot);
+    let same_rope = session.rope_switch().is_none_or(|n| (known.len() > n) == (prompt.len() > n));
     let common = known.iter().zip(prompt).take_while(|(a, b)| a == b).count();
-    let keep = common.min(prompt.len() - 1);
+    let keep = if same_rope { common.min(prompt.len().saturating_sub(1)) } else { 0 };
     session.truncate(slot, keep);
     keep
 }
@@ -257,8 +259,9 @@ impl<'a> Output<'a> {
         if let Some(stream) = &mut self.stream {
             self.text.push_str(&stream.push(token)?);
         }
-        if let Some(at) = first_match(&self.text, &self.options.stop) {
-            self.text.truncate(at);
+        // What is out already holds no beginning of a stop text.
+        if let Some(at) = first_match(&self.text[self.emitted..], &self.options.stop) {
+            self.text.truncate(self.emitted + at);
             return Ok(Some(Finish::Stop));
         }
         let certain = self.text.len() - partial_match(&self.text, &self.options.stop);

@@ -20,7 +20,7 @@ pub struct GenerationConfig {
 const FILE: &str = "generation_config.json";
 
 impl GenerationConfig {
-    /// Reads the file; what it leaves out comes from the model's configuration.
+    /// Reads the file, with the defaults of transformers (temperature 1 and top-k 50 if it samples); what it leaves out comes from the model's configuration.
     ///
     /// # Errors
     /// A file that is not JSON, values out of range.
@@ -42,8 +42,10 @@ impl GenerationConfig {
             Value::Null => {}
             v => {
                 let list = v.as_array().map_or_else(|| vec![v.clone()], Clone::clone);
-                let ids = list.iter().map(|v| v.as_u64().and_then(|id| u32::try_from(id).ok()));
+                // Some files write -1 for none.
+                let ids = list.iter().filter(|v| v.as_i64().is_none_or(|id| id >= 0));
                 found.eos_token_ids = ids
+                    .map(|v| v.as_u64().and_then(|id| u32::try_from(id).ok()))
                     .collect::<Option<_>>()
                     .ok_or_else(|| bad("eos_token_id", v, "a token id or a list of them"))?;
             }
@@ -51,7 +53,7 @@ impl GenerationConfig {
         if value["do_sample"].as_bool() == Some(true) {
             let s = &mut found.sampling;
             s.temperature = number("temperature")?.unwrap_or(1.0) as f32;
-            s.top_k = number("top_k")?.unwrap_or(0.0) as u32;
+            s.top_k = number("top_k")?.unwrap_or(50.0) as u32;
             s.top_p = number("top_p")?.unwrap_or(1.0) as f32;
             s.min_p = number("min_p")?.unwrap_or(0.0) as f32;
             s.repetition_penalty = number("repetition_penalty")?.unwrap_or(1.0) as f32;

@@ -98,7 +98,8 @@ impl Frequencies {
 }
 
 impl RopeParameters {
-    /// Reads the dictionary that checkpoints call `rope_parameters` or, without theta, `rope_scaling`.
+    /// Reads the dictionary that checkpoints call `rope_parameters` or, without theta, `rope_scaling`. A trained
+    /// length that stands outside of it goes before the one inside.
     ///
     /// # Errors
     /// [`LoadError::Config`]: an unknown type, a field that is missing or out of range.
@@ -116,7 +117,7 @@ impl RopeParameters {
         let max = f64::from(max_position_embeddings);
         let original = || {
             let given = optional("original_max_position_embeddings", 1.0)?;
-            Ok::<_, LoadError>(given.or(original_max_position_embeddings.map(f64::from)).unwrap_or(max))
+            Ok::<_, LoadError>(original_max_position_embeddings.map(f64::from).or(given).unwrap_or(max))
         };
         let factors = |name: &str| {
             let list = params.get(name).and_then(Value::as_array);
@@ -124,7 +125,7 @@ impl RopeParameters {
             list.filter(|l| l.iter().all(|f| f.is_finite() && *f > 0.0))
                 .ok_or_else(|| bad(name, show(params.get(name)), "a list of positive numbers"))
         };
-        let kind = params.get("rope_type").or_else(|| params.get("type"));
+        let kind = ["rope_type", "type"].iter().find_map(|name| params.get(*name).filter(|v| !v.is_null()));
         let scaling = match kind.map_or(Some("default"), Value::as_str) {
             Some("default") => RopeScaling::Default,
             Some("linear") => RopeScaling::Linear { factor: required("factor", 1.0)? },

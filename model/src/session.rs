@@ -69,6 +69,8 @@ pub struct DecodePlan {
     plan: Plan,
     batch: Batch,
     outputs: Vec<Tensor>,
+    /// Steps that the cache has room for since [`Session::seek`].
+    room: u32,
     _arena: Arena,
 }
 
@@ -132,14 +134,25 @@ impl Session {
         &self.cache
     }
 
-    /// Tokens of a sequence that are in the cache.
+    /// Tokens of a sequence that are in the cache; none in a slot that the cache does not have.
     pub fn tokens(&self, slot: u32) -> &[u32] {
-        &self.tokens[slot as usize]
+        self.tokens.get(slot as usize).map_or(&[], Vec::as_slice)
     }
 
     /// Forgets all but the first `len` tokens of a sequence.
     pub fn truncate(&mut self, slot: u32, len: usize) {
-        self.tokens[slot as usize].truncate(len);
+        if let Some(tokens) = self.tokens.get_mut(slot as usize) {
+            tokens.truncate(len);
+        }
+    }
+
+    /// Length above which a sequence takes other rotary frequencies (longrope), those of its first tokens included.
+    pub fn rope_switch(&self) -> Option<usize> {
+        let blocks = &self.model.decoder().ok()?.blocks;
+        blocks
+            .iter()
+            .find_map(|block| block.attention().spec().rope.as_ref()?.0.switch_len())
+            .map(|n| n as usize)
     }
 
     /// Counts of what the device made so far.
@@ -190,7 +203,11 @@ impl Session {
             // All but the last piece only fill the cache.
             for input in &mut rest {
                 while input.token_ids.len() > PREFILL_TOKENS {
-                    let (piece, tail) = input.token_ids.split_at(PREFILL_TOKENS);
+                    let size = self.piece(self.tokens(input.slot).len(), input.token_ids.len());
+                    let (piece, tail) = input.token_ids.split_at(size);
+                    if tail.is_empty() {
+                        break;
+                    }
                     let piece = [Input { token_ids: piece, ..*input }];
                     let (mut frame, batch) = self.start(&piece)?;
                     self.model.decoder()?.hidden(&mut frame, &batch, &self.cache, None)?;
@@ -225,6 +242,13 @@ impl Session {
         Ok(recorded)
     }
 
+    /// Length of the next piece of `left` tokens that follow `start` cached ones. The first piece of a sequence that
+    /// ends up beyond [`Session::rope_switch`] crosses it: earlier pieces would be rotated as a short sequence is.
+    fn piece(&self, start: usize, left: usize) -> usize {
+        let crossing = self.rope_switch().filter(|switch| (start..start + left).contains(switch));
+        crossing.map_or(PREFILL_TOKENS, |switch| PREFILL_TOKENS.max(switch + 1 - start)).min(left)
+    }
+
     /// Appends tokens and returns the normalised residual stream `[T, C]`: what embedding models pool.
     ///
     /// # Errors
@@ -243,11 +267,7 @@ impl Session {
     fn start(&self, inputs: &[Input<'_>]) -> Result<(Frame, Batch), RunError> {
         let chunks: Vec<Chunk<'_>> = inputs
             .iter()
-            .map(|i| Chunk {
-                slot: i.slot,
-                start: self.tokens[i.slot as usize].len() as u32,
-                token_ids: i.token_ids,
-            })
+            .map(|i| Chunk { slot: i.slot, start: self.tokens(i.slot).len() as u32, token_ids: i.token_ids })
             .collect();
         let batch = Batch::upload(self.gpu(), &chunks)?;
         Ok((Frame::with_arena(self.gpu(), self.arena.clone()), batch))
@@ -255,7 +275,9 @@ impl Session {
 
     fn append(&mut self, inputs: &[Input<'_>]) {
         for input in inputs {
-            self.tokens[input.slot as usize].extend_from_slice(input.token_ids);
+            if let Some(tokens) = self.tokens.get_mut(input.slot as usize) {
+                tokens.extend_from_slice(input.token_ids);
+            }
         }
     }
 
@@ -289,12 +311,19 @@ impl Session {
     /// # Errors
     /// As [`Session::forward`].
     pub fn decode_plan(&mut self, tail: Tail) -> Result<&DecodePlan, RunError> {
-        if let Some(i) = self.plans.iter().position(|p| p.tail == tail) {
-            return Ok(&self.plans[i]);
-        }
-        let plan = self.record_decode(tail)?;
-        self.plans.push(plan);
-        self.plans.last().ok_or(RunError::EmptyPrompt)
+        self.plan_mut(tail).map(|plan| &*plan)
+    }
+
+    fn plan_mut(&mut self, tail: Tail) -> Result<&mut DecodePlan, RunError> {
+        let i = match self.plans.iter().position(|p| p.tail == tail) {
+            Some(i) => i,
+            None => {
+                let plan = self.record_decode(tail)?;
+                self.plans.push(plan);
+                self.plans.len() - 1
+            }
+        };
+        Ok(&mut self.plans[i])
     }
 
     fn record_decode(&self, tail: Tail) -> Result<DecodePlan, RunError> {
@@ -312,11 +341,7 @@ impl Session {
         Ok(self.record_step_in(tail, &Arena::default())?.0)
     }
 
-    fn record_step_in(
-        &self,
-        tail: Tail,
-        arena: &Arena,
-    ) -> Result<(Frame, Batch, Vec<Tensor>), RunError> {
+    fn record_step_in(&self, tail: Tail, arena: &Arena) -> Result<(Frame, Batch, Vec<Tensor>), RunError> {
         let gpu = self.gpu();
         let state = |len: usize, shape: &[u32]| Tensor::from_u32(gpu, &vec![0; len], shape);
         let batch = Batch {
@@ -345,18 +370,35 @@ impl Session {
             }
             Tail::Logits => vec![logits],
         };
-        Ok((frame, batch, outputs))
+        let size = self.piece(self.tokens(input.slot).len(), input.token_ids.len());
+        let (piece, tail) = input.token_ids.split_at(size);
+        if tail.is_empty() {
+            break;
+        }
+        let piece = [Input { token_ids: piece, ..*input }];
+        let (mut frame, batch) = self.start(&piece)?;
+        self.model.decoder()?.hidden(&mut frame, &batch, &self.cache, None)?;
+        frame.submit()?;
+        self.append(&piece);
     }
 
     /// Sets the step state of a plan: `token` is the next input of the sequence in `slot`, whose cache holds
     /// `self.tokens(slot)`.
     ///
     /// # Errors
-    /// As [`Session::decode_plan`].
+    /// An unknown slot or token id; as [`Session::decode_plan`].
     pub fn seek(&mut self, tail: Tail, slot: u32, token: u32) -> Result<(), RunError> {
-        let position = self.tokens[slot as usize].len() as u32;
+        let slots = self.cache.slots();
+        let known = self.tokens.get(slot as usize).ok_or(RunError::Slot { got: slot, slots })?;
+        let vocab_size = self.model.config().vocab_size;
+        if token >= vocab_size {
+            return Err(RunError::TokenId { id: token, vocab_size });
+        }
+        let position = known.len() as u32;
+        let room = self.cache.capacity().saturating_sub(position);
         let gpu = self.gpu().clone();
-        let plan = self.decode_plan(tail)?;
+        let plan = self.plan_mut(tail)?;
+        plan.room = room;
         gpu.write(plan.batch.token_ids.buffer(), 0, bytemuck::bytes_of(&token));
         gpu.write(plan.batch.positions.buffer(), 0, bytemuck::bytes_of(&position));
         let seq = Seq { q_base: 0, q_len: 1, kv_len: position + 1, slot };
@@ -367,25 +409,33 @@ impl Session {
         Ok(())
     }
 
-    /// Runs `steps` decode steps in one submission. The caller has set the state with [`Session::seek`], sees to
-    /// it that the cache has room, and tells the session what was appended with [`Session::note`].
+    /// Runs `steps` decode steps in one submission. The caller has set the state with [`Session::seek`] and tells
+    /// the session what was appended with [`Session::note`].
     ///
     /// # Errors
-    /// As [`Session::decode_plan`].
+    /// More steps than the cache has room for; as [`Session::decode_plan`].
     pub fn step(&mut self, tail: Tail, steps: u32) -> Result<(), RunError> {
         let gpu = self.gpu().clone();
-        let plan = self.decode_plan(tail)?;
+        let context = self.cache.capacity();
+        let plan = self.plan_mut(tail)?;
+        let Some(room) = plan.room.checked_sub(steps) else {
+            let length = (context - plan.room) as usize + steps as usize;
+            return Err(RunError::PromptTooLong { length, context });
+        };
+        plan.room = room;
         gpu.replay(&plan.plan, steps);
         Ok(())
     }
 
     /// Records that a decode step has appended a token to a sequence.
     pub fn note(&mut self, slot: u32, token: u32) {
-        self.tokens[slot as usize].push(token);
+        if let Some(tokens) = self.tokens.get_mut(slot as usize) {
+            tokens.push(token);
+        }
     }
 
     /// Tokens that a sequence can still take.
     pub fn room(&self, slot: u32) -> usize {
-        self.cache.capacity() as usize - self.tokens[slot as usize].len()
+        (self.cache.capacity() as usize).saturating_sub(self.tokens(slot).len())
     }
 }

@@ -152,6 +152,29 @@ impl Weights {
         used.insert(self.full(name));
     }
 
+    /// Whether two tensors are the same, byte for byte.
+    ///
+    /// # Errors
+    /// Those of the source.
+    pub async fn same(&self, name: &str, other: &Self, other_name: &str) -> Result<bool, LoadError> {
+        let (Some(a), Some(b)) = (self.info(name), other.info(other_name)) else { return Ok(false) };
+        if (a.dtype, &a.shape) != (b.dtype, &b.shape) {
+            return Ok(false);
+        }
+        let len = a.range.end - a.range.start;
+        let mut at = 0;
+        while at < len {
+            let end = len.min(at + CHUNK);
+            let part = |info: &TensorInfo| info.range.start + at..info.range.start + end;
+            let mine = self.checkpoint.source.read(&a.file, part(a)).await?;
+            if mine != other.checkpoint.source.read(&b.file, part(b)).await? {
+                return Ok(false);
+            }
+            at = end;
+        }
+        Ok(true)
+    }
+
     fn find(&self, name: &str) -> Result<&TensorInfo, LoadError> {
         self.ignore(name);
         self.info(name).ok_or_else(|| LoadError::Tensors {

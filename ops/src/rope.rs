@@ -158,6 +158,11 @@ impl RopeTable {
         2 * self.num_pairs
     }
 
+    /// Sequences with more keys take the second set of frequencies.
+    pub fn switch_len(&self) -> Option<u32> {
+        self.switch_len
+    }
+
     /// Positions are below this.
     pub fn max_positions(&self) -> u32 {
         self.max_positions

@@ -39,6 +39,45 @@ impl Checkpoint {
         Self { name, config, dtype }
     }
 
+    /// A decoder of a random type with random dimensions, the same for the same seed.
+    pub fn random(seed: u32) -> Self {
+        let pick = |salt: u32, from: &[u32]| from[hash(seed * 64 + salt) as usize % from.len()];
+        let decoders = girih_model::arch::MODEL_TYPES.len() - 1; // the last one is bert
+        let model = girih_model::arch::MODEL_TYPES[pick(0, &[hash(seed)]) as usize % decoders];
+        let kv_heads = pick(1, &[1, 1, 2, 3, 5]);
+        let heads = kv_heads * pick(2, &[1, 2, 3, 4, 5, 7, 12]);
+        let head_dim =
+            pick(3, &[2, 4, 6, 8, 12, 18, 32, 40, 64, 66, 72, 80, 96, 100, 112, 128, 160, 192, 256, 320]);
+        let hidden = pick(4, &[1, 2, 3, 5, 8, 31, 32, 33, 63, 64, 65, 96, 100, 129, 192, 250, 256, 260]);
+        let intermediate = pick(5, &[1, 2, 3, 7, 16, 31, 33, 64, 65, 100, 128, 200, 255, 300]);
+        let vocab = pick(6, &[2, 3, 5, 17, 63, 64, 65, 100, 127, 255, 256, 257, 1000, 1025]);
+        let dtype = [Dtype::F32, Dtype::F16, Dtype::BF16][pick(7, &[0, 1, 2]) as usize];
+        let flag = |salt: u32| pick(salt, &[0, 1]) == 1;
+        let act = ["silu", "gelu", "relu"][pick(13, &[0, 1, 2]) as usize];
+        let mut extra = json!({
+            "tie_word_embeddings": flag(8), "attention_bias": flag(9), "mlp_bias": flag(10),
+            "sliding_window": pick(11, &[1, 2, 5, 16, 33]), "use_sliding_window": flag(12), "max_window_layers": 1,
+            "hidden_act": act,
+        });
+        if model == "phi3" && !flag(14) {
+            extra["sliding_window"] = Value::Null;
+        }
+        if model == "gemma2" && flag(15) {
+            extra["attn_logit_softcapping"] = 2.5.into();
+        }
+        Self::new(
+            Box::leak(format!("{model}-{seed}").into_boxed_str()),
+            dtype,
+            [hidden, heads, kv_heads, head_dim, intermediate, vocab],
+            &extra,
+        )
+    }
+
+    /// Its `config.json`.
+    pub fn config(&self) -> &Value {
+        &self.config
+    }
+
     /// Its architecture.
     pub fn model_type(&self) -> &'static str {
         self.name.split_once('-').map_or(self.name, |(model, _)| model)
@@ -63,9 +102,7 @@ impl Checkpoint {
         });
         let weights = serialize(views, None).expect("tensors");
         Arc::new(
-            MemorySource::new()
-                .with("config.json", text.into_bytes())
-                .with("model.safetensors", weights),
+            MemorySource::new().with("config.json", text.into_bytes()).with("model.safetensors", weights),
         )
     }
 }
@@ -104,8 +141,7 @@ fn tensors(config: &Config) -> Vec<(String, Vec<u32>)> {
         bert(config, &mut all);
         return all;
     }
-    let (c, f, v, d) =
-        (config.hidden_size, config.intermediate_size, config.vocab_size, config.head_dim);
+    let (c, f, v, d) = (config.hidden_size, config.intermediate_size, config.vocab_size, config.head_dim);
     let (q, kv) = (config.num_attention_heads * d, config.num_key_value_heads * d);
     let mut add = |name: String, shape: &[u32]| all.push((name, shape.to_vec()));
     add("model.embed_tokens.weight".into(), &[v, c]);

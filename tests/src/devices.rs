@@ -71,19 +71,31 @@ const DEVICES: &[Device] = &[
         unified_memory: true,
         ..VULKAN
     },
-    Device { name: "Intel UHD 630", subgroup_size: Some((8, 32)), workgroup_kib: 64, unified_memory: true, ..VULKAN },
     Device {
-        name: "Intel Arc A770",
+        name: "Intel UHD 630",
         subgroup_size: Some((8, 32)),
+        workgroup_kib: 64,
+        unified_memory: true,
+        ..VULKAN
+    },
+    Device { name: "Intel Arc A770", subgroup_size: Some((8, 32)), matrix: 16, workgroup_kib: 64, ..VULKAN },
+    Device { name: "NVIDIA GeForce GTX 1060 (no f16)", f16: false, workgroup_kib: 48, ..VULKAN },
+    Device { name: "NVIDIA GeForce RTX 4070", matrix: 16, workgroup_kib: 48, ..VULKAN },
+    Device { name: "NVIDIA H200", matrix: 16, workgroup_kib: 48, offset_align: 16, ..VULKAN },
+    Device {
+        name: "AMD Radeon RX 7800 XT",
+        subgroup_size: Some((32, 64)),
         matrix: 16,
         workgroup_kib: 64,
         ..VULKAN
     },
-    Device { name: "NVIDIA GeForce GTX 1060 (no f16)", f16: false, workgroup_kib: 48, ..VULKAN },
-    Device { name: "NVIDIA GeForce RTX 4070", matrix: 16, workgroup_kib: 48, ..VULKAN },
-    Device { name: "NVIDIA H200", matrix: 16, workgroup_kib: 48, offset_align: 16, ..VULKAN },
-    Device { name: "AMD Radeon RX 7800 XT", subgroup_size: Some((32, 64)), matrix: 16, workgroup_kib: 64, ..VULKAN },
-    Device { name: "AMD Radeon RX 580", backend: "dx12", subgroup_size: Some((64, 64)), f16: false, ..VULKAN },
+    Device {
+        name: "AMD Radeon RX 580",
+        backend: "dx12",
+        subgroup_size: Some((64, 64)),
+        f16: false,
+        ..VULKAN
+    },
     Device {
         name: "Qualcomm Adreno 740",
         subgroup_size: Some((64, 128)),
@@ -102,7 +114,13 @@ const DEVICES: &[Device] = &[
         unified_memory: true,
         ..VULKAN
     },
-    Device { name: "Arm Mali-G715", subgroup_size: Some((16, 16)), matrix: 16, unified_memory: true, ..VULKAN },
+    Device {
+        name: "Arm Mali-G715",
+        subgroup_size: Some((16, 16)),
+        matrix: 16,
+        unified_memory: true,
+        ..VULKAN
+    },
     Device {
         name: "Broadcom V3D 7.1 (Raspberry Pi 5)",
         subgroup_size: Some((16, 16)),
@@ -152,11 +170,7 @@ pub fn recorded() -> Vec<Caps> {
         .map(|d| {
             let shape = MatrixShape { mnk: [d.matrix; 3], f16_in: true, f32_out: true };
             let mut caps = Caps {
-                adapter: AdapterId {
-                    name: d.name.into(),
-                    backend: d.backend.into(),
-                    ..AdapterId::default()
-                },
+                adapter: AdapterId { name: d.name.into(), backend: d.backend.into(), ..AdapterId::default() },
                 is_cpu: d.is_cpu,
                 unified_memory: d.unified_memory,
                 subgroup_size: d.subgroup_size,

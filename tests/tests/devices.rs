@@ -111,10 +111,8 @@ fn record_decoder(report: &mut Report, model: &std::sync::Arc<Model>, name: &str
 fn record_encoder(report: &mut Report, model: &Model, name: &str) -> Result<(), OpError> {
     let gpu = model.gpu();
     let ids: Vec<u32> = (0..40).collect();
-    let chunks: Vec<Chunk<'_>> = (0..)
-        .zip([1, 17, 40])
-        .map(|(slot, len)| Chunk { slot, start: 0, token_ids: &ids[..len] })
-        .collect();
+    let chunks: Vec<Chunk<'_>> =
+        (0..).zip([1, 17, 40]).map(|(slot, len)| Chunk { slot, start: 0, token_ids: &ids[..len] }).collect();
     for chunks in [&chunks[..1], &chunks[1..2], &chunks] {
         let batch = Batch::upload(gpu, chunks)?;
         let segments = Tensor::from_u32(gpu, &vec![0; batch.num_tokens() as usize], &[batch.num_tokens()])?;
@@ -166,6 +164,46 @@ fn odd_checkpoints_fit_every_device() {
     report.finish("odd checkpoints");
 }
 
+/// Any variant may fail its self-test somewhere: then another one takes its place, or, for the last ones, an error
+/// says so. It is never used all the same.
+#[test]
+fn a_blocked_variant_is_replaced_or_refused() {
+    const LAST: [&str; 4] = ["portable", "tiles", "tiled", "scalar"];
+    let gpu = girih_tests::gpu();
+    let sources = [fable(), odd().swap_remove(5).source(), odd().swap_remove(10).source()];
+    let mut report = Report::default();
+    // Variants that are selected, and what failed.
+    let mut all = |caps: Caps| {
+        let device = gpu.with_caps(caps);
+        for source in &sources {
+            let model = load(&device, source.clone(), LoadOptions::default());
+            record_decoder(&mut report, &model, "blocked", false);
+        }
+        (std::mem::take(&mut report.variants), std::mem::take(&mut report.failures))
+    };
+    for name in ["WebGPU default limits", "Apple M1", "llvmpipe (256 bits)"] {
+        let caps = recorded().into_iter().find(|caps| caps.adapter.name == name).expect("recorded");
+        let (selected, failures) = all(caps.clone());
+        assert!(failures.is_empty(), "{failures:?}");
+        let mut refused = Vec::new();
+        for label in selected.into_keys() {
+            let (variants, failures) = all(Caps { blocked: [label.clone()].into(), ..caps.clone() });
+            assert!(!variants.contains_key(&label), "{name}: {label} is blocked");
+            if failures.is_empty() {
+                continue;
+            }
+            let want = format!("{label} needs a passed self-test");
+            assert!(failures.iter().all(|failure| failure.contains(&want)), "{failures:?}");
+            let variant = label.split('/').nth(1).expect("a variant");
+            assert!(LAST.contains(&variant), "{name}: {label} has no replacement");
+            refused.push(label);
+        }
+        println!("{name}: no replacement for {refused:?}");
+        free(&gpu);
+    }
+    gpu.check().expect("no error of the device");
+}
+
 /// Embedding, one layer and the head of a Llama, on matrices that are never written.
 struct Llama {
     preset: Preset,
@@ -206,24 +244,15 @@ impl Llama {
         let batch = Batch::upload(gpu, &[chunk])?;
         let mut frame = Frame::new(gpu);
         let f = &mut frame;
-        let normed = Linear {
-            norm: Some(Norm::Rms { weight: &self.norm, eps: 1e-5 }),
-            ..Linear::default()
-        };
+        let normed = Linear { norm: Some(Norm::Rms { weight: &self.norm, eps: 1e-5 }), ..Linear::default() };
         let num_q_heads = self.preset.num_q_heads;
         let x = girih_ops::embedding(f, &batch.token_ids, &self.embedding, 1.0)?;
         let qkv = girih_ops::linear(f, &x, &self.qkv, &normed)?;
         let rope = Some((&self.rope, RopeStyle::Half));
         let append = RopeAppend { num_q_heads, norm: QkNorm::None, rope };
         let q = girih_ops::rope_append(f, &qkv, &self.cache, &batch, &append)?;
-        let opts = Attention {
-            num_q_heads,
-            scale: 0.125,
-            causal: true,
-            window: None,
-            softcap: None,
-            sinks: None,
-        };
+        let opts =
+            Attention { num_q_heads, scale: 0.125, causal: true, window: None, softcap: None, sinks: None };
         let h = girih_ops::attention(f, &q, &self.cache, &batch, &opts)?;
         let x = girih_ops::linear(f, &h, &self.o, &Linear { residual: Some(&x), ..Linear::default() })?;
         let glu = Linear { act: Act::Glu(GluAct::Silu), ..normed };
@@ -259,7 +288,8 @@ fn a_layer_of_llama_1b_fits_every_device() {
                     continue;
                 }
             };
-            for (len, kv_len) in [(1, 1), (1, 300), (1, LLAMA_CONTEXT), (4, 4), (5, 5), (40, 300), (512, LLAMA_CONTEXT)]
+            for (len, kv_len) in
+                [(1, 1), (1, 300), (1, LLAMA_CONTEXT), (4, 4), (5, 5), (40, 300), (512, LLAMA_CONTEXT)]
             {
                 match llama.record(&device, len, kv_len, len == 1 && kv_len == 300) {
                     Ok(frame) => report.look(&device, &what, frame.recording().commands()),
@@ -285,7 +315,8 @@ fn pipelines_are_not_compiled_to_look_at_a_recording() {
     assert_eq!(gpu.counters().pipelines, 0);
     assert_eq!(session.tokens(0), [1, 2, 3]);
     // The twins give what the device gives.
-    let (mut frame, logits) = session.record(&[Input { slot: 0, token_ids: &[4] }], Rows::Last, None).expect("records");
+    let (mut frame, logits) =
+        session.record(&[Input { slot: 0, token_ids: &[4] }], Rows::Last, None).expect("records");
     block_on(frame.run_twins(|_| true)).expect("twins");
     assert!(block_on(logits.to_f32(&gpu)).expect("read").iter().all(|v| v.is_finite()));
 }

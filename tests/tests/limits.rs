@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use girih_kernels::{Gpu, GpuError, Options};
 use girih_model::{
-    GenerateOptions, Generated, Input, LoadOptions, Model, Rows, RunError, Sampling, Session,
-    SessionOptions, generate,
+    GenerateOptions, Generated, Input, LoadOptions, Model, Rows, RunError, Sampling, Session, SessionOptions,
+    generate,
 };
 use girih_ops::WeightType;
 use girih_tests::goldens::assert_close;
@@ -47,7 +47,11 @@ fn matrices_in_several_parts_give_the_logits_and_the_text_of_one() {
             .map(|gpu| load(gpu, fable(), LoadOptions { weight_type, ..LoadOptions::default() }));
         let table = &split.decoder().expect("a decoder").embedding;
         let bytes_per_row = table.bytes() / u64::from(table.n);
-        assert!(table.parts.len() as u64 >= u64::from(table.n) * bytes_per_row / limit, "{}", table.parts.len());
+        assert!(
+            table.parts.len() as u64 >= u64::from(table.n) * bytes_per_row / limit,
+            "{}",
+            table.parts.len()
+        );
         assert!(table.parts.iter().all(|p| p.buffer.size() <= limit));
         assert_eq!(whole.decoder().expect("a decoder").embedding.parts.len(), 1);
         let what = format!("{weight_type:?} in {} parts", table.parts.len());
@@ -127,7 +131,8 @@ fn a_lost_device_is_an_error_and_the_next_one_works() {
         let gpu = gpu();
         if stage == 2 {
             gpu.device().destroy();
-            let error = block_on(Model::load(&gpu, fable(), LoadOptions::default(), |_| ())).expect_err("lost");
+            let error =
+                block_on(Model::load(&gpu, fable(), LoadOptions::default(), |_| ())).expect_err("lost");
             assert!(matches!(error.device(), Some(GpuError::Lost(_))), "{error:?}");
             continue;
         }
@@ -148,6 +153,28 @@ fn a_lost_device_is_an_error_and_the_next_one_works() {
         let error = block_on(model.embed(&[vec![1, 2, 3]])).expect_err("lost");
         assert!(is_lost(&error), "stage {stage}: {error:?}");
         assert!(matches!(gpu.check(), Err(GpuError::Lost(_))));
+    }
+    // Lost in the middle of a text, with the tokens chosen on the device and on the host.
+    for temperature in [0.0, 0.7] {
+        let gpu = gpu();
+        let model = load(&gpu, fable(), LoadOptions::default());
+        let mut session = Session::new(&model, SessionOptions::default()).expect("a session");
+        let options = GenerateOptions {
+            max_tokens: 100,
+            sampling: Sampling { temperature, ..Sampling::default() },
+            stop: Vec::new(),
+            stop_ids: Vec::new(),
+            slot: 0,
+        };
+        let mut pieces = 0;
+        let result = block_on(generate(&mut session, model.tokenizer().ok(), &[5, 6, 7], &options, |_| {
+            pieces += 1;
+            if pieces == 5 {
+                gpu.device().destroy();
+            }
+            ControlFlow::Continue(())
+        }));
+        assert!(is_lost(&result.expect_err("lost")), "temperature {temperature}");
     }
     let model = load(&gpu(), fable(), LoadOptions::default());
     let mut session = Session::new(&model, SessionOptions::default()).expect("a session");

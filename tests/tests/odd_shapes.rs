@@ -109,8 +109,7 @@ fn decoder(gpu: &Gpu, checkpoint: &Checkpoint, f16_cache: bool) -> f32 {
     let session = || Session::new(&model, options).expect("a session");
     // A cached value may be rounded to the next f16 on one side.
     let tolerance = if f16_cache { 2e-3 } else { 1e-4 };
-    let mut pair =
-        Pair { name: checkpoint.name, device: session(), twins: session(), tolerance, worst: 0.0 };
+    let mut pair = Pair { name: checkpoint.name, device: session(), twins: session(), tolerance, worst: 0.0 };
     let config = model.config();
     for len in [1, 3, 5, 17, 40] {
         // The last one continues the one before.
@@ -138,8 +137,7 @@ fn encoder(gpu: &Gpu, checkpoint: &Checkpoint) -> f32 {
     for lengths in [&[1][..], &[17], &[5, 40, 1]] {
         let sequences: Vec<Vec<u32>> =
             (60..).zip(lengths).map(|(seed, &len)| tokens(model.config(), len, seed)).collect();
-        let segments: Vec<Vec<u32>> =
-            sequences.iter().map(|s| s.iter().map(|id| id % 2).collect()).collect();
+        let segments: Vec<Vec<u32>> = sequences.iter().map(|s| s.iter().map(|id| id % 2).collect()).collect();
         let got = block_on(model.states(&sequences, Some(&segments), None)).expect("states").concat();
         let want = encoder_twins(&model, &sequences, &segments);
         let what = format!("{} of {lengths:?}", checkpoint.name);
@@ -190,6 +188,24 @@ fn odd_checkpoints_agree_with_the_twins_1_of_2() {
 #[test]
 fn odd_checkpoints_agree_with_the_twins_2_of_2() {
     part(1, 2);
+}
+
+/// Shapes that change with `GIRIH_SEED`; for looking for mistakes, too slow for every run.
+#[test]
+#[ignore = "compiles new pipelines for every seed"]
+fn random_checkpoints_agree_with_the_twins() {
+    let gpu = girih_tests::gpu();
+    let number =
+        |name: &str, default| std::env::var(name).ok().and_then(|s| s.parse().ok()).unwrap_or(default);
+    let first: u32 = number("GIRIH_SEED", 0);
+    for seed in first..first + number("GIRIH_COUNT", 10) {
+        let checkpoint = Checkpoint::random(seed);
+        println!("{} {}", checkpoint.name, checkpoint.config());
+        let start = std::time::Instant::now();
+        let worst = decoder(&gpu, &checkpoint, seed % 3 == 1);
+        println!("  within {worst:.1e}, {:.1} s", start.elapsed().as_secs_f64());
+    }
+    gpu.check().expect("no error of the device");
 }
 
 #[test]

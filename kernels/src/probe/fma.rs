@@ -22,7 +22,7 @@ pub struct Params {
 
 /// Invocations of a workgroup.
 pub const WG: u32 = 64;
-const CHAINS: u32 = 8;
+const CHAINS: u32 = 16;
 
 const SPEC: KernelSpec = KernelSpec {
     name: "probe_fma",
@@ -56,7 +56,7 @@ pub fn record(
     rounds: u32,
 ) -> Result<f64, KernelError> {
     rec.dispatch(&SPEC, choice(), &Params { rounds, pad: [0; 3] }, &[x, y], [groups, 1, 1])?;
-    Ok(2.0 * 4.0 * f64::from(CHAINS) * f64::from(rounds) * f64::from(groups) * f64::from(WG))
+    Ok(2.0 * f64::from(CHAINS) * f64::from(rounds) * f64::from(groups) * f64::from(WG))
 }
 
 fn twin(call: &mut TwinCall<'_>) {
@@ -64,14 +64,12 @@ fn twin(call: &mut TwinCall<'_>) {
     let x: Vec<f32> = call.get(0);
     let mut sum = 0.0;
     for chain in 0..CHAINS {
-        for lane in 0..4 {
-            let (start, factor) = (f64::from(x[lane]), f64::from(x[4 + lane]));
-            let mut acc = start + f64::from(chain);
-            for _ in 0..p.rounds {
-                acc = acc * factor + start;
-            }
-            sum += acc;
+        let (start, factor) = (f64::from(x[0]), f64::from(x[1]));
+        let mut acc = start + f64::from(chain);
+        for _ in 0..p.rounds {
+            acc = acc * factor + start;
         }
+        sum += acc;
     }
     let len = call.buffers[1].len() / 4;
     call.put(1, &vec![sum as f32; len]);
@@ -82,7 +80,7 @@ fn cases() -> Vec<TestCase> {
         .into_iter()
         .map(|(name, groups, rounds)| {
             TestCase::new(name, Tolerance { abs: 1e-4, rel: 1e-5 })
-                .input(&[0.5f32, 0.25, 0.125, 1.0, 0.75, 0.5, 0.25, 0.999])
+                .input(&[0.5f32, 0.75])
                 .output((groups * WG) as usize)
                 .launch(choice(), &Params { rounds, pad: [0; 3] }, [groups, 1, 1])
         })

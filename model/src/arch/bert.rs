@@ -22,6 +22,8 @@ pub(super) async fn load(w: &Scope, cfg: &Config) -> Result<Encoder, LoadError> 
         softcap: None,
         rope: None,
         causal: false,
+        qkv_bias: true,
+        o_bias: true,
         qk_norm: HeadNorm::None,
         plus_one: false,
         eps: cfg.layer_norm_eps,
@@ -40,9 +42,9 @@ pub(super) async fn load(w: &Scope, cfg: &Config) -> Result<Encoder, LoadError> 
         layers.push(EncoderLayer {
             attn: Attention::load_named(&attention, spec.clone(), qkv, "output.dense").await?,
             attn_norm: norm(&attention, "output.LayerNorm").await?,
-            up: Linear::load(&w, Modules::Concat(&["intermediate.dense"]), f, c).await?,
+            up: Linear::load(&w, Modules::Concat(&["intermediate.dense"]), [f, c], true).await?,
             act,
-            down: Linear::load(&w, Modules::Concat(&["output.dense"]), c, f).await?,
+            down: Linear::load(&w, Modules::Concat(&["output.dense"]), [c, f], true).await?,
             mlp_norm: norm(&w, "output.LayerNorm").await?,
         });
     }
@@ -55,7 +57,7 @@ pub(super) async fn load(w: &Scope, cfg: &Config) -> Result<Encoder, LoadError> 
         norm: norm(&w.scope("embeddings"), "LayerNorm").await?,
         layers,
         pooler: if w.has("pooler.dense.weight") {
-            Some(Linear::load(w, Modules::Concat(&["pooler.dense"]), c, c).await?)
+            Some(Linear::load(w, Modules::Concat(&["pooler.dense"]), [c, c], true).await?)
         } else {
             None
         },

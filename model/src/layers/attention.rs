@@ -30,6 +30,10 @@ pub struct AttentionSpec {
     pub rope: Option<(Arc<RopeTable>, RopeStyle)>,
     /// Keys after the query are not seen.
     pub causal: bool,
+    /// The projections to q, k and v have biases.
+    pub qkv_bias: bool,
+    /// The projection of the result has a bias.
+    pub o_bias: bool,
     /// Norm of q and k before the rotary embedding.
     pub qk_norm: HeadNorm,
     /// The checkpoint's norms store w of a factor 1 + w.
@@ -88,8 +92,8 @@ impl Attention {
             HeadNorm::Full => Some(QkNorms::load(w, q_dim, kv_dim, &spec).await?),
         };
         Ok(Self {
-            qkv: Linear::load(w, qkv, q_dim + 2 * kv_dim, spec.hidden_size).await?,
-            o: Linear::load(w, Modules::Concat(&[o]), spec.hidden_size, q_dim).await?,
+            qkv: Linear::load(w, qkv, [q_dim + 2 * kv_dim, spec.hidden_size], spec.qkv_bias).await?,
+            o: Linear::load(w, Modules::Concat(&[o]), [spec.hidden_size, q_dim], spec.o_bias).await?,
             norms,
             spec,
         })

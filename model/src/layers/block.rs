@@ -73,7 +73,8 @@ impl PreNorm {
         let alpha = self.residual_multiplier;
         let fused = Residual { norm: Some(&self.attn_norm), alpha, residual: Some(x) };
         let x = self.attn.forward(frame, x, batch, cache, fused)?;
-        self.mlp.forward(frame, &x, Some(&self.mlp_norm), alpha, Some(&x))
+        let fused = Residual { norm: Some(&self.mlp_norm), alpha, residual: Some(&x) };
+        self.mlp.forward(frame, &x, fused)
     }
 }
 
@@ -105,7 +106,8 @@ impl Sandwich {
         let fused = Residual { norm: Some(&self.attn_norm), alpha: 1.0, residual: None };
         let h = self.attn.forward(frame, x, batch, cache, fused)?;
         let x = self.attn_post_norm.forward_add(frame, &h, x)?;
-        let h = self.mlp.forward(frame, &x, Some(&self.mlp_norm), 1.0, None)?;
+        let fused = Residual { norm: Some(&self.mlp_norm), alpha: 1.0, residual: None };
+        let h = self.mlp.forward(frame, &x, fused)?;
         self.mlp_post_norm.forward_add(frame, &h, &x)
     }
 }
@@ -134,7 +136,7 @@ impl PostNorm {
         let plain = Residual { norm: None, alpha: 1.0, residual: None };
         let h = self.attn.forward(frame, x, batch, cache, plain)?;
         let x = self.attn_post_norm.forward_add(frame, &h, x)?;
-        let h = self.mlp.forward(frame, &x, None, 1.0, None)?;
+        let h = self.mlp.forward(frame, &x, plain)?;
         self.mlp_post_norm.forward_add(frame, &h, &x)
     }
 }
@@ -160,6 +162,6 @@ impl Parallel {
     ) -> Result<Tensor, OpError> {
         let fused = Residual { norm: Some(&self.norm), alpha: 1.0, residual: Some(x) };
         let y = self.attn.forward(frame, x, batch, cache, fused)?;
-        self.mlp.forward(frame, x, Some(&self.norm), 1.0, Some(&y))
+        self.mlp.forward(frame, x, Residual { residual: Some(&y), ..fused })
     }
 }

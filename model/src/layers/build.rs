@@ -17,15 +17,22 @@ pub struct Build<'a> {
     pub cfg: &'a Config,
     /// Weights below the model's prefix (`model.` for language models).
     pub weights: Scope,
-    root: &'a Scope,
+    /// Above the prefix: where the head is.
+    root: Scope,
     context: u32,
     ropes: Vec<(RopeParameters, Arc<RopeTable>)>,
 }
 
+/// Where checkpoints keep the layers, and where the head: language models, the text part of multimodal ones (in
+/// older and newer style), embedding models.
+const PREFIXES: [[&str; 2]; 4] =
+    [["model", ""], ["language_model.model", "language_model"], ["model.language_model", ""], ["", ""]];
+
 impl<'a> Build<'a> {
     /// Tables for every rotary embedding of the configuration, for `context` positions.
-    pub fn new(root: &'a Scope, cfg: &'a Config, context: u32) -> Result<Self, LoadError> {
-        let weights = if root.has("model.embed_tokens.weight") { root.scope("model") } else { root.clone() };
+    pub fn new(checkpoint: &Scope, cfg: &'a Config, context: u32) -> Result<Self, LoadError> {
+        let found = PREFIXES.iter().find(|[prefix, _]| checkpoint.scope(prefix).has("embed_tokens.weight"));
+        let [weights, root] = found.unwrap_or(&PREFIXES[0]).map(|prefix| checkpoint.scope(prefix));
         let mut build = Self { cfg, weights, root, context, ropes: Vec::new() };
         for layer in 0..cfg.num_hidden_layers {
             if let Some(params) = cfg.layer_rope(layer as usize)
@@ -71,6 +78,8 @@ impl<'a> Build<'a> {
             softcap: cfg.attn_logit_softcapping,
             rope: rope.map(|(_, table)| (table.clone(), RopeStyle::Half)),
             causal: true,
+            qkv_bias: cfg.attention_bias,
+            o_bias: cfg.attention_output_bias,
             qk_norm: HeadNorm::None,
             plus_one: false,
             eps: cfg.rms_norm_eps,
@@ -90,7 +99,8 @@ impl<'a> Build<'a> {
     /// The gated MLP that the configuration describes.
     pub async fn mlp(&self, w: &Scope) -> Result<Mlp, LoadError> {
         let act = glu(self.cfg.hidden_act);
-        Mlp::load(&w.scope("mlp"), self.cfg.hidden_size, self.cfg.intermediate_size, act).await
+        let size = [self.cfg.hidden_size, self.cfg.intermediate_size];
+        Mlp::load(&w.scope("mlp"), size, act, self.cfg.mlp_bias).await
     }
 
     /// Llama's blocks, with attention as `spec` makes it.
@@ -113,17 +123,41 @@ impl<'a> Build<'a> {
         Ok(blocks)
     }
 
+    /// Whether the checkpoint is a language model: `LlamaForCausalLM`, not `LlamaModel`. Without that information,
+    /// embedding models are those whose tensors have no prefix.
+    fn has_head(&self) -> bool {
+        match self.cfg.architectures.as_slice() {
+            [] => self.root.has("lm_head.weight") || !self.root.has("embed_tokens.weight"),
+            names => !names.iter().all(|name| name.ends_with("Model")),
+        }
+    }
+
+    /// Whether the head is the embedding. As in transformers, a checkpoint with a head that differs is right about
+    /// it, whatever its configuration says.
+    async fn is_tied(&self) -> Result<bool, LoadError> {
+        const HEAD: &str = "lm_head.weight";
+        if !self.cfg.tie_word_embeddings || !self.root.has(HEAD) {
+            return Ok(self.cfg.tie_word_embeddings);
+        }
+        let tied = self.weights.weights().same("embed_tokens.weight", self.root.weights(), HEAD).await?;
+        if tied {
+            self.root.weights().ignore(HEAD);
+        } else {
+            tracing::warn!("tie_word_embeddings is true, but {HEAD} differs from the embedding: it is used");
+        }
+        Ok(tied)
+    }
+
     /// Embedding, blocks, final norm and head.
     pub async fn decoder(&self, blocks: Vec<Block>, norm: Norm) -> Result<Decoder, LoadError> {
         let (v, c) = (self.cfg.vocab_size, self.cfg.hidden_size);
         let embedding = self.weights.matrix("embed_tokens.weight", v, c).await?;
-        let has_head = !self.cfg.architectures.iter().all(|a| a.ends_with("Model"));
-        let head = if !has_head {
+        let head = if !self.has_head() {
             None
-        } else if self.cfg.tie_word_embeddings {
+        } else if self.is_tied().await? {
             Some(Linear::from_matrix(embedding.clone()))
         } else {
-            Some(Linear::load(self.root, Modules::Concat(&["lm_head"]), v, c).await?)
+            Some(Linear::load(&self.root, Modules::Concat(&["lm_head"]), [v, c], false).await?)
         };
         Ok(Decoder {
             embedding,

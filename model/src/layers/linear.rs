@@ -38,21 +38,19 @@ impl Modules<'_> {
             Self::InterleaveHalves(a) => load(Rows::ConcatHalvesInterleaved(&full(a))).await,
         }
     }
-
-    fn first(&self) -> &str {
-        match self {
-            Self::Concat(names) => names.first().copied().unwrap_or_default(),
-            Self::Interleave(name, _) | Self::InterleaveHalves(name) => name,
-        }
-    }
 }
 
 impl Linear {
-    /// Loads a matrix `[n, k]`, with a bias if the checkpoint has one for the first module.
-    pub async fn load(w: &Scope, modules: Modules<'_>, n: u32, k: u32) -> Result<Self, LoadError> {
+    /// Loads a matrix `[n, k]`, with the bias of every module if the configuration says that there is one.
+    pub async fn load(
+        w: &Scope,
+        modules: Modules<'_>,
+        [n, k]: [u32; 2],
+        bias: bool,
+    ) -> Result<Self, LoadError> {
         let (weights, gpu) = (w.weights(), w.gpu());
         let matrix = modules.with("weight", async |rows| weights.matrix(gpu, rows, n, k).await).await?;
-        let bias = if w.has(&format!("{}.bias", modules.first())) {
+        let bias = if bias {
             Some(modules.with("bias", async |rows| weights.vector(gpu, rows, n).await).await?)
         } else {
             None

@@ -2,7 +2,7 @@
 
 use girih_ops::{Act, Frame, GluAct, Linear as Fusion, OpError, Tensor};
 
-use super::{Linear, Modules, Norm, Scope};
+use super::{Linear, Modules, Norm, Residual, Scope};
 use crate::error::LoadError;
 
 /// `down(act(gate(x)) * up(x))`. The rows of gate and up are interleaved, so that one kernel computes both and
@@ -16,30 +16,29 @@ pub struct Mlp {
 
 impl Mlp {
     /// `gate_proj`, `up_proj` (or a fused `gate_up_proj`, gate rows first) and `down_proj`.
-    pub async fn load(w: &Scope, hidden: u32, intermediate: u32, act: GluAct) -> Result<Self, LoadError> {
+    pub async fn load(
+        w: &Scope,
+        [hidden, intermediate]: [u32; 2],
+        act: GluAct,
+        bias: bool,
+    ) -> Result<Self, LoadError> {
         let modules = if w.has("gate_up_proj.weight") {
             Modules::InterleaveHalves("gate_up_proj")
         } else {
             Modules::Interleave("gate_proj", "up_proj")
         };
         Ok(Self {
-            gate_up: Linear::load(w, modules, 2 * intermediate, hidden).await?,
-            down: Linear::load(w, Modules::Concat(&["down_proj"]), hidden, intermediate).await?,
+            gate_up: Linear::load(w, modules, [2 * intermediate, hidden], bias).await?,
+            down: Linear::load(w, Modules::Concat(&["down_proj"]), [hidden, intermediate], bias).await?,
             act,
         })
     }
 
     /// `residual + alpha · mlp(norm(x))`: x `[T, C]` → `[T, C]`. Two kernels.
-    pub fn forward(
-        &self,
-        frame: &mut Frame,
-        x: &Tensor,
-        norm: Option<&Norm>,
-        alpha: f32,
-        residual: Option<&Tensor>,
-    ) -> Result<Tensor, OpError> {
-        let fused = Fusion { norm: norm.map(Norm::prologue), act: Act::Glu(self.act), ..Fusion::default() };
-        let h = self.gate_up.forward(frame, x, fused)?; // [T, F]
+    pub fn forward(&self, frame: &mut Frame, x: &Tensor, fused: Residual<'_>) -> Result<Tensor, OpError> {
+        let Residual { norm, alpha, residual } = fused;
+        let gated = Fusion { norm: norm.map(Norm::prologue), act: Act::Glu(self.act), ..Fusion::default() };
+        let h = self.gate_up.forward(frame, x, gated)?; // [T, F]
         self.down.forward(frame, &h, Fusion { alpha, residual, ..Fusion::default() }) // [T, C]
     }
 }
