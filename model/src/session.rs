@@ -329,7 +329,7 @@ impl Session {
     fn record_decode(&self, tail: Tail) -> Result<DecodePlan, RunError> {
         let arena = Arena::default();
         let (frame, batch, outputs) = self.record_step_in(tail, &arena)?;
-        Ok(DecodePlan { tail, plan: frame.plan()?, batch, outputs, _arena: arena })
+        Ok(DecodePlan { tail, plan: frame.plan()?, batch, outputs, room: 0, _arena: arena })
     }
 
     /// Records what a [`Session::decode_plan`] holds without compiling anything: for looking at what a device
@@ -370,16 +370,7 @@ impl Session {
             }
             Tail::Logits => vec![logits],
         };
-        let size = self.piece(self.tokens(input.slot).len(), input.token_ids.len());
-        let (piece, tail) = input.token_ids.split_at(size);
-        if tail.is_empty() {
-            break;
-        }
-        let piece = [Input { token_ids: piece, ..*input }];
-        let (mut frame, batch) = self.start(&piece)?;
-        self.model.decoder()?.hidden(&mut frame, &batch, &self.cache, None)?;
-        frame.submit()?;
-        self.append(&piece);
+        Ok((frame, batch, outputs))
     }
 
     /// Sets the step state of a plan: `token` is the next input of the sequence in `slot`, whose cache holds
