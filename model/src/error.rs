@@ -36,7 +36,7 @@ impl OutOfMemory {
     /// The message of the device if it has said that there is no memory.
     pub(crate) fn said(error: &OpError) -> Option<String> {
         match error {
-            OpError::Gpu(e) | OpError::Kernel(girih_ops::KernelError::Gpu(e)) => Self::gpu(e),
+            OpError::Gpu(e) | OpError::Kernel(KernelError::Gpu(e)) => Self::gpu(e),
             _ => None,
         }
     }

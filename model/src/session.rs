@@ -269,16 +269,16 @@ impl Session {
         while !left.is_empty() {
             let size = self.piece(self.tokens(input.slot).len(), left.len(), rows);
             let (piece, tail) = left.split_at(size);
-            let logits = self.run(&[Input { token_ids: piece, ..input }], Some(Rows::All), None)?;
-            let logits = logits.ok_or(RunError::EmptyPrompt)?.to_f32(self.gpu()).await?;
-            each(&logits)?;
+            let logits = self.forward(&[Input { token_ids: piece, ..input }], Rows::All, None)?;
+            each(&logits.to_f32(self.gpu()).await?)?;
             left = tail;
         }
         Ok(())
     }
 
-    /// Length of the next piece of `left` tokens that follow `start` cached ones: `usual`. But the first piece of a sequence that
-    /// ends up beyond [`Session::rope_switch`] crosses it: earlier pieces would be rotated as a short sequence is.
+    /// Length of the next piece of `left` tokens that follow `start` cached ones: `usual`. But the first piece of a
+    /// sequence that ends up beyond [`Session::rope_switch`] crosses it: earlier pieces would be rotated as a short
+    /// sequence is.
     fn piece(&self, start: usize, left: usize, usual: usize) -> usize {
         let crossing = self.rope_switch().filter(|switch| (start..start + left).contains(switch));
         crossing.map_or(usual, |switch| usual.max(switch + 1 - start)).min(left)
