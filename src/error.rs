@@ -25,7 +25,7 @@ pub enum Failure {
         /// Its folder, or the name of a built-in one.
         name: String,
         /// Cause.
-        source: LoadError,
+        source: Box<LoadError>,
     },
     /// A model could not be run.
     #[error(transparent)]
@@ -56,11 +56,8 @@ impl Failure {
             Self::Gpu(
                 GpuError::NoAdapter { .. } | GpuError::NoSuchAdapter { .. } | GpuError::TooSmall { .. },
             ) => 2,
-            Self::Load(error) | Self::Model { source: error, .. } => match error {
-                LoadError::Context { .. } | LoadError::UnknownPreset { .. } => 4,
-                LoadError::OutOfMemory(_) | LoadError::Op(_) | LoadError::Gpu(_) => 1,
-                _ => 3,
-            },
+            Self::Load(error) => load_code(error),
+            Self::Model { source, .. } => load_code(source),
             Self::Argument(_)
             | Self::Gpu(GpuError::UnknownTier(_) | GpuError::NoTier { .. })
             | Self::Run(
@@ -72,5 +69,13 @@ impl Failure {
             Self::File { .. } => 3,
             _ => 1,
         }
+    }
+}
+
+fn load_code(error: &LoadError) -> u8 {
+    match error {
+        LoadError::Context { .. } | LoadError::UnknownPreset { .. } => 4,
+        LoadError::OutOfMemory(_) | LoadError::Op(_) | LoadError::Gpu(_) => 1,
+        _ => 3,
     }
 }

@@ -350,13 +350,12 @@ impl Session {
     }
 
     fn plan_mut(&mut self, tail: Tail) -> Result<&mut DecodePlan, RunError> {
-        let i = match self.plans.iter().position(|p| p.tail == tail) {
-            Some(i) => i,
-            None => {
-                let plan = self.record_decode(tail)?;
-                self.plans.push(plan);
-                self.plans.len() - 1
-            }
+        let i = if let Some(i) = self.plans.iter().position(|p| p.tail == tail) {
+            i
+        } else {
+            let plan = self.record_decode(tail)?;
+            self.plans.push(plan);
+            self.plans.len() - 1
         };
         Ok(&mut self.plans[i])
     }
