@@ -13,7 +13,8 @@ fn put_scores(products: array<f32, GR>, at: u32, count: u32, id: u32) {
         let row = id / 16u;
         let key = id % 16u;
         var sum = 0.0;
-        for (var i = 0u; i < 8u; i++) { sum += dot_scratch[row * WG + key * 8u + i]; }
+        // Each key starts at another of its 8 products: keys four apart would else read the same bank.
+        for (var i = 0u; i < 8u; i++) { sum += dot_scratch[row * WG + key * 8u + (i + key / 4u) % 8u]; }
         weights[row * KT + at + key] = select(M0, score2(sum), at + key < count);
     }
 }

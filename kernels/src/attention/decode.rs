@@ -44,7 +44,7 @@ pub fn splits(caps: &Caps, shape: &Shape) -> u32 {
     // Workgroups wanted, keys that a split is worth, most splits.
     let (wanted, worth, most) = if caps.cpu_variants() { (8, 1024, 16) } else { (512, 256, 64) };
     let rows = if caps.cpu_variants() { 8 } else { tile_rows(shape) };
-    let groups = shape.num_seqs * shape.num_kv_heads * blocks(shape, rows).0;
+    let groups = shape.num_seqs.saturating_mul(shape.num_kv_heads).saturating_mul(blocks(shape, rows).0);
     let keys = shape.window.map_or(shape.max_kv_len, |w| w.min(shape.max_kv_len));
     (wanted / groups.max(1)).min(keys / worth).clamp(1, most)
 }
