@@ -25,7 +25,7 @@ pub enum Failure {
         /// Its folder, or the name of a built-in one.
         name: String,
         /// Cause.
-        source: LoadError,
+        source: Box<LoadError>,
     },
     /// A model could not be run.
     #[error(transparent)]
@@ -49,6 +49,14 @@ pub enum Failure {
     Check(String),
 }
 
+fn load_exit_code(error: &LoadError) -> u8 {
+    match error {
+        LoadError::Context { .. } | LoadError::UnknownPreset { .. } => 4,
+        LoadError::OutOfMemory(_) | LoadError::Op(_) | LoadError::Gpu(_) => 1,
+        _ => 3,
+    }
+}
+
 impl Failure {
     /// The process's exit code.
     pub fn exit_code(&self) -> u8 {
@@ -56,11 +64,8 @@ impl Failure {
             Self::Gpu(
                 GpuError::NoAdapter { .. } | GpuError::NoSuchAdapter { .. } | GpuError::TooSmall { .. },
             ) => 2,
-            Self::Load(error) | Self::Model { source: error, .. } => match error {
-                LoadError::Context { .. } | LoadError::UnknownPreset { .. } => 4,
-                LoadError::OutOfMemory(_) | LoadError::Op(_) | LoadError::Gpu(_) => 1,
-                _ => 3,
-            },
+            Self::Load(error) => load_exit_code(error),
+            Self::Model { source, .. } => load_exit_code(source),
             Self::Argument(_)
             | Self::Gpu(GpuError::UnknownTier(_) | GpuError::NoTier { .. })
             | Self::Run(

@@ -460,9 +460,10 @@ impl Config {
             uses_rope,
             attn_logit_softcapping: softcap("attn_logit_softcapping", 50.0)?,
             final_logit_softcapping: softcap("final_logit_softcapping", 30.0)?,
-            query_pre_attn_scalar: match gemma {
-                true => f.positive("query_pre_attn_scalar")?.or(Some(256.0)),
-                false => None,
+            query_pre_attn_scalar: if gemma {
+                f.positive("query_pre_attn_scalar")?.or(Some(256.0))
+            } else {
+                None
             },
             embedding_multiplier: factor("granite", "embedding_multiplier", 1.0)?,
             residual_multiplier: factor("granite", "residual_multiplier", 1.0)?,
