@@ -49,6 +49,14 @@ pub enum Failure {
     Check(String),
 }
 
+fn load_exit_code(error: &LoadError) -> u8 {
+    match error {
+        LoadError::Context { .. } | LoadError::UnknownPreset { .. } => 4,
+        LoadError::OutOfMemory(_) | LoadError::Op(_) | LoadError::Gpu(_) => 1,
+        _ => 3,
+    }
+}
+
 impl Failure {
     /// The process's exit code.
     pub fn exit_code(&self) -> u8 {
@@ -56,8 +64,8 @@ impl Failure {
             Self::Gpu(
                 GpuError::NoAdapter { .. } | GpuError::NoSuchAdapter { .. } | GpuError::TooSmall { .. },
             ) => 2,
-            Self::Load(error) => load_code(error),
-            Self::Model { source, .. } => load_code(source),
+            Self::Load(error) => load_exit_code(error),
+            Self::Model { source, .. } => load_exit_code(source),
             Self::Argument(_)
             | Self::Gpu(GpuError::UnknownTier(_) | GpuError::NoTier { .. })
             | Self::Run(
@@ -69,13 +77,5 @@ impl Failure {
             Self::File { .. } => 3,
             _ => 1,
         }
-    }
-}
-
-fn load_code(error: &LoadError) -> u8 {
-    match error {
-        LoadError::Context { .. } | LoadError::UnknownPreset { .. } => 4,
-        LoadError::OutOfMemory(_) | LoadError::Op(_) | LoadError::Gpu(_) => 1,
-        _ => 3,
     }
 }

@@ -95,5 +95,5 @@ async fn load(
     })
     .await;
     bar.finish_and_clear();
-    model.map_err(|source| Failure::Model { name: name.to_owned(), source: Box::new(source) })
+    model.map_err(|source| Failure::Model { name: name.to_owned(), source: source.into() })
 }

@@ -350,13 +350,12 @@ impl Session {
     }
 
     fn plan_mut(&mut self, tail: Tail) -> Result<&mut DecodePlan, RunError> {
-        let i = if let Some(i) = self.plans.iter().position(|p| p.tail == tail) {
-            i
-        } else {
+        let known = self.plans.iter().position(|p| p.tail == tail);
+        let i = known.unwrap_or(self.plans.len());
+        if known.is_none() {
             let plan = self.record_decode(tail)?;
             self.plans.push(plan);
-            self.plans.len() - 1
-        };
+        }
         Ok(&mut self.plans[i])
     }
 

@@ -28,7 +28,7 @@ impl Inspect {
             None => Arc::new(crate::embedded::source()),
         };
         let name = self.dir.map_or_else(|| crate::embedded::NAME.to_owned(), |d| d.display().to_string());
-        let named = |source| Failure::Model { name: name.clone(), source: Box::new(source) };
+        let named = |e: girih_model::LoadError| Failure::Model { name: name.clone(), source: e.into() };
         let config = girih_model::load_config(&*source).await.map_err(named)?;
         let table = TensorTable::open(&*source).await.map_err(named)?;
         let mut out = std::io::stdout().lock();

@@ -2,13 +2,10 @@
 //! every other layer sees a sliding window; embeddings times `sqrt(C)`.
 
 use crate::error::LoadError;
-use crate::layers::build::Build;
+use crate::layers::build::{Build, GEMMA_NORMS};
 use crate::layers::{AttentionSpec, Decoder};
 
-pub(super) const NORMS: [&str; 4] =
-    ["input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"];
-
 pub(super) async fn load(b: &Build<'_>) -> Result<Decoder, LoadError> {
-    let blocks = b.sandwich_blocks(NORMS, |spec| AttentionSpec { plus_one: true, ..spec }).await?;
+    let blocks = b.sandwich_blocks(GEMMA_NORMS, |spec| AttentionSpec { plus_one: true, ..spec }).await?;
     b.decoder(blocks, b.rms_plus_one(&b.weights, "norm").await?).await
 }

@@ -12,6 +12,14 @@ use crate::config::{Activation, Config};
 use crate::error::LoadError;
 use crate::rope::{Frequencies, RopeParameters, RopeScaling};
 
+/// Names of the norms of a Gemma layer: before and after attention, before and after the MLP.
+pub const GEMMA_NORMS: [&str; 4] = [
+    "input_layernorm",
+    "post_attention_layernorm",
+    "pre_feedforward_layernorm",
+    "post_feedforward_layernorm",
+];
+
 /// A checkpoint that is being loaded.
 pub struct Build<'a> {
     /// Configuration.
