@@ -38,7 +38,7 @@ fn all(shapes: &[[u32; 3]]) -> impl Iterator<Item = Shape> {
 }
 
 pub(super) fn gemv() -> Vec<BenchCase> {
-    all(&[[1, 4096, 4096], [1, 2048, 8192], [1, 768, 768]])
+    all(&[[1, 4096, 4096], [1, 2048, 8192], [1, 768, 768], [1, 4096, 768]])
         .map(|shape| {
             let f32 = |len: u32| BenchBuffer::F32(len as usize);
             let (x, y) = (f32(shape.m * shape.k), f32(shape.m * shape.n));
