@@ -38,6 +38,7 @@
 pub mod arch;
 pub mod chat;
 pub mod config;
+pub mod embed;
 pub mod error;
 pub mod eval;
 pub mod format;
