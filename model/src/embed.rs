@@ -66,34 +66,29 @@ impl Model {
                 return bad("id", id as usize, format!("below {types}, the segments of the model"));
             }
         }
-        let states = match self.encoder() {
-            Some(encoder) => {
-                let ids: Vec<u32> = match segments {
-                    Some(segments) => segments.concat(),
-                    None => vec![0; sequences.iter().map(Vec::len).sum()],
-                };
-                let chunks: Vec<Chunk<'_>> = (0..)
-                    .zip(sequences)
-                    .map(|(slot, token_ids)| Chunk { slot, start: 0, token_ids })
-                    .collect();
-                let batch = Batch::upload(self.gpu(), &chunks)?;
-                let segment_ids = Tensor::from_u32(self.gpu(), &ids, &[batch.num_tokens()])?;
-                let mut frame = Frame::new(self.gpu());
-                let states = encoder.forward(&mut frame, &batch, &segment_ids, trace)?;
-                frame.submit()?;
-                states
-            }
-            None => {
-                let options = SessionOptions {
-                    context: Some(longest as u32),
-                    slots: sequences.len() as u32,
-                    ..SessionOptions::default()
-                };
-                let mut session = Session::new(self, options)?;
-                let inputs: Vec<Input<'_>> =
-                    (0..).zip(sequences).map(|(slot, token_ids)| Input { slot, token_ids }).collect();
-                session.hidden(&inputs, trace)?
-            }
+        let states = if let Some(encoder) = self.encoder() {
+            let ids: Vec<u32> = match segments {
+                Some(segments) => segments.concat(),
+                None => vec![0; sequences.iter().map(Vec::len).sum()],
+            };
+            let chunks: Vec<Chunk<'_>> =
+                (0..).zip(sequences).map(|(slot, token_ids)| Chunk { slot, start: 0, token_ids }).collect();
+            let batch = Batch::upload(self.gpu(), &chunks)?;
+            let segment_ids = Tensor::from_u32(self.gpu(), &ids, &[batch.num_tokens()])?;
+            let mut frame = Frame::new(self.gpu());
+            let states = encoder.forward(&mut frame, &batch, &segment_ids, trace)?;
+            frame.submit()?;
+            states
+        } else {
+            let options = SessionOptions {
+                context: Some(longest as u32),
+                slots: sequences.len() as u32,
+                ..SessionOptions::default()
+            };
+            let mut session = Session::new(self, options)?;
+            let inputs: Vec<Input<'_>> =
+                (0..).zip(sequences).map(|(slot, token_ids)| Input { slot, token_ids }).collect();
+            session.hidden(&inputs, trace)?
         };
         let values = states.to_f32(self.gpu()).await?;
         let mut rest = values.as_slice();
