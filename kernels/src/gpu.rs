@@ -605,7 +605,7 @@ impl PendingRead {
     pub async fn wait(mut self) -> Result<Vec<u8>, GpuError> {
         // Natively this blocks until the copy is done, not until later submissions are; in a browser it returns
         // at once.
-        let _ = self
+        let polled = self
             .gpu
             .device()
             .poll(wgpu::PollType::Wait { submission_index: Some(self.submission.clone()), timeout: None });
@@ -618,6 +618,9 @@ impl PendingRead {
                 Poll::Ready(result)
             } else if failure.lost.get().is_some() {
                 Poll::Ready(Err("the device was lost".into()))
+            } else if polled.is_err() {
+                // Nobody will wake this future: the device has refused to be waited for.
+                Poll::Ready(Err("the device cannot be waited for".into()))
             } else {
                 state.waker = Some(cx.waker().clone());
                 Poll::Pending
@@ -625,14 +628,16 @@ impl PendingRead {
         })
         .await;
         self.gpu.check()?;
-        result.map_err(|message| GpuError::Readback { bytes, message })?;
+        if let Err(message) = result {
+            self.gpu.explain()?;
+            return Err(GpuError::Readback { bytes, message });
+        }
         let staging =
             self.staging.take().ok_or(GpuError::Readback { bytes, message: "read twice".into() })?;
         let data = {
-            let view = staging
-                .slice(..bytes)
-                .get_mapped_range()
-                .map_err(|e| GpuError::Readback { bytes, message: e.to_string() })?;
+            let view = staging.slice(..bytes).get_mapped_range().map_err(|e| {
+                self.gpu.explain().err().unwrap_or(GpuError::Readback { bytes, message: e.to_string() })
+            })?;
             view.to_vec()
         };
         staging.unmap();

@@ -174,7 +174,8 @@ fn a_lost_device_is_an_error_and_the_next_one_works() {
             }
             ControlFlow::Continue(())
         }));
-        assert!(is_lost(&result.expect_err("lost")), "temperature {temperature}");
+        let error = result.expect_err("lost");
+        assert!(is_lost(&error), "temperature {temperature}: {error:?}");
     }
     let model = load(&gpu(), fable(), LoadOptions::default());
     let mut session = Session::new(&model, SessionOptions::default()).expect("a session");
