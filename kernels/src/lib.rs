@@ -39,6 +39,7 @@ pub mod norm;
 mod pipeline;
 mod pipeline_cache;
 pub mod probe;
+pub mod quant;
 pub mod recorder;
 pub mod registry;
 pub mod rope;

@@ -1,0 +1,12 @@
+//! Quantised weights: formats as data, their packing, their definition in f64.
+//!
+//! A [`Format`] says what a code stands for, how many channels share a scale, of which type scales and zero points
+//! are and whether a second level of scales lies above them. Every published layout that girih reads (GGUF, GPTQ,
+//! AWQ, compressed-tensors, MXFP4, NVFP4, FP8, QoQ) is one such value, so one family of kernels serves them all.
+
+pub mod float;
+mod format;
+mod pack;
+
+pub use format::{Code, Format, FormatError, Scale, Super, SuperScale, Zero};
+pub use pack::{Row, pack_row, unpack_row};
