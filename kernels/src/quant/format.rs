@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use girih_shaders::Selection;
+
 use super::float;
 
 /// What the codes of a matrix stand for.
@@ -47,7 +49,7 @@ impl Code {
     pub fn int(self, code: u8) -> Option<i32> {
         match self {
             Self::Int4 | Self::Int5 | Self::Int6 => Some(i32::from(code)),
-            Self::Int8 => Some(i32::from(code as i8)),
+            Self::Int8 => Some(i32::from(code as u8)),
             Self::E2m1 => Some(float::e2m1_doubled(code)),
             Self::Iq4Nl => Some(IQ4_NL[usize::from(code & 15)]),
             Self::E4m3 => None,
@@ -101,7 +103,7 @@ impl Scale {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Zero {
     /// `w = s (v - z)`, the same z for all groups.
-    Fixed(i8),
+    Fixed(u8),
     /// `w = s (v - z)`, z stored with the scale.
     Point,
     /// `w = s v + m`, m stored with the scale (and multiplied by a second level of its own).
@@ -292,6 +294,52 @@ impl Format {
     pub fn scale_words(self, k: u32) -> u32 {
         let each = self.scale.bits() * if self.has_zero() { 2 } else { 1 };
         self.super_words(k) + (self.groups(k) * each).div_ceil(32)
+    }
+
+    /// The constants of `quant/weights.wgsl`.
+    pub(crate) fn apply(self, selection: Selection) -> Selection {
+        let (zero, fixed) = match self.zero {
+            Zero::Fixed(z) => (0u32, u32::from(z)),
+            Zero::Point => (1, 0),
+            Zero::Min => (2, 0),
+        };
+        let (second, super_groups) = match self.second {
+            None => (0u32, 0),
+            Some(s) => (
+                if s.scale == SuperScale::F16 { 1 } else { 2 },
+                if s.group == Self::ROW { 0 } else { s.group / self.group.max(1) },
+            ),
+        };
+        selection
+            .set("CODE", self.code as u32)
+            .set("CODE_BITS", self.code.bits())
+            .set("SCALE", self.scale as u32)
+            .set("ZERO", zero)
+            .set("ZERO_FIXED", fixed)
+            .set("GROUP8", self.group / 8)
+            .set("SUPER", second)
+            .set("SUPER_GROUPS", super_groups)
+    }
+
+    /// What [`Format::apply`] put into a selection; `None` where there is no quantised format.
+    pub(crate) fn of(selection: &Selection) -> Option<Self> {
+        let get = |name: &str| selection.get_u32(name);
+        let group = 8 * get("GROUP8")?;
+        let code = *Code::ALL.get(get("CODE")? as usize)?;
+        let scale = *Scale::ALL.get(get("SCALE")? as usize)?;
+        let zero = match get("ZERO")? {
+            0 => Zero::Fixed(get("ZERO_FIXED")? as u8),
+            1 => Zero::Point,
+            _ => Zero::Min,
+        };
+        let super_group = get("SUPER_GROUPS")? * group;
+        let second = |scale| Some(Super { group: super_group, scale });
+        let second = match get("SUPER")? {
+            0 => None,
+            1 => second(SuperScale::F16),
+            _ => second(SuperScale::F32),
+        };
+        Some(Self { code, group, scale, zero, second })
     }
 
     /// Bits per weight of a matrix with rows of `k` channels, scales and padding included.

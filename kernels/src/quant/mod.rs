@@ -4,9 +4,11 @@
 //! are and whether a second level of scales lies above them. Every published layout that girih reads (GGUF, GPTQ,
 //! AWQ, compressed-tensors, MXFP4, NVFP4, FP8, QoQ) is one such value, so one family of kernels serves them all.
 
+mod activation;
 pub mod float;
 mod format;
 mod pack;
 
+pub use activation::Activation;
 pub use format::{Code, Format, FormatError, Scale, Super, SuperScale, Zero};
 pub use pack::{Row, pack_row, unpack_row};

@@ -1,0 +1,214 @@
+// Quantised weights [N, K] in the layout of kernels/src/quant/pack.rs. The importer declares `p` with p.num_k8 (groups of
+// 8 channels of a row) and the struct Vec8.
+//   w = s (v - z)   with ZERO fixed or point         w = s v + m   with ZERO min
+// v is the integer of a code (E2M1: twice the value, s is halved for it), s the scale of its group times that of the
+// second level.
+const CODE: u32 = 0u; //!spec
+const CODE_BITS: u32 = 4u; //!spec
+const SCALE: u32 = 1u; //!spec
+const ZERO: u32 = 0u; //!spec
+const ZERO_FIXED: u32 = 8u; //!spec
+// Groups of 8 channels with one scale; 0: all of the row.
+const GROUP8: u32 = 4u; //!spec
+// Second level: 0 none, 1 f16, 2 f32; over so many scales, 0: all of the row.
+const SUPER: u32 = 0u; //!spec
+const SUPER_GROUPS: u32 = 0u; //!spec
+const CODE_INT5: u32 = 1u;
+const CODE_INT6: u32 = 2u;
+const CODE_INT8: u32 = 3u;
+const CODE_E2M1: u32 = 4u;
+const CODE_IQ4_NL: u32 = 5u;
+const CODE_E4M3: u32 = 6u;
+const SCALE_F32: u32 = 0u;
+const SCALE_F16: u32 = 1u;
+const SCALE_E8M0: u32 = 2u;
+const SCALE_E4M3: u32 = 3u;
+const ZERO_IS_FIXED: u32 = 0u;
+const ZERO_IS_MIN: u32 = 2u;
+const LOW4: u32 = 0x0f0f0f0fu;
+@group(0) @binding(2) var<storage, read> w: array<vec4<u32>>;         // [N, code_stride()]
+@group(0) @binding(3) var<storage, read> w_scales: array<u32>;        // [N, scale_stride()]
+
+fn num_blocks() -> u32 { return (p.num_k8 + 3u) / 4u; }               // blocks of 32 channels
+fn code_stride() -> u32 { return (num_blocks() * CODE_BITS + 3u) / 4u; }
+
+fn num_groups() -> u32 {
+    if GROUP8 == 0u { return 1u; }
+    return (p.num_k8 + GROUP8 - 1u) / max(GROUP8, 1u);
+}
+
+fn group_of(k8: u32) -> u32 {
+    if GROUP8 == 0u { return 0u; }
+    return k8 / max(GROUP8, 1u);
+}
+
+fn super_words() -> u32 {
+    if SUPER == 0u { return 0u; }
+    var count = 1u;
+    if SUPER_GROUPS > 0u { count = (num_groups() + SUPER_GROUPS - 1u) / max(SUPER_GROUPS, 1u); }
+    return (count * select(1u, 2u, SUPER == 2u) * select(1u, 2u, ZERO == ZERO_IS_MIN) + 1u) / 2u;
+}
+
+fn scale_stride() -> u32 {
+    let bytes = select(select(1u, 2u, SCALE == SCALE_F16), 4u, SCALE == SCALE_F32);
+    return super_words() + (num_groups() * bytes * select(2u, 1u, ZERO == ZERO_IS_FIXED) + 3u) / 4u;
+}
+
+fn from_e4m3(c: u32) -> f32 {
+    let e = (c >> 3u) & 15u;
+    let m = c & 7u;
+    let normal = bitcast<f32>(((e + 120u) << 23u) | (m << 20u));
+    let v = select(normal, f32(m) / 512.0, e == 0u);
+    return select(v, -v, c >= 128u);
+}
+
+// A scale in one byte.
+fn from_byte(c: u32) -> f32 {
+    if SCALE == SCALE_E8M0 { return bitcast<f32>(c << 23u); }
+    if SCALE == SCALE_E4M3 { return from_e4m3(c); }
+    return f32(bitcast<i32>(c << 24u) >> 24u);
+}
+
+// (s, z) or (s, m) of group g of a row.
+fn scale_of(row: u32, g: u32) -> vec2<f32> {
+    let base = row * scale_stride();
+    let first = base + super_words();
+    var v = vec2<f32>(0.0, f32(ZERO_FIXED));
+    if ZERO == ZERO_IS_FIXED {
+        if SCALE == SCALE_F32 {
+            v.x = bitcast<f32>(w_scales[first + g]);
+        } else if SCALE == SCALE_F16 {
+            let pair = unpack2x16float(w_scales[first + g / 2u]);
+            v.x = select(pair.x, pair.y, g % 2u == 1u);
+        } else {
+            v.x = from_byte((w_scales[first + g / 4u] >> (8u * (g % 4u))) & 255u);
+        }
+    } else if SCALE == SCALE_F32 {
+        v = vec2<f32>(bitcast<f32>(w_scales[first + 2u * g]), bitcast<f32>(w_scales[first + 2u * g + 1u]));
+    } else if SCALE == SCALE_F16 {
+        v = unpack2x16float(w_scales[first + g]);
+    } else {
+        let pair = w_scales[first + g / 2u] >> (16u * (g % 2u));
+        v = vec2<f32>(from_byte(pair & 255u), from_byte((pair >> 8u) & 255u));
+    }
+    if SUPER > 0u {
+        var i = 0u;
+        if SUPER_GROUPS > 0u { i = g / max(SUPER_GROUPS, 1u); }
+        if ZERO == ZERO_IS_MIN {
+            if SUPER == 1u {
+                v *= unpack2x16float(w_scales[base + i]);
+            } else {
+                v *= vec2<f32>(bitcast<f32>(w_scales[base + 2u * i]), bitcast<f32>(w_scales[base + 2u * i + 1u]));
+            }
+        } else if SUPER == 1u {
+            let pair = unpack2x16float(w_scales[base + i / 2u]);
+            v.x *= select(pair.x, pair.y, i % 2u == 1u);
+        } else {
+            v.x *= bitcast<f32>(w_scales[base + i]);
+        }
+    }
+    if CODE == CODE_E2M1 { v.x *= 0.5; }
+    return v;
+}
+
+// Four E2M1 codes (one in each byte) as signed bytes of twice their value.
+fn e2m1_ints(c: u32) -> u32 {
+    let v = c & 0x07070707u;
+    let low = v & 0x03030303u;
+    let big = ((v >> 2u) & 0x01010101u) * 255u;                       // codes 4..7: 4, 6, 8, 12
+    let high = 2u * (low + 0x02020202u) + 2u * (low & ((low >> 1u) & 0x01010101u));
+    let d = (low & ~big) | (high & big);
+    let any = (v | (v >> 1u) | (v >> 2u)) & 0x01010101u;
+    let sign = (c >> 3u) & any;                                       // the negative zero is zero
+    return (d ^ (sign * 255u)) + sign;
+}
+
+fn iq4_nl_int(c: u32) -> u32 {
+    let table = array<u32, 4>(0xbfad9881u, 0xf6eaddcfu, 0x26190d01u, 0x71594535u);
+    var word = table[0];
+    if (c & 12u) == 4u { word = table[1]; }
+    if (c & 12u) == 8u { word = table[2]; }
+    if (c & 12u) == 12u { word = table[3]; }
+    return (word >> (8u * (c & 3u))) & 255u;
+}
+
+fn iq4_nl_ints(c: u32) -> u32 {
+    return iq4_nl_int(c & 15u) | (iq4_nl_int((c >> 8u) & 15u) << 8u) | (iq4_nl_int((c >> 16u) & 15u) << 16u)
+        | (iq4_nl_int((c >> 24u) & 15u) << 24u);
+}
+
+fn code_word(row: u32, i: u32) -> u32 { return w[row * code_stride() + i / 4u][i % 4u]; }
+
+// The high bits of quad i (channels 4 i .. 4 i + 3) of a block of 32, in place above 4 low bits.
+fn high_bits(row: u32, block: u32, quad: u32) -> u32 {
+    if CODE == CODE_INT5 {
+        return ((code_word(row, 4u * num_blocks() + block) >> quad) & 0x01010101u) << 4u;
+    }
+    let v = code_word(row, 4u * num_blocks() + 2u * block + quad / 4u);
+    return ((v >> (2u * (quad % 4u))) & 0x03030303u) << 4u;
+}
+
+// Channels 8 k8 .. 8 k8 + 7 as two words of four signed bytes; E4M3 codes as they are.
+fn codes8(row: u32, k8: u32) -> vec2<u32> {
+    if CODE_BITS == 8u { return vec2<u32>(code_word(row, 2u * k8), code_word(row, 2u * k8 + 1u)); }
+    let v = code_word(row, k8);
+    var q = vec2<u32>(v, v >> 4u) & vec2<u32>(LOW4);
+    if CODE_BITS > 4u {
+        let quad = 2u * (k8 % 4u);
+        q |= vec2<u32>(high_bits(row, k8 / 4u, quad), high_bits(row, k8 / 4u, quad + 1u));
+    }
+    if CODE == CODE_E2M1 { q = vec2<u32>(e2m1_ints(q.x), e2m1_ints(q.y)); }
+    if CODE == CODE_IQ4_NL { q = vec2<u32>(iq4_nl_ints(q.x), iq4_nl_ints(q.y)); }
+    return q;
+}
+
+// The 32 channels of a block: lo[j] holds 8 j .. 8 j + 3, hi[j] 8 j + 4 .. 8 j + 7, as signed bytes.
+struct Codes32 { lo: vec4<u32>, hi: vec4<u32> }
+
+fn codes32(row: u32, block: u32) -> Codes32 {
+    let base = row * code_stride();
+    if CODE_BITS == 8u {
+        let a = w[base + 2u * block];
+        let b = w[base + 2u * block + 1u];
+        return Codes32(vec4<u32>(a.x, a.z, b.x, b.z), vec4<u32>(a.y, a.w, b.y, b.w));
+    }
+    let v = w[base + block];
+    var q = Codes32(v & vec4<u32>(LOW4), (v >> vec4<u32>(4u)) & vec4<u32>(LOW4));
+    if CODE == CODE_INT5 {
+        let h = vec4<u32>(code_word(row, 4u * num_blocks() + block));
+        q.lo |= ((h >> vec4<u32>(0u, 2u, 4u, 6u)) & vec4<u32>(0x01010101u)) << vec4<u32>(4u);
+        q.hi |= ((h >> vec4<u32>(1u, 3u, 5u, 7u)) & vec4<u32>(0x01010101u)) << vec4<u32>(4u);
+    }
+    if CODE == CODE_INT6 {
+        let i = 4u * num_blocks() + 2u * block;
+        let h = vec2<u32>(code_word(row, i), code_word(row, i + 1u)).xxyy;
+        q.lo |= ((h >> vec4<u32>(0u, 4u, 0u, 4u)) & vec4<u32>(0x03030303u)) << vec4<u32>(4u);
+        q.hi |= ((h >> vec4<u32>(2u, 6u, 2u, 6u)) & vec4<u32>(0x03030303u)) << vec4<u32>(4u);
+    }
+    if CODE == CODE_E2M1 {
+        q.lo = vec4<u32>(e2m1_ints(q.lo.x), e2m1_ints(q.lo.y), e2m1_ints(q.lo.z), e2m1_ints(q.lo.w));
+        q.hi = vec4<u32>(e2m1_ints(q.hi.x), e2m1_ints(q.hi.y), e2m1_ints(q.hi.z), e2m1_ints(q.hi.w));
+    }
+    if CODE == CODE_IQ4_NL {
+        q.lo = vec4<u32>(iq4_nl_ints(q.lo.x), iq4_nl_ints(q.lo.y), iq4_nl_ints(q.lo.z), iq4_nl_ints(q.lo.w));
+        q.hi = vec4<u32>(iq4_nl_ints(q.hi.x), iq4_nl_ints(q.hi.y), iq4_nl_ints(q.hi.z), iq4_nl_ints(q.hi.w));
+    }
+    return q;
+}
+
+fn dequantise4(codes: u32, s: vec2<f32>) -> vec4<f32> {
+    if CODE == CODE_E4M3 {
+        return s.x * vec4<f32>(from_e4m3(codes & 255u), from_e4m3((codes >> 8u) & 255u),
+                               from_e4m3((codes >> 16u) & 255u), from_e4m3(codes >> 24u));
+    }
+    let v = vec4<f32>(unpack4xI8(codes));
+    if ZERO == ZERO_IS_MIN { return v * s.x + s.y; }
+    return (v - s.y) * s.x;
+}
+
+// Channels 8 k8 .. 8 k8 + 7 as numbers. Those beyond K are finite and meet zeros of x.
+fn load_w8(row: u32, k8: u32) -> Vec8 {
+    let q = codes8(row, k8);
+    let s = scale_of(row, group_of(k8));
+    return Vec8(dequantise4(q.x, s), dequantise4(q.y, s));
+}
