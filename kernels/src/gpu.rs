@@ -464,11 +464,7 @@ impl Gpu {
     }
 
     /// Constants that kernels share, uploaded when they are first asked for.
-    pub(crate) fn table(
-        &self,
-        key: Vec<u32>,
-        words: impl FnOnce() -> Vec<u32>,
-    ) -> Result<Buffer, GpuError> {
+    pub(crate) fn table(&self, key: Vec<u32>, words: impl FnOnce() -> Vec<u32>) -> Result<Buffer, GpuError> {
         let mut tables = lock(&self.inner.tables);
         if let Some(buffer) = tables.get(&key) {
             return Ok(buffer.clone());

@@ -247,7 +247,9 @@ fn as_f32(data: &[u8], element: Element) -> Vec<f32> {
         Element::F16 => {
             bytemuck::pod_collect_to_vec::<u8, half::f16>(data).iter().map(|v| v.to_f32()).collect()
         }
-        Element::Bits | Element::Codes | Element::Scales => data.chunks_exact(4).map(|c| f32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect(),
+        Element::Bits | Element::Codes | Element::Scales => {
+            data.chunks_exact(4).map(|c| f32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect()
+        }
     }
 }
 
@@ -368,12 +370,17 @@ async fn run_launch(
         if near(&rest[..len], &want[i], element, case.tolerance) {
             continue;
         }
-        let tolerance =
-            if !matches!(element, Element::F32 | Element::F16) { Tolerance { abs: -1.0, rel: 0.0 } } else { case.tolerance };
+        let tolerance = if !matches!(element, Element::F32 | Element::F16) {
+            Tolerance { abs: -1.0, rel: 0.0 }
+        } else {
+            case.tolerance
+        };
         let (got, want) = (as_f32(&rest[..len], element), as_f32(&want[i], element));
         if let Some((index, g, w, allowed, count)) = compare(&got, &want, tolerance) {
             let (g, w) = match element {
-                Element::Bits | Element::Codes | Element::Scales => (f64::from(got[index].to_bits()), f64::from(want[index].to_bits())),
+                Element::Bits | Element::Codes | Element::Scales => {
+                    (f64::from(got[index].to_bits()), f64::from(want[index].to_bits()))
+                }
                 _ => (g, w),
             };
             mismatches.push(Mismatch::Value {

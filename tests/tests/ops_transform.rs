@@ -140,8 +140,8 @@ fn the_quantiser_agrees_with_the_goldens() {
         let k = *shape.last().expect("a shape") as usize;
         let mut frame = Frame::new(&gpu);
         let x = tensor(&gpu, &case, "x");
-        let q = girih_ops::quantize_rows(&mut frame, &x, &RowTransform::default(), activation)
-            .expect("records");
+        let q =
+            girih_ops::quantize_rows(&mut frame, &x, &RowTransform::default(), activation).expect("records");
         frame.submit().expect("runs");
         let got = read(&gpu, &q);
         let blocks = k.div_ceil(32);
@@ -176,8 +176,14 @@ fn long_rows_are_rotated_and_quantised() {
     let device = gpu();
     let baseline = Caps { workgroup_bytes: 16 << 10, ..device.caps().clone() };
     let small = device.with_caps(baseline);
-    let cases =
-        [(&device, 4096), (&small, 4096), (&device, 11008), (&device, 14336), (&device, 29568), (&small, 53248)];
+    let cases = [
+        (&device, 4096),
+        (&small, 4096),
+        (&device, 11008),
+        (&device, 14336),
+        (&device, 29568),
+        (&small, 53248),
+    ];
     for (gpu, n) in cases {
         let rows = 2u32;
         let x = seeded((rows * n) as usize, n);

@@ -137,7 +137,8 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices: cases::choices, cases: cases::cases, benches: cases::benches };
+pub const KERNEL: Kernel =
+    Kernel { spec: &SPEC, choices: cases::choices, cases: cases::cases, benches: cases::benches };
 
 /// A product along one axis: the order of the matrix, the distance of its channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,8 +153,16 @@ enum Mixing {
     None,
     Permute,
     /// Butterflies over runs of `fast` channels, products with ±1 along the axes.
-    Hadamard { fast: u32, axes: Vec<Axis>, block: u32, transposed: bool },
-    Kronecker { n1: u32, n2: u32 },
+    Hadamard {
+        fast: u32,
+        axes: Vec<Axis>,
+        block: u32,
+        transposed: bool,
+    },
+    Kronecker {
+        n1: u32,
+        n2: u32,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -418,9 +427,8 @@ fn checked(
     rows::positive(kernel, "num_channels", num_channels)?;
     rows::elements(kernel, num_rows, num_channels.next_multiple_of(BLOCK))?;
     if let Activation::Int { bits, group, clip } = activation {
-        let bad = |field, got: u32, must_be| {
-            Err(KernelError::BadParam { kernel, field, got: got.into(), must_be })
-        };
+        let bad =
+            |field, got: u32, must_be| Err(KernelError::BadParam { kernel, field, got: got.into(), must_be });
         if !(2..=8).contains(&bits) {
             return bad("bits of activations", bits.into(), "2 to 8");
         }

@@ -74,7 +74,8 @@ pub(super) fn twin(call: &mut TwinCall<'_>) {
 fn quantize(v: &[f32], p: &Params, codes: &mut [i8], scales: &mut [u32]) {
     let block = BLOCK as usize;
     codes.fill(0);
-    let group = if p.group_blocks == 0 { v.len().next_multiple_of(block) } else { p.group_blocks as usize * block };
+    let group =
+        if p.group_blocks == 0 { v.len().next_multiple_of(block) } else { p.group_blocks as usize * block };
     for (i, (v, codes)) in v.chunks(group).zip(codes.chunks_mut(group)).enumerate() {
         let amax = v.iter().fold(0.0, |m, v| f32::max(m, v.abs()));
         let scale = p.clip * amax / p.qmax;
