@@ -28,4 +28,5 @@ pub const KERNELS: &[&Kernel] = &[
     &crate::sample::greedy_advance::KERNEL,
     &crate::sample::top_k::KERNEL,
     &crate::softmax::KERNEL,
+    &crate::transform::KERNEL,
 ];

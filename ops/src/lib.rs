@@ -40,6 +40,7 @@ mod rope;
 mod sampling;
 mod softmax;
 mod tensor;
+mod transform;
 
 pub use attention::{Attention, attention, attention_with_lse};
 pub use batch::{Batch, Chunk, KvView, Seq, Strides};
@@ -54,6 +55,8 @@ pub use rope::{QkNorm, RopeAppend, RopeFreqs, RopeStyle, RopeTable, rope, rope_a
 pub use sampling::{argmax, greedy_step, top_k};
 pub use softmax::{Softmax, softmax};
 pub use tensor::{DType, Tensor};
+pub use transform::{Quantized, RowMix, RowTransform};
+pub use transform::{hadamard, hadamard_heads, kronecker, permute_columns, quantize_rows, transform_rows};
 
 pub use girih_kernels as kernels;
 pub use girih_kernels::matmul::{Act, GluAct};
