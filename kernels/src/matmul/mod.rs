@@ -7,6 +7,8 @@
 mod bench;
 pub mod gemm;
 pub mod gemv;
+pub mod gemv_int;
+pub mod int;
 mod reference;
 pub mod split_sum;
 
