@@ -390,7 +390,7 @@ pub(super) fn bench_case(
     format: Format,
     float: bool,
     launches: fn(&Caps, &str) -> Vec<Launch>,
-    buffers: impl Fn(Vec<BenchBuffer>) -> Vec<BenchBuffer>,
+    buffers: impl FnOnce(Vec<BenchBuffer>) -> Vec<BenchBuffer>,
 ) -> BenchCase {
     let shape = IntShape { m, n, k };
     let (codes, scales) = int::bench_weights(n, k, format);

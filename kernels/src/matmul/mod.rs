@@ -6,6 +6,7 @@
 
 mod bench;
 pub mod gemm;
+pub mod gemm_int;
 pub mod gemv;
 pub mod gemv_int;
 pub mod int;
