@@ -1,7 +1,7 @@
 // y[m, n] = epilogue(Σ_k norm(x)[m, k] · W[n, k])   with integer x and W, for the few rows of x of a decode step, on CPUs
 // Same interface as gemv_int.wgsl. One subgroup of LANES invocations computes LANES * ROWS columns of y; an invocation
 // owns ROWS of them and streams their rows of W by itself. Each lane quantises every LANES-th block of x and hands it
-// to the others by broadcast, already in the form that the multiplications take.
+// to the others by shuffles, already in the form that the multiplications take.
 const WG: u32 = 8u; //!spec
 const LANES: u32 = 8u; //!spec
 const ROWS: u32 = 4u; //!spec
@@ -32,26 +32,25 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             pairs[c] = x_pairs(mine[c]);
             sum_sq[c] += select(0.0, mine[c].sum_sq, base + lane < num_blocks());
         } //!unroll
-        for (var j = 0u; j < LANES; j++) { //!unroll
-            if base + j < num_blocks() {
-                var q: array<Codes32, ROWS>;
+        let count = min(LANES, num_blocks() - base);
+        for (var j = 0u; j < count; j++) {
+            var q: array<Codes32, ROWS>;
+            for (var r = 0u; r < ROWS; r++) { //!unroll
+                let row = min(n0 + r, p.num_n - 1u);
+                q[r] = codes32(row, base + j);
+                scales[r] = next_scales(scales[r], row, base, j);
+            } //!unroll
+            for (var c = 0u; c < COLS; c++) { //!unroll
+                let a = XPairs(subgroupShuffle(pairs[c].even_lo, j), subgroupShuffle(pairs[c].odd_lo, j),
+                               subgroupShuffle(pairs[c].even_hi, j), subgroupShuffle(pairs[c].odd_hi, j));
+                let sums = subgroupShuffle(mine[c].sums, j);
+                let scale = subgroupShuffle(mine[c].scale, j);
                 for (var r = 0u; r < ROWS; r++) { //!unroll
-                    let row = min(n0 + r, p.num_n - 1u);
-                    q[r] = codes32(row, base + j);
-                    scales[r] = next_scales(scales[r], row, base, j);
+                    let product = block_product(scales[r].now, pair_dots(q[r], a, sums), sums);
+                    acc[r * COLS + c] = fma(scale, product, acc[r * COLS + c]);
                 } //!unroll
-                for (var c = 0u; c < COLS; c++) { //!unroll
-                    let a = XPairs(subgroupBroadcast(pairs[c].even_lo, j), subgroupBroadcast(pairs[c].odd_lo, j),
-                                   subgroupBroadcast(pairs[c].even_hi, j), subgroupBroadcast(pairs[c].odd_hi, j));
-                    let sums = subgroupBroadcast(mine[c].sums, j);
-                    let scale = subgroupBroadcast(mine[c].scale, j);
-                    for (var r = 0u; r < ROWS; r++) { //!unroll
-                        let product = block_product(scales[r].now, pair_dots(q[r], a, sums), sums);
-                        acc[r * COLS + c] = fma(scale, product, acc[r * COLS + c]);
-                    } //!unroll
-                } //!unroll
-            }
-        } //!unroll
+            } //!unroll
+        }
     }
     for (var c = 0u; c < COLS; c++) { //!unroll
         var scale = 1.0;

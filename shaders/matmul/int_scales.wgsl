@@ -1,4 +1,4 @@
-// Scales of a row of W for a loop over its blocks in order, LANES at a time, j < LANES a constant: a word of scales is
+// Scales of a row of W for a loop over its blocks in order, LANES at a time, j < LANES: a word of scales is
 // loaded when its first group comes up, a longer group when it begins, the second level where it may change.
 const GROUP_BITS: u32 = (8u + 8u * u32(SCALE == SCALE_F16) + 24u * u32(SCALE == SCALE_F32)) * (1u + u32(ZERO != ZERO_IS_FIXED));
 const BLOCK_BITS: u32 = GROUP_BITS * (1u + u32(HALVES));
