@@ -6,7 +6,10 @@
 
 mod bench;
 pub mod gemm;
+pub mod gemm_int;
 pub mod gemv;
+pub mod gemv_int;
+pub mod int;
 mod reference;
 pub mod split_sum;
 
