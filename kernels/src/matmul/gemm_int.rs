@@ -98,8 +98,7 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: IntShape) -> Result<(),
             soft_cap: act.soft_cap(),
         };
         let choice = choice(tile, part.format, args.epilogue.kind());
-        let buffers =
-            [args.x_codes, part.codes, part.scales, args.x_scales, &bias, &residual, args.y];
+        let buffers = [args.x_codes, part.codes, part.scales, args.x_scales, &bias, &residual, args.y];
         rec.dispatch(&SPEC, choice, &params, &buffers, tile.grid(shape.m, part.rows))?;
     }
     Ok(())
@@ -199,7 +198,8 @@ fn choices() -> Vec<Choice> {
 /// The definition: blocks in integers, their sums in f64.
 fn twin(call: &mut TwinCall<'_>) {
     let p: Params = call.params();
-    let w = Weights::read(call.selection, &call.get::<u32>(1), &call.get::<u32>(2), p.num_n as usize, p.num_k);
+    let w =
+        Weights::read(call.selection, &call.get::<u32>(1), &call.get::<u32>(2), p.num_n as usize, p.num_k);
     let (codes, scales): (Vec<i8>, Vec<[u32; 2]>) = (call.get(0), call.get(3));
     let finish = reference::finish(call, [4, 5], [p.alpha, p.soft_cap], p.y_stride);
     let mut y: Vec<f32> = call.get(6);
@@ -277,7 +277,11 @@ fn benches() -> Vec<BenchCase> {
         for format in [Format::Q4_0, Format::Q8_0, Format::MXFP4] {
             let [m, n, _] = shape;
             all.push(bench_case(shape, format, false, bench_launches, |mut buffers| {
-                buffers.extend([BenchBuffer::F32(4), BenchBuffer::F32(4), BenchBuffer::F32((m * n) as usize)]);
+                buffers.extend([
+                    BenchBuffer::F32(4),
+                    BenchBuffer::F32(4),
+                    BenchBuffer::F32((m * n) as usize),
+                ]);
                 buffers
             }));
         }
