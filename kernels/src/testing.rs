@@ -370,10 +370,10 @@ async fn run_launch(
         if near(&rest[..len], &want[i], element, case.tolerance) {
             continue;
         }
-        let tolerance = if !matches!(element, Element::F32 | Element::F16) {
-            Tolerance { abs: -1.0, rel: 0.0 }
-        } else {
+        let tolerance = if matches!(element, Element::F32 | Element::F16) {
             case.tolerance
+        } else {
+            Tolerance { abs: -1.0, rel: 0.0 }
         };
         let (got, want) = (as_f32(&rest[..len], element), as_f32(&want[i], element));
         if let Some((index, g, w, allowed, count)) = compare(&got, &want, tolerance) {
@@ -429,7 +429,9 @@ mod tests {
         let want = vec![3u8; 512];
         let with = |changes: &[(usize, u8)]| {
             let mut got = want.clone();
-            changes.iter().for_each(|&(i, v)| got[i] = v);
+            for &(i, v) in changes {
+                got[i] = v;
+            }
             near(&got, &want, Element::Codes, TOL)
         };
         assert!(with(&[]) && with(&[(0, 4), (9, 2)]));

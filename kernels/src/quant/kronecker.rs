@@ -139,7 +139,7 @@ mod tests {
         let r = 0.5f64.sqrt();
         let h2 = [r, r, r, -r];
         let h4: Vec<f64> =
-            (0..16u32).map(|i| if (i / 4 & i % 4).count_ones() % 2 == 0 { 0.5 } else { -0.5 }).collect();
+            (0..16u32).map(|i| if ((i / 4) & (i % 4)).count_ones() % 2 == 0 { 0.5 } else { -0.5 }).collect();
         let y = kronecker(&[8.0, 1.0, 0.0, -1.0, 0.0, 2.0, -2.0, 1.0], &h2, &h4);
         let want = [3.182, 1.061, 4.596, 2.475, 2.475, 4.596, 2.475, 1.768];
         for (y, want) in y.iter().zip(want) {
