@@ -68,9 +68,14 @@ pub fn is_integer(format: Format) -> bool {
 impl IntPart<'_> {
     /// Formats and sizes.
     pub(super) fn check(&self, kernel: &'static str, k: u32) -> Result<(), KernelError> {
-        let bad = |field, got: u32, must_be| Err(KernelError::BadParam { kernel, field, got: got.into(), must_be });
+        let bad =
+            |field, got: u32, must_be| Err(KernelError::BadParam { kernel, field, got: got.into(), must_be });
         if self.format.code == Code::E4m3 {
-            return bad("code of the weights", self.format.code as u32, "an integer code: E4M3 needs float activations");
+            return bad(
+                "code of the weights",
+                self.format.code as u32,
+                "an integer code: E4M3 needs float activations",
+            );
         }
         if !is_integer(self.format) {
             return bad("group of the weights", self.format.group, "16, a multiple of 32, or the row");
@@ -128,7 +133,8 @@ impl Weights {
     pub fn read(selection: &Selection, codes: &[u32], scales: &[u32], n: usize, k: u32) -> Self {
         let format = Format::of(selection).unwrap_or(Format::Q4_0);
         let (cw, sw) = (format.code_words(k) as usize, format.scale_words(k) as usize);
-        let row = |r: usize| unpack_row(format, k, &codes[r * cw..(r + 1) * cw], &scales[r * sw..(r + 1) * sw]);
+        let row =
+            |r: usize| unpack_row(format, k, &codes[r * cw..(r + 1) * cw], &scales[r * sw..(r + 1) * sw]);
         Self { rows: (0..n).map(row).collect(), format }
     }
 
@@ -217,9 +223,13 @@ pub(super) fn seeded_weights(n: u32, k: u32, format: Format, seed: u32) -> (Vec<
             Zero::Fixed(_) => Vec::new(),
             // Zero points are whole numbers around the middle.
             Zero::Point => (0..groups).map(|g| round((center + 2.0 * jitter(g + 99)).round())).collect(),
-            Zero::Min => group_scales.iter().map(|&s| round(-s * if format.second.is_some() { 1.0 } else { center })).collect(),
+            Zero::Min => group_scales
+                .iter()
+                .map(|&s| round(-s * if format.second.is_some() { 1.0 } else { center }))
+                .collect(),
         };
-        let supers: Vec<f32> = (0..format.super_groups(k)).map(|s| round2(level2 * factor(s + 555))).collect();
+        let supers: Vec<f32> =
+            (0..format.super_groups(k)).map(|s| round2(level2 * factor(s + 555))).collect();
         let super_mins = if format.zero == Zero::Min && format.second.is_some() {
             supers.iter().map(|&s| round2(s * center)).collect()
         } else {
@@ -242,7 +252,11 @@ pub(super) fn seeded_x(m: u32, k: u32, divisor: Option<&[f32]>, seed: u32) -> Ve
         let block = row * k.div_ceil(BLOCK) + channel / BLOCK;
         let width = BLOCK.min(k - channel / BLOCK * BLOCK);
         // One block in 7 is zero; its scale counts as 1.
-        let step = if pick(seed + 1, block, 7) == 6 { 0.0 } else { 2f32.powf(pick(seed + 2, block, 1000) as f32 / 250.0 - 7.0) };
+        let step = if pick(seed + 1, block, 7) == 6 {
+            0.0
+        } else {
+            2f32.powf(pick(seed + 2, block, 1000) as f32 / 250.0 - 7.0)
+        };
         let code = if channel % BLOCK == pick(seed + 3, block, width) {
             if pick(seed + 4, block, 2) == 0 { 127.0 } else { -127.0 }
         } else {
@@ -259,9 +273,16 @@ pub(super) fn seeded_codes(m: u32, k: u32, token: bool, seed: u32) -> (Vec<i8>, 
     let (mut codes, mut scales) = (Vec::new(), Vec::new());
     for block in 0..m * blocks {
         let (row, b) = (block / blocks, block % blocks);
-        let codes_of_block: Vec<i8> = (0..BLOCK)
-            .map(|i| if b * BLOCK + i < k { (pick(seed, block * BLOCK + i, 256) as i32 - 128) as i8 } else { 0 })
-            .collect();
+        let codes_of_block: Vec<i8> =
+            (0..BLOCK)
+                .map(|i| {
+                    if b * BLOCK + i < k {
+                        (pick(seed, block * BLOCK + i, 256) as i32 - 128) as i8
+                    } else {
+                        0
+                    }
+                })
+                .collect();
         let sum = |half: &[i8]| half.iter().map(|&c| i32::from(c)).sum::<i32>() as u32 & 0xffff;
         let (first, last) = codes_of_block.split_at(16);
         let scale = 2f32.powf(pick(seed + 2, if token { row } else { block }, 1000) as f32 / 500.0 - 7.0);
