@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use girih_ops::kernels::quant::{self, Activation, Code, Format, Row, WeightFormat, quantize_row};
-use girih_ops::{Gpu, Matrix, Tensor};
+use girih_ops::kernels::quant::{self, Activation, Code, Format, Row, quantize_row};
+use girih_ops::{Gpu, Matrix, Tensor, WeightFormat};
 
 use crate::format::safetensors::{StoredType, TensorInfo, TensorTable};
 use crate::quantized::{self, Mix, QuantModule, Quantization, Stored};
