@@ -11,6 +11,7 @@
 pub mod config;
 mod girih;
 mod packed;
+mod pattern;
 mod rows;
 
 use std::collections::BTreeMap;
