@@ -303,7 +303,8 @@ fn compressed_tensors_of_all_kinds() {
     let config = compressed("float-quantized", &weights, &Value::Null);
     check("float-quantized", &open(&config, &tensors), [n as u32, k as u32], &want);
     // FP4: the global scale of NVFP4 divides here.
-    let case = &goldens::op("nvfp4").cases()[0];
+    let golden = goldens::op("nvfp4");
+    let case = &golden.cases()[0];
     let (shape, w) = case.f32("w");
     let divisor = f32s(&[1.0 / case.f32("global_scale").1[0]]);
     let tensors = [
