@@ -13,9 +13,9 @@ use crate::format::safetensors::{TensorInfo, TensorTable};
 use crate::generation_config::GenerationConfig;
 use crate::layers::{Decoder, Encoder, Scope};
 use crate::pooling::Pooling;
+use crate::quantized::Quantization;
 use crate::source::{BoxFuture, ByteSource, read_whole};
 use crate::tokenizer::Tokenizer;
-use crate::quantized::Quantization;
 use crate::weights::{WeightPolicy, Weights};
 
 /// Context length used where nothing else is asked for; the cache is sized by it.

@@ -564,9 +564,8 @@ impl Weights {
         if quantised.iter().all(|m| m.input == first.input) && !(mixed && first.input != none) {
             return Ok((first.activation, Some(first.input.clone())));
         }
-        let permutes = |m: &&QuantModule| {
-            m.input.scale.is_none() && matches!(m.input.mix, Mix::None | Mix::Permute(_))
-        };
+        let permutes =
+            |m: &&QuantModule| m.input.scale.is_none() && matches!(m.input.mix, Mix::None | Mix::Permute(_));
         if quantised.iter().all(permutes) {
             return Ok((first.activation, None));
         }

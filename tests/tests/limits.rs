@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use girih_kernels::{Gpu, GpuError, Options};
 use girih_model::{
-    WeightPolicy,
     GenerateOptions, Generated, Input, LoadOptions, Model, Rows, RunError, Sampling, Session, SessionOptions,
-    generate,
+    WeightPolicy, generate,
 };
 use girih_ops::{Format, WeightFormat};
 use girih_tests::goldens::assert_close;

@@ -113,7 +113,12 @@ fn gptq_and_awq_are_those_of_the_goldens() {
             of_golden(&case, "g_idx", "m.g_idx", "I32"),
         ];
         let (shape, w) = case.f32("w");
-        check(&case.name, &open(&config, &tensors), [shape[1], shape[0]], &transposed(&w, [shape[0], shape[1]]));
+        check(
+            &case.name,
+            &open(&config, &tensors),
+            [shape[1], shape[0]],
+            &transposed(&w, [shape[0], shape[1]]),
+        );
         // Without g_idx channels lie in the order of their groups.
         if !case.flag("desc_act") {
             let plain = open(&config, &tensors[..3]);
@@ -129,7 +134,12 @@ fn gptq_and_awq_are_those_of_the_goldens() {
             of_golden(&case, "scales", "m.scales", "F16"),
         ];
         let (shape, w) = case.f32("w");
-        check(&case.name, &open(&config, &tensors), [shape[1], shape[0]], &transposed(&w, [shape[0], shape[1]]));
+        check(
+            &case.name,
+            &open(&config, &tensors),
+            [shape[1], shape[0]],
+            &transposed(&w, [shape[0], shape[1]]),
+        );
     }
 }
 
@@ -182,25 +192,43 @@ fn packing_is_that_of_the_tools() {
     let q = |k: usize, n: usize| ((k + 3 * n) & 15) as f32;
     let want: Vec<f32> = (0..8).flat_map(|n| (0..8).map(move |k| q(k, n))).collect();
     let scales = || ("m.scales".to_owned(), "F16", vec![1, 8], f16s(&[1.0; 8]));
-    let words = [0x7654_3210, 0xa987_6543, 0xdcba_9876, 0x0fed_cba9, 0x3210_fedc, 0x6543_210f, 0x9876_5432,
-        0xcba9_8765];
+    let words = [
+        0x7654_3210,
+        0xa987_6543,
+        0xdcba_9876,
+        0x0fed_cba9,
+        0x3210_fedc,
+        0x6543_210f,
+        0x9876_5432,
+        0xcba9_8765,
+    ];
     // Stored zeros of 15 are zeros of 0.
     let gptq = |zeros: i64, format: &str| {
-        let config = json!({ "quant_method": "gptq", "bits": 4, "group_size": -1, "checkpoint_format": format });
+        let config =
+            json!({ "quant_method": "gptq", "bits": 4, "group_size": -1, "checkpoint_format": format });
         let zeros = ("m.qzeros".to_owned(), "I32", vec![1, 1], i32s([zeros]));
         open(&config, &[("m.qweight".to_owned(), "I32", vec![1, 8], i32s(words)), zeros, scales()])
     };
     check("gptq", &gptq(0xffff_ffff, "gptq"), [8, 8], &want);
     check("gptq_v2", &gptq(0, "gptq_v2"), [8, 8], &want);
-    let words = [0x5f93_2c60, 0x60a4_3d71, 0x71b5_4e82, 0x82c6_5f93, 0x93d7_60a4, 0xa4e8_71b5, 0xb5f9_82c6,
-        0xc60a_93d7];
+    let words = [
+        0x5f93_2c60,
+        0x60a4_3d71,
+        0x71b5_4e82,
+        0x82c6_5f93,
+        0x93d7_60a4,
+        0xa4e8_71b5,
+        0xb5f9_82c6,
+        0xc60a_93d7,
+    ];
     let config = json!({ "quant_method": "awq", "bits": 4, "group_size": -1 });
     let zeros = ("m.qzeros".to_owned(), "I32", vec![1, 1], i32s([0]));
     let awq = [("m.qweight".to_owned(), "I32", vec![8, 1], i32s(words)), zeros, scales()];
     check("awq", &open(&config, &awq), [8, 8], &want);
     // 3 bits: a stream of 96 bits in three rows.
     let want: Vec<f32> = (0..32).map(|j| ((5 * j + 1) & 7) as f32).collect();
-    let config = json!({ "quant_method": "gptq", "bits": 3, "group_size": -1, "checkpoint_format": "gptq_v2" });
+    let config =
+        json!({ "quant_method": "gptq", "bits": 3, "group_size": -1, "checkpoint_format": "gptq_v2" });
     let tensors = [
         ("m.qweight".to_owned(), "I32", vec![3, 1], i32s([0xf19d_50f1, 0x50f1_9d50, 0x9d50_f19d])),
         ("m.qzeros".to_owned(), "I32", vec![1, 1], i32s([0])),
@@ -208,13 +236,19 @@ fn packing_is_that_of_the_tools() {
     ];
     check("3 bits", &open(&config, &tensors), [1, 32], &want);
     // compressed-tensors.
-    let group = json!({ "targets": ["Linear"], "weights": { "num_bits": 4, "type": "int", "strategy": "channel" } });
+    let group =
+        json!({ "targets": ["Linear"], "weights": { "num_bits": 4, "type": "int", "strategy": "channel" } });
     let config = json!({ "quant_method": "compressed-tensors", "format": "pack-quantized",
         "config_groups": { "group_0": group } });
     let tensors = [
         ("m.weight_packed".to_owned(), "I32", vec![1, 1], i32s([0xc5a0_f798])),
         ("m.weight_scale".to_owned(), "F32", vec![1, 1], f32s(&[1.0])),
-        ("m.weight_shape".to_owned(), "I64", vec![2], [1i64, 8].into_iter().flat_map(i64::to_le_bytes).collect()),
+        (
+            "m.weight_shape".to_owned(),
+            "I64",
+            vec![2],
+            [1i64, 8].into_iter().flat_map(i64::to_le_bytes).collect(),
+        ),
     ];
     check("compressed-tensors", &open(&config, &tensors), [1, 8], &[0., 1., -1., 7., -8., 2., -3., 4.]);
 }
@@ -287,7 +321,8 @@ fn compressed_tensors_of_all_kinds() {
         ("m.weight_scale".to_owned(), "F32", vec![n, 1], f32s(&scales)),
     ];
     let weights = json!({ "num_bits": 8, "type": "int", "strategy": "channel", "symmetric": true });
-    let tokens = json!({ "num_bits": 8, "type": "int", "strategy": "token", "dynamic": true, "symmetric": true });
+    let tokens =
+        json!({ "num_bits": 8, "type": "int", "strategy": "token", "dynamic": true, "symmetric": true });
     let weights = open(&compressed("int-quantized", &weights, &tokens), &tensors);
     let want: Vec<f32> = codes.iter().enumerate().map(|(i, &c)| c as f32 * scales[i / k]).collect();
     check("int-quantized", &weights, [n as u32, k as u32], &want);
@@ -295,7 +330,8 @@ fn compressed_tensors_of_all_kinds() {
     assert_eq!((module.activation, [module.n, module.k]), ("int8-token".parse().expect("a type"), [12, 96]));
     // FP8, one scale.
     let codes: Vec<i64> = (0..n * k).map(|_| i64::from(next(0x7f))).collect();
-    let scale = ("m.weight_scale".to_owned(), "BF16", vec![1], half::bf16::from_f32(0.25).to_le_bytes().to_vec());
+    let scale =
+        ("m.weight_scale".to_owned(), "BF16", vec![1], half::bf16::from_f32(0.25).to_le_bytes().to_vec());
     let tensors = [("m.weight".to_owned(), "F8_E4M3", vec![n, k], bytes(codes.iter().copied())), scale];
     let weights = json!({ "num_bits": 8, "type": "float", "strategy": "tensor" });
     let value = |&c: &i64| girih_kernels::quant::float::from_e4m3(c as u8).expect("a number") * 0.25;
@@ -318,7 +354,8 @@ fn compressed_tensors_of_all_kinds() {
     assert_close("nvfp4-pack-quantized", &got, &w, 0.0, 1e-6);
 }
 
-const FORMATS: [Format; 6] = [Format::Q4_0, Format::Q8_0, Format::Q4_K, Format::MXFP4, Format::NVFP4, Format::QOQ];
+const FORMATS: [Format; 6] =
+    [Format::Q4_0, Format::Q8_0, Format::Q4_K, Format::MXFP4, Format::NVFP4, Format::QOQ];
 
 /// A module in girih's own layout, and the values of its rows.
 fn girih_module(name: &str, format: Format, values: &[f32], k: usize) -> (Vec<Stored>, Vec<Row>) {
@@ -377,18 +414,24 @@ fn fused_modules() {
         let (stored, rows) = girih_module(&format!("m{i}"), format, &normal(6 * k, i as u32), k);
         tensors.extend(stored);
         modules.insert(format!("m{i}"), json!({ "format": format.to_string() }));
-        want.push(rows.iter().map(|r| r.values(format).into_iter().map(|v| v as f32).collect()).collect::<Vec<Vec<f32>>>());
+        want.push(
+            rows.iter()
+                .map(|r| r.values(format).into_iter().map(|v| v as f32).collect())
+                .collect::<Vec<Vec<f32>>>(),
+        );
     }
     tensors.push(("d.weight".to_owned(), "F16", vec![6, k], f16s(&normal(6 * k, 9))));
-    want.push(normal(6 * k, 9).chunks(k).map(|r| r.iter().map(|&v| half::f16::from_f32(v).to_f32()).collect()).collect());
+    want.push(
+        normal(6 * k, 9)
+            .chunks(k)
+            .map(|r| r.iter().map(|&v| half::f16::from_f32(v).to_f32()).collect())
+            .collect(),
+    );
     let config = json!({ "quant_method": "girih", "version": 1, "modules": modules });
     let names = ["m0.weight", "m1.weight", "m2.weight", "m3.weight", "d.weight"];
-    for (picked, parts, notes) in [
-        (vec![0, 0], 1, 0),
-        (vec![0, 1, 2], 1, 0),
-        (vec![0, 3], 2, 0),
-        (vec![0, 4, 3], 3, 0),
-    ] {
+    for (picked, parts, notes) in
+        [(vec![0, 0], 1, 0), (vec![0, 1, 2], 1, 0), (vec![0, 3], 2, 0), (vec![0, 4, 3], 3, 0)]
+    {
         let weights = open(&config, &tensors);
         let rows: Vec<&str> = picked.iter().map(|&i| names[i]).collect();
         let n = 6 * picked.len() as u32;
@@ -402,13 +445,15 @@ fn fused_modules() {
     for (a, b, notes) in [(0, 0, 0), (0, 1, 0), (1, 2, 0), (0, 3, 1), (3, 4, 1)] {
         let weights = open(&config, &tensors);
         let rows = Rows::Interleave(names[a], names[b]);
-        let all: Vec<f32> = want[a].iter().zip(&want[b]).flat_map(|(x, y)| [x.clone(), y.clone()].concat()).collect();
+        let all: Vec<f32> =
+            want[a].iter().zip(&want[b]).flat_map(|(x, y)| [x.clone(), y.clone()].concat()).collect();
         let matrix = block_on(weights.matrix(&gpu, rows, 12, 64)).expect("loads");
         assert_eq!((matrix.parts.len(), weights.report().notes.len()), (1, notes), "{a} {b}");
         product(&gpu, &matrix, &all);
     }
     let weights = open(&config, &tensors);
-    let halves = block_on(weights.matrix(&gpu, Rows::ConcatHalvesInterleaved("m0.weight"), 6, 64)).expect("loads");
+    let halves =
+        block_on(weights.matrix(&gpu, Rows::ConcatHalvesInterleaved("m0.weight"), 6, 64)).expect("loads");
     let all: Vec<f32> = (0..3).flat_map(|i| [want[0][i].clone(), want[0][i + 3].clone()].concat()).collect();
     product(&gpu, &halves, &all);
 }
@@ -493,7 +538,9 @@ fn what_no_layout_allows_is_named() {
         assert!(named, "{i}: {error}");
     }
     let error = with(0, "F32", vec![8, 8], f32s(&[0.0; 64]));
-    assert!(matches!(&error, LoadError::Quantized { tensor, got, .. } if tensor == "m.qweight" && got.contains("F32")));
+    assert!(
+        matches!(&error, LoadError::Quantized { tensor, got, .. } if tensor == "m.qweight" && got.contains("F32"))
+    );
     for group in [2, -1] {
         let error = with(3, "I32", vec![64], i32s((0..64).map(|i| if i == 5 { group } else { i / 32 })));
         let named = matches!(&error, LoadError::Element { tensor, index: 5, .. } if tensor == "m.g_idx");
@@ -503,12 +550,27 @@ fn what_no_layout_allows_is_named() {
         let mut scales = [1.0; 16];
         scales[9] = bad;
         let error = with(2, "F16", vec![2, 8], f16s(&scales));
-        assert!(matches!(&error, LoadError::NotFinite { tensor, index: 9, .. } if tensor == "m.scales"), "{error}");
+        assert!(
+            matches!(&error, LoadError::NotFinite { tensor, index: 9, .. } if tensor == "m.scales"),
+            "{error}"
+        );
     }
     // A scale of 0 is a group of zeros.
     let mut all = tensors.clone();
     all[2].3 = f16s(&[0.0; 16]);
     assert!(load(&config, &all).expect("zeros").iter().all(|v| *v == 0.0));
+    // Groups that are not whole: a last one may be shorter in GPTQ.
+    let ragged = |method: &str, qweight: Vec<usize>, zeros: usize| {
+        let tensors = [
+            ("m.qweight".to_owned(), "I32", qweight, i32s(0..64)),
+            ("m.qzeros".to_owned(), "I32", vec![zeros, 1], i32s(vec![0; zeros])),
+            ("m.scales".to_owned(), "F16", vec![zeros, 8], f16s(&vec![1.0; 8 * zeros])),
+        ];
+        load(&json!({ "quant_method": method, "bits": 4, "group_size": 24 }), &tensors)
+    };
+    ragged("gptq", vec![8, 8], 3).expect("a shorter last group");
+    let error = ragged("awq", vec![64, 1], 3).expect_err("a shorter last group");
+    assert!(matches!(&error, LoadError::Quantized { tensor, .. } if tensor == "m.qweight"), "{error}");
     // Other layouts.
     let fp8 = |code: u8, scale: f32, shape: Vec<usize>| {
         let mut codes = vec![0x38; 8 * 64];
@@ -563,15 +625,23 @@ fn configurations_that_cannot_be_read_are_named() {
         (json!({ "quant_method": "modelopt", "quant_algo": "W4A8" }), "quant_algo"),
         (json!({ "quant_method": "girih", "version": 2, "modules": {} }), "version"),
         (json!({ "quant_method": "girih", "version": 1 }), "modules"),
-        (json!({ "quant_method": "girih", "version": 1, "modules": { "m": { "format": "int4" } } }),
-            "modules.m.format"),
+        (
+            json!({ "quant_method": "girih", "version": 1, "modules": { "m": { "format": "int4" } } }),
+            "modules.m.format",
+        ),
         (json!({ "quant_method": "compressed-tensors" }), "config_groups"),
         (compressed("marlin-24", &json!({ "num_bits": 4 }), &Value::Null), "format"),
-        (compressed("pack-quantized", &json!({ "num_bits": 3 }), &Value::Null),
-            "config_groups.group_0.weights.num_bits"),
+        (
+            compressed("pack-quantized", &json!({ "num_bits": 3 }), &Value::Null),
+            "config_groups.group_0.weights.num_bits",
+        ),
     ] {
         let error = try_open(&config, &tensors, WeightPolicy::default()).expect_err(field);
-        let want = if field.is_empty() { "quantization_config".into() } else { format!("quantization_config.{field}") };
+        let want = if field.is_empty() {
+            "quantization_config".into()
+        } else {
+            format!("quantization_config.{field}")
+        };
         assert!(matches!(&error, LoadError::Config { field, .. } if *field == want), "{config}: {error}");
     }
     let unknown = try_open(&json!({ "quant_method": "hqq" }), &tensors, WeightPolicy::default());

@@ -145,7 +145,9 @@ fn gptq(f: &Fields<'_>, table: &TensorTable, found: &mut Quantization) -> Result
         return Err(f.bad("is_marlin_format", "false (repacked for one kernel: convert it back)"));
     }
     if f.object("dynamic")?.is_some_and(|d| !d.map.is_empty()) {
-        return Err(f.bad("dynamic", "absent or empty (parameters that differ between modules are not supported)"));
+        return Err(
+            f.bad("dynamic", "absent or empty (parameters that differ between modules are not supported)")
+        );
     }
     let stored = Stored::Gptq(Gptq { bits, group: f.group("group_size")?, v2 });
     found.modules.extend(modules(table, "qweight").map(|m| (m.to_owned(), stored.clone())));
@@ -176,7 +178,9 @@ fn fp8(f: &Fields<'_>, table: &TensorTable, found: &mut Quantization) -> Result<
     let spread = block.map_or(Spread::TensorOrRow, Spread::Block);
     found.modules.extend(eight_bit_floats(table, spread));
     if !found.modules.is_empty() {
-        found.notes.push("activations are not rounded to FP8: products have FP8 weights and f32 activations".into());
+        found
+            .notes
+            .push("activations are not rounded to FP8: products have FP8 weights and f32 activations".into());
     }
     Ok(())
 }
@@ -230,7 +234,9 @@ fn girih(f: &Fields<'_>, table: &TensorTable, found: &mut Quantization) -> Resul
         let format: Format = format.parse().map_err(|e| m.bad("format", format!("a weight format: {e}")))?;
         let activation = match m.text("activation")? {
             None => Activation::Float,
-            Some(text) => text.parse().map_err(|e| m.bad("activation", format!("a type of activations: {e}")))?,
+            Some(text) => {
+                text.parse().map_err(|e| m.bad("activation", format!("a type of activations: {e}")))?
+            }
         };
         let hadamard = m.int("hadamard")?.map(|block| block as u32);
         found.modules.insert(name.clone(), Stored::Girih { format, activation, hadamard });
@@ -328,7 +334,8 @@ fn compressed_group(f: &Fields<'_>, g: &Fields<'_>) -> Result<Group, LoadError> 
         }
         (Some("tensor" | "channel") | None, _) => Spread::TensorOrRow,
         (Some("block"), _) => Spread::Block(
-            w.block("block_structure")?.ok_or_else(|| w.bad("block_structure", "two whole numbers above 0"))?,
+            w.block("block_structure")?
+                .ok_or_else(|| w.bad("block_structure", "two whole numbers above 0"))?,
         ),
         _ => return Err(w.bad("strategy", "tensor, channel, group, tensor_group or block")),
     };

@@ -335,7 +335,11 @@ fn tensor(w: &Weights, name: &str, types: &[StoredType]) -> Result<TensorInfo, L
         return Ok(info.clone());
     }
     let want = types.iter().map(|t| t.name()).collect::<Vec<_>>().join(" or ");
-    Err(LoadError::Quantized { tensor: info.name.clone(), got: format!("of type {}", info.dtype.name()), want })
+    Err(LoadError::Quantized {
+        tensor: info.name.clone(),
+        got: format!("of type {}", info.dtype.name()),
+        want,
+    })
 }
 
 /// All bytes of a tensor.
@@ -386,7 +390,12 @@ async fn order(w: &Weights, name: &str, k: u32, group: u32) -> Result<Order, Loa
     let groups = k.div_ceil(group);
     if let Some(i) = index.iter().position(|g| !(0..i64::from(groups)).contains(g)) {
         let want = format!("a group from 0 to {}", groups - 1);
-        return Err(LoadError::Element { tensor: info.name, index: i as u64, got: index[i].to_string(), want });
+        return Err(LoadError::Element {
+            tensor: info.name,
+            index: i as u64,
+            got: index[i].to_string(),
+            want,
+        });
     }
     let index: Vec<u32> = index.into_iter().map(|g| g as u32).collect();
     let in_order = |j: usize, g: u32| j as u32 / group == g;

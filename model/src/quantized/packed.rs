@@ -191,14 +191,20 @@ pub(super) async fn awq(w: &Weights, k: Option<u32>, group: Option<u32>) -> Resu
     let Some(n) = width.checked_mul(8) else {
         return Err(found(w, "qweight", format!("{width} words wide"), "less than 2^29"));
     };
-    let group = group.unwrap_or(k).min(k).max(1);
+    let group = group.unwrap_or(k).max(1);
+    if !k.is_multiple_of(group) {
+        return Err(found(
+            w,
+            "qweight",
+            format!("{k} rows high"),
+            format!("a multiple of the group size {group}"),
+        ));
+    }
     let qzeros = tensor(w, "qzeros", &WORDS)?;
-    expect_shape(&qzeros, &[k.div_ceil(group), width])?;
+    expect_shape(&qzeros, &[k / group, width])?;
     let stored = words(w, &qzeros).await?;
-    let zeros = stored
-        .iter()
-        .flat_map(|&word| AWQ_ORDER.map(|nibble| (word >> (4 * nibble) & 15) as i16))
-        .collect();
+    let zeros =
+        stored.iter().flat_map(|&word| AWQ_ORDER.map(|nibble| (word >> (4 * nibble) & 15) as i16)).collect();
     let table = Table {
         n: n as usize,
         k: k as usize,

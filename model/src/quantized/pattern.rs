@@ -128,9 +128,9 @@ type Rest<'a> = &'a mut dyn FnMut(usize, &mut u32) -> bool;
 fn sequence(items: &[Item], name: &[char], at: usize, fuel: &mut u32, rest: Rest<'_>) -> bool {
     match items.split_first() {
         None => rest(at, fuel),
-        Some((item, later)) => repeat(item, 0, name, at, fuel, &mut |at, fuel: &mut u32| {
-            sequence(later, name, at, fuel, rest)
-        }),
+        Some((item, later)) => {
+            repeat(item, 0, name, at, fuel, &mut |at, fuel: &mut u32| sequence(later, name, at, fuel, rest))
+        }
     }
 }
 
