@@ -9,6 +9,7 @@ use crate::arch::{self, Network};
 use crate::chat::ChatTemplates;
 use crate::config::Config;
 use crate::error::{LoadError, OutOfMemory, RunError};
+use crate::format::gguf;
 use crate::format::safetensors::TensorTable;
 use crate::generation_config::GenerationConfig;
 use crate::layers::{Decoder, Encoder, Scope};
@@ -103,7 +104,7 @@ pub struct Progress {
 }
 
 impl Model {
-    /// Loads a checkpoint folder: config, weights, tokenizer, template.
+    /// Loads a checkpoint folder or GGUF file: config, weights, tokenizer, template.
     ///
     /// # Errors
     /// Files that are missing or malformed, an architecture that is not known, tensors that are missing or have
@@ -114,6 +115,7 @@ impl Model {
         options: LoadOptions,
         progress: impl FnMut(Progress) + Send + 'static,
     ) -> Result<Arc<Self>, LoadError> {
+        let source = gguf::checkpoint(source).await?;
         let config = load_config(&*source).await?;
         let table = TensorTable::open(&*source).await?;
         let limit = config.max_position_embeddings;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use girih_model::format::gguf;
 use girih_model::format::safetensors::TensorTable;
 use girih_model::source::{ByteSource, DirSource};
 use serde_json::json;
@@ -15,7 +16,7 @@ use crate::error::Failure;
 /// Arguments.
 #[derive(Debug, Args)]
 pub struct Inspect {
-    /// Checkpoint folder; the built-in story model if left out
+    /// Checkpoint folder or GGUF file; the built-in story model if left out
     #[arg(value_name = "DIR")]
     dir: Option<PathBuf>,
 }
@@ -24,11 +25,12 @@ impl Inspect {
     /// Runs the command.
     pub async fn run(self, global: &Global) -> Result<(), Failure> {
         let source: Arc<dyn ByteSource> = match &self.dir {
-            Some(dir) => Arc::new(DirSource::new(dir)),
+            Some(path) => Arc::new(DirSource::at(path)),
             None => Arc::new(crate::embedded::source()),
         };
         let name = self.dir.map_or_else(|| crate::embedded::NAME.to_owned(), |d| d.display().to_string());
         let named = |e: girih_model::LoadError| Failure::Model { name: name.clone(), source: e.into() };
+        let source = gguf::checkpoint(source).await.map_err(named)?;
         let config = girih_model::load_config(&*source).await.map_err(named)?;
         let table = TensorTable::open(&*source).await.map_err(named)?;
         let mut out = std::io::stdout().lock();
