@@ -47,6 +47,7 @@ pub mod generation_config;
 pub mod layers;
 pub mod model;
 pub mod pooling;
+pub mod quantized;
 pub mod rope;
 pub mod sampler;
 pub mod session;

@@ -147,7 +147,7 @@ impl Model {
             cache_bytes as f64 / 1e6
         );
         let source = Arc::new(Counted { source, total, loaded: Mutex::new((0, Box::new(progress))) });
-        let weights = Weights::new(source, table, WeightPolicy { force: options.weight_type });
+        let weights = Weights::new(source, table, WeightPolicy::default());
         let network =
             arch::load(&Scope::new(weights.clone(), gpu), &config, context).await.map_err(|error| {
                 let said = match &error {

@@ -8,7 +8,11 @@ mod activation;
 pub mod float;
 mod format;
 mod pack;
+mod rtn;
+mod weight_format;
 
 pub use activation::Activation;
 pub use format::{Code, Format, FormatError, Scale, Super, SuperScale, Zero};
 pub use pack::{Row, pack_row, unpack_row};
+pub use rtn::quantize_row;
+pub use weight_format::WeightFormat;

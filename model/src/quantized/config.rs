@@ -1,0 +1,1 @@
+//! `quantization_config` of `config.json`.
