@@ -14,6 +14,7 @@ use crate::format::safetensors::TensorTable;
 use crate::generation_config::GenerationConfig;
 use crate::layers::{Decoder, Encoder, Scope};
 use crate::pooling::Pooling;
+use crate::quantized::Quantization;
 use crate::source::{BoxFuture, ByteSource, read_whole};
 use crate::tokenizer::Tokenizer;
 use crate::weights::{WeightPolicy, Weights};
@@ -147,7 +148,10 @@ impl Model {
             cache_bytes as f64 / 1e6
         );
         let source = Arc::new(Counted { source, total, loaded: Mutex::new((0, Box::new(progress))) });
-        let weights = Weights::new(source, table, WeightPolicy::default());
+        let mut quantization = Quantization::default();
+        quantization.modules.extend(gguf::modules(&*source, &table).await?);
+        let policy = WeightPolicy::default();
+        let weights = Weights::with_quantization(source, table, quantization, policy);
         let network =
             arch::load(&Scope::new(weights.clone(), gpu), &config, context).await.map_err(|error| {
                 let said = match &error {

@@ -12,6 +12,7 @@
 
 mod blocks;
 mod config;
+mod modules;
 mod names;
 mod source;
 mod tokenizer;
@@ -21,6 +22,7 @@ use std::ops::Range;
 
 pub use blocks::{BadScale, GgufType};
 pub use config::KNOWN;
+pub use modules::modules;
 pub use source::{GgufSource, checkpoint};
 
 use crate::LoadError;
