@@ -157,11 +157,8 @@ fn a_converted_encoder() {
         assert_eq!(ids(&one), ids(&other));
     }
     let embed = |model: &Arc<Model>| {
-        let inputs: Vec<girih_model::embed::Tokens> = texts
-            .iter()
-            .map(|t| model.tokenizer().expect("a tokenizer").encode(t, true).expect("encodes").into())
-            .collect();
-        block_on(girih_model::embed::embed(model, &inputs)).expect("embeds").concat()
+        let ids: Vec<Vec<u32>> = texts.iter().map(|t| model.embedding_ids(t).expect("encodes")).collect();
+        block_on(model.embed(&ids)).expect("embeds").concat()
     };
     assert_close("embeddings", &embed(&one), &embed(&other), 1e-6, 1e-5);
 }
@@ -294,7 +291,7 @@ fn small() -> File {
     file.set("list", Value::Array(Array::String(vec!["x".into(), "yz".into()])));
     file.set("ids", Value::Array(Array::Uint(vec![1, 2])));
     for (name, ty, shape) in [("a.weight", GgufType::Q4_0, vec![2, 64]), ("b.weight", GgufType::F32, vec![3])] {
-        let elements = shape.iter().product();
+        let elements: u64 = shape.iter().product();
         let bytes = match ty {
             GgufType::F32 => vec![0; 12],
             _ => blocks(ty, elements / ty.block_elements(), 1),
