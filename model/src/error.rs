@@ -304,7 +304,9 @@ pub enum LoadError {
         want: String,
     },
     /// Integer activations were asked for where weights cannot be multiplied with them.
-    #[error("{tensor} has weights of format {got}, which cannot be multiplied with activations {activation}: {want}")]
+    #[error(
+        "{tensor} has weights of format {got}, which cannot be multiplied with activations {activation}: {want}"
+    )]
     Activations {
         /// Module.
         tensor: String,

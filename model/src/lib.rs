@@ -69,3 +69,4 @@ pub use sampler::{Sampler, Sampling};
 pub use session::{Input, Rows, Session, SessionOptions, Tail};
 pub use source::{ByteSource, MemorySource};
 pub use tokenizer::Tokenizer;
+pub use weights::WeightPolicy;

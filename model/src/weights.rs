@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use girih_ops::kernels::quant::{self, Activation, Code, Format, Row, WeightFormat, quantize_row};
-use girih_ops::{Gpu, Matrix, Tensor};
+use girih_ops::kernels::quant::{self, Activation, Code, Format, Row, quantize_row};
+use girih_ops::{Gpu, Matrix, Tensor, WeightFormat};
 
 use crate::format::safetensors::{StoredType, TensorInfo, TensorTable};
 use crate::quantized::{self, Mix, QuantModule, Quantization, Stored};
@@ -564,9 +564,8 @@ impl Weights {
         if quantised.iter().all(|m| m.input == first.input) && !(mixed && first.input != none) {
             return Ok((first.activation, Some(first.input.clone())));
         }
-        let permutes = |m: &&QuantModule| {
-            m.input.scale.is_none() && matches!(m.input.mix, Mix::None | Mix::Permute(_))
-        };
+        let permutes =
+            |m: &&QuantModule| m.input.scale.is_none() && matches!(m.input.mix, Mix::None | Mix::Permute(_));
         if quantised.iter().all(permutes) {
             return Ok((first.activation, None));
         }

@@ -341,6 +341,12 @@ pub fn convert(source: std::sync::Arc<dyn ByteSource>, config: &Json) -> File {
     if let Some(v) = uint("sliding_window") {
         set("{}.attention.sliding_window", Value::Uint(v));
     }
+    if config["use_sliding_window"] == true {
+        let from = uint("max_window_layers").unwrap_or(28);
+        let sliding = (0..uint("num_hidden_layers").unwrap_or(0)).map(|i| i >= from).collect();
+        let pattern = girih_model::format::gguf::Array::Bool(sliding);
+        set("{}.attention.sliding_window_pattern", Value::Array(pattern));
+    }
     if let Some(v) = uint("sliding_window_pattern") {
         set("{}.attention.sliding_window_pattern", Value::Uint(v));
     }
@@ -468,9 +474,16 @@ pub fn tokenizer(out: &mut File, tokenizer: &Json, pre: &str) {
             let merges = model["merges"].as_array().expect("merges");
             let mut scores = vec![-1e9; tokens.len()];
             for (rank, merge) in merges.iter().enumerate() {
-                let merged: String = merge.as_array().into_iter().flatten().filter_map(Json::as_str).collect();
+                let merged: String =
+                    merge.as_array().into_iter().flatten().filter_map(Json::as_str).collect();
                 let id = find(&merged).expect("a merged piece") as usize;
                 scores[id] = f64::max(scores[id], -(rank as f64));
+            }
+            // User-defined pieces of real files that this tokenizer.json has no merges for.
+            for (id, token) in tokens.iter().enumerate() {
+                if scores[id] <= -1e9 && token.chars().count() > 1 && kinds[id] == 1 {
+                    kinds[id] = 5;
+                }
             }
             set("scores", Value::Array(Array::Float(scores)));
             let unknown = model["unk_token"].as_str().and_then(find).expect("an unknown token");

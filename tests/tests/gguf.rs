@@ -8,7 +8,9 @@ use std::sync::Arc;
 use girih_kernels::quant::{Row, unpack_row};
 use girih_model::format::gguf::{Array, Gguf, GgufSource, GgufType, Value, checkpoint};
 use girih_model::source::{ByteSource, DirSource, MemorySource};
-use girih_model::{Input, LoadError, LoadOptions, Model, Rows, Session, SessionOptions, Tokenizer, load_config};
+use girih_model::{
+    Input, LoadError, LoadOptions, Model, Rows, Session, SessionOptions, Tokenizer, load_config,
+};
 use girih_tests::checkpoints::Checkpoint;
 use girih_tests::gguf::{File, blocks, convert, tokenizer};
 use girih_tests::goldens::{self, Tensors, assert_close};
@@ -153,7 +155,8 @@ fn a_converted_encoder() {
     assert_eq!(one.pooling(), other.pooling());
     let texts = ["A stone lay in the river.", "Zwei Füchse!"];
     for text in texts {
-        let ids = |model: &Model| model.tokenizer().expect("a tokenizer").encode(text, true).expect("encodes");
+        let ids =
+            |model: &Model| model.tokenizer().expect("a tokenizer").encode(text, true).expect("encodes");
         assert_eq!(ids(&one), ids(&other));
     }
     let embed = |model: &Arc<Model>| {
@@ -171,8 +174,22 @@ fn quantised_files_give_the_logits_of_their_decoded_weights() {
     let made = Checkpoint::new("llama-gguf", safetensors::Dtype::F32, [256, 4, 2, 64, 512, 320], &extra);
     let mut file = convert(made.source(), made.config());
     let types = [
-        T::Q4_0, T::Q4K, T::Q6K, T::Q8_0, T::Q5K, T::Q5_1, T::Q2K, T::Q3K, T::Iq4Nl, T::Iq4Xs, T::Mxfp4, T::Nvfp4,
-        T::Tq1_0, T::Tq2_0, T::Q4_1, T::Q5_0,
+        T::Q4_0,
+        T::Q4K,
+        T::Q6K,
+        T::Q8_0,
+        T::Q5K,
+        T::Q5_1,
+        T::Q2K,
+        T::Q3K,
+        T::Iq4Nl,
+        T::Iq4Xs,
+        T::Mxfp4,
+        T::Nvfp4,
+        T::Tq1_0,
+        T::Tq2_0,
+        T::Q4_1,
+        T::Q5_0,
     ];
     file.quantize(&types);
     for ty in types {
@@ -229,7 +246,13 @@ fn tokenizers_give_the_tokens_of_their_own_files() {
                 wrong.push(text);
             }
         }
-        assert!(wrong.is_empty(), "{name}: {} of {}: {:?}", wrong.len(), cases.len(), &wrong[..wrong.len().min(5)]);
+        assert!(
+            wrong.is_empty(),
+            "{name}: {} of {}: {:?}",
+            wrong.len(),
+            cases.len(),
+            &wrong[..wrong.len().min(5)]
+        );
         println!("{name}: {} texts", cases.len());
     }
 }
@@ -290,7 +313,8 @@ fn small() -> File {
     file.set("b", Value::Bool(true));
     file.set("list", Value::Array(Array::String(vec!["x".into(), "yz".into()])));
     file.set("ids", Value::Array(Array::Uint(vec![1, 2])));
-    for (name, ty, shape) in [("a.weight", GgufType::Q4_0, vec![2, 64]), ("b.weight", GgufType::F32, vec![3])] {
+    for (name, ty, shape) in [("a.weight", GgufType::Q4_0, vec![2, 64]), ("b.weight", GgufType::F32, vec![3])]
+    {
         let elements: u64 = shape.iter().product();
         let bytes = match ty {
             GgufType::F32 => vec![0; 12],

@@ -241,6 +241,10 @@ pub(super) async fn open(w: &Weights, k: Option<u32>, o: &Packed) -> Result<Quan
     {
         return Err(found(w, "weight_shape", format!("{shape:?}"), format!("{:?}", [n, k])));
     }
+    // Static scales of activations do not count: activations are not rounded, or dynamically.
+    for name in ["input_scale", "input_global_scale", "input_zero_point"] {
+        w.ignore(name);
+    }
     let types: &[StoredType] = match o.scale {
         ScaleCode::Float => &super::FLOATS,
         ScaleCode::E4m3 => &[StoredType::F8E4M3, StoredType::U8],
@@ -282,9 +286,9 @@ pub(super) async fn open(w: &Weights, k: Option<u32>, o: &Packed) -> Result<Quan
         let want = "a scale of a whole tensor other than 0".into();
         return Err(LoadError::Element { tensor: scales.name, index: 0, got: "0".into(), want });
     }
-    let f16 = stored.chunks_exact(size).all(|b| {
-        scale(scales.dtype, o.scale, b).is_some_and(|v| half::f16::from_f32(v).to_f32() == v)
-    });
+    let f16 = stored
+        .chunks_exact(size)
+        .all(|b| scale(scales.dtype, o.scale, b).is_some_and(|v| half::f16::from_f32(v).to_f32() == v));
     let zeros = zeros(w, o, [n, groups as u32]).await?;
     let order = match o.spread {
         Spread::Group(group) => order(w, "weight_g_idx", k, group).await?,
@@ -389,7 +393,10 @@ async fn zeros(w: &Weights, o: &Packed, [n, groups]: [u32; 2]) -> Result<Vec<i16
             let z = element(&of_group[g], row, bits) as i16;
             if bits == 8 { z - 128 } else { z }
         };
-        return Ok((0..n as usize).flat_map(|row| (0..columns).map(move |g| (row, g))).map(|(r, g)| zero(r, g)).collect());
+        return Ok((0..n as usize)
+            .flat_map(|row| (0..columns).map(move |g| (row, g)))
+            .map(|(r, g)| zero(r, g))
+            .collect());
     }
     let info = tensor(w, NAME, &[StoredType::I8])?;
     if info.shape.iter().product::<u64>() != u64::from(n) * u64::from(groups) {

@@ -130,13 +130,9 @@ impl GgufType {
             Self::Q6K => Format::Q6_K,
             Self::Iq4Nl => Format::IQ4_NL,
             Self::Iq4Xs => grouped(Code::Iq4Nl, 32, Zero::Fixed(0)),
-            Self::Tq1_0 | Self::Tq2_0 => Format {
-                code: Code::Int4,
-                group: 256,
-                scale: Scale::F16,
-                zero: Zero::Fixed(1),
-                second: None,
-            },
+            Self::Tq1_0 | Self::Tq2_0 => {
+                Format { code: Code::Int4, group: 256, scale: Scale::F16, zero: Zero::Fixed(1), second: None }
+            }
             Self::Mxfp4 => Format::MXFP4,
             Self::Nvfp4 => Format::NVFP4,
             _ => return None,
@@ -215,10 +211,7 @@ impl GgufType {
                     let s = &b[4..16];
                     let of = |j: usize| match j {
                         0..4 => (s[j] & 63, s[j + 4] & 63),
-                        _ => (
-                            s[j + 4] & 15 | s[j - 4] >> 6 << 4,
-                            s[j + 4] >> 4 | s[j] >> 6 << 4,
-                        ),
+                        _ => (s[j + 4] & 15 | s[j - 4] >> 6 << 4, s[j + 4] >> 4 | s[j] >> 6 << 4),
                     };
                     row.scales.extend((0..8).map(|j| f32::from(of(j).0)));
                     row.zeros.extend((0..8).map(|j| f32::from(of(j).1)));
@@ -395,12 +388,7 @@ mod tests {
             (GgufType::Q4K, 0, dmin, [14.9375, -6.375, 3.3125, 13.0, 25.3125, -0.25, 2610.5, 384_106.5]),
             (GgufType::Q5K, 0, dmin, [45.9375, -6.375, 34.3125, 13.0, 64.3125, 3.5, 6471.5, 912_519.5]),
             (GgufType::Q6K, 208, d, [-89.4375, 106.0, 36.4375, -33.125, -21.9375, -3.75, 288.25, 49026.25]),
-            (
-                GgufType::Iq4Nl,
-                0,
-                d,
-                [-2.1875, 1.5625, 7.0625, -3.0625, -2.1875, 0.0625, -16.0625, -432.4375],
-            ),
+            (GgufType::Iq4Nl, 0, d, [-2.1875, 1.5625, 7.0625, -3.0625, -2.1875, 0.0625, -16.0625, -432.4375]),
             (
                 GgufType::Iq4Xs,
                 0,

@@ -131,9 +131,10 @@ impl Gguf {
             "bert" => set("type_vocab_size", rows("token_types.weight").unwrap_or(2).into()),
             _ => set("tie_word_embeddings", (!has("output.weight")).into()),
         }
-        if matches!(model_type, "qwen2" | "qwen3" | "smollm3") && window.is_some() {
+        // As in llama.cpp, layers of these families slide only where the file says which.
+        let pattern = self.metadata.contains_key(&key("attention.sliding_window_pattern"));
+        if matches!(model_type, "qwen2" | "qwen3" | "smollm3") && window.is_some() && pattern {
             set("use_sliding_window", true.into());
-            set("max_window_layers", 0.into());
         }
         if model_type.starts_with("gemma") {
             // llama.cpp: the largest of each generation divide by the channels per head of the residual stream.
@@ -230,12 +231,16 @@ impl Gguf {
         // Divisors of the single frequencies; llama3's scaling is stored as such.
         let lists = match (&factors.short_long, &factors.all) {
             (Some([short, long]), _) => Some((short, long, given(&[("attention_factor", attention)]))),
-            (None, Some(all)) => Some((all, all, given(&[("attention_factor", Some(attention.unwrap_or(1.0)))]))),
+            (None, Some(all)) => {
+                Some((all, all, given(&[("attention_factor", Some(attention.unwrap_or(1.0)))])))
+            }
             (None, None) => None,
         };
         if let Some((short, long, mut given)) = lists {
             if scaling.is_some() {
-                return Err(self.bad(&key("scaling.type"), "absent beside tensors with factors of frequencies"));
+                return Err(
+                    self.bad(&key("scaling.type"), "absent beside tensors with factors of frequencies")
+                );
             }
             given.insert("short_factor".to_owned(), json!(short));
             given.insert("long_factor".to_owned(), json!(long));

@@ -392,7 +392,8 @@ impl Reader<'_> {
         let len = self.u64().await?;
         self.holds(&format!("length of {what}"), len, 1)?;
         let bytes = self.bytes(len).await?.to_vec();
-        String::from_utf8(bytes).map_err(|e| field(self.file, what, format!("{:02x?}", e.as_bytes()), "UTF-8"))
+        String::from_utf8(bytes)
+            .map_err(|e| field(self.file, what, format!("{:02x?}", e.as_bytes()), "UTF-8"))
     }
 
     async fn value(&mut self, key: &str, kind: u32, depth: u32) -> Result<Value, LoadError> {

@@ -7,8 +7,9 @@ use girih_ops::kernels::quant::{Activation, Row};
 
 use super::GgufType;
 use crate::LoadError;
+use crate::config::Config;
 use crate::format::safetensors::{StoredType, TensorTable};
-use crate::quantized::{Codes, Input, QuantModule, RowLayout, Stored};
+use crate::quantized::{Codes, Input, QuantModule, Quantization, RowLayout, Stored};
 use crate::source::ByteSource;
 
 /// Rows of blocks.
@@ -29,6 +30,22 @@ impl RowLayout for Blocks {
             got: bad.got,
         })?;
         Ok(out)
+    }
+}
+
+impl Quantization {
+    /// All quantised modules of a checkpoint: what the configuration states, and blocks of GGUF files.
+    ///
+    /// # Errors
+    /// Those of [`Quantization::of`] and [`modules`].
+    pub async fn open(
+        source: &dyn ByteSource,
+        config: &Config,
+        table: &TensorTable,
+    ) -> Result<Self, LoadError> {
+        let mut found = Self::of(config, table)?;
+        found.modules.extend(modules(source, table).await?);
+        Ok(found)
     }
 }
 

@@ -153,9 +153,13 @@ impl Gguf {
         let key = |name: &str| format!("{PREFIX}{name}");
         let model = match self.text(&key("model"))? {
             None | Some("none" | "no_vocab") => return Ok(None),
-            Some(model) => model,
+            Some(model @ ("gpt2" | "llama" | "bert")) => model,
+            Some(_) => {
+                return Err(self.bad(&key("model"), "gpt2, llama or bert (others are not supported yet)"));
+            }
         };
-        let tokens = self.texts(&key("tokens"))?.ok_or_else(|| self.bad(&key("tokens"), "a list of texts"))?;
+        let tokens =
+            self.texts(&key("tokens"))?.ok_or_else(|| self.bad(&key("tokens"), "a list of texts"))?;
         let kinds = self.uints(&key("token_type"))?.unwrap_or_default();
         if !kinds.is_empty() && kinds.len() != tokens.len() {
             let want = format!("{} elements, as tokenizer.ggml.tokens", tokens.len());
@@ -165,11 +169,10 @@ impl Gguf {
         let spelling = |id: u64| tokens.get(id as usize).cloned().unwrap_or_default();
         let (parts, bos) = match model {
             "gpt2" => self.byte_level(&v)?,
-            "llama" => (self.sentence_piece(&v, spelling(self.special("unknown", tokens)?.unwrap_or(0)))?, true),
-            "bert" => (self.word_piece(&v)?, true),
-            _ => {
-                return Err(self.bad(&key("model"), "gpt2, llama or bert (others are not supported yet)"));
+            "llama" => {
+                (self.sentence_piece(&v, spelling(self.special("unknown", tokens)?.unwrap_or(0)))?, true)
             }
+            _ => (self.word_piece(&v)?, true),
         };
         let mut before = Vec::new();
         let mut after = Vec::new();
@@ -187,7 +190,8 @@ impl Gguf {
                 after.extend(self.special("eos", tokens)?);
             }
         }
-        let special = |id: &u64, segment: u32| json!({"SpecialToken": {"id": spelling(*id), "type_id": segment}});
+        let special =
+            |id: &u64, segment: u32| json!({"SpecialToken": {"id": spelling(*id), "type_id": segment}});
         let one = |sequence: &str, segment: u32, before: &[u64]| {
             let mut list: Vec<Value> = before.iter().map(|id| special(id, segment)).collect();
             list.push(json!({"Sequence": {"id": sequence, "type_id": segment}}));
@@ -195,16 +199,16 @@ impl Gguf {
             list
         };
         let single = one("A", 0, &before);
-        let second =
-            if model == "bert" { one("B", 1, &[]) } else { one("B", 0, &before) };
+        let second = if model == "bert" { one("B", 1, &[]) } else { one("B", 0, &before) };
         let pair = [single.clone(), second].concat();
-        let known = before.iter().chain(&after).map(|id| {
-            (spelling(*id), json!({"id": spelling(*id), "ids": [id], "tokens": [spelling(*id)]}))
-        });
+        let known = before
+            .iter()
+            .chain(&after)
+            .map(|id| (spelling(*id), json!({"id": spelling(*id), "ids": [id], "tokens": [spelling(*id)]})));
         let known: Map<String, Value> = known.collect();
-        let post = (!known.is_empty()).then(|| {
-            json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": known})
-        });
+        let post = (!known.is_empty()).then(
+            || json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": known}),
+        );
         let mut out = json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": v.added(),
             "post_processor": post});
         if let (Value::Object(out), Value::Object(parts)) = (&mut out, parts) {
@@ -228,9 +232,7 @@ impl Gguf {
             .iter()
             .map(|p| json!({"type": "Split", "pattern": {"Regex": p}, "behavior": "Isolated", "invert": false}))
             .collect();
-        let byte_level = |use_regex: bool| {
-            json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex})
-        };
+        let byte_level = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex});
         splits.push(byte_level(rule.gpt2));
         let key = format!("{PREFIX}merges");
         let merges = self.texts(&key)?.ok_or_else(|| self.bad(&key, "a list of texts"))?;
