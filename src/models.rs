@@ -9,7 +9,7 @@ use girih_kernels::Gpu;
 use girih_model::source::{ByteSource, DirSource};
 use girih_model::synthetic::SyntheticSource;
 use girih_model::{LoadOptions, Model, WeightPolicy};
-use girih_ops::{Activation, Format, WeightFormat};
+use girih_ops::{Format, QuantActivation as Activation, WeightFormat};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::Global;

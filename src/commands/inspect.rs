@@ -32,7 +32,7 @@ impl Inspect {
             None => Arc::new(crate::embedded::source()),
         };
         let name = self.dir.map_or_else(|| crate::embedded::NAME.to_owned(), |d| d.display().to_string());
-        let named = |e: girih_model::LoadError| Failure::Model { name: name.clone(), source: e.into() };
+        let named = |e: LoadError| Failure::Model { name: name.clone(), source: e.into() };
         let source = gguf::checkpoint(source).await.map_err(named)?;
         let config = girih_model::load_config(&*source).await.map_err(named)?;
         let table = TensorTable::open(&*source).await.map_err(named)?;

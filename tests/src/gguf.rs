@@ -295,6 +295,17 @@ fn paired(values: &[f32], rows: usize, heads: usize) -> Vec<f32> {
 /// A checkpoint that cannot be read.
 pub fn convert(source: std::sync::Arc<dyn ByteSource>, config: &Json) -> File {
     let weights = pollster::block_on(Weights::open(source, WeightPolicy::default())).expect("a checkpoint");
+    // transformers 5 keeps all of the rotary embedding in one object.
+    let mut config = config.clone();
+    if let Json::Object(rope) = config["rope_parameters"].clone() {
+        for name in ["rope_theta", "partial_rotary_factor"] {
+            if let Some(v) = rope.get(name) {
+                config[name] = v.clone();
+            }
+        }
+        config["rope_scaling"] = Json::Object(rope);
+    }
+    let config = &config;
     let model = config["model_type"].as_str().expect("a model type").to_owned();
     let arch = family(&model).0;
     let table: &TensorTable = weights.table();
