@@ -18,7 +18,7 @@ use crate::error::Failure;
 /// Which model, and how it is put on the GPU.
 #[derive(Clone, Debug, Args)]
 pub struct ModelArgs {
-    /// Checkpoint folder in the Hugging Face layout; the built-in story model if left out
+    /// Checkpoint folder in the Hugging Face layout or GGUF file; the built-in story model if left out
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
     /// Tokens of prompt and answer that fit the cache
@@ -60,7 +60,7 @@ impl ModelArgs {
     /// The files of the model.
     pub fn source(&self) -> Arc<dyn ByteSource> {
         match &self.model {
-            Some(dir) => Arc::new(DirSource::new(dir)),
+            Some(path) => Arc::new(DirSource::at(path)),
             None => Arc::new(crate::embedded::source()),
         }
     }

@@ -9,6 +9,7 @@ use crate::arch::{self, Network};
 use crate::chat::ChatTemplates;
 use crate::config::Config;
 use crate::error::{LoadError, OutOfMemory, RunError};
+use crate::format::gguf;
 use crate::format::safetensors::{TensorInfo, TensorTable};
 use crate::generation_config::GenerationConfig;
 use crate::layers::{Decoder, Encoder, Scope};
@@ -124,7 +125,7 @@ pub struct Progress {
 }
 
 impl Model {
-    /// Loads a checkpoint folder: config, weights, tokenizer, template.
+    /// Loads a checkpoint folder or GGUF file: config, weights, tokenizer, template.
     ///
     /// # Errors
     /// Files that are missing or malformed, an architecture that is not known, tensors that are missing or have
@@ -135,6 +136,7 @@ impl Model {
         options: LoadOptions,
         progress: impl FnMut(Progress) + Send + 'static,
     ) -> Result<Arc<Self>, LoadError> {
+        let source = gguf::checkpoint(source).await?;
         let config = load_config(&*source).await?;
         let table = TensorTable::open(&*source).await?;
         let limit = config.max_position_embeddings;
@@ -163,7 +165,7 @@ impl Model {
             cache_bytes as f64 / 1e6
         );
         let source = Arc::new(Counted { source, total, loaded: Mutex::new((0, Box::new(progress))) });
-        let quantization = Quantization::of(&config, &table)?;
+        let quantization = Quantization::open(&*source, &config, &table).await?;
         for note in &quantization.notes {
             tracing::warn!("{note}");
         }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use girih_model::format::gguf;
 use girih_model::format::safetensors::TensorTable;
 use girih_model::quantized::Quantization;
 use girih_model::source::{ByteSource, DirSource};
@@ -18,7 +19,7 @@ use crate::error::Failure;
 /// Arguments.
 #[derive(Debug, Args)]
 pub struct Inspect {
-    /// Checkpoint folder; the built-in story model if left out
+    /// Checkpoint folder or GGUF file; the built-in story model if left out
     #[arg(value_name = "DIR")]
     dir: Option<PathBuf>,
 }
@@ -27,11 +28,12 @@ impl Inspect {
     /// Runs the command.
     pub async fn run(self, global: &Global) -> Result<(), Failure> {
         let source: Arc<dyn ByteSource> = match &self.dir {
-            Some(dir) => Arc::new(DirSource::new(dir)),
+            Some(path) => Arc::new(DirSource::at(path)),
             None => Arc::new(crate::embedded::source()),
         };
         let name = self.dir.map_or_else(|| crate::embedded::NAME.to_owned(), |d| d.display().to_string());
-        let named = |e: girih_model::LoadError| Failure::Model { name: name.clone(), source: e.into() };
+        let named = |e: LoadError| Failure::Model { name: name.clone(), source: e.into() };
+        let source = gguf::checkpoint(source).await.map_err(named)?;
         let config = girih_model::load_config(&*source).await.map_err(named)?;
         let table = TensorTable::open(&*source).await.map_err(named)?;
         let mut out = std::io::stdout().lock();
@@ -130,7 +132,7 @@ async fn modules(
     config: &Config,
     table: &TensorTable,
 ) -> Result<(Vec<Group>, u64), LoadError> {
-    let quantization = Quantization::of(config, table)?;
+    let quantization = Quantization::open(&*source, config, table).await?;
     let names: Vec<String> = quantization.modules.keys().cloned().collect();
     let weights = Weights::with_quantization(source, table.clone(), quantization, WeightPolicy::default());
     let mut groups: Vec<Group> = Vec::new();

@@ -2,6 +2,7 @@
 
 pub mod checkpoints;
 pub mod devices;
+pub mod gguf;
 pub mod goldens;
 pub mod shaders;
 

@@ -114,19 +114,26 @@ pub fn pack_row(format: Format, row: &Row, code_words: &mut Vec<u32>, scale_word
     code_words.resize(first + format.code_words(k) as usize, 0);
     let out = &mut code_words[first..];
     let (bits, blocks) = (format.code.bits() as usize, k.div_ceil(32) as usize);
-    for (i, &code) in row.codes.iter().enumerate() {
-        let (block, c, code) = (i / 32, i % 32, u32::from(code));
+    let mut put = |i: usize, quad: [u8; 4]| {
+        // Four codes at a time: `i` counts quads.
+        let (quad, block) = (u32::from_le_bytes(quad), i / 8);
         if bits == 8 {
-            out[i / 4] |= code << (8 * (i % 4));
-            continue;
+            out[i] = quad;
+            return;
         }
-        out[i / 8] |= (code & 15) << (8 * (i % 4) + i % 8 / 4 * 4);
-        let (quad, byte) = (c / 4, c % 4);
+        out[i / 2] |= (quad & 0x0f0f_0f0f) << (4 * (i % 2));
         match bits {
-            5 => out[4 * blocks + block] |= (code >> 4 & 1) << (8 * byte + quad),
-            6 => out[4 * blocks + 2 * block + quad / 4] |= (code >> 4 & 3) << (8 * byte + 2 * (quad % 4)),
+            5 => out[4 * blocks + block] |= (quad >> 4 & 0x0101_0101) << (i % 8),
+            6 => out[4 * blocks + 2 * block + i % 8 / 4] |= (quad >> 4 & 0x0303_0303) << (2 * (i % 4)),
             _ => {}
         }
+    };
+    let (quads, rest) = row.codes.as_chunks::<4>();
+    quads.iter().enumerate().for_each(|(i, &quad)| put(i, quad));
+    if !rest.is_empty() {
+        let mut quad = [0; 4];
+        quad[..rest.len()].copy_from_slice(rest);
+        put(quads.len(), quad);
     }
     let super_bits = format.second.map_or(32, |s| if s.scale == SuperScale::F32 { 32 } else { 16 });
     let super_type = if super_bits == 32 { Scale::F32 } else { Scale::F16 };

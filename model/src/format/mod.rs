@@ -1,4 +1,5 @@
 //! File formats of checkpoints.
 
+pub mod gguf;
 pub mod json;
 pub mod safetensors;

@@ -10,6 +10,7 @@ use std::ops::Range;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, de};
 
+use crate::format::gguf::GgufType;
 use crate::source::{ByteSource, read_whole};
 use crate::{LoadError, MisShaped};
 
@@ -26,20 +27,36 @@ macro_rules! stored_types {
         /// Element type in a file.
         #[allow(non_camel_case_types, missing_docs)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum StoredType { $($variant,)* }
+        pub enum StoredType {
+            $($variant,)*
+            /// Quantised blocks of a GGUF file; never in safetensors.
+            Gguf(GgufType),
+        }
 
         impl StoredType {
-            /// All types.
+            /// All types of safetensors.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
             /// Name in the header.
             pub fn name(self) -> &'static str {
-                match self { $(Self::$variant => $name,)* }
+                match self { $(Self::$variant => $name,)* Self::Gguf(ty) => ty.name() }
             }
 
-            /// Bits of one element.
+            /// Bytes of `elements` elements; `None` where they are no whole number, or too many.
+            pub fn bytes_of(self, elements: u64) -> Option<u64> {
+                let bits: u64 = match self {
+                    $(Self::$variant => $bits,)*
+                    Self::Gguf(ty) => return ty.bytes_of(elements),
+                };
+                elements.checked_mul(bits).filter(|bits| bits % 8 == 0).map(|bits| bits / 8)
+            }
+
+            /// Bits of one element; of a block type, rounded up.
             pub fn bits(self) -> u64 {
-                match self { $(Self::$variant => $bits,)* }
+                match self {
+                    $(Self::$variant => $bits,)*
+                    Self::Gguf(ty) => (8 * ty.block_bytes()).div_ceil(ty.block_elements()),
+                }
             }
         }
     };
@@ -86,6 +103,9 @@ impl TensorTable {
     /// # Errors
     /// Every way in which a header or index can be wrong; see [`LoadError`].
     pub async fn open(source: &dyn ByteSource) -> Result<Self, LoadError> {
+        if let Some(table) = source.tensors() {
+            return Ok(table.clone());
+        }
         match read_whole(source, INDEX, MAX_INDEX).await? {
             Some(bytes) => Self::open_index(source, &bytes).await,
             None => Self::open_file(source, SINGLE).await,
@@ -101,6 +121,16 @@ impl TensorTable {
         let size = size.ok_or_else(|| LoadError::NoFile { file: file.to_owned() })?;
         let mut table = Self::default();
         table.add(read_header(source, file, size).await?)?;
+        Ok(table)
+    }
+
+    /// Tensors that are known already.
+    ///
+    /// # Errors
+    /// [`LoadError::Duplicate`].
+    pub fn new(tensors: Vec<TensorInfo>) -> Result<Self, LoadError> {
+        let mut table = Self::default();
+        table.add(tensors)?;
         Ok(table)
     }
 

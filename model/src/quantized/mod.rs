@@ -77,7 +77,11 @@ impl Stored {
             Self::Gptq(gptq) => packed::gptq(w, k, gptq).await?,
             Self::Awq { group } => packed::awq(w, k, *group).await?,
             Self::Packed(packed) => rows::open(w, k, packed).await?,
-            Self::Module(module) => module.clone(),
+            Self::Module(module) => {
+                w.ignore("weight");
+                w.ignore("scale");
+                module.clone()
+            }
         };
         for (name, size) in [("rows", module.n), ("columns", module.k)] {
             if size == 0 {

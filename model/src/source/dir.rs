@@ -13,17 +13,32 @@ use crate::LoadError;
 #[derive(Clone, Debug)]
 pub struct DirSource {
     dir: PathBuf,
+    /// The only file, if the source is one.
+    only: Option<String>,
 }
 
 impl DirSource {
     /// The files of `dir`.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into() }
+        Self { dir: dir.into(), only: None }
+    }
+
+    /// A folder, or a single file: a source that holds this file alone.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        let name = path.file_name().and_then(|n| n.to_str()).map(str::to_owned);
+        match (path.is_file(), name) {
+            (true, Some(name)) => Self { dir: path.with_file_name(""), only: Some(name) },
+            _ => Self::new(path),
+        }
     }
 
     fn open(&self, file: &str) -> Result<Option<(File, u64)>, LoadError> {
         if file.is_empty() || !Path::new(file).components().all(|c| matches!(c, Component::Normal(_))) {
             return Err(LoadError::FileName { file: file.to_owned() });
+        }
+        if self.only.as_deref().is_some_and(|only| only != file) {
+            return Ok(None);
         }
         let path = self.dir.join(file);
         let error =
@@ -72,6 +87,9 @@ impl ByteSource for DirSource {
     }
 
     fn list(&self) -> Option<Vec<String>> {
+        if let Some(only) = &self.only {
+            return Some(vec![only.clone()]);
+        }
         let entries = std::fs::read_dir(&self.dir).ok()?;
         let mut names: Vec<String> = entries
             .filter_map(|e| e.ok().filter(|e| e.path().is_file())?.file_name().into_string().ok())

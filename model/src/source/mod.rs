@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::pin::Pin;
 
 use crate::LoadError;
+use crate::format::safetensors::TensorTable;
 
 #[cfg(not(target_arch = "wasm32"))]
 mod dir;
@@ -49,6 +50,11 @@ pub trait ByteSource: Debug + Shared {
 
     /// Names of the files, where the source can tell.
     fn list(&self) -> Option<Vec<String>> {
+        None
+    }
+
+    /// All tensors, where the source knows them without `model.safetensors`.
+    fn tensors(&self) -> Option<&TensorTable> {
         None
     }
 }
