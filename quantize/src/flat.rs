@@ -15,9 +15,9 @@ use crate::transform::{HostMix, Transformer};
 use crate::{QuantizeError, dense, measure, parallel};
 
 /// Steps of Adam.
-const STEPS: usize = 240;
+const STEPS: usize = 400;
 /// Steps between looks at the measure.
-const LOOK: usize = 20;
+const LOOK: usize = 40;
 /// Rows of the sample in a step.
 const INPUTS: usize = 64;
 /// Largest Kronecker factor.
@@ -25,7 +25,7 @@ const MAX_FACTOR: u32 = 512;
 /// Condition numbers over this are not kept.
 const MAX_CONDITION: f64 = 1e4;
 /// Learning rates of log scales; of factors, relative to their entries; of clip logits.
-const RATE: [f32; 3] = [5e-3, 3e-2, 5e-2];
+const RATE: [f32; 3] = [1e-2, 6e-2, 5e-2];
 
 /// How training rounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

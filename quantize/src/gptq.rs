@@ -61,15 +61,14 @@ impl Factor {
         Err(QuantizeError::Singular { what: "second moments of the inputs", n: k })
     }
 
-    /// Rounds all rows of a matrix.
-    pub fn round(&self, format: Format, weight: &[f32], k: usize, rule: impl Fn(usize) -> Rule + Sync) -> Rounded {
+    /// Rounds all rows of a matrix. `power`: mean squares of the inputs.
+    pub fn round(&self, format: Format, weight: &[f32], power: &[f32], rule: Rule) -> Rounded {
+        let k = power.len();
         let n = weight.len() / k;
         let tiles = parallel::map(n.div_ceil(ROWS), |tile| {
             let rows: Vec<&[f32]> = weight[tile * ROWS * k..].chunks_exact(k).take(ROWS).collect();
-            let mut fitted: Vec<Row> = Vec::with_capacity(rows.len());
-            for (r, row) in rows.iter().enumerate() {
-                fitted.push(grid::fit_row(format, row, rule(tile * ROWS + r)));
-            }
+            let mut fitted: Vec<Row> =
+                rows.iter().map(|row| grid::fit_row(format, row, power, rule)).collect();
             let values = self.round_tile(format, &rows, &mut fitted, k);
             (fitted, values)
         });
@@ -263,11 +262,11 @@ mod tests {
                 }
                 sum
             };
-            let nearest = crate::linear::round_nearest(format, &weight, k, |_| Rule::Absmax);
+            let nearest = crate::linear::round_nearest(format, &weight, &vec![1.0; k], Rule::Absmax);
             let mut losses = vec![loss(&nearest.values, 0.0)];
             for act_order in [false, true] {
                 let factor = Factor::new(&hessian, k, act_order).expect("a factor");
-                let rounded = factor.round(format, &weight, k, |_| Rule::Absmax);
+                let rounded = factor.round(format, &weight, &vec![1.0; k], Rule::Absmax);
                 let mut steps = 0.0;
                 let mut strays = 0;
                 for (r, (w, v)) in weight.chunks_exact(k).zip(rounded.values.chunks_exact(k)).enumerate() {
@@ -307,8 +306,8 @@ mod tests {
         let hessian = stats.hessian.expect("it was wanted");
         let factor = Factor::new(&hessian, k, true).expect("a factor");
         let weight: Vec<f32> = (0..k).map(|j| (j as f32).sin()).collect();
-        let rounded = factor.round(Format::Q4_0, &weight, k, |_| Rule::Absmax);
-        let nearest = crate::linear::round_nearest(Format::Q4_0, &weight, k, |_| Rule::Absmax);
+        let rounded = factor.round(Format::Q4_0, &weight, &vec![1.0; k], Rule::Absmax);
+        let nearest = crate::linear::round_nearest(Format::Q4_0, &weight, &vec![1.0; k], Rule::Absmax);
         let alike = |j: usize| rounded.values[j] == nearest.values[j];
         assert!((0..k).step_by(7).all(alike) && rounded.values.iter().all(|v| v.is_finite()));
         assert!(Factor::new(&vec![0.0; 16], 4, true).is_ok());

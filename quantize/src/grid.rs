@@ -11,7 +11,7 @@ pub enum Rule {
     /// FP4: the largest magnitude becomes 6 or 4, whichever has the smaller error.
     #[cfg(test)]
     FourOrSix,
-    /// Least squared error among clipped ranges (FP4: among scales on both sides).
+    /// Least (weighted) squared error among clipped ranges (FP4: among scales on both sides).
     Search,
 }
 
@@ -80,20 +80,20 @@ impl Grid {
         }
     }
 
-    /// Squared error of rounding `values`.
-    fn error(&self, values: &[f32]) -> f32 {
+    /// Squared error of rounding `values`, weighted.
+    fn error(&self, values: &[f32], weights: &[f32]) -> f32 {
         if self.step == 0.0 {
-            return values.iter().map(|v| v * v).sum();
+            return values.iter().zip(weights).map(|(v, w)| v * v * w).sum();
         }
         let (step, inverse, lo, hi) = (self.step, 1.0 / self.step, self.lo, self.hi);
         match self.kind {
-            Kind::Int => sum_lanes(values, |x| {
+            Kind::Int => sum_lanes(values, weights, |x| {
                 let d = x - round((x * inverse).max(lo).min(hi)) * step;
                 d * d
             }),
             Kind::E2m1 => {
                 let inverse = inverse.abs();
-                sum_lanes(values, |x| {
+                sum_lanes(values, weights, |x| {
                     let a = (x.abs() * inverse).min(6.0);
                     // Spacing of the codes around a, and its inverse.
                     let (up, down) = if a < 2.0 {
@@ -107,20 +107,20 @@ impl Grid {
                     d * d
                 })
             }
-            Kind::E4m3 => values.iter().map(|x| (x - self.encode(*x).1).powi(2)).sum(),
+            Kind::E4m3 => sum_lanes(values, weights, |x| (x - self.encode(x).1).powi(2)),
         }
     }
 }
 
-/// Sum of `f` in eight lanes.
+/// Weighted sum of `f` in eight lanes.
 #[inline]
-fn sum_lanes(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+fn sum_lanes(values: &[f32], weights: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0f32; 8];
-    let chunks = values.chunks_exact(8);
-    let rest: f32 = chunks.remainder().iter().map(|v| f(*v)).sum();
-    for chunk in chunks {
-        for (lane, v) in lanes.iter_mut().zip(chunk) {
-            *lane += f(*v);
+    let (values, weights) = (values.chunks_exact(8), weights.chunks_exact(8));
+    let rest: f32 = values.remainder().iter().zip(weights.remainder()).map(|(v, w)| f(*v) * w).sum();
+    for (values, weights) in values.zip(weights) {
+        for ((lane, v), w) in lanes.iter_mut().zip(values).zip(weights) {
+            *lane += f(*v) * w;
         }
     }
     lanes.iter().sum::<f32>() + rest
@@ -146,10 +146,10 @@ fn range(values: &[f32]) -> (f32, f32) {
 }
 
 /// Scale (as the format stores it) and zero of a group, under a second-level scale `second`.
-fn fit_group(format: Format, values: &[f32], rule: Rule, second: f32) -> (f32, f32) {
+fn fit_group(format: Format, values: &[f32], weights: &[f32], rule: Rule, second: f32) -> (f32, f32) {
     let mut best = (f32::INFINITY, 1.0, 0.0);
     let mut consider = |scale: f32, zero: f32| {
-        let error = Grid::new(format, scale, zero, second).error(values);
+        let error = Grid::new(format, scale, zero, second).error(values, weights);
         if error < best.0 {
             best = (error, scale, zero);
         }
@@ -216,8 +216,9 @@ fn fit_group(format: Format, values: &[f32], rule: Rule, second: f32) -> (f32, f
     (best.1, best.2)
 }
 
-/// Scales of both levels and zeros of a row; its codes are left empty.
-pub fn fit_row(format: Format, values: &[f32], rule: Rule) -> Row {
+/// Scales of both levels and zeros of a row; its codes are left empty. `weights`: what the squared error of each channel
+/// counts in a search, the power of its input.
+pub fn fit_row(format: Format, values: &[f32], weights: &[f32], rule: Rule) -> Row {
     let mut row = Row::default();
     let second = format.second.map(|second| {
         let amax = amax(values);
@@ -232,8 +233,8 @@ pub fn fit_row(format: Format, values: &[f32], rule: Rule) -> Row {
         if amax == 0.0 || exact == 0.0 { 1.0 } else { exact }
     });
     let group = if format.group == Format::ROW { values.len().max(1) } else { format.group as usize };
-    for values in values.chunks(group) {
-        let (scale, zero) = fit_group(format, values, rule, second.unwrap_or(1.0));
+    for (values, weights) in values.chunks(group).zip(weights.chunks(group)) {
+        let (scale, zero) = fit_group(format, values, weights, rule, second.unwrap_or(1.0));
         row.scales.push(scale);
         if format.has_zero() {
             row.zeros.push(zero);
@@ -298,7 +299,7 @@ mod tests {
                 for values in rows {
                     let error = |rule| {
                         let mut rounded = values.clone();
-                        let mut row = fit_row(format, &values, rule);
+                        let mut row = fit_row(format, &values, &vec![1.0; k], rule);
                         round_row(format, &mut row, &mut rounded);
                         for (a, b) in rounded.iter().zip(row.values(format)) {
                             assert!((f64::from(*a) - b).abs() <= 1e-6 * b.abs(), "{format}: {a} {b}");
@@ -317,7 +318,7 @@ mod tests {
     #[test]
     fn qoq_worked_example() {
         let values = [0.5, -0.24, 0.1, 0.02, -0.31, 0.44, 0.07, -0.12];
-        let mut row = fit_row(Format::QOQ, &values, Rule::Absmax);
+        let mut row = fit_row(Format::QOQ, &values, &[1.0; 8], Rule::Absmax);
         round_row(Format::QOQ, &mut row, &mut values.clone());
         assert_eq!((row.scales[0], row.zeros[0], row.supers[0]), (13.0, 6.0, to_f16(0.5 / 119.0)));
         assert_eq!(row.codes, [15, 2, 8, 6, 0, 14, 7, 4]);
@@ -347,7 +348,7 @@ mod tests {
     #[test]
     fn mxfp4_example() {
         let mut values = [7.0, -5.0, 3.5, 2.5, 1.75, -0.9, 0.3, 0.1];
-        let mut row = fit_row(Format::MXFP4, &values, Rule::Absmax);
+        let mut row = fit_row(Format::MXFP4, &values, &[1.0; 8], Rule::Absmax);
         round_row(Format::MXFP4, &mut row, &mut values);
         assert_eq!(values, [6.0, -4.0, 4.0, 2.0, 2.0, -1.0, 0.5, 0.0]);
     }

@@ -71,11 +71,13 @@ pub(crate) struct Rounded {
     pub values: Vec<f32>,
 }
 
-/// Rounds each row to the nearest codes.
-pub(crate) fn round_nearest(format: Format, weight: &[f32], k: usize, rule: impl Fn(usize) -> Rule + Sync) -> Rounded {
+/// Rounds each row to the nearest codes. `power`: mean squares of the inputs, by which errors count where scales are
+/// searched.
+pub(crate) fn round_nearest(format: Format, weight: &[f32], power: &[f32], rule: Rule) -> Rounded {
+    let k = power.len();
     let rows = parallel::map(weight.len() / k, |n| {
         let mut values = weight[n * k..][..k].to_vec();
-        let mut row = grid::fit_row(format, &values, rule(n));
+        let mut row = grid::fit_row(format, &values, power, rule);
         grid::round_row(format, &mut row, &mut values);
         (row, values)
     });
@@ -201,6 +203,7 @@ pub fn quantize_linear(
 
     let sample = stats.map(|s| s.sample.as_slice()).filter(|s| !s.is_empty());
     let transformed = sample.map(|x| transformer.inputs(x));
+    let power = transformed.as_ref().map_or_else(|| vec![1.0; k], |x| measure::power(x, k));
     let rounded_input = transformed.as_ref().map(|x| {
         let mut x = x.clone();
         x.chunks_exact_mut(k).for_each(|row| measure::round_activations(activation, row));
@@ -211,8 +214,8 @@ pub fn quantize_linear(
     for module in modules {
         let weight = transformer.weights(module.weight);
         let rounded = match &factor {
-            Some(factor) => factor.round(format, &weight, k, |_| rule),
-            None => round_nearest(format, &weight, k, |_| rule),
+            Some(factor) => factor.round(format, &weight, &power, rule),
+            None => round_nearest(format, &weight, &power, rule),
         };
         let (mut codes, mut scales) = (Vec::new(), Vec::new());
         for row in &rounded.rows {

@@ -18,24 +18,32 @@ pub fn round_activations(activation: Activation, row: &mut [f32]) {
     }
 }
 
-fn dot4(a: &[f32], b: [&[f32]; 4]) -> [f32; 4] {
-    let n = a.len();
-    let b = [&b[0][..n], &b[1][..n], &b[2][..n], &b[3][..n]];
-    let mut lanes = [[0f32; 8]; 4];
-    let whole = n / 8 * 8;
-    let mut i = 0;
-    while i < whole {
-        let x = &a[i..i + 8];
-        for (lanes, b) in lanes.iter_mut().zip(b) {
-            for ((lane, x), y) in lanes.iter_mut().zip(x).zip(&b[i..i + 8]) {
-                *lane += x * y;
+/// Products of two rows with four rows.
+fn dots(x: [&[f32]; 2], w: [&[f32]; 4]) -> [[f32; 4]; 2] {
+    const LANES: usize = 4;
+    let n = x[0].len();
+    let mut lanes = [[[0f32; LANES]; 4]; 2];
+    let whole = n / LANES * LANES;
+    let part = |row: &[f32], i: usize| -> [f32; LANES] {
+        let mut part = [0f32; LANES];
+        part.copy_from_slice(&row[i..i + LANES]);
+        part
+    };
+    for i in (0..whole).step_by(LANES) {
+        let x = [part(x[0], i), part(x[1], i)];
+        for (c, w) in w.iter().enumerate() {
+            let w = part(w, i);
+            for l in 0..LANES {
+                lanes[0][c][l] += x[0][l] * w[l];
+                lanes[1][c][l] += x[1][l] * w[l];
             }
         }
-        i += 8;
     }
-    let mut sums = lanes.map(|lanes| lanes.iter().sum::<f32>());
-    for (sum, b) in sums.iter_mut().zip(b) {
-        *sum += a[whole..].iter().zip(&b[whole..]).map(|(x, y)| x * y).sum::<f32>();
+    let mut sums = lanes.map(|row| row.map(|lanes| lanes.iter().sum::<f32>()));
+    for (sums, x) in sums.iter_mut().zip(x) {
+        for (sum, w) in sums.iter_mut().zip(w) {
+            *sum += x[whole..].iter().zip(&w[whole..n]).map(|(x, w)| x * w).sum::<f32>();
+        }
     }
     sums
 }
@@ -48,9 +56,12 @@ pub fn product(x: &[f32], w: &[f32], k: usize) -> Vec<f32> {
         for (c, ws) in w.chunks(4 * k).enumerate() {
             let row = |i: usize| ws.get(i * k..(i + 1) * k).unwrap_or(&ws[..k]);
             let ws = [row(0), row(1), row(2), row(3)];
-            for (t, y) in part.chunks_exact_mut(n).enumerate() {
-                let sums = dot4(&x[(first + t) * k..][..k], ws);
-                y[4 * c..].iter_mut().zip(sums).for_each(|(y, s)| *y = s);
+            for (t, y) in part.chunks_mut(2 * n).enumerate() {
+                let row = |i: usize| &x[(first + 2 * t + i.min(y.len() / n - 1)) * k..][..k];
+                let sums = dots([row(0), row(1)], ws);
+                for (y, sums) in y.chunks_exact_mut(n).zip(sums) {
+                    y[4 * c..].iter_mut().zip(sums).for_each(|(y, s)| *y = s);
+                }
             }
         }
     });
@@ -63,6 +74,17 @@ pub fn energies(a: &[f32], b: &[f32]) -> (f64, f64) {
         let (a, b) = (f64::from(a), f64::from(b));
         (signal + a * a, noise + (a - b) * (a - b))
     })
+}
+
+/// Mean square of each channel relative to their mean, at least a thousandth, so that weights of channels the sample
+/// never used are still rounded well.
+pub fn power(rows: &[f32], k: usize) -> Vec<f32> {
+    let mut sums = vec![0f64; k];
+    for row in rows.chunks_exact(k) {
+        sums.iter_mut().zip(row).for_each(|(s, v)| *s += f64::from(*v) * f64::from(*v));
+    }
+    let mean = sums.iter().sum::<f64>() / k as f64;
+    sums.iter().map(|s| if mean > 0.0 { (s / mean).max(1e-3) as f32 } else { 1.0 }).collect()
 }
 
 /// Signal to noise in dB, at most 200.

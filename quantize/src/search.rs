@@ -43,12 +43,18 @@ impl Problem {
 
     /// `‖Y - X̂Ŵᵀ‖² / ‖Y‖²` with weights rounded to nearest.
     pub fn error(&self, transformer: &Transformer, activation: Activation) -> f64 {
-        let weight = round_nearest(self.format, &transformer.weights(&self.w), self.k, |_| self.rule);
-        self.error_of(transformer, activation, &weight.values)
+        let x = transformer.inputs(&self.x);
+        let weight = self.rounded(transformer, &x);
+        self.error_of(x, activation, &weight)
     }
 
-    fn error_of(&self, transformer: &Transformer, activation: Activation, rounded: &[f32]) -> f64 {
-        let mut x = transformer.inputs(&self.x);
+    /// Weights rounded to nearest, for transformed inputs `x`.
+    fn rounded(&self, transformer: &Transformer, x: &[f32]) -> Vec<f32> {
+        let weight = transformer.weights(&self.w);
+        round_nearest(self.format, &weight, &measure::power(x, self.k), self.rule).values
+    }
+
+    fn error_of(&self, mut x: Vec<f32>, activation: Activation, rounded: &[f32]) -> f64 {
         x.chunks_exact_mut(self.k).for_each(|row| measure::round_activations(activation, row));
         let (signal, noise) = measure::energies(&self.y, &measure::product(&x, rounded, self.k));
         noise / signal.max(f64::MIN_POSITIVE)
@@ -83,11 +89,12 @@ pub fn awq(problem: &Problem, activation: Activation, mean_abs: &[f32]) -> Resul
 /// The share of the range of integer activations with the least error of the product.
 pub fn clip(problem: &Problem, transformer: &Transformer, activation: Activation) -> Activation {
     let Activation::Int { bits, group, .. } = activation else { return activation };
-    let weight = round_nearest(problem.format, &transformer.weights(&problem.w), problem.k, |_| problem.rule);
+    let x = transformer.inputs(&problem.x);
+    let weight = problem.rounded(transformer, &x);
     let mut best = (f64::INFINITY, activation);
     for step in 0..10u8 {
         let activation = Activation::Int { bits, group, clip: f32::from(20 - step) / 20.0 };
-        let error = problem.error_of(transformer, activation, &weight.values);
+        let error = problem.error_of(x.clone(), activation, &weight);
         if error < best.0 {
             best = (error, activation);
         }
