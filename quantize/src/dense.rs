@@ -62,9 +62,8 @@ mod tests {
         for (m, p, q) in [(1, 1, 1), (3, 5, 4), (9, 8, 7), (12, 4, 9)] {
             let a: Vec<f32> = (0..m * p).map(|i| (i as f32 * 0.7).sin()).collect();
             let b: Vec<f32> = (0..p * q).map(|i| (i as f32 * 0.3).cos()).collect();
-            let want: Vec<f32> = (0..m * q)
-                .map(|i| (0..p).map(|j| a[i / q * p + j] * b[j * q + i % q]).sum())
-                .collect();
+            let want: Vec<f32> =
+                (0..m * q).map(|i| (0..p).map(|j| a[i / q * p + j] * b[j * q + i % q]).sum()).collect();
             let close = |got: &[f32]| got.iter().zip(&want).all(|(a, b)| (a - b).abs() < 1e-5);
             assert!(close(&product(&a, &b, p, q)));
             let mut out = vec![0.0; m * q];

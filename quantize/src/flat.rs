@@ -78,7 +78,9 @@ impl Quantizer {
         parallel::for_rows(&mut out, self.group, |_, part| {
             for group in part.chunks_mut(self.group) {
                 let scale = self.scale(group, share).2;
-                group.iter_mut().for_each(|v| *v = scale * rounding.apply(*v / scale, self.top).0);
+                for v in group.iter_mut() {
+                    *v = scale * rounding.apply(*v / scale, self.top).0;
+                }
             }
         });
         out
@@ -202,7 +204,9 @@ impl Trainer {
         let (q1, q2) = (inverse_transposed(p1, self.n1)?, inverse_transposed(p2, self.n2)?);
         let s = self.scales(parameters);
         let scaled = |rows: &[f32], f: &dyn Fn(f32, f32) -> f32| {
-            rows.chunks_exact(k).flat_map(|row| row.iter().zip(&s).map(|(v, s)| f(*v, *s))).collect::<Vec<f32>>()
+            rows.chunks_exact(k)
+                .flat_map(|row| row.iter().zip(&s).map(|(v, s)| f(*v, *s)))
+                .collect::<Vec<f32>>()
         };
         let xs = self.forward(scaled(x, &|v, s| v * s), p1, p2);
         let ws = self.forward(scaled(w, &|v, s| v / s), &q1, &q2);
@@ -218,7 +222,9 @@ impl Trainer {
         let power = |v: &[f32]| v.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
         let signal = power(&exact).max(f64::MIN_POSITIVE);
         let loss = power(&error) / signal;
-        error.iter_mut().for_each(|e| *e = (2.0 * f64::from(*e) / signal) as f32);
+        for e in &mut error {
+            *e = (2.0 * f64::from(*e) / signal) as f32;
+        }
 
         let n = w.len() / k;
         let mut d_x = dense::product(&error, &wq, n, k);
@@ -275,7 +281,9 @@ fn orthogonal(n: usize, random: &mut Random) -> Vec<f32> {
         (0..n).for_each(|i| rows[i * n + i] = 1.0);
         plan.apply(&mut rows, true);
     } else {
-        rows.iter_mut().for_each(|v| *v = random.normal());
+        for v in &mut rows {
+            *v = random.normal();
+        }
         for i in 0..n {
             let (above, rest) = rows.split_at_mut(i * n);
             let row = &mut rest[..n];
@@ -286,7 +294,9 @@ fn orthogonal(n: usize, random: &mut Random) -> Vec<f32> {
                 }
             }
             let length = row.iter().map(|v| v * v).sum::<f64>().sqrt();
-            row.iter_mut().for_each(|v| *v /= length);
+            for v in row {
+                *v /= length;
+            }
         }
     }
     rows.into_iter().map(|v| v as f32).collect()
@@ -329,9 +339,10 @@ pub fn train(
     let top = |bits: u32| (1u32 << (bits - 1)) as f32 - 1.0;
     let input = match start.1 {
         Activation::Float => None,
-        Activation::Int { bits, group, .. } => {
-            Some(Quantizer { group: if group == Format::ROW { k } else { group as usize }, top: top(bits.into()) })
-        }
+        Activation::Int { bits, group, .. } => Some(Quantizer {
+            group: if group == Format::ROW { k } else { group as usize },
+            top: top(bits.into()),
+        }),
     };
     let group = if problem.format.group == Format::ROW { k } else { problem.format.group as usize };
     let weight = Quantizer { group, top: top(problem.format.code.bits()) };
@@ -419,8 +430,7 @@ mod tests {
         for range in [0..e0, e0..e1, e1..e2, e2..e2 + 1, e2 + 1..end] {
             for _ in 0..3 {
                 let direction: Vec<f32> = normal(range.len());
-                let along: f64 =
-                    range.clone().zip(&direction).map(|(i, d)| f64::from(gradient[i] * d)).sum();
+                let along: f64 = range.clone().zip(&direction).map(|(i, d)| f64::from(gradient[i] * d)).sum();
                 let at = |step: f32| {
                     let mut moved = parameters.clone();
                     range.clone().zip(&direction).for_each(|(i, d)| moved[i] += step * d);

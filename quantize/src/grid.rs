@@ -49,7 +49,8 @@ impl Grid {
             (code, Zero::Fixed(z)) => (Kind::Int, (1u32 << code.bits()) as f32 - 1.0, f32::from(z)),
             (code, _) => (Kind::Int, (1u32 << code.bits()) as f32 - 1.0, zero),
         };
-        let (mut lo, mut hi) = if format.code == Code::Int8 { (-128.0, 127.0) } else { (-offset, levels - offset) };
+        let (mut lo, mut hi) =
+            if format.code == Code::Int8 { (-128.0, 127.0) } else { (-offset, levels - offset) };
         if format.scale == Scale::I8 {
             // Two integer levels: the first one stays a signed byte.
             lo = lo.max((-128.0 / scale).ceil());
@@ -166,7 +167,8 @@ fn fit_group(format: Format, values: &[f32], weights: &[f32], rule: Rule, second
                     _ if hi == lo => 1.0,
                     _ => to_f16((hi - lo) / levels),
                 };
-                let zero = if scale == 0.0 { 0.0 } else { (-lo / scale).round_ties_even().clamp(0.0, levels) };
+                let zero =
+                    if scale == 0.0 { 0.0 } else { (-lo / scale).round_ties_even().clamp(0.0, levels) };
                 consider(scale, zero);
             }
         }

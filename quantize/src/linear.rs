@@ -9,6 +9,9 @@ use crate::search::{self, Problem};
 use crate::transform::{self, HostMix, Transformer};
 use crate::{InputStats, QuantizeError, Scheme, flat, gptq, measure, parallel};
 
+/// Rows of the sample that errors are reported on.
+const REPORTED: usize = 128;
+
 /// A matrix to quantise.
 #[derive(Clone, Copy, Debug)]
 pub struct Module<'a> {
@@ -48,7 +51,8 @@ pub struct QuantizedModule {
     pub report: LayerReport,
 }
 
-/// Errors of a quantised matrix. Ratios in dB are at most 200.
+/// Errors of a quantised matrix. Ratios in dB are at most 200; those of inputs and outputs are taken on up to 128 rows of
+/// the sample.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LayerReport {
     /// `‖W'‖² / ‖W' - Ŵ‖²` of the transformed weights.
@@ -81,7 +85,8 @@ pub(crate) fn round_nearest(format: Format, weight: &[f32], power: &[f32], rule:
         grid::round_row(format, &mut row, &mut values);
         (row, values)
     });
-    let mut rounded = Rounded { rows: Vec::with_capacity(rows.len()), values: Vec::with_capacity(weight.len()) };
+    let mut rounded =
+        Rounded { rows: Vec::with_capacity(rows.len()), values: Vec::with_capacity(weight.len()) };
     for (row, values) in rows {
         rounded.rows.push(row);
         rounded.values.extend(values);
@@ -90,7 +95,8 @@ pub(crate) fn round_nearest(format: Format, weight: &[f32], power: &[f32], rule:
 }
 
 fn check(scheme: &Scheme, modules: &[Module], stats: Option<&InputStats>) -> Result<usize, QuantizeError> {
-    let shape = |name: &str, want: String, got: String| QuantizeError::Shape { name: name.to_owned(), want, got };
+    let shape =
+        |name: &str, want: String, got: String| QuantizeError::Shape { name: name.to_owned(), want, got };
     let Some(first) = modules.first() else {
         return Err(shape("", "at least one matrix".to_owned(), "none".to_owned()));
     };
@@ -119,8 +125,9 @@ fn check(scheme: &Scheme, modules: &[Module], stats: Option<&InputStats>) -> Res
     }
     if scheme.needs_calibration() {
         let stats = stats.ok_or_else(|| calibration("statistics", "none"))?;
-        if stats.rows == 0 || stats.sample.is_empty() {
-            return Err(calibration("statistics", "no rows"));
+        let transformed = !matches!(scheme.transform(), Transform::None | Transform::Hadamard);
+        if stats.rows == 0 || (transformed && stats.sample.is_empty()) {
+            return Err(calibration("statistics and a sample", "no rows"));
         }
         if scheme.needs_hessian() && stats.hessian.is_none() {
             return Err(calibration("second moments", "statistics without them"));
@@ -164,7 +171,9 @@ fn plan(
             let mut scale = transform::balance(&weights, &stats.sum_sq, stats.rows);
             // Signs keep channels that move together from adding up in one channel of the rotation.
             let mut random = Random::new(seed);
-            scale.iter_mut().for_each(|s| *s = if random.bits() >> 63 == 0 { *s } else { -*s });
+            for s in &mut scale {
+                *s = if random.bits() >> 63 == 0 { *s } else { -*s };
+            }
             let transformer = Transformer::new(k, Some(scale.clone()), HostMix::hadamard(k))?;
             let problem = problem(stats);
             let activation = search::clip(&problem, &transformer, activation);
@@ -202,8 +211,10 @@ pub fn quantize_linear(
     };
 
     let sample = stats.map(|s| s.sample.as_slice()).filter(|s| !s.is_empty());
+    let power = sample.map_or_else(|| vec![1.0; k], |x| measure::power(&transformer.inputs(x), k));
+    let sample = sample.map(|x| measure::spread(&x.chunks_exact(k).collect::<Vec<_>>(), REPORTED));
+    let sample = sample.as_deref();
     let transformed = sample.map(|x| transformer.inputs(x));
-    let power = transformed.as_ref().map_or_else(|| vec![1.0; k], |x| measure::power(x, k));
     let rounded_input = transformed.as_ref().map(|x| {
         let mut x = x.clone();
         x.chunks_exact_mut(k).for_each(|row| measure::round_activations(activation, row));

@@ -68,6 +68,12 @@ pub fn product(x: &[f32], w: &[f32], k: usize) -> Vec<f32> {
     y
 }
 
+/// `count` of the rows, evenly spaced.
+pub fn spread(rows: &[&[f32]], count: usize) -> Vec<f32> {
+    let chosen = count.min(rows.len());
+    (0..chosen).flat_map(|i| rows[i * rows.len() / chosen].iter().copied()).collect()
+}
+
 /// `Σ a²` and `Σ (a - b)²`.
 pub fn energies(a: &[f32], b: &[f32]) -> (f64, f64) {
     a.iter().zip(b).fold((0.0, 0.0), |(signal, noise), (&a, &b)| {

@@ -63,7 +63,9 @@ mod tests {
             let mut data = vec![0; 5 * n];
             for_rows(&mut data, 5, |first, rows| {
                 for (r, row) in rows.chunks_mut(5).enumerate() {
-                    row.iter_mut().for_each(|v| *v += first + r);
+                    for v in row {
+                        *v += first + r;
+                    }
                 }
             });
             assert!(data.iter().enumerate().all(|(i, v)| *v == i / 5));

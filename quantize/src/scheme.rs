@@ -213,7 +213,7 @@ impl FromStr for Scheme {
         if scheme.group.is_some() && !integer && base != Base::Fp8 {
             return Err(bad("the groups of mxfp4, nvfp4 and qoq are fixed".to_owned()));
         }
-        if scheme.transform == Transform::Flat && !(integer && !scheme.asymmetric) {
+        if scheme.transform == Transform::Flat && (!integer || scheme.asymmetric) {
             return Err(bad("flat trains symmetric integer formats; take flat-free".to_owned()));
         }
         scheme.format().check()?;
@@ -280,7 +280,9 @@ mod tests {
         for info in &all {
             assert_eq!(info.scheme.to_string(), info.name);
         }
-        for name in ["w4a16-g64", "w4a4-g32-asym-flat-free-mse-gptq", "w8a16-row", "fp8-g128", "nvfp4-a8-gptq"] {
+        for name in
+            ["w4a16-g64", "w4a4-g32-asym-flat-free-mse-gptq", "w8a16-row", "fp8-g128", "nvfp4-a8-gptq"]
+        {
             assert_eq!(name.parse::<Scheme>().map(|s| s.to_string()), Ok(name.to_owned()));
         }
         let reordered: Scheme = "w4a8-gptq-hadamard".parse().expect("a scheme");

@@ -25,18 +25,12 @@ pub struct Problem {
     pub rule: Rule,
 }
 
-/// `count` of the rows, evenly spaced.
-fn spread(rows: &[&[f32]], count: usize) -> Vec<f32> {
-    let chosen = count.min(rows.len());
-    (0..chosen).flat_map(|i| rows[i * rows.len() / chosen].iter().copied()).collect()
-}
-
 impl Problem {
     pub fn new(format: Format, rule: Rule, modules: &[Module], stats: &InputStats) -> Self {
         let k = stats.k;
         let rows: Vec<&[f32]> = modules.iter().flat_map(|m| m.weight.chunks_exact(k)).collect();
         let inputs: Vec<&[f32]> = stats.sample.chunks_exact(k).collect();
-        let (x, w) = (spread(&inputs, INPUTS), spread(&rows, ROWS));
+        let (x, w) = (measure::spread(&inputs, INPUTS), measure::spread(&rows, ROWS));
         let y = measure::product(&x, &w, k);
         Self { k, x, w, y, format, rule }
     }
@@ -63,7 +57,11 @@ impl Problem {
 
 /// The channel scale of AWQ: inputs are divided, weights multiplied by `mean|x|^α / √(max · min)`, α of 20 by the least
 /// error of the product.
-pub fn awq(problem: &Problem, activation: Activation, mean_abs: &[f32]) -> Result<Option<Vec<f32>>, QuantizeError> {
+pub fn awq(
+    problem: &Problem,
+    activation: Activation,
+    mean_abs: &[f32],
+) -> Result<Option<Vec<f32>>, QuantizeError> {
     let k = problem.k;
     let none = Transformer::new(k, None, HostMix::None)?;
     let mut best = (problem.error(&none, activation), None);

@@ -130,7 +130,8 @@ mod tests {
             let mean = column.iter().map(|v| v.abs()).sum::<f64>() / 150.0;
             assert!((f64::from(stats.mean_abs[i]) - mean).abs() < 1e-6);
             for j in 0..k {
-                let want: f64 = (0..150).map(|r| f64::from(rows[r * k + i]) * f64::from(rows[r * k + j])).sum();
+                let want: f64 =
+                    (0..150).map(|r| f64::from(rows[r * k + i]) * f64::from(rows[r * k + j])).sum();
                 assert!((f64::from(hessian[i * k + j]) - want).abs() < 1e-3);
             }
             assert!((f64::from(hessian[i * k + i]) - stats.sum_sq[i]).abs() < 1e-3);

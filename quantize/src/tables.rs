@@ -229,7 +229,8 @@ fn error(layer: &Layer, scheme: &str) -> f64 {
         let row = girih_kernels::quant::unpack_row(m.format, k as u32, c, s);
         w.extend(row.values(m.format).into_iter().map(|v| v as f32));
     }
-    let t = Transformer::new(k, quantized.input_scale.clone(), quantized.mix.clone()).expect("it is invertible");
+    let t =
+        Transformer::new(k, quantized.input_scale.clone(), quantized.mix.clone()).expect("it is invertible");
     let x = rounded_as(quantized.activation, &t.inputs(&layer.fresh), k);
     let exact = measure::product(&layer.fresh, &layer.weights[0], k);
     let (signal, noise) = measure::energies(&exact, &measure::product(&x, &w, k));
@@ -250,22 +251,18 @@ fn error(layer: &Layer, scheme: &str) -> f64 {
 #[test]
 fn methods_help_where_they_should() {
     let layer = layer(256);
-    let [w4a4, rotated, free, flat, free_gptq, flat_gptq] = [
-        "w4a4",
-        "w4a4-hadamard",
-        "w4a4-flat-free",
-        "w4a4-flat",
-        "w4a4-flat-free-gptq",
-        "w4a4-flat-gptq",
-    ]
-    .map(|s| error(&layer, s));
-    assert!(rotated < 0.7 * w4a4 && free < 0.6 * rotated && flat < 0.97 * free, "{w4a4} {rotated} {free} {flat}");
+    let [w4a4, rotated, free, flat, free_gptq, flat_gptq] =
+        ["w4a4", "w4a4-hadamard", "w4a4-flat-free", "w4a4-flat", "w4a4-flat-free-gptq", "w4a4-flat-gptq"]
+            .map(|s| error(&layer, s));
+    assert!(
+        rotated < 0.7 * w4a4 && free < 0.6 * rotated && flat < 0.97 * free,
+        "{w4a4} {rotated} {free} {flat}"
+    );
     assert!(free_gptq < free && flat_gptq < flat, "{free_gptq} {flat_gptq}");
     let [a8, a8_rotated, a8_free, a8_flat] =
         ["w4a8", "w4a8-hadamard", "w4a8-flat-free", "w4a8-flat"].map(|s| error(&layer, s));
     assert!(a8_flat < a8_free && a8_free < a8.min(a8_rotated), "{a8} {a8_rotated} {a8_free} {a8_flat}");
-    let [plain, mse, awq, gptq] =
-        ["w4a16", "w4a16-mse", "w4a16-awq", "w4a16-gptq"].map(|s| error(&layer, s));
+    let [plain, mse, awq, gptq] = ["w4a16", "w4a16-mse", "w4a16-awq", "w4a16-gptq"].map(|s| error(&layer, s));
     assert!(mse < 0.9 * plain && awq < mse && gptq < 0.7 * plain, "{plain} {mse} {awq} {gptq}");
     let [mx, mx_rotated, mx_gptq] =
         ["mxfp4", "mxfp4-hadamard", "mxfp4-hadamard-gptq"].map(|s| error(&layer, s));

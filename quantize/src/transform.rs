@@ -55,7 +55,13 @@ enum Prepared {
     None,
     Hadamard(HadamardPlan),
     /// Input: `a1 X a2`; weight: `b1 W b2`.
-    Kronecker { n1: usize, n2: usize, a: [Vec<f64>; 2], b: [Vec<f64>; 2], condition: f64 },
+    Kronecker {
+        n1: usize,
+        n2: usize,
+        a: [Vec<f64>; 2],
+        b: [Vec<f64>; 2],
+        condition: f64,
+    },
 }
 
 /// Channel scale and mix, with what their inverses need.
@@ -102,7 +108,8 @@ impl Transformer {
     /// Condition number in the 2-norm; with scale and mix the product of theirs, which bounds it.
     pub fn condition(&self) -> f64 {
         let scale = self.scale.as_ref().map_or(1.0, |scale| {
-            let (lo, hi) = scale.iter().fold((f32::MAX, 0f32), |(lo, hi), s| (lo.min(s.abs()), hi.max(s.abs())));
+            let (lo, hi) =
+                scale.iter().fold((f32::MAX, 0f32), |(lo, hi), s| (lo.min(s.abs()), hi.max(s.abs())));
             f64::from(hi) / f64::from(lo)
         });
         scale * if let Prepared::Kronecker { condition, .. } = &self.prepared { *condition } else { 1.0 }
@@ -196,13 +203,16 @@ pub fn condition(a: &[f64], a_inverse: &[f64], n: usize) -> f64 {
         let mut v: Vec<f64> = (0..n).map(|i| 1.0 + 0.5 * (i as f64 * 1.7).sin()).collect();
         let mut norm = 0.0;
         for _ in 0..60 {
-            let u: Vec<f64> = a.chunks_exact(n).map(|row| row.iter().zip(&v).map(|(a, v)| a * v).sum()).collect();
+            let u: Vec<f64> =
+                a.chunks_exact(n).map(|row| row.iter().zip(&v).map(|(a, v)| a * v).sum()).collect();
             v.fill(0.0);
             for (row, u) in a.chunks_exact(n).zip(&u) {
                 v.iter_mut().zip(row).for_each(|(v, a)| *v += a * u);
             }
             let length = v.iter().map(|v| v * v).sum::<f64>().sqrt();
-            v.iter_mut().for_each(|v| *v /= length.max(f64::MIN_POSITIVE));
+            for v in &mut v {
+                *v /= length.max(f64::MIN_POSITIVE);
+            }
             norm = length.sqrt();
         }
         norm
@@ -224,9 +234,8 @@ pub fn balance(weights: &[&[f32]], sum_sq: &[f64], rows: u64) -> Vec<f32> {
         }
     }
     let (count, rows) = (f64::from(count).max(1.0), (rows as f64).max(1.0));
-    let log = |(w, x): (&f64, &f64)| {
-        (*w > 0.0 && *x > 0.0).then(|| 0.25 * ((w / count).ln() - (x / rows).ln()))
-    };
+    let log =
+        |(w, x): (&f64, &f64)| (*w > 0.0 && *x > 0.0).then(|| 0.25 * ((w / count).ln() - (x / rows).ln()));
     let logs: Vec<Option<f64>> = power.iter().zip(sum_sq).map(log).collect();
     let known = logs.iter().flatten().count().max(1) as f64;
     let mean = logs.iter().flatten().sum::<f64>() / known;
@@ -248,8 +257,7 @@ mod tests {
             let (x, w) = (normal(5 * k), normal(7 * k));
             let scale: Vec<f32> = normal(k).iter().map(|v| v.exp()).collect();
             let (n1, n2) = (2, k / 2);
-            let kronecker =
-                HostMix::Kronecker { n1, n2: n2 as u32, p1: normal(4), p2: normal(n2 * n2) };
+            let kronecker = HostMix::Kronecker { n1, n2: n2 as u32, p1: normal(4), p2: normal(n2 * n2) };
             for mix in [HostMix::None, HostMix::hadamard(k), HostMix::hadamard_blocks(k, 32), kronecker] {
                 let t = Transformer::new(k, Some(scale.clone()), mix).expect("it is invertible");
                 let exact = measure::product(&x, &w, k);
