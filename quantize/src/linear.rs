@@ -142,31 +142,26 @@ fn scale_rule(scheme: &Scheme) -> Rule {
     if scheme.searches_scales() || fp4 { Rule::Search } else { Rule::Absmax }
 }
 
-/// What happens to inputs and weights before they are rounded.
-struct Plan {
-    transformer: Transformer,
-    activation: Activation,
-}
-
+/// What happens to inputs and weights before they are rounded: the transform, and how the input is rounded.
 fn plan(
     scheme: &Scheme,
     modules: &[Module],
     stats: Option<&InputStats>,
     k: usize,
     seed: u64,
-) -> Result<Plan, QuantizeError> {
+) -> Result<(Transformer, Activation), QuantizeError> {
     let (format, activation) = (scheme.format(), scheme.activation());
-    let simple = |scale, mix| Ok(Plan { transformer: Transformer::new(k, scale, mix)?, activation });
-    let problem = |stats| Problem::new(format, scale_rule(scheme), modules, stats);
-    match (scheme.transform(), stats) {
+    let problem = stats.filter(|s| !s.sample.is_empty() && scheme.searches_scales());
+    let problem = problem.map(|stats| (Problem::new(format, scale_rule(scheme), modules, stats), stats));
+    let (scale, mix) = match (scheme.transform(), &problem) {
         (Transform::Hadamard, _) if matches!(format.scale, Scale::E8m0 | Scale::E4m3) => {
-            simple(None, HostMix::hadamard_blocks(k, format.group))
+            (None, HostMix::hadamard_blocks(k, format.group))
         }
-        (Transform::Hadamard, _) => simple(None, HostMix::hadamard(k)),
-        (Transform::Awq, Some(stats)) => {
-            simple(search::awq(&problem(stats), activation, &stats.mean_abs)?, HostMix::None)
+        (Transform::Hadamard, _) => (None, HostMix::hadamard(k)),
+        (Transform::Awq, Some((problem, stats))) => {
+            (search::awq(problem, activation, &stats.mean_abs)?, HostMix::None)
         }
-        (Transform::FlatFree | Transform::Flat, Some(stats)) => {
+        (Transform::FlatFree | Transform::Flat, Some((_, stats))) => {
             let weights: Vec<&[f32]> = modules.iter().map(|m| m.weight).collect();
             let mut scale = transform::balance(&weights, &stats.sum_sq, stats.rows);
             // Signs keep channels that move together from adding up in one channel of the rotation.
@@ -174,18 +169,21 @@ fn plan(
             for s in &mut scale {
                 *s = if random.bits() >> 63 == 0 { *s } else { -*s };
             }
-            let transformer = Transformer::new(k, Some(scale.clone()), HostMix::hadamard(k))?;
-            let problem = problem(stats);
-            let activation = search::clip(&problem, &transformer, activation);
-            let mut best = (transformer, activation);
-            if scheme.transform() == Transform::Flat {
-                best = flat::train(&problem, &stats.sample, &weights, &scale, best, seed)?;
-            }
-            Ok(Plan { transformer: best.0, activation: best.1 })
+            (Some(scale), HostMix::hadamard(k))
         }
         (Transform::None | Transform::Awq | Transform::FlatFree | Transform::Flat, _) => {
-            simple(None, HostMix::None)
+            (None, HostMix::None)
         }
+    };
+    let transformer = Transformer::new(k, scale.clone(), mix)?;
+    let Some((problem, stats)) = &problem else { return Ok((transformer, activation)) };
+    let activation = search::clip(problem, &transformer, activation);
+    match scale {
+        Some(scale) if scheme.transform() == Transform::Flat => {
+            let weights: Vec<&[f32]> = modules.iter().map(|m| m.weight).collect();
+            flat::train(problem, &stats.sample, &weights, &scale, (transformer, activation), seed)
+        }
+        _ => Ok((transformer, activation)),
     }
 }
 
@@ -200,9 +198,8 @@ pub fn quantize_linear(
     seed: u64,
 ) -> Result<QuantizedLinear, QuantizeError> {
     let k = check(scheme, modules, stats)?;
-    let plan = plan(scheme, modules, stats, k, seed)?;
-    let (transformer, activation, format) = (plan.transformer, plan.activation, scheme.format());
-    let rule = scale_rule(scheme);
+    let (transformer, activation) = plan(scheme, modules, stats, k, seed)?;
+    let (format, rule) = (scheme.format(), scale_rule(scheme));
     let factor = match stats.and_then(|s| s.hessian.as_ref()) {
         Some(hessian) if scheme.uses_gptq() => {
             Some(gptq::Factor::new(&transformer.second_moments(hessian), k, true)?)

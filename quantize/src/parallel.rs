@@ -7,8 +7,17 @@ use std::thread;
 /// Fewer rows than this for each thread are not worth a thread.
 const ROWS: usize = 4;
 
+#[cfg(test)]
+thread_local! {
+    /// Threads that tests want; 0: those of the machine.
+    pub static WANTED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 fn threads(rows: usize) -> usize {
-    thread::available_parallelism().map_or(1, NonZero::get).min(rows / ROWS).max(1)
+    let machine = || thread::available_parallelism().map_or(1, NonZero::get);
+    #[cfg(test)]
+    let machine = || if WANTED.get() == 0 { machine() } else { WANTED.get() };
+    machine().min(rows / ROWS).max(1)
 }
 
 /// `f(0), .., f(n - 1)`.

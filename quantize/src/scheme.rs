@@ -58,7 +58,8 @@ const TRANSFORMS: [(Transform, &str); 4] = [
 /// How a model is quantised: written `base[-group][-asym][-a8][-transform][-mse][-gptq]`, for example `w4a16`,
 /// `w4a16-g64-asym-gptq`, `w4a8-hadamard`, `w4a4-flat`, `mxfp4-hadamard-gptq`. [`schemes`] lists the usual ones.
 /// Scales of groups are searched with `mse`, `gptq`, `awq`, `flat-free`, `flat` and those of MXFP4 and NVFP4 always;
-/// otherwise the largest magnitude fits.
+/// otherwise the largest magnitude fits. Where they are searched and there is a sample of the inputs, so is the share of
+/// the range of integer activations that is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scheme {
     base: Base,
@@ -241,7 +242,7 @@ impl SchemeInfo {
 
 /// The usual schemes: the bases alone, then those with a method that suits them.
 pub fn schemes() -> Vec<SchemeInfo> {
-    const METHODS: [(&str, &str); 18] = [
+    const METHODS: [(&str, &str); 19] = [
         ("w4a16-mse", "scale of each group by least squared error"),
         ("w4a16-asym-awq", "channels scaled by the size of their inputs (AWQ), zero points"),
         ("w4a16-gptq", "errors compensated by later channels (GPTQ, static groups, act order)"),
@@ -251,6 +252,7 @@ pub fn schemes() -> Vec<SchemeInfo> {
         ("w4a8-flat-free-gptq", "balanced, rotated, GPTQ"),
         ("w4a8-flat", "trained Kronecker transform (FlatQuant)"),
         ("w4a4-hadamard", "rotated by a Hadamard matrix (QuaRot)"),
+        ("w4a4-hadamard-gptq", "rotated by a Hadamard matrix, GPTQ"),
         ("w4a4-flat-free-gptq", "balanced, rotated, GPTQ"),
         ("w4a4-flat", "trained Kronecker transform (FlatQuant)"),
         ("w8a8-hadamard", "rotated by a Hadamard matrix"),
@@ -276,7 +278,7 @@ mod tests {
     #[test]
     fn names_round_trip() {
         let all = schemes();
-        assert_eq!(all.len(), 27);
+        assert_eq!(all.len(), 28);
         for info in &all {
             assert_eq!(info.scheme.to_string(), info.name);
         }
