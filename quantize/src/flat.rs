@@ -3,7 +3,8 @@
 //! Layer by layer: `‖Q(x') Q(W')ᵀ - x Wᵀ‖²` over rows of the sample is minimised by Adam, with `x' = P1ᵀ (s ∘ X) P2`
 //! and `W' = P1⁻¹ (W / s) P2⁻ᵀ`; rounding counts as the identity in gradients, clipping as constant. Training starts at
 //! the training-free transform and keeps the iterate that is best in the measure the other methods are searched by.
-//! Scales of weights are searched at the end, so only one clip ratio of weights takes part in training.
+//! Scales of weights are searched at the end, so only one clip ratio of weights takes part in training. A step sees some
+//! rows of inputs and of weights, so its cost grows with K (n1 + n2), not with the size of the matrix.
 
 use girih_kernels::quant::hadamard;
 use girih_kernels::quant::kronecker::{factor_pair, inverse};
@@ -20,6 +21,8 @@ const STEPS: usize = 400;
 const LOOK: usize = 40;
 /// Rows of the sample in a step.
 const INPUTS: usize = 64;
+/// Weights in a step, as far as that is 64 to 256 rows.
+const WEIGHTS: usize = 1 << 17;
 /// Largest Kronecker factor.
 const MAX_FACTOR: u32 = 512;
 /// Condition numbers over this are not kept.
@@ -364,8 +367,7 @@ pub fn train(
     }
     let rows: Vec<&[f32]> = weights.iter().flat_map(|w| w.chunks_exact(k)).collect();
     let inputs: Vec<&[f32]> = sample.chunks_exact(k).collect();
-    let batch = (1 << 20) / k;
-    let batch = batch.clamp(64, 256).min(rows.len());
+    let batch = (WEIGHTS / k).clamp(64, 256).min(rows.len());
     let [e0, e1, e2, end] = trainer.ranges();
     let rate = |i: usize| match i {
         i if i < e0 => RATE[0],
