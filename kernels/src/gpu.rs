@@ -72,6 +72,7 @@ struct Inner {
     uniforms: Mutex<Option<Buffer>>,
     staging: Mutex<Vec<wgpu::Buffer>>,
     dummy: OnceLock<Buffer>,
+    tables: Mutex<HashMap<Vec<u32>, Buffer>>,
     failure: Arc<Failure>,
     cache: Option<Arc<crate::pipeline_cache::DiskCache>>,
 }
@@ -247,6 +248,7 @@ impl Gpu {
                 uniforms: Mutex::default(),
                 staging: Mutex::default(),
                 dummy: OnceLock::new(),
+                tables: Mutex::default(),
                 failure,
                 cache: cache.map(Arc::new),
             }),
@@ -274,6 +276,7 @@ impl Gpu {
                 uniforms: Mutex::default(),
                 staging: Mutex::default(),
                 dummy: OnceLock::new(),
+                tables: Mutex::default(),
                 failure: i.failure.clone(),
                 cache: i.cache.clone(),
             }),
@@ -458,6 +461,17 @@ impl Gpu {
         }
         let buffer = self.alloc(16)?;
         Ok(self.inner.dummy.get_or_init(|| buffer).clone())
+    }
+
+    /// Constants that kernels share, uploaded when they are first asked for.
+    pub(crate) fn table(&self, key: Vec<u32>, words: impl FnOnce() -> Vec<u32>) -> Result<Buffer, GpuError> {
+        let mut tables = lock(&self.inner.tables);
+        if let Some(buffer) = tables.get(&key) {
+            return Ok(buffer.clone());
+        }
+        let buffer = self.upload(bytemuck::cast_slice(&words()))?;
+        tables.insert(key, buffer.clone());
+        Ok(buffer)
     }
 
     pub(crate) fn pipelines(&self) -> &Pipelines {

@@ -49,6 +49,7 @@ pub mod selftest;
 pub mod softmax;
 pub mod spec;
 pub mod testing;
+pub mod transform;
 pub mod twin;
 
 pub use buffer::Buffer;

@@ -12,6 +12,8 @@ pub const KERNELS: &[&Kernel] = &[
     &crate::attention::merge::KERNEL,
     &crate::matmul::gemv::KERNEL,
     &crate::matmul::gemm::KERNEL,
+    &crate::matmul::gemv_int::KERNEL,
+    &crate::matmul::gemm_int::KERNEL,
     &crate::matmul::split_sum::KERNEL,
     &crate::elementwise::activation::KERNEL,
     &crate::elementwise::glu::KERNEL,
@@ -28,4 +30,5 @@ pub const KERNELS: &[&Kernel] = &[
     &crate::sample::greedy_advance::KERNEL,
     &crate::sample::top_k::KERNEL,
     &crate::softmax::KERNEL,
+    &crate::transform::KERNEL,
 ];

@@ -40,6 +40,7 @@ mod rope;
 mod sampling;
 mod softmax;
 mod tensor;
+mod transform;
 
 pub use attention::{Attention, attention, attention_with_lse};
 pub use batch::{Batch, Chunk, KvView, Seq, Strides};
@@ -48,12 +49,14 @@ pub use embedding::{embedding, gather_rows};
 pub use error::OpError;
 pub use frame::{Arena, Frame};
 pub use linear::{Linear, Norm, linear};
-pub use matrix::{Matrix, WeightType};
+pub use matrix::{Activation as QuantActivation, Format, Input, Matrix, Mix, Part, WeightFormat, WeightType};
 pub use norm::{add_rms_norm, layer_norm, rms_norm, rms_norm_add, rms_norm_unit};
 pub use rope::{QkNorm, RopeAppend, RopeFreqs, RopeStyle, RopeTable, rope, rope_append};
 pub use sampling::{argmax, greedy_step, top_k};
 pub use softmax::{Softmax, softmax};
 pub use tensor::{DType, Tensor};
+pub use transform::{Quantized, RowMix, RowTransform};
+pub use transform::{hadamard, hadamard_heads, kronecker, permute_columns, quantize_rows, transform_rows};
 
 pub use girih_kernels as kernels;
 pub use girih_kernels::matmul::{Act, GluAct};

@@ -1,8 +1,12 @@
 //! Linear layers.
 
-use girih_kernels::matmul::{Act, Epilogue, Format, Part, Shape, gemm, gemv};
+use girih_kernels::matmul::int::{IntPart, IntShape, is_integer};
+use girih_kernels::matmul::{Act, Epilogue, Part, Shape, gemm, gemm_int, gemv, gemv_int};
 
-use crate::{DType, Frame, Matrix, OpError, Tensor, WeightType, layer_norm, rms_norm};
+use crate::{
+    DType, Frame, Matrix, Mix, OpError, QuantActivation, RowMix, RowTransform, Tensor, WeightFormat,
+};
+use crate::{layer_norm, quantize_rows, rms_norm, transform_rows};
 
 const OP: &str = "linear";
 
@@ -48,15 +52,87 @@ impl Default for Linear<'_> {
     }
 }
 
-/// `y = residual + act(alpha · (norm(x) · Wᵀ + bias))`. With [`Act::Glu`] the rows of W (and of bias) come
-/// interleaved, row 2i is gate i and row 2i + 1 is up i, and `y = residual + act(gate) · up`.
+/// The mixing of a matrix as rows of x are given it.
+fn row_mix(mix: &Mix) -> RowMix<'_> {
+    match mix {
+        Mix::None => RowMix::None,
+        Mix::Hadamard { block } => RowMix::Hadamard { block: *block },
+        Mix::Kronecker { p1, p2 } => RowMix::Kronecker { p1, p2 },
+        Mix::Permute(index) => RowMix::Permute(index),
+    }
+}
+
+/// The parts of a matrix that integers are multiplied with.
+fn int_parts(w: &Matrix) -> Result<Vec<IntPart<'_>>, OpError> {
+    let part = |p: &'_ crate::matrix::Part| match (p.format, &p.scales) {
+        (WeightFormat::Quant(format), Some(_)) if is_integer(format) => Ok(format),
+        (WeightFormat::Quant(format), _) => {
+            Err(format!("activations {} with weights {format}", w.input.activation))
+        }
+        _ => Err(format!("activations {} with weights that are not quantised", w.input.activation)),
+    };
+    let mut parts = Vec::new();
+    for p in &w.parts {
+        let format = part(p).map_err(|what| OpError::Unsupported { op: OP, what })?;
+        let scales = p.scales.as_ref().unwrap_or(&p.buffer);
+        parts.push(IntPart { codes: &p.buffer, scales, format, row0: p.row0, rows: p.rows });
+    }
+    Ok(parts)
+}
+
+/// The product of integers. Blocks of 32 channels are quantised inside the product where it has few rows; everything
+/// else is quantised by a kernel of its own.
+fn linear_int(
+    frame: &mut Frame,
+    x: &Tensor,
+    w: &Matrix,
+    opts: &Linear<'_>,
+    epilogue: Epilogue<'_>,
+    y: &Tensor,
+) -> Result<(), OpError> {
+    let [m, k] = x.dims(OP, "x")?;
+    let shape = IntShape { m, n: w.n, k };
+    let parts = int_parts(w)?;
+    let inside = w.input.activation == QuantActivation::INT8
+        && w.input.scale.is_none()
+        && matches!(w.input.mix, Mix::None)
+        && !matches!(opts.norm, Some(Norm::Layer { .. }))
+        && m <= gemv_int::MAX_M;
+    if inside {
+        let rms_norm = match opts.norm {
+            Some(Norm::Rms { weight, eps }) => Some((weight.buffer(), eps)),
+            _ => None,
+        };
+        let input = gemv_int::Input::Float { x: x.buffer(), rms_norm };
+        let args = gemv_int::Args { input, parts: &parts, epilogue, y: y.buffer() };
+        return Ok(gemv_int::record(frame.recorder(), args, shape)?);
+    }
+    let mix = row_mix(&w.input.mix);
+    let transform = RowTransform { norm: opts.norm, scale: w.input.scale.as_ref(), mix };
+    let x = quantize_rows(frame, x, &transform, w.input.activation)?;
+    let (codes, scales) = (x.codes.buffer(), x.scales.buffer());
+    if m <= gemv_int::MAX_M {
+        let input = gemv_int::Input::Codes { codes, scales };
+        let args = gemv_int::Args { input, parts: &parts, epilogue, y: y.buffer() };
+        gemv_int::record(frame.recorder(), args, shape)?;
+    } else {
+        let args =
+            gemm_int::Args { x_codes: codes, x_scales: scales, parts: &parts, epilogue, y: y.buffer() };
+        gemm_int::record(frame.recorder(), args, shape)?;
+    }
+    Ok(())
+}
+
+/// `y = residual + act(alpha · (x' · Wᵀ + bias))` with `x' = quantise(mix(scale · norm(x)))` as `w.input` says; of a
+/// plain input x' is norm(x). With [`Act::Glu`] the rows of W (and of bias) come interleaved, row 2i is gate i and row
+/// 2i + 1 is up i, and `y = residual + act(gate) · up`.
 ///
 /// # Shapes
 /// x `[M, K]`, w `[N, K]`, bias `[N]`, residual like y → y `[M, N]`, or `[M, N / 2]` with a gated linear unit
 ///
 /// # Errors
-/// Shapes and element types that do not fit, an odd N with a gated linear unit, a cap that is not positive, sizes
-/// over a limit of the device.
+/// Shapes and element types that do not fit, integer activations with weights that are no integers, an odd N with a
+/// gated linear unit, a cap that is not positive, sizes over a limit of the device.
 pub fn linear(frame: &mut Frame, x: &Tensor, w: &Matrix, opts: &Linear<'_>) -> Result<Tensor, OpError> {
     let [m, k] = x.dims(OP, "x")?;
     x.expect_dtype(OP, "x", DType::F32)?;
@@ -90,14 +166,10 @@ pub fn linear(frame: &mut Frame, x: &Tensor, w: &Matrix, opts: &Linear<'_>) -> R
             optional(bias, "norm bias", &[k])?;
         }
     }
-    let format = match w.weight_type {
-        WeightType::F32 => Format::F32,
-        WeightType::F16 => Format::F16,
-        WeightType::Bf16 => Format::Bf16,
-    };
-    let shape = Shape { m, n: w.n, k, format };
-    let parts: Vec<Part<'_>> =
-        w.parts.iter().map(|p| Part { buffer: &p.buffer, row0: p.row0, rows: p.rows }).collect();
+    if glu && let Some(part) = w.parts.iter().find(|p| !p.row0.is_multiple_of(2)) {
+        let want = "even: pairs of gate and up in one part".into();
+        return Err(OpError::Value { op: OP, what: "first row of a part of w", got: part.row0.into(), want });
+    }
     let epilogue = Epilogue {
         bias: opts.bias.map(Tensor::buffer),
         alpha: opts.alpha,
@@ -105,8 +177,38 @@ pub fn linear(frame: &mut Frame, x: &Tensor, w: &Matrix, opts: &Linear<'_>) -> R
         residual: opts.residual.map(Tensor::buffer),
     };
     let y = frame.alloc(&y_shape, DType::F32)?;
+    match w.input.activation {
+        QuantActivation::Float => linear_float(frame, x, w, opts, epilogue, &y)?,
+        QuantActivation::Int { .. } => linear_int(frame, x, w, opts, epilogue, &y)?,
+    }
+    Ok(y)
+}
+
+/// The product of f32 activations. Scales and mixings of x take a kernel of their own, which normalises too.
+fn linear_float(
+    frame: &mut Frame,
+    x: &Tensor,
+    w: &Matrix,
+    opts: &Linear<'_>,
+    epilogue: Epilogue<'_>,
+    y: &Tensor,
+) -> Result<(), OpError> {
+    let [m, k] = x.dims(OP, "x")?;
+    let (x, norm) = if w.input.is_plain() {
+        (x.clone(), opts.norm)
+    } else {
+        let mix = row_mix(&w.input.mix);
+        let transform = RowTransform { norm: opts.norm, scale: w.input.scale.as_ref(), mix };
+        (transform_rows(frame, x, &transform)?, None)
+    };
+    let shape = Shape { m, n: w.n, k };
+    let mut parts = Vec::new();
+    for p in &w.parts {
+        let (buffer, scales) = (&p.buffer, p.scales.as_ref());
+        parts.push(Part { buffer, scales, format: p.format, row0: p.row0, rows: p.rows });
+    }
     if m <= gemv::MAX_M {
-        let norm = match opts.norm {
+        let norm = match norm {
             None => gemv::Norm::None,
             Some(Norm::Rms { weight, eps }) => gemv::Norm::Rms { weight: weight.buffer(), eps },
             Some(Norm::Layer { weight, bias, eps }) => {
@@ -114,13 +216,12 @@ pub fn linear(frame: &mut Frame, x: &Tensor, w: &Matrix, opts: &Linear<'_>) -> R
             }
         };
         let args = gemv::Args { x: x.buffer(), parts: &parts, norm, epilogue, y: y.buffer() };
-        gemv::record(frame.recorder(), args, shape)?;
-        return Ok(y);
+        return Ok(gemv::record(frame.recorder(), args, shape)?);
     }
-    let normed = match opts.norm {
-        None => x.clone(),
-        Some(Norm::Rms { weight, eps }) => rms_norm(frame, x, weight, eps)?,
-        Some(Norm::Layer { weight, bias, eps }) => layer_norm(frame, x, weight, bias, eps)?,
+    let normed = match norm {
+        None => x,
+        Some(Norm::Rms { weight, eps }) => rms_norm(frame, &x, weight, eps)?,
+        Some(Norm::Layer { weight, bias, eps }) => layer_norm(frame, &x, weight, bias, eps)?,
     };
     let scratch = match gemm::scratch_bytes(frame.gpu().caps(), shape) {
         0 => None,
@@ -128,6 +229,5 @@ pub fn linear(frame: &mut Frame, x: &Tensor, w: &Matrix, opts: &Linear<'_>) -> R
     };
     let scratch = scratch.as_ref().map(Tensor::buffer);
     let args = gemm::Args { x: normed.buffer(), parts: &parts, epilogue, scratch, y: y.buffer() };
-    gemm::record(frame.recorder(), args, shape)?;
-    Ok(y)
+    Ok(gemm::record(frame.recorder(), args, shape)?)
 }

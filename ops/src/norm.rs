@@ -6,7 +6,7 @@ use girih_kernels::norm::{rms_norm as kernel, rms_norm_add as post_kernel};
 use crate::{DType, Frame, OpError, Tensor};
 
 /// Rows and channels of a tensor whose last axis is normalised.
-fn rows_and_channels(op: &'static str, x: &Tensor) -> Result<(u32, u32), OpError> {
+pub(crate) fn rows_and_channels(op: &'static str, x: &Tensor) -> Result<(u32, u32), OpError> {
     x.expect_dtype(op, "x", DType::F32)?;
     match x.shape() {
         [.., channels] if *channels > 0 => Ok(((x.len() / *channels as usize) as u32, *channels)),

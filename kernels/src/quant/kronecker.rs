@@ -76,9 +76,7 @@ pub fn inverse(a: &[f64], order: usize) -> Result<Vec<f64>, Singular> {
     }
     for column in 0..order {
         let pivot = (column..order)
-            .max_by(|&i, &j| {
-                f64::total_cmp(&rows[i * width + column].abs(), &rows[j * width + column].abs())
-            })
+            .max_by(|&i, &j| f64::total_cmp(&rows[i * width + column].abs(), &rows[j * width + column].abs()))
             .unwrap_or(column);
         let lead = rows[pivot * width + column];
         if lead == 0.0 || !lead.is_finite() {

@@ -1,0 +1,316 @@
+//! Many rows of quantised activations times a quantised matrix, with the epilogue behind.
+
+use bytemuck::{Pod, Zeroable};
+use girih_shaders::Selection;
+
+use super::gemv_int::{bench_case, parse_bench};
+use super::int::{self, IntPart, IntShape, Weights, XRow};
+use super::{Epilogue, EpilogueKind, or_dummy, reference};
+use crate::buffer::Buffer;
+use crate::caps::Caps;
+use crate::error::KernelError;
+use crate::quant::{Code, Format, Scale};
+use crate::recorder::Recorder;
+use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
+use crate::testing::{BenchBuffer, BenchCase, Launch, TestCase, Tolerance, seeded};
+use crate::twin::TwinCall;
+
+/// Same layout as `Params` in `gemm_int_params.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Params {
+    /// Rows of x.
+    pub num_m: u32,
+    /// Rows of this part of W.
+    pub num_n: u32,
+    /// Channels K.
+    pub num_k: u32,
+    /// Groups of 8 channels.
+    pub num_k8: u32,
+    /// Column of y of the part's first row.
+    pub n_base: u32,
+    /// Columns of y.
+    pub y_stride: u32,
+    /// Factor behind the bias.
+    pub alpha: f32,
+    /// Cap of the activation `SoftCap`.
+    pub soft_cap: f32,
+}
+
+/// Buffers.
+#[derive(Clone, Copy, Debug)]
+pub struct Args<'a> {
+    /// Codes of x: bytes `[M, B, 32]`, B = ceil(K / 32); zeros from K on.
+    pub x_codes: &'a Buffer,
+    /// `[M, B]` of the scale (f32) and the sums of both halves of the block (i16).
+    pub x_scales: &'a Buffer,
+    /// W, all of its rows.
+    pub parts: &'a [IntPart<'a>],
+    /// Behind the product.
+    pub epilogue: Epilogue<'a>,
+    /// Result `[M, N]`, or `[M, N / 2]` with a gated linear unit.
+    pub y: &'a Buffer,
+}
+
+const SPEC: KernelSpec = KernelSpec {
+    name: "gemm_int",
+    bindings: &[
+        read("x"),
+        read("w"),
+        read("w_scales"),
+        read("x_scales"),
+        read("bias"),
+        read("residual"),
+        read_write("y"),
+    ],
+    params_bytes: size_of::<Params>(),
+    twin,
+};
+
+/// Registry entry.
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches };
+
+/// Appends `y = epilogue(x · Wᵀ)`, one dispatch for each part of W.
+///
+/// # Errors
+/// An odd N with a gated linear unit, weights without integers or with groups of neither 16 nor a multiple of 32,
+/// buffers that are too short, and as [`Recorder::dispatch`].
+pub fn record(rec: &mut Recorder, args: Args<'_>, shape: IntShape) -> Result<(), KernelError> {
+    let Epilogue { bias, alpha, act, residual } = args.epilogue;
+    shape.check(SPEC.name, act.is_glu())?;
+    if shape.m == 0 {
+        return Ok(());
+    }
+    int::check_codes(SPEC.name, args.x_codes, args.x_scales, shape)?;
+    let gpu = rec.gpu().clone();
+    let (bias, residual) = (or_dummy(&gpu, bias)?, or_dummy(&gpu, residual)?);
+    for part in args.parts {
+        part.check(SPEC.name, shape.k)?;
+        let tile = select(rec.caps(), IntShape { n: part.rows, ..shape });
+        let params = Params {
+            num_m: shape.m,
+            num_n: part.rows,
+            num_k: shape.k,
+            num_k8: shape.num_k8(),
+            n_base: part.row0,
+            y_stride: act.columns(shape.n),
+            alpha,
+            soft_cap: act.soft_cap(),
+        };
+        let choice = choice(tile, part.format, args.epilogue.kind());
+        let buffers = [args.x_codes, part.codes, part.scales, args.x_scales, &bias, &residual, args.y];
+        rec.dispatch(&SPEC, choice, &params, &buffers, tile.grid(shape.m, part.rows))?;
+    }
+    Ok(())
+}
+
+/// Tile of a workgroup: `TM TN` of an invocation, `TX TY` invocations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Tile {
+    tm: u32,
+    tn: u32,
+    tx: u32,
+    ty: u32,
+    /// No workgroup memory, x shared through a subgroup.
+    direct: bool,
+}
+
+impl Tile {
+    const fn new(tm: u32, tn: u32, tx: u32, ty: u32) -> Self {
+        Self { tm, tn, tx, ty, direct: false }
+    }
+
+    fn bm(self) -> u32 {
+        self.tm * self.ty
+    }
+
+    fn bn(self) -> u32 {
+        self.tn * self.tx
+    }
+
+    fn grid(self, m: u32, n: u32) -> [u32; 3] {
+        [n.div_ceil(self.bn()), m.div_ceil(self.bm()), 1]
+    }
+}
+
+/// 64 x 64.
+const LARGE: Tile = Tile::new(8, 4, 16, 8);
+/// 32 x 64.
+const MEDIUM: Tile = Tile::new(4, 4, 16, 8);
+/// 16 x 32, for few rows.
+const SMALL: Tile = Tile::new(4, 2, 16, 4);
+/// For a CPU's vector unit: 8 lanes side by side.
+const DIRECT: Tile = Tile { direct: true, ..Tile::new(8, 2, LANES, 1) };
+/// Lanes of [`DIRECT`].
+const LANES: u32 = 8;
+/// Workgroups that fill a GPU of unknown size reasonably.
+const ENOUGH_GROUPS: u64 = 128;
+
+fn select(caps: &Caps, shape: IntShape) -> Tile {
+    let lanes = caps.subgroup_size.map_or(1, |(smallest, _)| smallest);
+    if caps.cpu_variants() && lanes >= LANES && !caps.is_blocked(SPEC.name, "direct_subgroup") {
+        return DIRECT;
+    }
+    let groups = |tile: Tile| u64::from(shape.m.div_ceil(tile.bm())) * u64::from(shape.n.div_ceil(tile.bn()));
+    if shape.m <= SMALL.bm() || groups(MEDIUM) < ENOUGH_GROUPS {
+        SMALL
+    } else if groups(LARGE) < ENOUGH_GROUPS {
+        MEDIUM
+    } else {
+        LARGE
+    }
+}
+
+fn choice(tile: Tile, format: Format, epilogue: EpilogueKind) -> Choice {
+    let selection = format.apply(Selection::new()).set("TM", tile.tm).set("TN", tile.tn);
+    let selection = epilogue.apply(selection);
+    if tile.direct {
+        return Choice {
+            file: "matmul/gemm_int_direct.wgsl",
+            variant: "direct_subgroup",
+            selection: selection.set("LANES", LANES),
+            invocations: LANES,
+            workgroup_bytes: 0,
+        };
+    }
+    Choice {
+        file: "matmul/gemm_int.wgsl",
+        variant: "tiled",
+        selection: selection.set("TX", tile.tx).set("TY", tile.ty),
+        invocations: tile.tx * tile.ty,
+        workgroup_bytes: 16 * (3 * (tile.bm() + tile.bn()) + 4),
+    }
+}
+
+fn choices() -> Vec<Choice> {
+    let plain = EpilogueKind::default();
+    let mut all = Vec::new();
+    for tile in [LARGE, MEDIUM, SMALL, DIRECT] {
+        all.extend(int::FORMATS.map(|format| choice(tile, format, plain)));
+        for act in 0..6 {
+            let epilogue = EpilogueKind { act, glu: (1..5).contains(&act), bias: true, residual: true };
+            all.push(choice(tile, Format::Q4_0, epilogue));
+        }
+    }
+    all
+}
+
+/// The definition: blocks in integers, their sums in f64.
+fn twin(call: &mut TwinCall<'_>) {
+    let p: Params = call.params();
+    let w =
+        Weights::read(call.selection, &call.get::<u32>(1), &call.get::<u32>(2), p.num_n as usize, p.num_k);
+    let (codes, scales): (Vec<i8>, Vec<[u32; 2]>) = (call.get(0), call.get(3));
+    let finish = reference::finish(call, [4, 5], [p.alpha, p.soft_cap], p.y_stride);
+    let mut y: Vec<f32> = call.get(6);
+    for row in 0..p.num_m as usize {
+        let x = XRow::read(&codes, &scales, row, p.num_k as usize);
+        finish.store(&mut y, row, p.n_base as usize, &w.products(&x));
+    }
+    call.put(6, &y);
+}
+
+fn params(shape: IntShape, y_stride: u32, [alpha, soft_cap]: [f32; 2]) -> Params {
+    let IntShape { m, n, k } = shape;
+    Params { num_m: m, num_n: n, num_k: k, num_k8: shape.num_k8(), n_base: 0, y_stride, alpha, soft_cap }
+}
+
+fn cases() -> Vec<TestCase> {
+    let plain = EpilogueKind::default();
+    let full = |act, glu| EpilogueKind { act, glu, bias: true, residual: true };
+    let case = |name: &str, [m, n, k]: [u32; 3], format: Format, epilogue: EpilogueKind, tiles: &[Tile]| {
+        let shape = IntShape { m, n, k };
+        let y_stride = if epilogue.glu { n / 2 } else { n };
+        let (codes, scales) = int::seeded_weights(n, k, format, 2);
+        let (x_codes, x_scales) = int::seeded_codes(m, k, n.is_multiple_of(2), 4);
+        let tolerance = Tolerance::f32_sum(k as usize, 8.0 * if epilogue.glu { 10.0 } else { 1.0 });
+        let mut case = TestCase::new(name, tolerance)
+            .input(&x_codes)
+            .input(&codes)
+            .input(&scales)
+            .input(&x_scales)
+            .input(&seeded(n as usize, 6))
+            .input(&seeded((m * y_stride) as usize, 7))
+            .output((m * y_stride) as usize);
+        for &tile in tiles {
+            let choice = choice(tile, format, epilogue);
+            case = case.launch(choice, &params(shape, y_stride, [0.75, 1.5]), tile.grid(m, n));
+        }
+        case
+    };
+    let all = [LARGE, MEDIUM, SMALL, DIRECT];
+    let two = [MEDIUM, DIRECT];
+    let f32_row = Format { scale: Scale::F32, ..Format::asymmetric(Code::Int4, Format::ROW) };
+    vec![
+        case("one_tile", [5, 6, 64], Format::Q4_0, plain, &all),
+        case("many_tiles", [133, 66, 96], Format::Q4_0, full(2, false), &all),
+        case("glu", [33, 130, 40], Format::Q8_0, full(1, true), &two),
+        case("odd", [16, 71, 131], Format::Q4_1, full(5, false), &two),
+        case("q4_k", [5, 34, 520], Format::Q4_K, plain, &two),
+        case("q5_k", [16, 33, 288], Format::Q5_K, plain, &[SMALL, DIRECT]),
+        case("q6_k", [9, 34, 288], Format::Q6_K, plain, &two),
+        case("iq4_nl", [5, 34, 96], Format::IQ4_NL, plain, &two),
+        case("nvfp4", [5, 34, 40], Format::NVFP4, plain, &two),
+        case("gpt_oss_20b", [5, 40, 2880], Format::MXFP4, plain, &two),
+        case("qoq", [16, 33, 320], Format::QOQ, plain, &[SMALL]),
+        case("row", [16, 33, 96], f32_row, plain, &two),
+    ]
+}
+
+fn bench_launches(caps: &Caps, name: &str) -> Vec<Launch> {
+    let Some((shape, format, _)) = parse_bench(name) else { return Vec::new() };
+    let mut tiles = vec![select(caps, shape)];
+    if tiles[0].direct {
+        tiles.extend([Tile { tm: 8, tn: 4, ..DIRECT }, Tile { tm: 16, tn: 2, ..DIRECT }]);
+    }
+    let launch = |tile: Tile| Launch {
+        choice: choice(tile, format, EpilogueKind::default()),
+        params: bytemuck::bytes_of(&params(shape, shape.n, [1.0, 1.0])).to_vec(),
+        grid: tile.grid(shape.m, shape.n),
+    };
+    tiles.into_iter().map(launch).collect()
+}
+
+fn benches() -> Vec<BenchCase> {
+    let mut all = Vec::new();
+    for shape in [[8, 4096, 4096], [512, 1024, 1024]] {
+        for format in [Format::Q4_0, Format::Q8_0, Format::MXFP4] {
+            let [m, n, _] = shape;
+            all.push(bench_case(shape, format, false, bench_launches, |mut buffers| {
+                buffers.extend([
+                    BenchBuffer::F32(4),
+                    BenchBuffer::F32(4),
+                    BenchBuffer::F32((m * n) as usize),
+                ]);
+                buffers
+            }));
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Tier;
+
+    #[test]
+    fn selects_by_capability_and_shape() {
+        let baseline = Caps::baseline();
+        let shape = |m, n, k| IntShape { m, n, k };
+        assert_eq!(select(&baseline, shape(512, 4096, 4096)), LARGE);
+        assert_eq!(select(&baseline, shape(200, 1280, 256)), MEDIUM);
+        assert_eq!(select(&baseline, shape(16, 4096, 4096)), SMALL);
+        let mut cpu = Caps { subgroup_size: Some((8, 8)), tier: Tier::Cpu, is_cpu: true, ..baseline };
+        assert_eq!(select(&cpu, shape(512, 4096, 4096)), DIRECT);
+        cpu.blocked.insert("gemm_int/direct_subgroup".into());
+        assert_eq!(select(&cpu, shape(16, 4096, 4096)), SMALL);
+    }
+
+    #[test]
+    fn every_choice_fits_the_baseline() {
+        for choice in choices() {
+            assert!(choice.workgroup_bytes <= 16 << 10 && choice.invocations <= 128, "{}", choice.selection);
+        }
+    }
+}

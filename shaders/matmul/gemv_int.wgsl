@@ -1,0 +1,56 @@
+// y[m, n] = epilogue(Σ_k norm(x)[m, k] · W[n, k])   with integer x and W, for the few rows of x of a decode step
+// One workgroup computes ROWS columns of y for all COLS rows of x. An invocation visits every WG-th block of 32
+// channels; a block of x, once loaded and quantised, serves ROWS rows of W. Sums within a block are exact integers.
+const WG: u32 = 64u; //!spec
+const ROWS: u32 = 4u; //!spec
+const COLS: u32 = 1u; //!spec
+// COLS if x is RMS-normalised, else 0.
+const RMS_SUMS: u32 = 0u; //!spec
+const NUM_SUMS: u32 = ROWS * COLS + RMS_SUMS;
+//!import matmul/gemv_int_params.wgsl
+//!import matmul/sums.wgsl
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) group: vec3<u32>, lane: Lane) {
+    let n0 = (group.y * p.grid_x + group.x) * ROWS;
+    if n0 >= p.num_n { return; }
+    var acc: array<f32, ROWS * COLS>;
+    var sum_sq: array<f32, COLS>;
+    for (var b = lane.id; b < num_blocks(); b += WG) {
+        var v: array<XBlock, COLS>;
+        for (var c = 0u; c < COLS; c++) { //!unroll
+            v[c] = x_block(c, b);
+            sum_sq[c] += v[c].sum_sq;
+        } //!unroll
+        for (var r = 0u; r < ROWS; r++) { //!unroll
+            let row = min(n0 + r, p.num_n - 1u);
+            let q = codes32(row, b);
+            let s = block_scale(row, b);
+            for (var c = 0u; c < COLS; c++) { //!unroll
+                let product = block_product(s, block_dots(q, v[c].lo, v[c].hi), v[c].sums);
+                acc[r * COLS + c] = fma(v[c].scale, product, acc[r * COLS + c]);
+            } //!unroll
+        } //!unroll
+    }
+    for (var i = 0u; i < ROWS * COLS; i++) { //!unroll
+        put_sum(i, acc[i], lane);
+    } //!unroll
+    for (var c = 0u; c < RMS_SUMS; c++) { //!unroll
+        put_sum(ROWS * COLS + c, sum_sq[c], lane);
+    } //!unroll
+    finish_sums(NUM_SUMS, lane);
+    let step = select(1u, 2u, GLU);
+    for (var i = lane.id; i < ROWS * COLS / step; i += WG) {
+        let c = i % COLS;
+        let r = i / COLS * step;
+        if n0 + r >= p.num_n { continue; }
+        var scale = 1.0;
+        if RMS_SUMS > 0u { scale = inverseSqrt(get_sum(ROWS * COLS + c, lane) / f32(p.num_k) + p.eps); }
+        let sum = scale * get_sum(r * COLS + c, lane);
+        if GLU {
+            store_glu(c, p.n_base + n0 + r, sum, scale * get_sum((r + 1u) * COLS + c, lane));
+        } else {
+            store(c, p.n_base + n0 + r, sum);
+        }
+    }
+}
