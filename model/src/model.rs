@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::error::{LoadError, OutOfMemory, RunError};
 use crate::format::safetensors::TensorTable;
 use crate::generation_config::GenerationConfig;
-use crate::layers::{Decoder, Encoder, Scope};
+use crate::layers::{Decoder, Encoder, Linear, Scope};
 use crate::pooling::Pooling;
 use crate::source::{BoxFuture, ByteSource, read_whole};
 use crate::tokenizer::Tokenizer;
@@ -250,6 +250,14 @@ impl Model {
         match &self.network {
             Network::Decoder(decoder) => Ok(decoder),
             Network::Encoder(_) => Err(RunError::NotADecoder { model_type: self.config.model_type.clone() }),
+        }
+    }
+
+    /// The linear layers of its blocks, in the order in which they are used: all but head, embeddings and pooler.
+    pub fn linears(&self) -> Vec<&Linear> {
+        match &self.network {
+            Network::Decoder(decoder) => decoder.blocks.iter().flat_map(|block| block.linears()).collect(),
+            Network::Encoder(encoder) => encoder.layers.iter().flat_map(|layer| layer.linears()).collect(),
         }
     }
 
