@@ -7,11 +7,12 @@ use xtask::tidy;
 /// Of our crates and the two that make a layer, what each member may depend on. A crate that is not listed here
 /// has no place yet.
 const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
-    (".", &["girih-kernels", "girih-ops", "girih-model"]),
+    (".", &["girih-kernels", "girih-ops", "girih-model", "girih-quantize"]),
     ("shaders", &[]),
     ("kernels", &["girih-shaders", "wgpu"]),
     ("ops", &["girih-kernels"]),
     ("model", &["girih-ops"]),
+    ("quantize", &["girih-kernels"]),
     ("tests", &["girih", "girih-shaders", "girih-kernels", "girih-ops", "girih-model", "naga", "xtask"]),
     ("xtask", &[]),
 ];

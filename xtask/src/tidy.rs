@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::source::{self, File, Function};
 
 /// Folders with code of ours.
-pub const CODE: [&str; 7] = ["shaders", "kernels", "ops", "model", "src", "tests", "xtask"];
+pub const CODE: [&str; 8] = ["shaders", "kernels", "ops", "model", "quantize", "src", "tests", "xtask"];
 
 /// All Rust and WGSL files.
 pub fn code_files() -> Vec<File> {

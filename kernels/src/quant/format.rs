@@ -49,7 +49,7 @@ impl Code {
     pub fn int(self, code: u8) -> Option<i32> {
         match self {
             Self::Int4 | Self::Int5 | Self::Int6 => Some(i32::from(code)),
-            Self::Int8 => Some(i32::from(code as u8)),
+            Self::Int8 => Some(i32::from(code as i8)),
             Self::E2m1 => Some(float::e2m1_doubled(code)),
             Self::Iq4Nl => Some(IQ4_NL[usize::from(code & 15)]),
             Self::E4m3 => None,
@@ -442,6 +442,12 @@ mod tests {
         ] {
             assert!(bad.parse::<Format>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn bytes_are_signed() {
+        let values = [0u8, 127, 128, 255].map(|c| Code::Int8.value(c));
+        assert_eq!(values, [0.0, 127.0, -128.0, -1.0]);
     }
 
     #[test]
