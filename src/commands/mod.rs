@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod bench_kernels;
+pub mod bench_quality;
 pub mod chat;
 pub mod doctor;
 pub mod embed;

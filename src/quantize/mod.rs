@@ -104,7 +104,7 @@ pub async fn dense_config(source: &dyn ByteSource, name: &str) -> Result<Map<Str
 impl Job<'_> {
     /// Quantises everything into `OUT.partial`.
     pub async fn run(&self, name: &str, bar: &ProgressBar) -> Result<Written, Failure> {
-        folder::check_target(self.out, self.force)?;
+        check_target(self.out, self.force)?;
         let mut config = dense_config(&**self.source, name).await?;
         let table = TensorTable::open(&**self.source).await?;
         let steps = self.steps(&table)?;
