@@ -8,8 +8,6 @@ use half::f16;
 pub enum Rule {
     /// The largest magnitude (asymmetric: the range) fits.
     Absmax,
-    /// A share of the range fits.
-    Clip(f32),
     /// FP4: the largest magnitude becomes 6 or 4, whichever has the smaller error.
     #[cfg(test)]
     FourOrSix,
@@ -138,12 +136,8 @@ fn amax(values: &[f32]) -> f32 {
 
 /// Shares of the range that are tried, the whole range first.
 fn shares(rule: Rule, step: f32, count: u32) -> impl Iterator<Item = f32> {
-    let (first, count) = match rule {
-        Rule::Clip(clip) => (clip, 1),
-        Rule::Search => (1.0, count),
-        _ => (1.0, 1),
-    };
-    (0..count).map(move |i| first - step * i as f32)
+    let count = if rule == Rule::Search { count } else { 1 };
+    (0..count).map(move |i| 1.0 - step * i as f32)
 }
 
 /// Range of `values`, with 0 in it.
@@ -228,7 +222,11 @@ pub fn fit_row(format: Format, values: &[f32], rule: Rule) -> Row {
     let second = format.second.map(|second| {
         let amax = amax(values);
         let exact = match second.scale {
-            SuperScale::F32 => (amax / (6.0 * 448.0)).max(f32::MIN_POSITIVE),
+            // Room for scales 1.5 times that of the largest magnitude, if such are tried.
+            SuperScale::F32 => {
+                let largest = if rule == Rule::Absmax { 448.0 } else { 256.0 };
+                (amax / (6.0 * largest)).max(f32::MIN_POSITIVE)
+            }
             SuperScale::F16 => to_f16(amax / 119.0),
         };
         if amax == 0.0 || exact == 0.0 { 1.0 } else { exact }

@@ -14,14 +14,20 @@
 //! # Ok::<(), girih_quantize::QuantizeError>(())
 //! ```
 
+mod dense;
 mod error;
+mod flat;
+mod gptq;
 mod grid;
 mod linear;
 mod measure;
 mod parallel;
 mod random;
 mod scheme;
+mod search;
 mod stats;
+#[cfg(test)]
+mod tables;
 mod transform;
 
 pub use error::QuantizeError;

@@ -1,12 +1,13 @@
 //! [`quantize_linear`].
 
-use girih_kernels::quant::{Activation, Format, Row, pack_row};
+use girih_kernels::quant::{Activation, Code, Format, Row, Scale, pack_row};
 
 use crate::grid::{self, Rule};
-use crate::measure;
-use crate::parallel;
-use crate::transform::{HostMix, Transformer};
-use crate::{InputStats, QuantizeError, Scheme};
+use crate::random::Random;
+use crate::scheme::Transform;
+use crate::search::{self, Problem};
+use crate::transform::{self, HostMix, Transformer};
+use crate::{InputStats, QuantizeError, Scheme, flat, gptq, measure, parallel};
 
 /// A matrix to quantise.
 #[derive(Clone, Copy, Debug)]
@@ -126,6 +127,57 @@ fn check(scheme: &Scheme, modules: &[Module], stats: Option<&InputStats>) -> Res
     Ok(k)
 }
 
+/// MXFP4 and NVFP4 always take the best of a few scales: it costs little and FP4 grids gain most by it.
+fn scale_rule(scheme: &Scheme) -> Rule {
+    let fp4 = scheme.format().code == Code::E2m1;
+    if scheme.searches_scales() || fp4 { Rule::Search } else { Rule::Absmax }
+}
+
+/// What happens to inputs and weights before they are rounded.
+struct Plan {
+    transformer: Transformer,
+    activation: Activation,
+}
+
+fn plan(
+    scheme: &Scheme,
+    modules: &[Module],
+    stats: Option<&InputStats>,
+    k: usize,
+    seed: u64,
+) -> Result<Plan, QuantizeError> {
+    let (format, activation) = (scheme.format(), scheme.activation());
+    let simple = |scale, mix| Ok(Plan { transformer: Transformer::new(k, scale, mix)?, activation });
+    let problem = |stats| Problem::new(format, scale_rule(scheme), modules, stats);
+    match (scheme.transform(), stats) {
+        (Transform::Hadamard, _) if matches!(format.scale, Scale::E8m0 | Scale::E4m3) => {
+            simple(None, HostMix::hadamard_blocks(k, format.group))
+        }
+        (Transform::Hadamard, _) => simple(None, HostMix::hadamard(k)),
+        (Transform::Awq, Some(stats)) => {
+            simple(search::awq(&problem(stats), activation, &stats.mean_abs)?, HostMix::None)
+        }
+        (Transform::FlatFree | Transform::Flat, Some(stats)) => {
+            let weights: Vec<&[f32]> = modules.iter().map(|m| m.weight).collect();
+            let mut scale = transform::balance(&weights, &stats.sum_sq, stats.rows);
+            // Signs keep channels that move together from adding up in one channel of the rotation.
+            let mut random = Random::new(seed);
+            scale.iter_mut().for_each(|s| *s = if random.bits() >> 63 == 0 { *s } else { -*s });
+            let transformer = Transformer::new(k, Some(scale.clone()), HostMix::hadamard(k))?;
+            let problem = problem(stats);
+            let activation = search::clip(&problem, &transformer, activation);
+            let mut best = (transformer, activation);
+            if scheme.transform() == Transform::Flat {
+                best = flat::train(&problem, &stats.sample, &weights, &scale, best, seed)?;
+            }
+            Ok(Plan { transformer: best.0, activation: best.1 })
+        }
+        (Transform::None | Transform::Awq | Transform::FlatFree | Transform::Flat, _) => {
+            simple(None, HostMix::None)
+        }
+    }
+}
+
 /// Quantises matrices that share an input. The result depends on the arguments alone, not on the number of threads.
 ///
 /// # Errors
@@ -137,11 +189,15 @@ pub fn quantize_linear(
     seed: u64,
 ) -> Result<QuantizedLinear, QuantizeError> {
     let k = check(scheme, modules, stats)?;
-    let _ = seed;
-    let format = scheme.format();
-    let activation = scheme.activation();
-    let transformer = Transformer::identity(k);
-    let rule = if scheme.searches_scales() { Rule::Search } else { Rule::Absmax };
+    let plan = plan(scheme, modules, stats, k, seed)?;
+    let (transformer, activation, format) = (plan.transformer, plan.activation, scheme.format());
+    let rule = scale_rule(scheme);
+    let factor = match stats.and_then(|s| s.hessian.as_ref()) {
+        Some(hessian) if scheme.uses_gptq() => {
+            Some(gptq::Factor::new(&transformer.second_moments(hessian), k, true)?)
+        }
+        _ => None,
+    };
 
     let sample = stats.map(|s| s.sample.as_slice()).filter(|s| !s.is_empty());
     let transformed = sample.map(|x| transformer.inputs(x));
@@ -154,7 +210,10 @@ pub fn quantize_linear(
     let mut quantized = Vec::with_capacity(modules.len());
     for module in modules {
         let weight = transformer.weights(module.weight);
-        let rounded = round_nearest(format, &weight, k, |_| rule);
+        let rounded = match &factor {
+            Some(factor) => factor.round(format, &weight, k, |_| rule),
+            None => round_nearest(format, &weight, k, |_| rule),
+        };
         let (mut codes, mut scales) = (Vec::new(), Vec::new());
         for row in &rounded.rows {
             pack_row(format, row, &mut codes, &mut scales);
@@ -170,16 +229,12 @@ pub fn quantize_linear(
             output_sqnr_db: output.map(|(s, n)| measure::decibels(s, n)),
             amax_over_rms_before: sample.map(|x| measure::amax_over_rms(x, k)),
             amax_over_rms_after: transformed.as_ref().map(|x| measure::amax_over_rms(x, k)),
-            condition: 1.0,
+            condition: transformer.condition(),
         };
         quantized.push(QuantizedModule { name: module.name.to_owned(), format, codes, scales, report });
     }
-    Ok(QuantizedLinear {
-        activation,
-        input_scale: transformer.scale,
-        mix: transformer.mix,
-        modules: quantized,
-    })
+    let (input_scale, mix) = transformer.parts();
+    Ok(QuantizedLinear { activation, input_scale, mix, modules: quantized })
 }
 
 #[cfg(test)]

@@ -57,6 +57,8 @@ const TRANSFORMS: [(Transform, &str); 4] = [
 
 /// How a model is quantised: written `base[-group][-asym][-a8][-transform][-mse][-gptq]`, for example `w4a16`,
 /// `w4a16-g64-asym-gptq`, `w4a8-hadamard`, `w4a4-flat`, `mxfp4-hadamard-gptq`. [`schemes`] lists the usual ones.
+/// Scales of groups are searched with `mse`, `gptq`, `awq`, `flat-free`, `flat` and those of MXFP4 and NVFP4 always;
+/// otherwise the largest magnitude fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scheme {
     base: Base,
@@ -111,7 +113,8 @@ impl Scheme {
     }
 
     pub(crate) fn searches_scales(&self) -> bool {
-        self.search || self.transform == Transform::Flat
+        let plain = matches!(self.transform, Transform::None | Transform::Hadamard);
+        self.search || self.gptq || !plain
     }
 
     pub(crate) fn uses_gptq(&self) -> bool {
@@ -162,7 +165,7 @@ impl FromStr for Scheme {
             gptq: false,
         };
         let twice = || bad("each suffix is written once, and of the transforms only one".to_owned());
-        let mut flag = |flag: &mut bool| if std::mem::replace(flag, true) { Err(twice()) } else { Ok(()) };
+        let flag = |flag: &mut bool| if std::mem::replace(flag, true) { Err(twice()) } else { Ok(()) };
         while let Some(part) = parts.next() {
             match part {
                 "mse" => flag(&mut scheme.search)?,

@@ -7,8 +7,11 @@
 mod activation;
 pub mod float;
 mod format;
+pub mod hadamard;
+pub mod kronecker;
 mod pack;
 
 pub use activation::Activation;
 pub use format::{Code, Format, FormatError, Scale, Super, SuperScale, Zero};
+pub use hadamard::HadamardPlan;
 pub use pack::{Row, pack_row, unpack_row};
