@@ -8,8 +8,8 @@ use clap::Args;
 use girih_kernels::Gpu;
 use girih_model::source::{ByteSource, DirSource};
 use girih_model::synthetic::SyntheticSource;
-use girih_model::{LoadOptions, Model};
-use girih_ops::WeightType;
+use girih_model::{LoadOptions, Model, WeightPolicy};
+use girih_ops::{Activation, Format, WeightFormat};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::Global;
@@ -24,18 +24,32 @@ pub struct ModelArgs {
     /// Tokens of prompt and answer that fit the cache
     #[arg(long, value_name = "TOKENS")]
     pub context: Option<u32>,
-    /// Store matrices as f32, f16 or bf16 instead of the checkpoint's type
-    #[arg(long, value_name = "TYPE", value_parser = parse_weight_type)]
-    pub weights: Option<WeightType>,
+    /// Store linear layers as f32, f16, bf16, int8, int4, mxfp4, nvfp4 or a format like int4-g128-f16-z8
+    #[arg(long, value_name = "FORMAT", value_parser = parse_weights)]
+    pub weights: Option<WeightFormat>,
+    /// Multiply quantised layers with activations of type float, int8 or one like int8-token
+    #[arg(long, value_name = "TYPE", value_parser = parse_activations)]
+    pub activations: Option<Activation>,
 }
 
-fn parse_weight_type(s: &str) -> Result<WeightType, String> {
-    match s {
-        "f32" => Ok(WeightType::F32),
-        "f16" => Ok(WeightType::F16),
-        "bf16" => Ok(WeightType::Bf16),
-        other => Err(format!("{other:?} is not f32, f16 or bf16")),
-    }
+fn parse_weights(s: &str) -> Result<WeightFormat, String> {
+    Ok(match s {
+        "f32" => WeightFormat::F32,
+        "f16" => WeightFormat::F16,
+        "bf16" => WeightFormat::Bf16,
+        "int8" => Format::Q8_0.into(),
+        "int4" => Format::Q4_0.into(),
+        "mxfp4" => Format::MXFP4.into(),
+        "nvfp4" => Format::NVFP4.into(),
+        other => other
+            .parse::<Format>()
+            .map_err(|e| format!("neither f32, f16, bf16, int8, int4, mxfp4, nvfp4 nor a format: {e}"))?
+            .into(),
+    })
+}
+
+fn parse_activations(s: &str) -> Result<Activation, String> {
+    if s == "int8" { Ok(Activation::INT8) } else { s.parse::<Activation>().map_err(|e| e.to_string()) }
 }
 
 impl ModelArgs {
@@ -58,7 +72,8 @@ impl ModelArgs {
     }
 
     fn options(&self) -> LoadOptions {
-        LoadOptions { context: self.context, weight_type: self.weights }
+        let weights = WeightPolicy { force: self.weights, activations: self.activations };
+        LoadOptions { context: self.context, weights }
     }
 
     /// Loads a synthetic checkpoint.

@@ -261,6 +261,60 @@ pub enum LoadError {
         /// Type wanted.
         want: &'static str,
     },
+    /// A tensor of a quantised module that cannot be what its layout says.
+    #[error("{tensor} is {got}, must be {want}")]
+    Quantized {
+        /// Tensor or module.
+        tensor: String,
+        /// What it is.
+        got: String,
+        /// What it must be.
+        want: String,
+    },
+    /// An element that its layout does not allow: a scale, a zero, a group index.
+    #[error("{tensor}: element {index} is {got}, must be {want}")]
+    Element {
+        /// Tensor.
+        tensor: String,
+        /// Element, row-major.
+        index: u64,
+        /// Value found.
+        got: String,
+        /// Values allowed.
+        want: String,
+    },
+    /// Modules that become one matrix (q, k, v; gate, up) and cannot.
+    #[error("{modules} are fused into one matrix, but {what} differ: {got}; they must be equal")]
+    Fused {
+        /// Modules.
+        modules: String,
+        /// What differs.
+        what: &'static str,
+        /// Values found.
+        got: String,
+    },
+    /// A weight format was asked for that quantised weights cannot be brought into.
+    #[error("{tensor} is stored as {got}; --weights must be {want}")]
+    Requantize {
+        /// Module.
+        tensor: String,
+        /// Format found.
+        got: String,
+        /// What may be asked for.
+        want: String,
+    },
+    /// Integer activations were asked for where weights cannot be multiplied with them.
+    #[error("{tensor} has weights of format {got}, which cannot be multiplied with activations {activation}: {want}")]
+    Activations {
+        /// Module.
+        tensor: String,
+        /// Format found.
+        got: String,
+        /// Activations asked for.
+        activation: String,
+        /// What is needed.
+        want: &'static str,
+    },
     /// A field of the configuration has a value that no model can have.
     #[error("config.json: {field} is {got}, must be {want}")]
     Config {

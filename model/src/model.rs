@@ -3,18 +3,19 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use girih_ops::{Gpu, WeightType};
+use girih_ops::{Gpu, WeightFormat};
 
 use crate::arch::{self, Network};
 use crate::chat::ChatTemplates;
 use crate::config::Config;
 use crate::error::{LoadError, OutOfMemory, RunError};
-use crate::format::safetensors::TensorTable;
+use crate::format::safetensors::{TensorInfo, TensorTable};
 use crate::generation_config::GenerationConfig;
 use crate::layers::{Decoder, Encoder, Linear, Scope};
 use crate::pooling::Pooling;
 use crate::source::{BoxFuture, ByteSource, read_whole};
 use crate::tokenizer::Tokenizer;
+use crate::quantized::Quantization;
 use crate::weights::{WeightPolicy, Weights};
 
 /// Context length used where nothing else is asked for; the cache is sized by it.
@@ -38,8 +39,27 @@ pub async fn load_config(source: &dyn ByteSource) -> Result<Config, LoadError> {
 pub struct LoadOptions {
     /// Tokens that a sequence can have; the smaller of the model's own and [`DEFAULT_CONTEXT`] if `None`.
     pub context: Option<u32>,
-    /// Element type of the matrices on the GPU; the checkpoint's own if `None`.
-    pub weight_type: Option<WeightType>,
+    /// How weights are stored on the GPU; as in the checkpoint by default.
+    pub weights: WeightPolicy,
+}
+
+/// Bytes of weights on the GPU, before they are loaded.
+fn estimate(table: &TensorTable, force: Option<WeightFormat>) -> u64 {
+    let Some(force) = force else { return table.bytes() };
+    let bytes = |w: &TensorInfo| {
+        let count: u64 = w.shape.iter().product();
+        match (force, w.shape.as_slice()) {
+            // Embeddings stay as they are.
+            (WeightFormat::Quant(_), _) if w.name.contains("embed") => w.range.end - w.range.start,
+            (WeightFormat::Quant(format), &[_, k]) => {
+                let bits = format.bits_per_weight(u32::try_from(k).unwrap_or(u32::MAX));
+                (count as f64 * bits / 8.0) as u64
+            }
+            (WeightFormat::Quant(_), _) => 4 * count,
+            (dense, _) => count * u64::from(dense.element_bytes().unwrap_or(4)),
+        }
+    };
+    table.iter().map(bytes).sum()
 }
 
 /// A loaded model.
@@ -55,6 +75,7 @@ pub struct Model {
     context: u32,
     weight_bytes: u64,
     unused: Vec<String>,
+    notes: Vec<String>,
 }
 
 type OnProgress = dyn FnMut(Progress) + Send;
@@ -134,10 +155,7 @@ impl Model {
         let generation = GenerationConfig::load(&*source, &config).await?;
         let pooling = Pooling::load(&*source).await?;
         let total = table.bytes();
-        let weight_bytes = match options.weight_type {
-            None => total,
-            Some(t) => table.iter().map(|w| w.shape.iter().product::<u64>() * u64::from(t.bytes())).sum(),
-        };
+        let weight_bytes = estimate(&table, options.weights.force);
         let cache_bytes = config.cache_bytes(context);
         tracing::info!(
             "needs {:.1} MB for weights and {:.1} MB for keys and values of {context} tokens",
@@ -145,7 +163,8 @@ impl Model {
             cache_bytes as f64 / 1e6
         );
         let source = Arc::new(Counted { source, total, loaded: Mutex::new((0, Box::new(progress))) });
-        let weights = Weights::new(source, table, WeightPolicy { force: options.weight_type });
+        let quantization = Quantization::of(&config, &table)?;
+        let weights = Weights::with_quantization(source, table, quantization, options.weights);
         let network =
             arch::load(&Scope::new(weights.clone(), gpu), &config, context).await.map_err(|error| {
                 let said = match &error {
@@ -177,8 +196,9 @@ impl Model {
             generation,
             pooling,
             context,
-            weight_bytes,
+            weight_bytes: weights.placed_bytes(),
             unused: report.unused,
+            notes: report.notes,
         }))
     }
 
@@ -205,6 +225,11 @@ impl Model {
     /// Tensors of the checkpoint that the architecture does not use.
     pub fn unused_tensors(&self) -> &[String] {
         &self.unused
+    }
+
+    /// What was loaded in another way than it is stored, and what of the checkpoint's description does not count.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The tokenizer.

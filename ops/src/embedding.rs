@@ -2,7 +2,7 @@
 
 use girih_kernels::embed::{embedding as kernel, gather_rows as gather_kernel};
 
-use crate::{DType, Frame, Matrix, OpError, Tensor, WeightType};
+use crate::{DType, Frame, Matrix, OpError, Tensor};
 
 /// Token embedding: `y[t] = scale · table[token_ids[t]]`. Ids that the table does not have give zeros. A table in
 /// several parts takes one dispatch for each.
@@ -21,22 +21,20 @@ pub fn embedding(
     token_ids.expect_dtype("embedding", "token_ids", DType::U32)?;
     let [num_tokens] = token_ids.dims("embedding", "token_ids")?;
     let y = frame.alloc(&[num_tokens, table.k], DType::F32)?;
-    let kind = match table.weight_type {
-        WeightType::F32 => kernel::Table::F32,
-        WeightType::F16 => kernel::Table::F16,
-        WeightType::Bf16 => kernel::Table::Bf16,
-    };
+    if !table.input.is_plain() {
+        let what = "a table of mixed channels".into();
+        return Err(OpError::Unsupported { op: "embedding", what });
+    }
     for part in &table.parts {
-        let shape = kernel::Shape {
-            num_tokens,
-            num_channels: table.k,
-            k_stride: table.k_stride,
-            row0: part.row0,
-            rows: part.rows,
-            n: table.n,
+        let shape =
+            kernel::Shape { num_tokens, num_channels: table.k, row0: part.row0, rows: part.rows, n: table.n };
+        let args = kernel::Args {
+            token_ids: token_ids.buffer(),
+            table: &part.buffer,
+            scales: part.scales.as_ref(),
+            y: y.buffer(),
         };
-        let args = kernel::Args { token_ids: token_ids.buffer(), table: &part.buffer, y: y.buffer() };
-        kernel::record(frame.recorder(), args, shape, kind, scale)?;
+        kernel::record(frame.recorder(), args, shape, part.format, scale)?;
     }
     Ok(y)
 }

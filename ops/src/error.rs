@@ -43,6 +43,17 @@ pub enum OpError {
         /// Values allowed.
         want: String,
     },
+    /// A combination that no kernel serves.
+    #[error("{op}: {what} is not supported")]
+    Unsupported {
+        /// Operation.
+        op: &'static str,
+        /// What was asked for.
+        what: String,
+    },
+    /// A weight format that does not exist.
+    #[error(transparent)]
+    Format(#[from] girih_kernels::quant::FormatError),
     /// The kernel refused.
     #[error(transparent)]
     Kernel(#[from] KernelError),

@@ -1,8 +1,8 @@
 //! Linear layers.
 
-use girih_kernels::matmul::{Act, Epilogue, Format, Part, Shape, gemm, gemv};
+use girih_kernels::matmul::{Act, Epilogue, Part, Shape, gemm, gemv};
 
-use crate::{DType, Frame, Matrix, OpError, Tensor, WeightType, layer_norm, rms_norm};
+use crate::{DType, Frame, Input, Matrix, OpError, Tensor, layer_norm, rms_norm};
 
 const OP: &str = "linear";
 
@@ -48,6 +48,17 @@ impl Default for Linear<'_> {
     }
 }
 
+/// What no kernel does yet: scaled, mixed and quantised activations.
+fn check_input(input: &Input) -> Result<(), OpError> {
+    if input.is_plain() {
+        return Ok(());
+    }
+    Err(OpError::Unsupported {
+        op: OP,
+        what: format!("an input that is {}, scaled or mixed", input.activation),
+    })
+}
+
 /// `y = residual + act(alpha · (norm(x) · Wᵀ + bias))`. With [`Act::Glu`] the rows of W (and of bias) come
 /// interleaved, row 2i is gate i and row 2i + 1 is up i, and `y = residual + act(gate) · up`.
 ///
@@ -55,7 +66,7 @@ impl Default for Linear<'_> {
 /// x `[M, K]`, w `[N, K]`, bias `[N]`, residual like y → y `[M, N]`, or `[M, N / 2]` with a gated linear unit
 ///
 /// # Errors
-/// Shapes and element types that do not fit, an odd N with a gated linear unit, a cap that is not positive, sizes
+/// Shapes and element types that do not fit, an input of w that is not plain, an odd N with a gated linear unit, a cap that is not positive, sizes
 /// over a limit of the device.
 pub fn linear(frame: &mut Frame, x: &Tensor, w: &Matrix, opts: &Linear<'_>) -> Result<Tensor, OpError> {
     let [m, k] = x.dims(OP, "x")?;
@@ -90,14 +101,17 @@ pub fn linear(frame: &mut Frame, x: &Tensor, w: &Matrix, opts: &Linear<'_>) -> R
             optional(bias, "norm bias", &[k])?;
         }
     }
-    let format = match w.weight_type {
-        WeightType::F32 => Format::F32,
-        WeightType::F16 => Format::F16,
-        WeightType::Bf16 => Format::Bf16,
-    };
-    let shape = Shape { m, n: w.n, k, format };
-    let parts: Vec<Part<'_>> =
-        w.parts.iter().map(|p| Part { buffer: &p.buffer, row0: p.row0, rows: p.rows }).collect();
+    if glu && let Some(part) = w.parts.iter().find(|p| !p.row0.is_multiple_of(2)) {
+        let want = "even: pairs of gate and up in one part".into();
+        return Err(OpError::Value { op: OP, what: "first row of a part of w", got: part.row0.into(), want });
+    }
+    check_input(&w.input)?;
+    let shape = Shape { m, n: w.n, k };
+    let mut parts = Vec::new();
+    for p in &w.parts {
+        let (buffer, scales) = (&p.buffer, p.scales.as_ref());
+        parts.push(Part { buffer, scales, format: p.format, row0: p.row0, rows: p.rows });
+    }
     let epilogue = Epilogue {
         bias: opts.bias.map(Tensor::buffer),
         alpha: opts.alpha,

@@ -1,9 +1,9 @@
 // y[t] = scale · table[token_ids[t]]. One workgroup per token; four channels per invocation and step.
 // The table is split by rows: this dispatch writes the tokens of rows row0 .. row0 + rows, and zeros for ids >= n
-// if it holds row 0. Table rows are k_stride elements long, a multiple of 8.
+// if it holds row 0. Rows of a dense table are padded to groups of 8 channels.
 const WG: u32 = 256u; //!spec
 struct Params {
-    num_tokens: u32, num_channels: u32, k_stride: u32, row0: u32, rows: u32, n: u32, scale: f32, grid_x: u32
+    num_tokens: u32, num_channels: u32, num_k8: u32, row0: u32, rows: u32, n: u32, scale: f32, grid_x: u32
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> token_ids: array<u32>;       // [T]
@@ -18,8 +18,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let known = id < p.n;
     if known && (id < p.row0 || id - p.row0 >= p.rows) { return; }
     if !known && p.row0 > 0u { return; }
-    let row_base = select(0u, id - p.row0, known) * (p.k_stride / 4u);
+    let row = select(0u, id - p.row0, known);
     for (var i = lane; i < (p.num_channels + 3u) / 4u; i += WG) {
-        put(t, i, select(vec4<f32>(0.0), load4(row_base + i) * p.scale, known));
+        put(t, i, select(vec4<f32>(0.0), load4(row, i) * p.scale, known));
     }
 }

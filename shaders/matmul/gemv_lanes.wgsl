@@ -65,6 +65,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 mine[c].hi += norm_b.hi;
             }
         } //!unroll
+        //!slot products
         for (var j = 0u; j < LANES; j++) { //!unroll
             if base + j < p.num_k8 {
                 var weights: array<Vec8, ROWS>;
@@ -80,6 +81,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 } //!unroll
             }
         } //!unroll
+        //!end
     }
     for (var c = 0u; c < COLS; c++) { //!unroll
         var scale = 1.0;

@@ -11,9 +11,9 @@ struct Params {
     eps: f32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(5) var<storage, read> bias: array<f32>;            // [N]
-@group(0) @binding(6) var<storage, read> residual: array<f32>;        // [M, Y]
-@group(0) @binding(7) var<storage, read_write> y: array<f32>;         // [M, Y]
+@group(0) @binding(6) var<storage, read> bias: array<f32>;            // [N]
+@group(0) @binding(7) var<storage, read> residual: array<f32>;        // [M, Y]
+@group(0) @binding(8) var<storage, read_write> y: array<f32>;         // [M, Y]
 //!import matmul/vec8.wgsl
 //!import matmul/x_vec4.wgsl
 //!slot weights

@@ -54,13 +54,15 @@ fn scale_stride() -> u32 {
     return super_words() + (num_groups() * bytes * select(2u, 1u, ZERO == ZERO_IS_FIXED) + 3u) / 4u;
 }
 
-fn from_e4m3(c: u32) -> f32 {
-    let e = (c >> 3u) & 15u;
-    let m = c & 7u;
-    let normal = bitcast<f32>(((e + 120u) << 23u) | (m << 20u));
-    let v = select(normal, f32(m) / 512.0, e == 0u);
-    return select(v, -v, c >= 128u);
+// Values of four E4M3 codes, one in each element.
+fn from_e4m3x4(c: vec4<u32>) -> vec4<f32> {
+    let m = c & vec4<u32>(127u);
+    let normal = bitcast<vec4<f32>>((m << vec4<u32>(20u)) + vec4<u32>(120u << 23u));
+    let v = select(normal, vec4<f32>(m) / 512.0, m < vec4<u32>(8u));
+    return bitcast<vec4<f32>>(bitcast<vec4<u32>>(v) | ((c & vec4<u32>(128u)) << vec4<u32>(24u)));
 }
+
+fn from_e4m3(c: u32) -> f32 { return from_e4m3x4(vec4<u32>(c)).x; }
 
 // A scale in one byte.
 fn from_byte(c: u32) -> f32 {
@@ -196,14 +198,28 @@ fn codes32(row: u32, block: u32) -> Codes32 {
     return q;
 }
 
+// Channels in steps of 8 with one scale within a block of 32.
+const SPAN8: u32 = select(select(1u, 2u, GROUP8 % 2u == 0u), 4u, GROUP8 % 4u == 0u);
+// Whether a sum of products of integers needs the sum of x as well.
+const HAS_ZERO: bool = ZERO != ZERO_IS_FIXED || ZERO_FIXED > 0u;
+
+// Four bytes of codes8 as numbers: the integers of codes, the values of E4M3.
+fn code_values(codes: u32) -> vec4<f32> {
+    if CODE == CODE_E4M3 { return from_e4m3x4(unpack4xU8(codes)); }
+    if CODE <= CODE_INT6 { return vec4<f32>(unpack4xU8(codes)); }
+    return vec4<f32>(unpack4xI8(codes));
+}
+
 fn dequantise4(codes: u32, s: vec2<f32>) -> vec4<f32> {
-    if CODE == CODE_E4M3 {
-        return s.x * vec4<f32>(from_e4m3(codes & 255u), from_e4m3((codes >> 8u) & 255u),
-                               from_e4m3((codes >> 16u) & 255u), from_e4m3(codes >> 24u));
-    }
-    let v = vec4<f32>(unpack4xI8(codes));
-    if ZERO == ZERO_IS_MIN { return v * s.x + s.y; }
-    return (v - s.y) * s.x;
+    if ZERO == ZERO_IS_MIN { return code_values(codes) * s.x + s.y; }
+    return (code_values(codes) - s.y) * s.x;
+}
+
+// Σ w x over channels with one scale: sum_vx = Σ v x, sum_x = Σ x.
+fn scaled_sum(s: vec2<f32>, sum_vx: f32, sum_x: f32) -> f32 {
+    if ZERO == ZERO_IS_MIN { return s.x * sum_vx + s.y * sum_x; }
+    if HAS_ZERO { return s.x * (sum_vx - s.y * sum_x); }
+    return s.x * sum_vx;
 }
 
 // Channels 8 k8 .. 8 k8 + 7 as numbers. Those beyond K are finite and meet zeros of x.

@@ -24,7 +24,7 @@ const MAY_ASK_TARGET: &[&str] = &["kernels/src/gpu.rs", "model/src/source/"];
 const MAY_BE_UNSAFE: &str = "kernels/src/pipeline_cache.rs";
 
 /// Families whose functions others may use.
-const SHARED_FAMILIES: &[&str] = &["activation"];
+const SHARED_FAMILIES: &[&str] = &["activation", "quant"];
 
 /// Names of all dependencies of a manifest, renamed ones by the name of their package.
 fn dependencies(manifest: &str) -> Vec<String> {

@@ -44,7 +44,7 @@ fn matrices_in_several_parts_give_the_logits_and_the_text_of_one() {
     let split_gpu = block_on(Gpu::new(options)).expect("an adapter");
     for weight_type in [None, Some(WeightType::F32), Some(WeightType::F16)] {
         let [whole, split] = [&whole_gpu, &split_gpu]
-            .map(|gpu| load(gpu, fable(), LoadOptions { weight_type, ..LoadOptions::default() }));
+            .map(|gpu| load(gpu, fable(), LoadOptions { weights: weight_type, ..LoadOptions::default() }));
         let table = &split.decoder().expect("a decoder").embedding;
         let bytes_per_row = table.bytes() / u64::from(table.n);
         assert!(

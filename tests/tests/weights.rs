@@ -5,7 +5,7 @@ use std::sync::Arc;
 use girih_model::LoadError;
 use girih_model::source::DirSource;
 use girih_model::weights::{Rows, WeightPolicy, Weights};
-use girih_ops::WeightType;
+use girih_ops::{WeightFormat, WeightType};
 use girih_tests::{goldens, gpu};
 
 fn open(policy: WeightPolicy) -> Weights {
@@ -22,11 +22,11 @@ fn matrices_arrive_as_stored() {
         let names = ["q_proj.weight", "k_proj.weight", "v_proj.weight"];
         let rows = Rows::Concat(&names);
         let matrix = pollster::block_on(attn.matrix(&gpu, rows.clone(), 192, 64)).expect("loads");
-        assert_eq!(matrix.weight_type, force.unwrap_or(WeightType::Bf16));
+        assert_eq!(matrix.parts[0].format, WeightFormat::from(force.unwrap_or(WeightType::Bf16)));
         assert_eq!(matrix.parts.len(), 1);
         let bytes = pollster::block_on(gpu.read(&matrix.parts[0].buffer)).expect("reads");
-        let got: Vec<f32> = match matrix.weight_type {
-            WeightType::F32 => bytes.as_chunks().0.iter().map(|&c| f32::from_le_bytes(c)).collect(),
+        let got: Vec<f32> = match matrix.parts[0].format {
+            WeightFormat::F32 => bytes.as_chunks().0.iter().map(|&c| f32::from_le_bytes(c)).collect(),
             _ => bytes.as_chunks().0.iter().map(|&c| half::bf16::from_le_bytes(c).to_f32()).collect(),
         };
         let want = pollster::block_on(attn.matrix_f32(rows, 192, 64)).expect("loads");

@@ -1,64 +1,97 @@
 //! Shapes to time. A case is called `MxNxK format`.
 
-use super::{Format, Shape, gemm as gemm_kernel, gemv as gemv_kernel};
+use super::{Format, Shape, WeightFormat, gemm as gemm_kernel, gemv as gemv_kernel};
 use crate::caps::Caps;
-use crate::testing::{BenchBuffer, BenchCase, Launch};
+use crate::testing::{BenchBuffer, BenchCase, Launch, hash};
 
-const FORMATS: [(&str, Format); 3] = [("f32", Format::F32), ("f16", Format::F16), ("bf16", Format::Bf16)];
+const DENSE: [&str; 3] = ["f32", "f16", "bf16"];
+const QUANT: [&str; 2] = ["q4_0", "q8_0"];
 
-fn parse(name: &str) -> Option<Shape> {
-    let (dims, format) = name.split_once(' ')?;
+fn format(name: &str) -> Option<WeightFormat> {
+    Some(match name {
+        "f32" => WeightFormat::F32,
+        "f16" => WeightFormat::F16,
+        "bf16" => WeightFormat::Bf16,
+        "q4_0" => Format::Q4_0.into(),
+        "q8_0" => Format::Q8_0.into(),
+        _ => return None,
+    })
+}
+
+fn parse(name: &str) -> Option<(Shape, WeightFormat)> {
+    let (dims, format_name) = name.split_once(' ')?;
     let mut dims = dims.split('x').map(str::parse);
     let mut next = || dims.next()?.ok();
     let (m, n, k) = (next()?, next()?, next()?);
-    Some(Shape { m, n, k, format: FORMATS.iter().find(|(f, _)| *f == format)?.1 })
+    Some((Shape { m, n, k }, format(format_name)?))
 }
 
-fn weights(shape: Shape) -> BenchBuffer {
-    let len = shape.n as usize * 8 * shape.num_k8() as usize;
-    // The bits of f16 values are bfloat16 values too: other ones, none of them infinite.
-    if shape.format == Format::F32 { BenchBuffer::F32(len) } else { BenchBuffer::F16(len) }
-}
-
-fn case(shape: Shape, buffers: Vec<BenchBuffer>, launches: fn(&Caps, &str) -> Vec<Launch>) -> BenchCase {
-    let Shape { m, n, k, format } = shape;
-    let name = FORMATS.iter().find(|(_, f)| *f == format).map_or("", |(name, _)| name);
-    let [m64, n64, k64] = [m, n, k].map(u64::from);
-    BenchCase {
-        name: format!("{m}x{n}x{k} {name}"),
-        buffers,
-        launches,
-        bytes: n64 * format.row_bytes(shape.num_k8()) + 4 * m64 * (n64 + k64),
-        flops: 2 * m64 * n64 * k64,
+fn weights(Shape { n, k, .. }: Shape, format: WeightFormat) -> [BenchBuffer; 2] {
+    let len = (u64::from(n) * format.row_bytes(k) / 4) as usize;
+    match format {
+        WeightFormat::F32 => [BenchBuffer::F32(len), BenchBuffer::F32(1)],
+        // The bits of f16 values are bfloat16 values too: other ones, none of them infinite.
+        WeightFormat::F16 | WeightFormat::Bf16 => [BenchBuffer::F16(2 * len), BenchBuffer::F32(1)],
+        WeightFormat::Quant(_) => {
+            let scales = (u64::from(n) * format.scale_row_bytes(k) / 2) as usize;
+            [BenchBuffer::U32((0..len as u32).map(hash).collect()), BenchBuffer::F16(scales)]
+        }
     }
 }
 
-fn all(shapes: &[[u32; 3]]) -> impl Iterator<Item = Shape> {
-    shapes.iter().flat_map(|&[m, n, k]| FORMATS.map(|(_, format)| Shape { m, n, k, format }))
+type Launches = fn(&Caps, &str) -> Vec<Launch>;
+
+fn cases(
+    shapes: &[[u32; 3]],
+    formats: &[&str],
+    rest: fn(Shape) -> Vec<BenchBuffer>,
+    launches: Launches,
+) -> Vec<BenchCase> {
+    let mut all = Vec::new();
+    for &[m, n, k] in shapes {
+        for &name in formats {
+            let Some(format) = format(name) else { continue };
+            let shape = Shape { m, n, k };
+            let [m64, n64, k64] = [m, n, k].map(u64::from);
+            let mut buffers = vec![BenchBuffer::F32((m * k) as usize)];
+            buffers.extend(weights(shape, format));
+            buffers.extend(rest(shape));
+            all.push(BenchCase {
+                name: format!("{m}x{n}x{k} {name}"),
+                buffers,
+                launches,
+                bytes: n64 * (format.row_bytes(k) + format.scale_row_bytes(k)) + 4 * m64 * (n64 + k64),
+                flops: 2 * m64 * n64 * k64,
+            });
+        }
+    }
+    all
 }
 
 pub(super) fn gemv() -> Vec<BenchCase> {
-    all(&[[1, 4096, 4096], [1, 2048, 8192], [1, 768, 768], [1, 4096, 768]])
-        .map(|shape| {
-            let f32 = |len: u32| BenchBuffer::F32(len as usize);
-            let (x, y) = (f32(shape.m * shape.k), f32(shape.m * shape.n));
-            case(shape, vec![x, weights(shape), f32(4), f32(4), f32(4), f32(4), y], |caps, name| {
-                parse(name).map(|s| gemv_kernel::bench_launches(caps, s)).unwrap_or_default()
-            })
-        })
-        .collect()
+    let rest = |shape: Shape| {
+        let f32 = |len: u32| BenchBuffer::F32(len as usize);
+        vec![f32(4), f32(4), f32(4), f32(4), f32(shape.m * shape.n)]
+    };
+    let launches: Launches =
+        |caps, name| parse(name).map(|(s, f)| gemv_kernel::bench_launches(caps, s, f)).unwrap_or_default();
+    let dense = [[1, 4096, 4096], [1, 2048, 8192], [1, 768, 768], [1, 4096, 768]];
+    let mut all = cases(&dense, &DENSE, rest, launches);
+    all.extend(cases(&[[1, 4096, 4096], [1, 14336, 4096]], &QUANT, rest, launches));
+    all
 }
 
 pub(super) fn gemm() -> Vec<BenchCase> {
-    all(&[[512, 4096, 4096], [1024, 1024, 1024], [128, 768, 2048]])
-        .map(|shape| {
-            let f32 = |len: u32| BenchBuffer::F32(len as usize);
-            // Room for the partial sums of small results.
-            let splits = if shape.m * shape.n < 1 << 18 { gemm_kernel::MAX_SPLITS } else { 1 };
-            let (x, y) = (f32(shape.m * shape.k), f32(splits * shape.m * shape.n));
-            case(shape, vec![x, weights(shape), f32(4), f32(4), y], |caps, name| {
-                parse(name).map(|s| gemm_kernel::bench_launch(caps, s)).into_iter().collect()
-            })
-        })
-        .collect()
+    let rest = |shape: Shape| {
+        let f32 = |len: u32| BenchBuffer::F32(len as usize);
+        // Room for the partial sums of small results.
+        let splits = if shape.m * shape.n < 1 << 18 { gemm_kernel::MAX_SPLITS } else { 1 };
+        vec![f32(4), f32(4), f32(splits * shape.m * shape.n)]
+    };
+    let launches: Launches =
+        |caps, name| parse(name).map(|(s, f)| gemm_kernel::bench_launch(caps, s, f)).into_iter().collect();
+    let dense = [[512, 4096, 4096], [1024, 1024, 1024], [128, 768, 2048]];
+    let mut all = cases(&dense, &DENSE, rest, launches);
+    all.extend(cases(&[[8, 4096, 4096], [512, 1024, 1024]], &QUANT, rest, launches));
+    all
 }

@@ -3,10 +3,13 @@
 use bytemuck::{Pod, Zeroable};
 use girih_shaders::Selection;
 
-use super::{Epilogue, EpilogueKind, Format, Part, Shape, or_dummy, parts, reference, split_sum};
+use super::{
+    Epilogue, EpilogueKind, Part, QUANT_FORMATS, Shape, WeightFormat, or_dummy, parts, reference, split_sum,
+};
 use crate::buffer::Buffer;
 use crate::caps::Caps;
 use crate::error::KernelError;
+use crate::quant::{Code, Format};
 use crate::recorder::Recorder;
 use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
 use crate::testing::{Launch, TestCase, Tolerance, seeded};
@@ -53,7 +56,7 @@ pub struct Args<'a> {
 
 const SPEC: KernelSpec = KernelSpec {
     name: "gemm",
-    bindings: &[read("x"), read("w"), read("bias"), read("residual"), read_write("y")],
+    bindings: &[read("x"), read("w"), read("w_scales"), read("bias"), read("residual"), read_write("y")],
     params_bytes: size_of::<Params>(),
     twin,
 };
@@ -112,9 +115,10 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: Shape) -> Result<(), Ke
             alpha,
             soft_cap: act.soft_cap(),
         };
-        let choice = choice(tile, shape, split, epilogue);
+        let choice = choice(tile, shape, part.format, split, epilogue);
         let grid = tile.grid(shape.m, part.rows, splits);
-        rec.dispatch(&SPEC, choice, &params, &[args.x, part.buffer, &bias, &residual, y], grid)?;
+        let scales = part.scales(SPEC.name, &gpu, shape.k)?;
+        rec.dispatch(&SPEC, choice, &params, &[args.x, part.buffer, &scales, &bias, &residual, y], grid)?;
     }
     if split {
         split_sum::record(rec, y, args.epilogue, args.y, [splits, shape.m, shape.n])?;
@@ -211,8 +215,8 @@ fn plan(caps: &Caps, shape: Shape) -> Plan {
     Plan { tile, splits: num_k8.div_ceil(split_k8), split_k8 }
 }
 
-fn choice(tile: Tile, shape: Shape, split: bool, epilogue: EpilogueKind) -> Choice {
-    let selection = parts(Selection::new(), shape.format, shape.aligned())
+fn choice(tile: Tile, shape: Shape, format: WeightFormat, split: bool, epilogue: EpilogueKind) -> Choice {
+    let selection = parts(Selection::new(), format, shape.aligned())
         .set("TM", tile.tm)
         .set("TN", tile.tn)
         .set("TX", tile.tx);
@@ -241,7 +245,7 @@ fn choice(tile: Tile, shape: Shape, split: bool, epilogue: EpilogueKind) -> Choi
 }
 
 /// What `select` launches for a shape, without epilogue.
-pub(super) fn bench_launch(caps: &Caps, shape: Shape) -> Launch {
+pub(super) fn bench_launch(caps: &Caps, shape: Shape, format: WeightFormat) -> Launch {
     let Plan { tile, splits, split_k8 } = plan(caps, shape);
     let params = Params {
         num_m: shape.m,
@@ -255,7 +259,7 @@ pub(super) fn bench_launch(caps: &Caps, shape: Shape) -> Launch {
         soft_cap: 1.0,
     };
     Launch {
-        choice: choice(tile, shape, splits > 1, EpilogueKind::default()),
+        choice: choice(tile, shape, format, splits > 1, EpilogueKind::default()),
         params: bytemuck::bytes_of(&params).to_vec(),
         grid: tile.grid(shape.m, shape.n, splits),
     }
@@ -264,19 +268,24 @@ pub(super) fn bench_launch(caps: &Caps, shape: Shape) -> Launch {
 fn choices() -> Vec<Choice> {
     let mut all = Vec::new();
     for tile in [LARGE, MEDIUM, SMALL, DIRECT, DIRECT_SUBGROUP, DIRECT_SUBGROUP_8] {
-        for format in Format::ALL {
-            for k in [64, 63] {
-                let shape = Shape { m: 64, n: 64, k, format };
-                all.push(choice(tile, shape, false, EpilogueKind::default()));
-                if !tile.direct {
-                    all.push(choice(tile, shape, true, EpilogueKind::default()));
-                }
+        let mut add = |format, k| {
+            let shape = Shape { m: 64, n: 64, k };
+            all.push(choice(tile, shape, format, false, EpilogueKind::default()));
+            if !tile.direct {
+                all.push(choice(tile, shape, format, true, EpilogueKind::default()));
             }
+        };
+        for format in WeightFormat::DENSE {
+            add(format, 64);
+            add(format, 63);
+        }
+        for (i, format) in QUANT_FORMATS.into_iter().enumerate() {
+            add(format.into(), 64 - i as u32 % 2);
         }
         for act in 0..6 {
             let epilogue = EpilogueKind { act, glu: (1..5).contains(&act), bias: true, residual: true };
-            let shape = Shape { m: 64, n: 64, k: 64, format: Format::F16 };
-            all.push(choice(tile, shape, false, epilogue));
+            let shape = Shape { m: 64, n: 64, k: 64 };
+            all.push(choice(tile, shape, WeightFormat::F16, false, epilogue));
         }
     }
     all
@@ -288,10 +297,10 @@ fn twin(call: &mut TwinCall<'_>) {
     let (num_m, num_n) = (p.num_m as usize, p.num_n as usize);
     let (num_k, padded) = (p.num_k as usize, 8 * p.num_k8 as usize);
     let x: Vec<f64> = call.get::<f32>(0).into_iter().map(f64::from).collect();
-    let w = reference::weights(call, 1);
-    let finish = reference::finish(call, [2, 3], [p.alpha, p.soft_cap], p.y_stride);
+    let w = reference::weights(call, [1, 2], p.num_k);
+    let finish = reference::finish(call, [3, 4], [p.alpha, p.soft_cap], p.y_stride);
     let split = call.selection.get_bool("SPLIT");
-    let mut y: Vec<f32> = call.get(4);
+    let mut y: Vec<f32> = call.get(5);
     for (row, x) in x.chunks_exact(num_k).take(num_m).enumerate() {
         if split {
             let chunk = 8 * p.split_k8 as usize;
@@ -306,20 +315,23 @@ fn twin(call: &mut TwinCall<'_>) {
             finish.store(&mut y, row, p.n_base as usize, &sums);
         }
     }
-    call.put(4, &y);
+    call.put(5, &y);
 }
 
 fn cases() -> Vec<TestCase> {
     let plain = EpilogueKind::default();
-    let case = |name: &str, shape: Shape, epilogue: EpilogueKind, tiles: &[Tile], splits: u32| {
-        let Shape { m, n, k, format } = shape;
+    type Case = (Shape, WeightFormat);
+    let case = |name: &str, (shape, format): Case, epilogue: EpilogueKind, tiles: &[Tile], splits: u32| {
+        let Shape { m, n, k } = shape;
+        let [weights, scales] = reference::seeded_weights(n, k, format, 2);
         let y_stride = if epilogue.glu { n / 2 } else { n };
         let split_k8 = shape.num_k8().div_ceil(splits).next_multiple_of(BK8);
         let splits = if splits == 1 { 1 } else { shape.num_k8().div_ceil(split_k8) };
         let scale = 4.0 * if epilogue.glu { 10.0 } else { 1.0 };
         let mut case = TestCase::new(name, Tolerance::f32_sum(k as usize, scale))
             .input(&seeded((m * k) as usize, 1))
-            .input(&reference::seeded_weights(n, k, format, 2))
+            .input(&weights)
+            .input(&scales)
             .input(&seeded(n as usize, 3))
             .input(&seeded((m * y_stride) as usize, 4))
             .output((splits * m * y_stride) as usize);
@@ -335,13 +347,14 @@ fn cases() -> Vec<TestCase> {
                 alpha: 0.75,
                 soft_cap: 1.5,
             };
-            let choice = choice(tile, shape, splits > 1, epilogue);
+            let choice = choice(tile, shape, format, splits > 1, epilogue);
             case = case.launch(choice, &params, tile.grid(m, n, splits));
         }
         case
     };
-    let shape = |m, n, k, format| Shape { m, n, k, format };
-    let (f32, f16, bf16) = (Format::F32, Format::F16, Format::Bf16);
+    let shape = |m, n, k, format| (Shape { m, n, k }, format);
+    let quant = |m, n, k, format: Format| shape(m, n, k, format.into());
+    let (f32, f16, bf16) = (WeightFormat::F32, WeightFormat::F16, WeightFormat::Bf16);
     let full = |act, glu| EpilogueKind { act, glu, bias: true, residual: true };
     let all = [LARGE, MEDIUM, SMALL, DIRECT, DIRECT_SUBGROUP, DIRECT_SUBGROUP_8];
     let two = [SMALL, DIRECT_SUBGROUP];
@@ -354,6 +367,15 @@ fn cases() -> Vec<TestCase> {
         case("one_split", shape(5, 6, 64, f32), plain, &[SMALL], 2),
         case("splits", shape(35, 67, 200, f16), plain, &[MEDIUM], 3),
         case("gpt_oss_20b", shape(16, 160, 2880, bf16), plain, &[DIRECT_SUBGROUP], 1),
+        case("q4_0", quant(19, 70, 264, Format::Q4_0), plain, &[SMALL, DIRECT_SUBGROUP], 1),
+        case(
+            "int8_odd",
+            quant(5, 67, 30, Format::asymmetric(Code::Int8, Format::ROW)),
+            full(1, false),
+            &two,
+            1,
+        ),
+        case("q6_k_splits", quant(9, 34, 520, Format::Q6_K), plain, &[SMALL], 2),
     ]
 }
 
@@ -365,7 +387,7 @@ mod tests {
     #[test]
     fn selects_by_capability_and_shape() {
         let baseline = Caps::baseline();
-        let shape = |m, n, k| Shape { m, n, k, format: Format::F16 };
+        let shape = |m, n, k| Shape { m, n, k };
         assert_eq!(plan(&baseline, shape(512, 4096, 4096)), Plan { tile: LARGE, splits: 1, split_k8: 512 });
         assert_eq!(plan(&baseline, shape(200, 768, 256)), Plan { tile: MEDIUM, splits: 1, split_k8: 32 });
         let narrow = plan(&baseline, shape(16, 1024, 4096));
@@ -386,7 +408,7 @@ mod tests {
     fn splits_cover_all_channels() {
         let caps = Caps::baseline();
         for k in (1..9000).step_by(37) {
-            let shape = Shape { m: 7, n: 50, k, format: Format::F32 };
+            let shape = Shape { m: 7, n: 50, k };
             let Plan { splits, split_k8, .. } = plan(&caps, shape);
             assert!(splits * split_k8 >= shape.num_k8() && (splits - 1) * split_k8 < shape.num_k8(), "K {k}");
         }

@@ -3,10 +3,13 @@
 use bytemuck::{Pod, Zeroable};
 use girih_shaders::Selection;
 
-use super::{Epilogue, EpilogueKind, Format, Part, Shape, or_dummy, parts, reference, wrap};
+use super::{
+    Epilogue, EpilogueKind, Part, QUANT_FORMATS, Shape, WeightFormat, or_dummy, parts, reference, wrap,
+};
 use crate::buffer::Buffer;
 use crate::caps::Caps;
 use crate::error::KernelError;
+use crate::quant::Format;
 use crate::recorder::Recorder;
 use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
 use crate::testing::{Launch, TestCase, Tolerance, seeded};
@@ -89,6 +92,7 @@ const SPEC: KernelSpec = KernelSpec {
     bindings: &[
         read("x"),
         read("w"),
+        read("w_scales"),
         read("norm_weight"),
         read("norm_bias"),
         read("bias"),
@@ -129,7 +133,7 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: Shape) -> Result<(), Ke
     let (bias, residual) = (optional(bias)?, optional(residual)?);
     for part in args.parts {
         let part_shape = Shape { n: part.rows, ..shape };
-        let (choice, rows) = select(rec.caps(), part_shape, norm, args.epilogue.kind());
+        let (choice, rows) = select(rec.caps(), part_shape, part.format, norm, args.epilogue.kind());
         let [grid_x, grid_y] = wrap(rec.caps(), part.rows.div_ceil(rows));
         let params = Params {
             num_n: part.rows,
@@ -142,19 +146,20 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: Shape) -> Result<(), Ke
             soft_cap: act.soft_cap(),
             eps,
         };
-        let buffers = [args.x, part.buffer, &norm_weight, &norm_bias, &bias, &residual, args.y];
+        let scales = part.scales(SPEC.name, &gpu, shape.k)?;
+        let buffers = [args.x, part.buffer, &scales, &norm_weight, &norm_bias, &bias, &residual, args.y];
         rec.dispatch(&SPEC, choice, &params, &buffers, [grid_x, grid_y, 1])?;
     }
     Ok(())
 }
 
 /// What `select` launches for a shape, without normalisation and epilogue, and on CPUs what it passes over.
-pub(super) fn bench_launches(caps: &Caps, shape: Shape) -> Vec<Launch> {
+pub(super) fn bench_launches(caps: &Caps, shape: Shape, format: WeightFormat) -> Vec<Launch> {
     let plain = EpilogueKind::default();
-    let mut picks = vec![select(caps, shape, NormKind::None, plain)];
+    let mut picks = vec![select(caps, shape, format, NormKind::None, plain)];
     if caps.cpu_variants() {
         for config in CONFIGS.iter().filter(|c| c.wg == LANES) {
-            let pick = (choice(*config, shape, NormKind::None, plain), config.group_rows());
+            let pick = (choice(*config, shape, format, NormKind::None, plain), config.group_rows());
             if !picks.contains(&pick) {
                 picks.push(pick);
             }
@@ -207,29 +212,41 @@ impl Config {
     }
 }
 
-fn select(caps: &Caps, shape: Shape, norm: NormKind, epilogue: EpilogueKind) -> (Choice, u32) {
+fn select(
+    caps: &Caps,
+    shape: Shape,
+    format: WeightFormat,
+    norm: NormKind,
+    epilogue: EpilogueKind,
+) -> (Choice, u32) {
     let allowed = |variant: &str| caps.subgroups() && !caps.is_blocked(SPEC.name, variant);
     let kind = if allowed("subgroup") { Kind::Subgroup } else { Kind::Portable };
     let enough_lanes = caps.subgroup_size.is_some_and(|(smallest, _)| smallest >= LANES);
     let (wg, rows) = if caps.cpu_variants() && enough_lanes && allowed("lanes_subgroup") {
         // Measured on lavapipe: f32 weights are bound by memory, which prefers fewer streams.
-        let rows = if shape.format == Format::F32 { 2 } else { 4 };
+        let rows = if format == WeightFormat::F32 { 2 } else { 4 };
         let config = Config { wg: LANES, rows, kind: Kind::Lanes };
-        return (choice(config, shape, norm, epilogue), config.group_rows());
+        return (choice(config, shape, format, norm, epilogue), config.group_rows());
     } else if caps.cpu_variants() {
-        (8, if shape.format == Format::F32 { 2 } else { 4 })
+        (8, if format == WeightFormat::F32 { 2 } else { 4 })
     } else {
         // Long rows feed more invocations; many rows leave enough workgroups when four of them share one.
         (if shape.k >= 2048 { 128 } else { 64 }, if shape.n >= 4096 { 4 } else { 2 })
     };
-    (choice(Config { wg, rows, kind }, shape, norm, epilogue), rows)
+    (choice(Config { wg, rows, kind }, shape, format, norm, epilogue), rows)
 }
 
-fn choice(config: Config, shape: Shape, norm: NormKind, epilogue: EpilogueKind) -> Choice {
+fn choice(
+    config: Config,
+    shape: Shape,
+    format: WeightFormat,
+    norm: NormKind,
+    epilogue: EpilogueKind,
+) -> Choice {
     let Config { wg, rows, kind } = config;
     let cols = shape.m;
     let rms_sums = if norm == NormKind::Rms { cols } else { 0 };
-    let mut selection = parts(Selection::new(), shape.format, shape.aligned())
+    let mut selection = parts(Selection::new(), format, shape.aligned())
         .set("WG", wg)
         .set("ROWS", rows)
         .set("COLS", cols)
@@ -249,6 +266,9 @@ fn choice(config: Config, shape: Shape, norm: NormKind, epilogue: EpilogueKind) 
         }
         Kind::Lanes => {
             selection = selection.set("LANES", LANES);
+            if let WeightFormat::Quant(_) = format {
+                selection = selection.part("products", "quant/gemv_products.wgsl");
+            }
             ("matmul/gemv_lanes.wgsl", "lanes_subgroup", 0)
         }
     };
@@ -269,19 +289,23 @@ fn choices() -> Vec<Choice> {
         [NormKind::None, NormKind::Rms, NormKind::Layer { bias: false }, NormKind::Layer { bias: true }];
     let mut all = Vec::new();
     for config in CONFIGS {
-        for format in Format::ALL {
+        for format in WeightFormat::DENSE {
             for (k, norm) in [64, 63].into_iter().flat_map(|k| norms.map(|norm| (k, norm))) {
                 for m in [1, MAX_M] {
-                    let shape = Shape { m, n: 64, k, format };
-                    all.push(choice(config, shape, norm, EpilogueKind::default()));
+                    let shape = Shape { m, n: 64, k };
+                    all.push(choice(config, shape, format, norm, EpilogueKind::default()));
                 }
             }
+        }
+        for (i, format) in QUANT_FORMATS.into_iter().enumerate() {
+            let shape = Shape { m: if i % 3 == 0 { MAX_M } else { 1 }, n: 64, k: 64 - i as u32 % 2 };
+            all.push(choice(config, shape, format.into(), norms[i % 4], EpilogueKind::default()));
         }
         for act in 0..6 {
             for glu in [false, true] {
                 let epilogue = EpilogueKind { act, glu, bias: true, residual: true };
-                let shape = Shape { m: 1, n: 64, k: 64, format: Format::F16 };
-                all.push(choice(config, shape, NormKind::None, epilogue));
+                let shape = Shape { m: 1, n: 64, k: 64 };
+                all.push(choice(config, shape, WeightFormat::F16, NormKind::None, epilogue));
             }
         }
     }
@@ -294,10 +318,10 @@ fn twin(call: &mut TwinCall<'_>) {
     let s = call.selection;
     let (num_k, padded) = (p.num_k as usize, 8 * p.num_k8 as usize);
     let x: Vec<f32> = call.get(0);
-    let w = reference::weights(call, 1);
-    let (norm_weight, norm_bias): (Vec<f32>, Vec<f32>) = (call.get(2), call.get(3));
-    let finish = reference::finish(call, [4, 5], [p.alpha, p.soft_cap], p.y_stride);
-    let mut y: Vec<f32> = call.get(6);
+    let w = reference::weights(call, [1, 2], p.num_k);
+    let (norm_weight, norm_bias): (Vec<f32>, Vec<f32>) = (call.get(3), call.get(4));
+    let finish = reference::finish(call, [5, 6], [p.alpha, p.soft_cap], p.y_stride);
+    let mut y: Vec<f32> = call.get(7);
     for (row, x) in x.chunks_exact(num_k).take(s.get_u32("COLS").unwrap_or(1) as usize).enumerate() {
         let mut x: Vec<f64> = x.iter().map(|&v| f64::from(v)).collect();
         let mean = if s.get_bool("LAYER_NORM") { x.iter().sum::<f64>() / num_k as f64 } else { 0.0 };
@@ -318,7 +342,7 @@ fn twin(call: &mut TwinCall<'_>) {
             w.chunks_exact(padded).take(p.num_n as usize).map(|w| reference::dot(&x, w)).collect();
         finish.store(&mut y, row, p.n_base as usize, &sums);
     }
-    call.put(6, &y);
+    call.put(7, &y);
 }
 
 fn cases() -> Vec<TestCase> {
@@ -326,44 +350,51 @@ fn cases() -> Vec<TestCase> {
     let plain = EpilogueKind::default();
     let glu = |act| EpilogueKind { act, glu: true, bias: true, residual: true };
     let full = |act| EpilogueKind { act, glu: false, bias: true, residual: true };
-    let case = |name: &str, shape: Shape, norm: NormKind, epilogue: EpilogueKind, configs: &[Config]| {
-        let Shape { m, n, k, format } = shape;
-        let y_stride = if epilogue.glu { n / 2 } else { n };
-        // Layer normalisation meets an offset far larger than the spread.
-        let offset = if matches!(norm, Layer { .. }) { 50.0 } else { 0.0 };
-        let x: Vec<f32> = seeded((m * k) as usize, 1).into_iter().map(|v| v + offset).collect();
-        let scale = 4.0 * if epilogue.glu { 10.0 } else { 1.0 } * (1.0 + f64::from(offset) / 4.0);
-        let mut case = TestCase::new(name, Tolerance::f32_sum(k as usize, scale))
-            .input(&x)
-            .input(&reference::seeded_weights(n, k, format, 2))
-            .input(&seeded(k as usize, 3))
-            .input(&seeded(k as usize, 4))
-            .input(&seeded(n as usize, 5))
-            .input(&seeded((m * y_stride) as usize, 6))
-            .output((m * y_stride) as usize);
-        for &config in configs {
-            let groups = n.div_ceil(config.group_rows());
-            let grid_x = groups.min(5);
-            let params = Params {
-                num_n: n,
-                num_k: k,
-                num_k8: shape.num_k8(),
-                n_base: 0,
-                y_stride,
-                grid_x,
-                alpha: 0.75,
-                soft_cap: 1.5,
-                eps: 1e-5,
-            };
-            let choice = choice(config, shape, norm, epilogue);
-            case = case.launch(choice, &params, [grid_x, groups.div_ceil(grid_x), 1]);
-        }
-        case
-    };
-    let shape = |m, n, k, format| Shape { m, n, k, format };
-    let (f32, f16, bf16) = (Format::F32, Format::F16, Format::Bf16);
+    type Case = (Shape, WeightFormat);
+    let case =
+        |name: &str, (shape, format): Case, norm: NormKind, epilogue: EpilogueKind, configs: &[Config]| {
+            let Shape { m, n, k } = shape;
+            let [weights, scales] = reference::seeded_weights(n, k, format, 2);
+            let y_stride = if epilogue.glu { n / 2 } else { n };
+            // Layer normalisation meets an offset far larger than the spread.
+            let offset = if matches!(norm, Layer { .. }) { 50.0 } else { 0.0 };
+            let x: Vec<f32> = seeded((m * k) as usize, 1).into_iter().map(|v| v + offset).collect();
+            let scale = 4.0 * if epilogue.glu { 10.0 } else { 1.0 } * (1.0 + f64::from(offset) / 4.0);
+            let mut case = TestCase::new(name, Tolerance::f32_sum(k as usize, scale))
+                .input(&x)
+                .input(&weights)
+                .input(&scales)
+                .input(&seeded(k as usize, 3))
+                .input(&seeded(k as usize, 4))
+                .input(&seeded(n as usize, 5))
+                .input(&seeded((m * y_stride) as usize, 6))
+                .output((m * y_stride) as usize);
+            for &config in configs {
+                let groups = n.div_ceil(config.group_rows());
+                let grid_x = groups.min(5);
+                let params = Params {
+                    num_n: n,
+                    num_k: k,
+                    num_k8: shape.num_k8(),
+                    n_base: 0,
+                    y_stride,
+                    grid_x,
+                    alpha: 0.75,
+                    soft_cap: 1.5,
+                    eps: 1e-5,
+                };
+                let choice = choice(config, shape, format, norm, epilogue);
+                case = case.launch(choice, &params, [grid_x, groups.div_ceil(grid_x), 1]);
+            }
+            case
+        };
+    let shape = |m, n, k, format| (Shape { m, n, k }, format);
+    let quant = |m, n, k, format: Format| shape(m, n, k, format.into());
+    let (f32, f16, bf16) = (WeightFormat::F32, WeightFormat::F16, WeightFormat::Bf16);
     let one = &CONFIGS[3..];
-    vec![
+    let lanes = &CONFIGS[5..];
+    let small_groups = QUANT_FORMATS[15];
+    let mut cases = vec![
         case("gpt_oss_20b", shape(1, 96, 2880, f16), Rms, full(1), &CONFIGS),
         case("one_tile", shape(1, 4, 8, f32), None, plain, &CONFIGS),
         case("one_by_one", shape(1, 1, 1, f32), None, plain, &CONFIGS),
@@ -373,7 +404,23 @@ fn cases() -> Vec<TestCase> {
         case("layer_norm_odd", shape(1, 66, 257, f32), Layer { bias: false }, glu(3), one),
         case("layer_norm_bias_odd", shape(2, 18, 33, bf16), Layer { bias: true }, full(4), one),
         case("llama_1b_gate_up", shape(1, 128, 2048, bf16), Rms, glu(1), one),
-    ]
+        case("q4_0", quant(1, 66, 288, Format::Q4_0), Rms, full(1), &CONFIGS),
+        case(
+            "int4_layer_norm_odd",
+            quant(2, 34, 30, small_groups),
+            Layer { bias: true },
+            glu(1),
+            &CONFIGS[1..2],
+        ),
+        case("int8_layer_norm_odd", quant(4, 33, 30, Format::Q8_0), Layer { bias: true }, full(2), lanes),
+    ];
+    // The other formats on one variant; the channels end within a block, a group and a super-group.
+    for (i, format) in QUANT_FORMATS.into_iter().enumerate().skip(2) {
+        let k = [40, 264, 288, 1030][i % 4];
+        let configs = if i % 5 == 0 { &CONFIGS[3..4] } else { lanes };
+        cases.push(case(&format.to_string(), quant(1, 35, k, format), None, plain, configs));
+    }
+    cases
 }
 
 #[cfg(test)]
@@ -382,8 +429,8 @@ mod tests {
     use crate::Tier;
 
     fn pick(caps: &Caps) -> (Choice, u32) {
-        let shape = Shape { m: 1, n: 4096, k: 4096, format: Format::F16 };
-        select(caps, shape, NormKind::Rms, EpilogueKind::default())
+        let shape = Shape { m: 1, n: 4096, k: 4096 };
+        select(caps, shape, WeightFormat::F16, NormKind::Rms, EpilogueKind::default())
     }
 
     #[test]

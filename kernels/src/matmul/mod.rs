@@ -1,7 +1,7 @@
 //! Products of activations with weight matrices, `y = epilogue(norm(x) · Wᵀ)`.
 //!
 //! [`gemv`] is for the few rows of a decode step and normalises x on the way; [`gemm`] is for many rows. Both read
-//! W through one function of a shader part (`load_w8`), so a weight format is a part and a [`Format`], and both
+//! W through one function of a shader part (`load_w8`), so a weight format is a part and a [`WeightFormat`], and both
 //! share the epilogue: bias, factor, activation, gated linear unit, residual.
 
 mod bench;
@@ -16,6 +16,9 @@ use crate::buffer::Buffer;
 use crate::caps::Caps;
 use crate::error::KernelError;
 use crate::gpu::Gpu;
+use crate::quant::{Code, Format, Scale};
+
+pub use crate::quant::WeightFormat;
 
 /// Activation of the gate of a gated linear unit (Shazeer 2020).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -78,41 +81,6 @@ impl Act {
     }
 }
 
-/// How W lies in memory. Rows are padded with zeros to groups of 8 elements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// 32-bit float.
-    F32,
-    /// IEEE half, two to a word.
-    F16,
-    /// bfloat16, two to a word.
-    Bf16,
-}
-
-impl Format {
-    /// All formats.
-    pub const ALL: [Self; 3] = [Self::F32, Self::F16, Self::Bf16];
-
-    /// File of the part `weights`.
-    fn part(self) -> &'static str {
-        match self {
-            Self::F32 => "matmul/weights_f32.wgsl",
-            Self::F16 => "matmul/weights_f16.wgsl",
-            Self::Bf16 => "matmul/weights_bf16.wgsl",
-        }
-    }
-
-    fn of(selection: &Selection) -> Self {
-        let part = selection.get_part("weights");
-        Self::ALL.into_iter().find(|f| part == Some(f.part())).unwrap_or(Self::F32)
-    }
-
-    /// Bytes of a row of `num_k8` groups.
-    fn row_bytes(self, num_k8: u32) -> u64 {
-        u64::from(num_k8) * if self == Self::F32 { 32 } else { 16 }
-    }
-}
-
 /// x `[M, K]`, W `[N, K]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
@@ -122,8 +90,6 @@ pub struct Shape {
     pub n: u32,
     /// Channels.
     pub k: u32,
-    /// Format of W.
-    pub format: Format,
 }
 
 impl Shape {
@@ -153,15 +119,34 @@ impl Shape {
     }
 }
 
-/// Rows `row0 .. row0 + rows` of W.
+/// Rows `row0 .. row0 + rows` of W. Parts of one matrix may differ in format.
 #[derive(Clone, Copy, Debug)]
 pub struct Part<'a> {
-    /// Memory.
+    /// Elements or codes.
     pub buffer: &'a Buffer,
+    /// Scales of quantised rows.
+    pub scales: Option<&'a Buffer>,
+    /// How the rows lie in memory.
+    pub format: WeightFormat,
     /// First row; even where columns are pairs.
     pub row0: u32,
     /// Number of rows.
     pub rows: u32,
+}
+
+impl Part<'_> {
+    /// The buffer of scales, if the format has one; what stands in for it, if not.
+    fn scales(&self, kernel: &'static str, gpu: &Gpu, k: u32) -> Result<Buffer, KernelError> {
+        let want = u64::from(self.rows) * self.format.scale_row_bytes(k);
+        match self.scales {
+            Some(scales) if scales.size() >= want => Ok(scales.clone()),
+            None if want == 0 => Ok(gpu.dummy()?),
+            scales => {
+                let got = scales.map_or(0, Buffer::size);
+                Err(KernelError::BadBuffer { kernel, binding: "w_scales", got, want })
+            }
+        }
+    }
 }
 
 /// Epilogue: `y = residual + act(alpha (sum + bias))`.
@@ -207,11 +192,31 @@ impl EpilogueKind {
     }
 }
 
-/// The parts of a selection that a shape decides.
-fn parts(selection: Selection, format: Format, aligned: bool) -> Selection {
+/// The parts of a selection that a shape and a format decide.
+fn parts(selection: Selection, format: WeightFormat, aligned: bool) -> Selection {
     let x = if aligned { "matmul/x_vec4.wgsl" } else { "matmul/x_scalar.wgsl" };
-    selection.part("weights", format.part()).part("x_vec4", x)
+    format.apply(selection.part("x_vec4", x))
 }
+
+/// Every code, type of scale, zero and second level at least once; groups of 16, 32, 128, 256 and whole rows.
+const QUANT_FORMATS: [Format; 16] = [
+    Format::Q4_0,
+    Format::Q8_0,
+    Format::Q4_1,
+    Format::Q5_0,
+    Format::Q4_K,
+    Format::Q5_K,
+    Format::Q6_K,
+    Format::IQ4_NL,
+    Format::MXFP4,
+    Format::NVFP4,
+    Format::QOQ,
+    Format::fp8(Format::ROW),
+    Format::fp8(128),
+    Format::asymmetric(Code::Int4, 128),
+    Format::asymmetric(Code::Int8, Format::ROW),
+    Format { scale: Scale::F32, ..Format::asymmetric(Code::Int4, 24) },
+];
 
 /// Stands in for a buffer that a pipeline does not read.
 fn or_dummy(gpu: &Gpu, buffer: Option<&Buffer>) -> Result<Buffer, KernelError> {

@@ -1,21 +1,19 @@
 //! What the twins of the family share, in f64.
 
-use super::Format;
+use super::WeightFormat;
 use crate::activation::{gelu_erf, gelu_tanh, relu, silu};
+use crate::quant::{Code, Scale, Zero, pack_row, quantize_row};
+use crate::testing::hash;
 use crate::twin::TwinCall;
 
-/// W `[N, 8 K8]`.
-pub(super) fn weights(call: &TwinCall<'_>, binding: usize) -> Vec<f32> {
-    match Format::of(call.selection) {
-        Format::F32 => call.get(binding),
-        Format::F16 => call.get::<half::f16>(binding).into_iter().map(half::f16::to_f32).collect(),
-        Format::Bf16 => call.get::<half::bf16>(binding).into_iter().map(half::bf16::to_f32).collect(),
-    }
+/// W `[N, 8 K8]` with K channels, from bindings w and w_scales.
+pub(super) fn weights(call: &TwinCall<'_>, [w, w_scales]: [usize; 2], num_k: u32) -> Vec<f64> {
+    WeightFormat::of(call.selection).rows(num_k, &call.buffers[w], &call.buffers[w_scales])
 }
 
 /// `Σ x w` over the channels of x.
-pub(super) fn dot(x: &[f64], w: &[f32]) -> f64 {
-    x.iter().zip(w).map(|(&x, &w)| x * f64::from(w)).sum()
+pub(super) fn dot(x: &[f64], w: &[f64]) -> f64 {
+    x.iter().zip(w).map(|(&x, &w)| x * w).sum()
 }
 
 /// The epilogue of one dispatch.
@@ -79,20 +77,40 @@ pub(super) fn finish(
     }
 }
 
-/// Seeded weights `[N, 8 K8]` in a format, scaled so that sums of K products are of the order of 1, zero-padded.
-pub(super) fn seeded_weights(n: u32, k: u32, format: Format, seed: u32) -> Vec<u8> {
+/// Seeded weights `[N, K]` in a format and their scales, such that sums of K products are of the order of 1.
+pub(super) fn seeded_weights(n: u32, k: u32, format: WeightFormat, seed: u32) -> [Vec<u8>; 2] {
     let scale = 1.0 / (k as f32).sqrt();
     let values = crate::testing::seeded((n * k) as usize, seed);
-    let mut bytes = Vec::new();
-    for row in values.chunks_exact(k as usize) {
-        for i in 0..k.next_multiple_of(8) as usize {
-            let v = row.get(i).map_or(0.0, |v| v * scale);
-            match format {
-                Format::F32 => bytes.extend(v.to_le_bytes()),
-                Format::F16 => bytes.extend(half::f16::from_f32(v).to_le_bytes()),
-                Format::Bf16 => bytes.extend(half::bf16::from_f32(v).to_le_bytes()),
+    let rows = values.chunks_exact(k as usize);
+    let WeightFormat::Quant(format) = format else {
+        let mut bytes = Vec::new();
+        for row in rows {
+            for i in 0..k.next_multiple_of(8) as usize {
+                let v = row.get(i).map_or(0.0, |v| v * scale);
+                match format {
+                    WeightFormat::F16 => bytes.extend(half::f16::from_f32(v).to_le_bytes()),
+                    WeightFormat::Bf16 => bytes.extend(half::bf16::from_f32(v).to_le_bytes()),
+                    _ => bytes.extend(v.to_le_bytes()),
+                }
             }
         }
+        return [bytes, vec![0; 4]];
+    };
+    let (mut codes, mut scales) = (Vec::new(), Vec::new());
+    for (i, row) in (0..).zip(rows) {
+        let values: Vec<f32> = row.iter().map(|v| v.clamp(-1.0, 1.0) * scale).collect();
+        let mut row = quantize_row(format, &values);
+        // Scales that fit, and every code.
+        for (code, j) in row.codes.iter_mut().zip(0..) {
+            *code = (hash(i * k + j + seed) % (1 << format.code.bits())) as u8;
+            if format.code == Code::E4m3 && *code & 0x7f == 0x7f {
+                *code -= 1;
+            }
+        }
+        if format.scale == Scale::F32 && format.zero == Zero::Point {
+            row.zeros.iter_mut().for_each(|z| *z += 0.25);
+        }
+        pack_row(format, &row, &mut codes, &mut scales);
     }
-    bytes
+    [codes, scales].map(|words| bytemuck::cast_slice(&words).to_vec())
 }

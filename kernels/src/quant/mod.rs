@@ -10,8 +10,12 @@ mod format;
 pub mod hadamard;
 pub mod kronecker;
 mod pack;
+mod rtn;
+mod weight_format;
 
 pub use activation::Activation;
 pub use format::{Code, Format, FormatError, Scale, Super, SuperScale, Zero};
 pub use hadamard::HadamardPlan;
 pub use pack::{Row, pack_row, unpack_row};
+pub use rtn::quantize_row;
+pub use weight_format::WeightFormat;

@@ -44,8 +44,8 @@ impl Scope {
         self.weights.tensor(&self.gpu, name, shape).await
     }
 
-    /// One matrix as it lies in the checkpoint.
+    /// A table of embeddings.
     pub async fn matrix(&self, name: &str, n: u32, k: u32) -> Result<Matrix, LoadError> {
-        self.weights.matrix(&self.gpu, name, n, k).await
+        self.weights.table_matrix(&self.gpu, name, n, k).await
     }
 }
