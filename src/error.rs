@@ -33,7 +33,7 @@ pub enum Failure {
     Run(#[from] RunError),
     /// A matrix could not be quantised.
     #[error(transparent)]
-    Numerics(#[from] girih_quantize::QuantizeError),
+    Numerics(#[from] QuantizeError),
     /// A model could not be quantised.
     #[error(transparent)]
     Quantize(#[from] crate::quantize::Error),

@@ -9,7 +9,7 @@ use girih_kernels::Gpu;
 use girih_model::source::{ByteSource, DirSource};
 use girih_model::synthetic::SyntheticSource;
 use girih_model::{LoadOptions, Model, WeightPolicy};
-use girih_ops::{Activation, Format, WeightFormat};
+use girih_ops::{Format, QuantActivation, WeightFormat};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::Global;
@@ -29,7 +29,7 @@ pub struct ModelArgs {
     pub weights: Option<WeightFormat>,
     /// Multiply quantised layers with activations of type float, int8 or one like int8-token
     #[arg(long, value_name = "TYPE", value_parser = parse_activations)]
-    pub activations: Option<Activation>,
+    pub activations: Option<QuantActivation>,
 }
 
 fn parse_weights(s: &str) -> Result<WeightFormat, String> {
@@ -48,8 +48,8 @@ fn parse_weights(s: &str) -> Result<WeightFormat, String> {
     })
 }
 
-fn parse_activations(s: &str) -> Result<Activation, String> {
-    if s == "int8" { Ok(Activation::INT8) } else { s.parse::<Activation>().map_err(|e| e.to_string()) }
+fn parse_activations(s: &str) -> Result<QuantActivation, String> {
+    if s == "int8" { Ok(QuantActivation::INT8) } else { s.parse::<QuantActivation>().map_err(|e| e.to_string()) }
 }
 
 impl ModelArgs {

@@ -54,7 +54,7 @@ impl Eval {
             None => None,
             Some(dir) => {
                 // Of the model's own element type: the reference is what it is.
-                let args = ModelArgs { model: Some(dir.clone()), weights: None, ..self.model.clone() };
+                let args = ModelArgs { model: Some(dir.clone()), weights: None, activations: None, ..self.model.clone() };
                 let reference = args.load(&gpu, global).await?;
                 if encode(&reference)? != ids || reference.bos_id() != model.bos_id() {
                     let message = "the model and its reference make different tokens of the text";
