@@ -292,6 +292,9 @@ fn quantize_writes_the_layout_that_kernels_read() {
     // The same again: the same bytes.
     quantized(&args, &two);
     assert_eq!(fs::read(two.join("model.safetensors")).expect("a file"), weights);
+    // So does a run that takes one matrix at a time.
+    quantized(&[&args[..], &["--memory", "1e-6", "--force"]].concat(), &two);
+    assert!(fs::read(two.join("model.safetensors")).expect("a file") == weights);
     // A report can be made without statistics.
     let out = folder.0.join("three");
     let report = quantized(&["--scheme", "w8a16"], &out);
@@ -342,6 +345,47 @@ fn an_interrupted_quantization_goes_on() {
     let weights = |dir: &Path| fs::read(dir.join("model.safetensors")).expect("a file");
     assert!(weights(&out) == weights(&reference), "resumed and not: the same bytes");
     assert!(!partial.exists());
+}
+
+#[test]
+fn a_quantised_model_is_near_the_dense_one() {
+    let folder = Folder::new("near");
+    let out = folder.0.join("out");
+    let path = out.to_str().expect("a path");
+    let report = json(&["quantize", "fable-5m", path, "--scheme", "w8a16", "--json"]);
+    let evaluation = &report["report"]["evaluation"];
+    let number = |key: &str| evaluation[key].as_f64().expect(key);
+    assert!((number("perplexity_ratio") - 1.0).abs() < 0.01, "{evaluation}");
+    assert!((0.0..0.005).contains(&number("kl_per_token")), "{evaluation}");
+    assert!(number("same_top_token") > 0.95, "{evaluation}");
+    let args = ["generate", "--model", path, "--prompt", "Once upon a time", "--max-tokens", "12"];
+    let text = json(&[&args[..], &["--temperature", "0", "--json"]].concat());
+    assert_eq!(text["text"], ", there was a merry puppy named Ralph. He lived in");
+    // It is not dense any more.
+    fails(&["bench", "quality", "--model", path, "--text", path], 3, &["quantised already"]);
+    // Encoders too, with an embedding near the one before.
+    let bert = goldens().join("models/bert_mean_pool");
+    let bert = bert.to_str().expect("a path");
+    let small = folder.0.join("bert");
+    let small = small.to_str().expect("a path");
+    json(&["quantize", bert, small, "--scheme", "w8a16-g32", "--json"]);
+    let embed = |model: &str| -> Vec<f64> {
+        let report = json(&["embed", "--model", model, "--json", "Hello world"]);
+        report["embeddings"][0].as_array().expect("a vector").iter().filter_map(Value::as_f64).collect()
+    };
+    let similarity: f64 = embed(bert).iter().zip(&embed(small)).map(|(a, b)| a * b).sum();
+    assert!(similarity > 0.99, "{similarity}");
+    // The table of schemes.
+    let text = folder.0.join("text.txt");
+    fs::write(&text, "Once upon a time, there was a merry puppy named Ralph. ".repeat(4)).expect("written");
+    let table = folder.0.join("table.md");
+    let [text, table_path] = [&text, &table].map(|p| p.to_str().expect("a path"));
+    let args = ["bench", "quality", "--text", text, "--schemes", "w8a16,w4a16", "--markdown", table_path];
+    let report = json(&[&args[..], &["--json"]].concat());
+    let ratio = |i: usize| report["schemes"][i]["texts"][0]["kl_per_token"].as_f64().expect("a number");
+    assert!(ratio(0) < ratio(1), "8 bits are nearer than 4: {report}");
+    assert!(fs::read_to_string(&table).expect("a table").contains("| w4a16 |"));
+    fails(&["bench", "quality", "--text", text, "--schemes", "w9"], 4, &["w9"]);
 }
 
 #[test]

@@ -83,9 +83,11 @@ impl BenchQuality {
         }
         drop(session);
         let mut rows = Vec::new();
+        let folder = std::env::temp_dir().join(format!("girih-quality-{}", std::process::id()));
+        let folder = Temporary(folder);
         for scheme in schemes {
             eprintln!("{scheme}");
-            let row = self.scheme(gpu, &model, &calibration, scheme, &texts, options).await;
+            let row = self.scheme(&model, &calibration, scheme, &texts, options, &folder.0).await;
             // One scheme that this model cannot have is no reason to lose the others.
             rows.push(row.unwrap_or_else(|e| json!({ "scheme": scheme.to_string(), "error": e.to_string() })));
         }
@@ -111,17 +113,15 @@ impl BenchQuality {
 
     async fn scheme(
         &self,
-        gpu: &Gpu,
         model: &Arc<Model>,
         calibration: &Calibration,
         scheme: Scheme,
         texts: &[Text],
         options: EvalOptions,
+        folder: &Path,
     ) -> Result<Value, Failure> {
-        let folder =
-            std::env::temp_dir().join(format!("girih-quality-{}", std::process::id())).join(scheme.to_string());
-        let _temporary = Temporary(folder.clone());
-        let out = folder.join("model");
+        let folder = Temporary(folder.join(scheme.to_string()));
+        let out = folder.0.join("model");
         let source = self.model.source();
         let job = Job {
             model,
@@ -138,7 +138,7 @@ impl BenchQuality {
         let written = job.run(&self.model.name(), &ProgressBar::hidden()).await?;
         let mut scores = Vec::new();
         for text in texts {
-            let c = evaluate(gpu, model, Path::new(written.path()), &text.ids, options).await?;
+            let c = evaluate(model, written.path(), &text.ids, options).await?;
             scores.push(json!({ "text": text.name, "perplexity": c.model.perplexity,
                 "perplexity_ratio": c.model.perplexity / c.reference.perplexity, "kl_per_token": c.kl,
                 "same_top_token": c.same_top }));

@@ -110,7 +110,7 @@ impl Quantize {
         bar.set_message("comparing");
         let compared = match &text {
             Some(text) if evaluates => {
-                let c = evaluate(&gpu, &model, written.path(), &text.held_out, text.eval_options()).await;
+                let c = evaluate(&model, written.path(), &text.held_out, text.eval_options()).await;
                 Some(c.map(|c| report::evaluation(text, &c)))
             }
             _ => None,

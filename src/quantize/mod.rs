@@ -15,7 +15,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use girih_kernels::Gpu;
 use girih_model::format::safetensors::{StoredType, TensorTable};
 use girih_model::source::{ByteSource, DirSource, read_whole};
 use girih_model::weights::{WeightPolicy, Weights};
@@ -39,6 +38,8 @@ const VERSION: u32 = 1;
 const SAMPLE_ROWS: usize = 2048;
 /// Bytes of a weight file at most.
 const SHARD_BYTES: u64 = 4_000_000_000;
+/// Parts of an embedding model.
+const MODULES: &str = "modules.json";
 /// Bytes of a text file of a checkpoint at most.
 const MAX_TEXT: u64 = 256 << 20;
 
@@ -264,7 +265,12 @@ impl Job<'_> {
     /// Tokenizer, template, licence: whatever is no weight.
     async fn copy_texts(&self, partial: &Partial) -> Result<(), Failure> {
         let mut files = self.source.list().unwrap_or_default();
-        files.push("1_Pooling/config.json".into());
+        // Parts of sentence-transformers lie in subfolders.
+        if let Some(bytes) = read_whole(&**self.source, MODULES, MAX_TEXT).await? {
+            let modules: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+            let paths = modules.as_array().into_iter().flatten().filter_map(|m| m["path"].as_str());
+            files.extend(paths.filter(|p| !p.is_empty()).map(|p| format!("{p}/config.json")));
+        }
         for file in files.iter().filter(|file| is_text(file)) {
             if let Some(bytes) = read_whole(&**self.source, file, MAX_TEXT).await? {
                 partial.write_file(file, &bytes)?;
@@ -315,7 +321,6 @@ impl Written {
 
 /// Compares the checkpoint in `dir` with the model that it was made of.
 pub async fn evaluate(
-    gpu: &Gpu,
     model: &Arc<Model>,
     dir: &Path,
     ids: &[u32],
@@ -325,7 +330,7 @@ pub async fn evaluate(
     let source = Arc::new(DirSource::new(dir));
     let load = LoadOptions { context, ..LoadOptions::default() };
     let named = |source: LoadError| Failure::Model { name: dir.display().to_string(), source: source.into() };
-    let quantized = Model::load(gpu, source, load, |_| ()).await.map_err(named)?;
+    let quantized = Model::load(model.gpu(), source, load, |_| ()).await.map_err(named)?;
     let session = SessionOptions { context, ..SessionOptions::default() };
     let mut reference = Session::new(model, session)?;
     let mut session = Session::new(&quantized, session)?;

@@ -67,7 +67,9 @@ fn rows(report: &Value) -> Vec<[String; 3]> {
         rows.push(["same most likely token".into(), String::new(), fixed(&e["same_top_token"], 4)]);
     }
     for (key, what) in [("weight_sqnr_db", "weights"), ("input_sqnr_db", "inputs"), ("output_sqnr_db", "outputs")] {
-        let mut values: Vec<f64> = modules(report).iter().filter_map(|m| m[key].as_f64()).collect();
+        // Inputs that are not rounded have no noise.
+        let known = modules(report).iter().filter_map(|m| m[key].as_f64());
+        let mut values: Vec<f64> = known.filter(|db| *db < EXACT_DB).collect();
         values.sort_by(f64::total_cmp);
         if let (Some(least), Some(median)) = (values.first(), values.get(values.len() / 2)) {
             let text = format!("{least:.1} / {median:.1} dB");
@@ -76,6 +78,9 @@ fn rows(report: &Value) -> Vec<[String; 3]> {
     }
     rows
 }
+
+/// What the numerics give for no noise at all.
+const EXACT_DB: f64 = 200.0;
 
 fn modules(report: &Value) -> &[Value] {
     report["modules"].as_array().map(Vec::as_slice).unwrap_or_default()
