@@ -326,6 +326,8 @@ impl Config {
                     "dtype",
                     "vocab_size",
                     "model_type",
+                    "quantization_config",
+                    "compression_config",
                 ];
                 for name in shared {
                     if let (true, Some(v)) = (raw.get(name).is_none_or(Value::is_null), top.get(name)) {

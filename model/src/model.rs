@@ -164,6 +164,9 @@ impl Model {
         );
         let source = Arc::new(Counted { source, total, loaded: Mutex::new((0, Box::new(progress))) });
         let quantization = Quantization::of(&config, &table)?;
+        for note in &quantization.notes {
+            tracing::warn!("{note}");
+        }
         let weights = Weights::with_quantization(source, table, quantization, options.weights);
         let network =
             arch::load(&Scope::new(weights.clone(), gpu), &config, context).await.map_err(|error| {

@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use clap::Args;
 use girih_model::format::safetensors::TensorTable;
+use girih_model::quantized::Quantization;
 use girih_model::source::{ByteSource, DirSource};
+use girih_model::weights::Weights;
+use girih_model::{Config, LoadError, WeightPolicy};
 use serde_json::json;
 
 use crate::Global;
@@ -34,7 +37,8 @@ impl Inspect {
         let mut out = std::io::stdout().lock();
         let tensors: Vec<_> = table.iter().collect();
         let weight_bytes = table.bytes();
-        let parameters: u64 = tensors.iter().map(|t| t.shape.iter().product::<u64>()).sum();
+        let (groups, dense) = modules(source.clone(), &config, &table).await.map_err(named)?;
+        let parameters = dense + groups.iter().map(|g| g.parameters).sum::<u64>();
         let cache = |tokens: u32| config.cache_bytes(tokens);
         let contexts: Vec<u32> = [512, 2048, 8192, 32_768, 131_072]
             .into_iter()
@@ -56,6 +60,9 @@ impl Inspect {
                 "max_position_embeddings": config.max_position_embeddings,
                 "memory": contexts.iter().map(|&t| json!({ "context": t, "cache_bytes": cache(t),
                     "total_bytes": weight_bytes + cache(t) })).collect::<Vec<_>>(),
+                "quantised": groups.iter().map(|g| json!({ "format": g.format, "bits_per_weight": g.bits_per_weight(),
+                    "activation": g.activation, "transform": g.transform, "modules": g.modules,
+                    "parameters": g.parameters })).collect::<Vec<_>>(),
                 "tensors": tensors.iter().map(|t| json!({ "name": t.name, "dtype": t.dtype.name(),
                     "shape": t.shape, "file": t.file })).collect::<Vec<_>>(),
             });
@@ -74,6 +81,20 @@ impl Inspect {
             config.vocab_size
         )?;
         writeln!(out, "{parameters} parameters, {} of weights\n", megabytes(weight_bytes))?;
+        for g in &groups {
+            writeln!(
+                out,
+                "{} modules of format {}: {:.3} bits per weight, activations {}, transform of x {}",
+                g.modules,
+                g.format,
+                g.bits_per_weight(),
+                g.activation,
+                g.transform
+            )?;
+        }
+        if !groups.is_empty() {
+            writeln!(out)?;
+        }
         writeln!(out, "{:>9}  {:>12}  {:>12}", "context", "cache (f32)", "total")?;
         for tokens in contexts {
             let total = megabytes(weight_bytes + cache(tokens));
@@ -85,6 +106,54 @@ impl Inspect {
         }
         Ok(())
     }
+}
+
+/// Quantised modules that are alike.
+struct Group {
+    format: String,
+    activation: String,
+    transform: String,
+    modules: u64,
+    parameters: u64,
+    bits: f64,
+}
+
+impl Group {
+    fn bits_per_weight(&self) -> f64 {
+        self.bits / self.parameters as f64
+    }
+}
+
+/// Groups of quantised modules, and the number of parameters of the other tensors.
+async fn modules(
+    source: Arc<dyn ByteSource>,
+    config: &Config,
+    table: &TensorTable,
+) -> Result<(Vec<Group>, u64), LoadError> {
+    let quantization = Quantization::of(config, table)?;
+    let names: Vec<String> = quantization.modules.keys().cloned().collect();
+    let weights = Weights::with_quantization(source, table.clone(), quantization, WeightPolicy::default());
+    let mut groups: Vec<Group> = Vec::new();
+    for name in names {
+        let Some(m) = weights.module(&format!("{name}.weight"), None).await? else { continue };
+        let (format, activation) = (m.format.to_string(), m.activation.to_string());
+        let (transform, parameters) = (m.input.describe(), u64::from(m.n) * u64::from(m.k));
+        let bits = m.format.bits_per_weight(m.k) * parameters as f64;
+        let alike =
+            |g: &&mut Group| (&g.format, &g.activation, &g.transform) == (&format, &activation, &transform);
+        match groups.iter_mut().find(alike) {
+            Some(g) => {
+                g.modules += 1;
+                g.parameters += parameters;
+                g.bits += bits;
+            }
+            None => groups.push(Group { format, activation, transform, modules: 1, parameters, bits }),
+        }
+    }
+    // Opening a module uses all its tensors.
+    let unused = weights.report().unused;
+    let dense = unused.iter().filter_map(|n| table.get(n)).map(|t| t.shape.iter().product::<u64>()).sum();
+    Ok((groups, dense))
 }
 
 fn megabytes(bytes: u64) -> String {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use girih_kernels::{Gpu, GpuError, Options};
 use girih_model::{
+    WeightPolicy,
     GenerateOptions, Generated, Input, LoadOptions, Model, Rows, RunError, Sampling, Session, SessionOptions,
     generate,
 };
-use girih_ops::WeightType;
+use girih_ops::{Format, WeightFormat};
 use girih_tests::goldens::assert_close;
 use girih_tests::{fable, gpu, load};
 use pollster::block_on;
@@ -42,9 +43,10 @@ fn matrices_in_several_parts_give_the_logits_and_the_text_of_one() {
     let limit = 1 << 20;
     let options = Options { max_binding_bytes: Some(limit), ..Options::default() };
     let split_gpu = block_on(Gpu::new(options)).expect("an adapter");
-    for weight_type in [None, Some(WeightType::F32), Some(WeightType::F16)] {
+    for force in [None, Some(WeightFormat::F32), Some(WeightFormat::F16), Some(Format::Q8_0.into())] {
+        let weights = WeightPolicy { force, ..WeightPolicy::default() };
         let [whole, split] = [&whole_gpu, &split_gpu]
-            .map(|gpu| load(gpu, fable(), LoadOptions { weights: weight_type, ..LoadOptions::default() }));
+            .map(|gpu| load(gpu, fable(), LoadOptions { weights, ..LoadOptions::default() }));
         let table = &split.decoder().expect("a decoder").embedding;
         let bytes_per_row = table.bytes() / u64::from(table.n);
         assert!(
@@ -54,7 +56,7 @@ fn matrices_in_several_parts_give_the_logits_and_the_text_of_one() {
         );
         assert!(table.parts.iter().all(|p| p.buffer.size() <= limit));
         assert_eq!(whole.decoder().expect("a decoder").embedding.parts.len(), 1);
-        let what = format!("{weight_type:?} in {} parts", table.parts.len());
+        let what = format!("{force:?} in {} parts", table.parts.len());
         let [want, got] = [&whole, &split].map(|model| logits(model, SessionOptions::default()));
         // Another number of rows may be multiplied by another kernel.
         assert_close(&what, &got, &want, 1e-4, 1e-5);

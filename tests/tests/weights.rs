@@ -5,7 +5,7 @@ use std::sync::Arc;
 use girih_model::LoadError;
 use girih_model::source::DirSource;
 use girih_model::weights::{Rows, WeightPolicy, Weights};
-use girih_ops::{WeightFormat, WeightType};
+use girih_ops::WeightFormat;
 use girih_tests::{goldens, gpu};
 
 fn open(policy: WeightPolicy) -> Weights {
@@ -16,13 +16,13 @@ fn open(policy: WeightPolicy) -> Weights {
 #[test]
 fn matrices_arrive_as_stored() {
     let gpu = gpu();
-    for force in [None, Some(WeightType::F32)] {
-        let weights = open(WeightPolicy { force });
+    for force in [None, Some(WeightFormat::F32)] {
+        let weights = open(WeightPolicy { force, ..WeightPolicy::default() });
         let attn = weights.scope("model.layers.1.self_attn");
         let names = ["q_proj.weight", "k_proj.weight", "v_proj.weight"];
         let rows = Rows::Concat(&names);
         let matrix = pollster::block_on(attn.matrix(&gpu, rows.clone(), 192, 64)).expect("loads");
-        assert_eq!(matrix.parts[0].format, WeightFormat::from(force.unwrap_or(WeightType::Bf16)));
+        assert_eq!(matrix.parts[0].format, force.unwrap_or(WeightFormat::Bf16));
         assert_eq!(matrix.parts.len(), 1);
         let bytes = pollster::block_on(gpu.read(&matrix.parts[0].buffer)).expect("reads");
         let got: Vec<f32> = match matrix.parts[0].format {

@@ -49,7 +49,7 @@ impl Code {
     pub fn int(self, code: u8) -> Option<i32> {
         match self {
             Self::Int4 | Self::Int5 | Self::Int6 => Some(i32::from(code)),
-            Self::Int8 => Some(i32::from(code as i8)),
+            Self::Int8 => Some(i32::from(code.cast_signed())),
             Self::E2m1 => Some(float::e2m1_doubled(code)),
             Self::Iq4Nl => Some(IQ4_NL[usize::from(code & 15)]),
             Self::E4m3 => None,

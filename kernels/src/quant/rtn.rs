@@ -154,7 +154,10 @@ fn quantize_super_group(format: Format, groups: &[&[f32]], row: &mut Row) {
             row.supers.extend(factor);
             let factor = factor.unwrap_or(1.0);
             for (group, scale) in groups.iter().zip(scales) {
-                let scale = stored(format.scale, scale / factor);
+                // The table of IQ4_NL has no 0: there a group of zeros needs the scale 0.
+                let plain = format.code == Code::Iq4Nl && matches!(format.scale, Scale::F32 | Scale::F16);
+                let store = if plain { stored_zero } else { stored };
+                let scale = store(format.scale, scale / factor);
                 row.scales.push(scale);
                 row.codes.extend(group.iter().map(|v| encode(format, zero.into(), v / (scale * factor))));
             }

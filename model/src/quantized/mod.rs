@@ -11,11 +11,12 @@
 pub mod config;
 mod girih;
 mod packed;
+mod pattern;
 mod rows;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use girih_ops::kernels::quant::{Activation, Format, Row, Scale, Zero, unpack_row};
 
@@ -166,8 +167,15 @@ pub enum Codes {
         /// `[N, scale words]`
         scales: TensorInfo,
     },
-    /// In memory, because they are packed across rows.
-    Memory(Arc<dyn Columns>),
+    /// Packed across rows: read as a whole when the first row is asked for, and kept with the module.
+    Columns {
+        /// The tensor, 32-bit words.
+        info: TensorInfo,
+        /// Its words once they are read.
+        words: Arc<OnceLock<Vec<u32>>>,
+        /// What they mean.
+        layout: Arc<dyn Columns>,
+    },
     /// In a file, one behind the other.
     Bytes {
         /// File.
@@ -192,10 +200,10 @@ pub trait RowLayout: std::fmt::Debug + Shared {
     fn row(&self, row: u32, k: u32, bytes: &[u8]) -> Result<Row, LoadError>;
 }
 
-/// Rows that lie across memory.
+/// The meaning of words that hold parts of several rows.
 pub trait Columns: std::fmt::Debug + Shared {
     /// Rows of the matrix.
-    fn rows(&self, rows: Range<u32>) -> Vec<Row>;
+    fn rows(&self, words: &[u32], rows: Range<u32>) -> Vec<Row>;
 }
 
 impl QuantModule {
@@ -217,7 +225,15 @@ impl QuantModule {
                 let words = codes.chunks_exact(c.max(1)).zip(scales.chunks_exact(s.max(1)));
                 Ok(words.map(|(c, s)| unpack_row(self.format, self.k, c, s)).collect())
             }
-            Codes::Memory(columns) => Ok(columns.rows(rows)),
+            Codes::Columns { info, words, layout } => {
+                if words.get().is_none() {
+                    let bytes = source.read(&info.file, info.range.clone()).await?;
+                    let read = bytes.as_chunks().0.iter().map(|&c| u32::from_le_bytes(c)).collect();
+                    // Another reader may have been first, with the same words.
+                    let _ = words.set(read);
+                }
+                Ok(words.get().map_or_else(Vec::new, |words| layout.rows(words, rows)))
+            }
             Codes::Bytes { file, start, row_bytes, order, layout } => {
                 let stored: Vec<u32> = match order {
                     None => rows.collect(),

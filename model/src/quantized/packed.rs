@@ -14,6 +14,7 @@ use super::{
     matrix_shape, order, scale_type, tensor, words,
 };
 use crate::LoadError;
+use crate::format::safetensors::TensorInfo;
 use crate::weights::Weights;
 
 /// Parameters of GPTQ.
@@ -45,7 +46,6 @@ struct Table {
     k: usize,
     bits: u32,
     packing: Packing,
-    words: Vec<u32>,
     /// `[groups, N]`
     scales: Vec<f32>,
     /// `[groups, N]`; empty where the format has a fixed zero.
@@ -56,15 +56,15 @@ struct Table {
 }
 
 impl Columns for Table {
-    fn rows(&self, rows: Range<u32>) -> Vec<Row> {
+    fn rows(&self, words: &[u32], rows: Range<u32>) -> Vec<Row> {
         let (first, count) = (rows.start as usize, rows.len());
         let mut codes = vec![vec![0u8; self.k]; count];
         let flip = if self.bits == 8 { 0x80 } else { 0 };
         match self.packing {
             Packing::AlongK => {
-                let height = self.words.len() / self.n;
+                let height = words.len() / self.n;
                 let mut columns = vec![0; height * count];
-                for (r, line) in self.words.chunks_exact(self.n).enumerate() {
+                for (r, line) in words.chunks_exact(self.n).enumerate() {
                     for (j, &word) in line[first..first + count].iter().enumerate() {
                         columns[j * height + r] = word;
                     }
@@ -76,7 +76,7 @@ impl Columns for Table {
                 }
             }
             Packing::Awq => {
-                for (i, line) in self.words.chunks_exact(self.n / 8).enumerate() {
+                for (i, line) in words.chunks_exact(self.n / 8).enumerate() {
                     for (j, codes) in codes.iter_mut().enumerate() {
                         let column = first + j;
                         codes[i] = (line[column / 8] >> (4 * AWQ_ORDER[column % 8]) & 15) as u8;
@@ -109,6 +109,7 @@ impl Columns for Table {
 /// Scales and what follows from them and from the zeros.
 async fn module(
     w: &Weights,
+    qweight: TensorInfo,
     mut table: Table,
     order: Order,
     group: u32,
@@ -145,7 +146,7 @@ async fn module(
         format,
         activation: Activation::Float,
         input: Input { scale: None, mix },
-        codes: Codes::Memory(Arc::new(table)),
+        codes: Codes::Columns { info: qweight, words: Arc::default(), layout: Arc::new(table) },
     })
 }
 
@@ -174,13 +175,12 @@ pub(super) async fn gptq(w: &Weights, k: Option<u32>, o: &Gptq) -> Result<QuantM
         k: k as usize,
         bits,
         packing: Packing::AlongK,
-        words: words(w, &qweight).await?,
         scales: Vec::new(),
         zeros: Vec::new(),
         permutation: None,
         groups: None,
     };
-    module(w, table, order, group, zeros).await
+    module(w, qweight, table, order, group, zeros).await
 }
 
 pub(super) async fn awq(w: &Weights, k: Option<u32>, group: Option<u32>) -> Result<QuantModule, LoadError> {
@@ -204,11 +204,10 @@ pub(super) async fn awq(w: &Weights, k: Option<u32>, group: Option<u32>) -> Resu
         k: k as usize,
         bits: 4,
         packing: Packing::Awq,
-        words: words(w, &qweight).await?,
         scales: Vec::new(),
         zeros: Vec::new(),
         permutation: None,
         groups: None,
     };
-    module(w, table, Order::Plain, group, zeros).await
+    module(w, qweight, table, Order::Plain, group, zeros).await
 }

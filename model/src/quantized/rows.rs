@@ -241,6 +241,10 @@ pub(super) async fn open(w: &Weights, k: Option<u32>, o: &Packed) -> Result<Quan
     {
         return Err(found(w, "weight_shape", format!("{shape:?}"), format!("{:?}", [n, k])));
     }
+    // Static scales of activations do not count: activations are not rounded, or dynamically.
+    for name in ["input_scale", "input_global_scale", "input_zero_point"] {
+        w.ignore(name);
+    }
     let types: &[StoredType] = match o.scale {
         ScaleCode::Float => &super::FLOATS,
         ScaleCode::E4m3 => &[StoredType::F8E4M3, StoredType::U8],

@@ -1,0 +1,241 @@
+//! Quantised matrices with float activations against goldens, in parts and of mixed formats.
+
+use girih_kernels::quant::{Row, float, pack_row};
+use girih_kernels::testing::{hash, seeded};
+use girih_ops::{
+    Format, Frame, Gpu, Input, Linear, Matrix, Options, QuantActivation, Tensor, WeightFormat, embedding,
+    linear,
+};
+use girih_tests::goldens::{self, Case, assert_close};
+use pollster::block_on;
+
+fn matrix(gpu: &Gpu, format: Format, rows: &[Row]) -> Matrix {
+    let k = rows[0].codes.len() as u32;
+    let (mut codes, mut scales) = (Vec::new(), Vec::new());
+    for row in rows {
+        pack_row(format, row, &mut codes, &mut scales);
+    }
+    let matrix = Matrix::alloc(gpu, format, rows.len() as u32, k).expect("fits");
+    matrix.write_packed_rows(gpu, 0, &codes, &scales).expect("whole rows");
+    matrix
+}
+
+fn run(gpu: &Gpu, x: &[f32], w: &Matrix) -> Vec<f32> {
+    let mut frame = Frame::new(gpu);
+    let x = Tensor::from_f32(gpu, x, &[x.len() as u32 / w.k, w.k]).expect("uploads");
+    let y = linear(&mut frame, &x, w, &Linear::default()).expect("records");
+    frame.submit().expect("runs");
+    block_on(y.to_f32(gpu)).expect("reads")
+}
+
+fn table(gpu: &Gpu, ids: &[u32], w: &Matrix) -> Vec<f32> {
+    let mut frame = Frame::new(gpu);
+    let ids = Tensor::from_u32(gpu, ids, &[ids.len() as u32]).expect("uploads");
+    let y = embedding(&mut frame, &ids, w, 1.0).expect("records");
+    frame.submit().expect("runs");
+    block_on(y.to_f32(gpu)).expect("reads")
+}
+
+/// The values of the matrix by rows, and its product with a few and with many rows of x.
+fn check(case: &Case<'_>, format: Format, rows: &[Row]) {
+    let gpu = girih_tests::gpu();
+    let w = matrix(&gpu, format, rows);
+    let ids: Vec<u32> = (0..w.n).collect();
+    let want: Vec<f32> = case.f32("w").1[..(w.n * w.k) as usize].to_vec();
+    assert_close(&format!("{} w", case.name), &table(&gpu, &ids, &w), &want, 1e-37, 2e-7);
+    if case.has("x") {
+        let (x, y) = (case.f32("x").1, case.f32("y").1);
+        for repeat in [1, 3] {
+            let what = format!("{} y {repeat}", case.name);
+            assert_close(&what, &run(&gpu, &x.repeat(repeat), &w), &y.repeat(repeat), 2e-5, 1e-5);
+        }
+    }
+}
+
+/// Codes of 4 bits, two to a byte, the lower half first.
+fn nibbles(bytes: &[i64]) -> Vec<u8> {
+    bytes.iter().flat_map(|&b| [b as u8 & 15, b as u8 >> 4]).collect()
+}
+
+#[test]
+fn mxfp4() {
+    for case in goldens::op("mxfp4").cases() {
+        let (shape, _) = case.f32("blocks");
+        let (codes, scales) = (nibbles(&case.ints("blocks")), case.ints("scales"));
+        let groups = shape[2] as usize;
+        let rows: Vec<Row> = codes
+            .chunks_exact(32 * groups)
+            .zip(scales.chunks_exact(groups))
+            .take(shape[1] as usize)
+            .map(|(codes, scales)| Row {
+                codes: codes.to_vec(),
+                scales: scales.iter().map(|&s| float::from_e8m0(s as u8).expect("a number")).collect(),
+                ..Row::default()
+            })
+            .collect();
+        check(&case, Format::MXFP4, &rows);
+    }
+}
+
+#[test]
+fn nvfp4() {
+    for case in goldens::op("nvfp4").cases() {
+        let (shape, _) = case.f32("packed");
+        let (codes, scales) = (nibbles(&case.ints("packed")), case.ints("scales"));
+        let k = 2 * shape[1] as usize;
+        let rows: Vec<Row> = codes
+            .chunks_exact(k)
+            .zip(scales.chunks_exact(k / 16))
+            .map(|(codes, scales)| Row {
+                codes: codes.to_vec(),
+                scales: scales.iter().map(|&s| float::from_e4m3(s as u8).expect("a number")).collect(),
+                supers: case.f32("global_scale").1,
+                ..Row::default()
+            })
+            .collect();
+        check(&case, Format::NVFP4, &rows);
+    }
+}
+
+#[test]
+fn fp8_block() {
+    for case in goldens::op("fp8_block").cases() {
+        let (shape, _) = case.f32("w_fp8");
+        let (codes, (scale_shape, scales)) = (case.ints("w_fp8"), case.f32("scale_inv"));
+        let block = case.number("block").map_or(Format::ROW, |b| b as u32);
+        let groups = scale_shape[1] as usize;
+        let rows: Vec<Row> = (0u32..)
+            .zip(codes.chunks_exact(shape[1] as usize))
+            .map(|(i, codes)| {
+                let first = if block == Format::ROW { i } else { i / block } as usize * groups;
+                Row {
+                    codes: codes.iter().map(|&c| c as u8).collect(),
+                    scales: scales[first..first + groups].to_vec(),
+                    ..Row::default()
+                }
+            })
+            .collect();
+        check(&case, Format::fp8(block), &rows);
+    }
+}
+
+#[test]
+fn float_formats() {
+    for case in goldens::op("float_formats").cases() {
+        let decode = |code: u8| match case.name.trim_start_matches("round_") {
+            "e4m3fn" => float::from_e4m3(code),
+            "e5m2" => float::from_e5m2(code),
+            "e8m0" => float::from_e8m0(code),
+            "e2m1" => Some(float::e2m1_doubled(code) as f32 / 2.0),
+            other => panic!("{other}"),
+        };
+        if case.has("values") {
+            let (_, values) = case.f32("values");
+            let valid = if case.has("valid") { case.ints("valid") } else { vec![1; values.len()] };
+            for (code, (&value, valid)) in (0u8..=255).zip(values.iter().zip(valid)) {
+                assert_eq!(decode(code), (valid == 1).then_some(value), "{} {code}", case.name);
+            }
+            continue;
+        }
+        let encode = match case.name.as_str() {
+            "round_e4m3fn" => float::to_e4m3,
+            "round_e2m1" => float::to_e2m1,
+            _ => continue, // nothing is stored in E5M2
+        };
+        for (x, code) in case.f32("x").1.into_iter().zip(case.ints("codes")) {
+            assert_eq!(i64::from(encode(x)), code, "{} {x}", case.name);
+        }
+    }
+}
+
+#[test]
+fn quantised_matrices_in_several_parts_give_the_products_of_one() {
+    const LIMIT: u64 = 16 << 20;
+    let (n, k) = (4300u32, 4096u32);
+    let format = Format::Q8_0;
+    let small = Options { max_binding_bytes: Some(LIMIT), ..Options::default() };
+    let small = block_on(Gpu::new(small)).expect("an adapter");
+    let codes: Vec<u32> = (0..n * format.code_words(k)).map(hash).collect();
+    // Scales of 1 / 256.
+    let scales = vec![0x1c00_1c00; (n * format.scale_words(k)) as usize];
+    let x = seeded(k as usize, 1);
+    let ids = [0, 4095, 4096, n - 1, n];
+    let [whole, split] = [girih_tests::gpu(), small].map(|gpu| {
+        let w = Matrix::alloc(&gpu, format, n, k).expect("fits");
+        // In two writes, of which the second crosses the border of the parts.
+        let rows = 4001;
+        let (head, tail) = codes.split_at((rows * format.code_words(k)) as usize);
+        let (scales_head, scales_tail) = scales.split_at((rows * format.scale_words(k)) as usize);
+        w.write_packed_rows(&gpu, 0, head, scales_head).expect("whole rows");
+        w.write_packed_rows(&gpu, rows, tail, scales_tail).expect("whole rows");
+        let largest = w.parts.iter().map(|p| p.buffer.size()).max();
+        (w.parts.len(), largest, run(&gpu, &x, &w), table(&gpu, &ids, &w))
+    });
+    assert_eq!((whole.0, split.0), (1, 2));
+    assert!(split.1 <= Some(LIMIT));
+    assert_eq!(whole.2, split.2);
+    assert_eq!(whole.3, split.3);
+    assert_eq!(&split.3[(4 * k) as usize..], vec![0.0; k as usize]);
+}
+
+#[test]
+fn parts_of_a_matrix_may_differ_in_format() {
+    let gpu = girih_tests::gpu();
+    let k = 40;
+    let runs = [(30, Format::Q8_0.into()), (10, WeightFormat::F16), (6, Format::Q4_0.into())];
+    let w = Matrix::alloc_parts(&gpu, &runs, k).expect("fits");
+    let values = seeded((46 * k) as usize, 3);
+    let x = seeded((7 * k) as usize, 4);
+    let mut want = vec![Vec::new(); 7];
+    let mut row0 = 0;
+    for (rows, format) in runs {
+        let values = &values[(row0 * k) as usize..][..(rows * k) as usize];
+        if let WeightFormat::Quant(format) = format {
+            let (mut codes, mut scales) = (Vec::new(), Vec::new());
+            for row in values.chunks_exact(k as usize) {
+                pack_row(format, &girih_kernels::quant::quantize_row(format, row), &mut codes, &mut scales);
+            }
+            w.write_packed_rows(&gpu, row0, &codes, &scales).expect("whole rows");
+        } else {
+            let bytes: Vec<u8> = values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect();
+            w.write_rows(&gpu, row0, &bytes).expect("whole rows");
+        }
+        let alone = Matrix::from_f32(&gpu, values, rows, k, format).expect("fits");
+        let y = run(&gpu, &x, &alone);
+        want.iter_mut().zip(y.chunks_exact(rows as usize)).for_each(|(w, y)| w.extend_from_slice(y));
+        row0 += rows;
+    }
+    assert_eq!(run(&gpu, &x, &w), want.concat());
+}
+
+#[test]
+fn wrong_arguments_are_errors() {
+    let gpu = girih_tests::gpu();
+    let q = Matrix::alloc(&gpu, Format::Q4_0, 4, 64).expect("fits");
+    let dense = Matrix::alloc(&gpu, WeightFormat::F32, 4, 64).expect("fits");
+    let text = |result: Result<(), girih_ops::OpError>| result.expect_err("refused").to_string();
+    assert_eq!(
+        text(q.write_rows(&gpu, 0, &[0; 256])),
+        "matrix: dense rows in a quantised part is not supported"
+    );
+    assert_eq!(
+        text(dense.write_packed_rows(&gpu, 0, &[0; 8], &[0])),
+        "matrix: codes in a dense part is not supported"
+    );
+    let want = "must be whole rows of codes and as many of scales within 4 rows";
+    for (row, codes, scales) in [(0, 7, 1), (0, 8, 2), (0, 16, 1), (3, 16, 2), (4, 8, 1), (u32::MAX, 8, 1)] {
+        let error = text(q.write_packed_rows(&gpu, row, &vec![0; codes], &vec![0; scales]));
+        assert!(error.contains(want), "{error}");
+    }
+    assert!(
+        text(dense.write_rows(&gpu, 3, &[0; 512])).contains("must be whole rows of 64 columns within 4 rows")
+    );
+    let bad = Format { group: 12, ..Format::Q4_0 };
+    let error = Matrix::alloc(&gpu, bad, 4, 64).expect_err("no format").to_string();
+    assert!(error.contains("multiple of 8"), "{error}");
+    let input = Input { activation: QuantActivation::INT8, ..Input::default() };
+    let mut frame = Frame::new(&gpu);
+    let x = Tensor::from_f32(&gpu, &[0.0; 64], &[1, 64]).expect("uploads");
+    let error = linear(&mut frame, &x, &q.with_input(input), &Linear::default()).expect_err("not yet");
+    assert!(error.to_string().contains("int8-g32"), "{error}");
+}
