@@ -380,8 +380,8 @@ fn a_quantised_model_is_near_the_dense_one() {
     fs::write(&text, "Once upon a time, there was a merry puppy named Ralph. ".repeat(4)).expect("written");
     let table = folder.0.join("table.md");
     let [text, table_path] = [&text, &table].map(|p| p.to_str().expect("a path"));
-    let args = ["bench", "quality", "--text", text, "--schemes", "w8a16,w4a16", "--markdown", table_path];
-    let report = json(&[&args[..], &["--json"]].concat());
+    let args = ["bench", "quality", "--text", text, "--calib", text, "--schemes", "w8a16,w4a16"];
+    let report = json(&[&args[..], &["--markdown", table_path, "--json"]].concat());
     let ratio = |i: usize| report["schemes"][i]["texts"][0]["kl_per_token"].as_f64().expect("a number");
     assert!(ratio(0) < ratio(1), "8 bits are nearer than 4: {report}");
     assert!(fs::read_to_string(&table).expect("a table").contains("| w4a16 |"));

@@ -24,7 +24,7 @@ pub fn report(name: &str, job: &Job<'_>, written: &Written, evaluation: Value) -
         "calibration": job.calibration.map(|c| json!({ "text": c.name, "tokens": c.tokens(), "windows": c.windows.len() })),
         "bytes_before": written.bytes_before,
         "bytes_after": written.bytes_after,
-        "quantized_weights": weights,
+        "quantized_weights": weights as u64,
         "bits_per_weight": bits / weights.max(1.0),
         "evaluation": evaluation,
         "modules": written.modules,
