@@ -403,7 +403,9 @@ fn quantize_refuses_what_makes_no_sense() {
     let short = short.to_str().expect("a path");
     fails(&["quantize", "fable-5m", out, "--scheme", "w4a16", "--calib", short], 3, &["short.txt", "16"]);
     let gptq = Folder::checkpoint("gptq", LLAMA);
-    gptq.edit_json("config.json", |c| c["quantization_config"] = serde_json::json!({ "quant_method": "gptq" }));
+    gptq.edit_json("config.json", |c| {
+        c["quantization_config"] = serde_json::json!({ "quant_method": "gptq" })
+    });
     fails(&["quantize", gptq.path(), out, "--scheme", "w4a16"], 3, &["quantised already", "gptq"]);
     fs::create_dir(out).expect("a folder");
     fs::write(Path::new(out).join("precious"), "x").expect("written");
@@ -427,7 +429,8 @@ fn eval_compares_with_a_reference() {
     let near = json(&["eval", "--perplexity", text, "--reference", fable, "--weights", "f16", "--json"]);
     assert!(near["kl_per_token"].as_f64().is_some_and(|kl| kl.abs() < 1e-4), "{near}");
     let alone = json(&["eval", "--perplexity", text, "--json"]);
-    let difference = alone["perplexity"].as_f64().expect("a number") / same["perplexity"].as_f64().expect("a number");
+    let difference =
+        alone["perplexity"].as_f64().expect("a number") / same["perplexity"].as_f64().expect("a number");
     assert!((difference - 1.0).abs() < 1e-6);
     let llama = goldens().join("models").join(LLAMA);
     let args = ["eval", "--perplexity", text, "--reference", llama.to_str().expect("a path")];

@@ -89,7 +89,9 @@ impl BenchQuality {
             eprintln!("{scheme}");
             let row = self.scheme(&model, &calibration, scheme, &texts, options, &folder.0).await;
             // One scheme that this model cannot have is no reason to lose the others.
-            rows.push(row.unwrap_or_else(|e| json!({ "scheme": scheme.to_string(), "error": e.to_string() })));
+            rows.push(
+                row.unwrap_or_else(|e| json!({ "scheme": scheme.to_string(), "error": e.to_string() })),
+            );
         }
         let report = json!({ "model": self.model.name(), "device": device::describe(gpu.caps()), "window": options.window,
             "calibration": { "text": calibration.name, "tokens": calibration.tokens() }, "dense": dense, "schemes": rows });
@@ -99,7 +101,11 @@ impl BenchQuality {
                 .map_err(|source| Failure::File { path: path.display().to_string(), source })?;
         }
         let mut out = std::io::stdout().lock();
-        if global.json { writeln!(out, "{report}")? } else { write!(out, "{table}")? }
+        if global.json {
+            writeln!(out, "{report}")?
+        } else {
+            write!(out, "{table}")?
+        }
         Ok(())
     }
 
@@ -156,7 +162,8 @@ impl BenchQuality {
 fn markdown(report: &Value) -> String {
     let list = |v: &Value| v.as_array().cloned().unwrap_or_default();
     let dense = list(&report["dense"]);
-    let fixed = |v: &Value, digits: usize| v.as_f64().map_or_else(|| "-".to_owned(), |v| format!("{v:.digits$}"));
+    let fixed =
+        |v: &Value, digits: usize| v.as_f64().map_or_else(|| "-".to_owned(), |v| format!("{v:.digits$}"));
     let mut head = "| scheme | bits/weight | MB | output SQNR, dB |".to_owned();
     let mut line = "|---|---:|---:|---:|".to_owned();
     let mut first = "| as it is | | | |".to_owned();
@@ -214,6 +221,9 @@ mod tests {
         let columns: Vec<usize> =
             table.lines().filter(|l| l.starts_with('|')).map(|l| l.matches('|').count()).collect();
         assert_eq!(columns, [13; 5], "{table}");
-        assert!(table.contains("| w4a16 | 4.125 | 1.00 | - | 2.5000 | 1.2500 | 0.10000 | 0.9000 |"), "{table}");
+        assert!(
+            table.contains("| w4a16 | 4.125 | 1.00 | - | 2.5000 | 1.2500 | 0.10000 | 0.9000 |"),
+            "{table}"
+        );
     }
 }

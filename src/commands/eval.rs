@@ -54,7 +54,12 @@ impl Eval {
             None => None,
             Some(dir) => {
                 // Of the model's own element type: the reference is what it is.
-                let args = ModelArgs { model: Some(dir.clone()), weights: None, activations: None, ..self.model.clone() };
+                let args = ModelArgs {
+                    model: Some(dir.clone()),
+                    weights: None,
+                    activations: None,
+                    ..self.model.clone()
+                };
                 let reference = args.load(&gpu, global).await?;
                 if encode(&reference)? != ids || reference.bos_id() != model.bos_id() {
                     let message = "the model and its reference make different tokens of the text";
@@ -84,7 +89,8 @@ impl Eval {
             let mut report = json!({ "perplexity": result.perplexity, "nll_per_token": result.nll,
                 "tokens": result.token_nll.len(), "window": window, "bos_before_each_window": bos.is_some() });
             if let Some(c) = &comparison {
-                report["reference"] = json!({ "perplexity": c.reference.perplexity, "nll_per_token": c.reference.nll });
+                report["reference"] =
+                    json!({ "perplexity": c.reference.perplexity, "nll_per_token": c.reference.nll });
                 report["perplexity_ratio"] = ratio(c).into();
                 report["kl_per_token"] = c.kl.into();
                 report["same_top_token"] = c.same_top.into();

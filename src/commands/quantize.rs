@@ -82,7 +82,9 @@ impl Quantize {
         let decoder = model.decoder().is_ok();
         let evaluates = !self.no_eval && decoder;
         if !self.no_eval && !decoder {
-            eprintln!("note: {name} is an encoder: it has no perplexity, and is not compared with the result");
+            eprintln!(
+                "note: {name} is an encoder: it has no perplexity, and is not compared with the result"
+            );
         }
         let calibrates = scheme.needs_calibration() || self.calib.is_some();
         let text = if calibrates || evaluates {
@@ -133,9 +135,10 @@ impl Quantize {
         }
         match failure {
             None => Ok(()),
-            Some(failure) => {
-                Err(Failure::Check(format!("{}: is written, but cannot be compared: {failure}", out.display())))
-            }
+            Some(failure) => Err(Failure::Check(format!(
+                "{}: is written, but cannot be compared: {failure}",
+                out.display()
+            ))),
         }
     }
 }
@@ -172,6 +175,9 @@ fn list(global: &Global) -> Result<(), Failure> {
         let needs = if s.scheme.needs_calibration() { "yes" } else { "no" };
         writeln!(out, "{:<22} {:>11.3}  {needs:<12} {}", s.name, s.bits_per_weight(LISTED_K), s.about)?;
     }
-    writeln!(out, "\nBits per weight of rows of {LISTED_K} channels. More combinations: BASE[-gN][-asym][-a8][-TRANSFORM][-mse][-gptq].")?;
+    writeln!(
+        out,
+        "\nBits per weight of rows of {LISTED_K} channels. More combinations: BASE[-gN][-asym][-a8][-TRANSFORM][-mse][-gptq]."
+    )?;
     Ok(())
 }

@@ -78,8 +78,11 @@ impl Partial {
             };
             if restart {
                 fs::remove_dir_all(&dir).map_err(file(&dir))?;
-            } else if let Some((field, want)) =
-                manifest.as_object().into_iter().flatten().find(|(field, want)| known[field.as_str()] != **want)
+            } else if let Some((field, want)) = manifest
+                .as_object()
+                .into_iter()
+                .flatten()
+                .find(|(field, want)| known[field.as_str()] != **want)
             {
                 let (got, want) = (known[field.as_str()].to_string(), want.to_string());
                 return Err(Error::OtherRun { folder: dir, field: field.clone(), got, want }.into());
@@ -212,7 +215,10 @@ mod tests {
         // Other options: an error that says which and how to go on.
         let other = json!({ "girih": "1", "scheme": "w8a16", "seed": 0 });
         let error = Partial::open(&out, &other, false).expect_err("another scheme").to_string();
-        assert!(error.contains("scheme") && error.contains("w4a16") && error.contains("--restart"), "{error}");
+        assert!(
+            error.contains("scheme") && error.contains("w4a16") && error.contains("--restart"),
+            "{error}"
+        );
         let restarted = Partial::open(&out, &other, true).expect("anew");
         assert!(restarted.info(0).is_none());
         restarted.finish(&out).expect("named");

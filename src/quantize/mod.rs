@@ -91,8 +91,7 @@ pub async fn dense_config(source: &dyn ByteSource, name: &str) -> Result<Map<Str
     let named = |source: LoadError| Failure::Model { name: name.to_owned(), source: source.into() };
     let bytes = read_whole(source, FILE, MAX_TEXT).await.map_err(named)?;
     let bytes = bytes.ok_or_else(|| named(LoadError::NoFile { file: FILE.into() }))?;
-    let invalid =
-        |message: String| named(LoadError::Json { file: FILE.into(), message });
+    let invalid = |message: String| named(LoadError::Json { file: FILE.into(), message });
     let config: Value = serde_json::from_slice(&bytes).map_err(|e| invalid(e.to_string()))?;
     let Value::Object(config) = config else { return Err(invalid("must be an object".into())) };
     if let Some(found) = config.get("quantization_config").filter(|v| !v.is_null()) {
@@ -280,12 +279,7 @@ impl Job<'_> {
     }
 
     /// Writes the weight files and returns their size.
-    async fn assemble(
-        &self,
-        partial: &Partial,
-        steps: &[Step],
-        table: &TensorTable,
-    ) -> Result<u64, Failure> {
+    async fn assemble(&self, partial: &Partial, steps: &[Step], table: &TensorTable) -> Result<u64, Failure> {
         let parts = DirSource::new(partial.path());
         let mut entries = BTreeMap::new();
         for info in table.iter() {

@@ -53,7 +53,11 @@ fn rows(report: &Value) -> Vec<[String; 3]> {
     let fixed = |v: &Value, digits: usize| v.as_f64().map_or_else(String::new, |v| format!("{v:.digits$}"));
     let mut rows = vec![
         ["weights".into(), megabytes(&report["bytes_before"]), megabytes(&report["bytes_after"])],
-        ["bits per weight of the matrices of layers".into(), String::new(), fixed(&report["bits_per_weight"], 3)],
+        [
+            "bits per weight of the matrices of layers".into(),
+            String::new(),
+            fixed(&report["bits_per_weight"], 3),
+        ],
     ];
     let e = &report["evaluation"];
     if e.is_object() {
@@ -63,10 +67,16 @@ fn rows(report: &Value) -> Vec<[String; 3]> {
             fixed(&e["perplexity"], 4),
         ]);
         rows.push(["ratio of perplexities".into(), String::new(), fixed(&e["perplexity_ratio"], 4)]);
-        rows.push(["KL(before || after), nats per token".into(), String::new(), fixed(&e["kl_per_token"], 6)]);
+        rows.push([
+            "KL(before || after), nats per token".into(),
+            String::new(),
+            fixed(&e["kl_per_token"], 6),
+        ]);
         rows.push(["same most likely token".into(), String::new(), fixed(&e["same_top_token"], 4)]);
     }
-    for (key, what) in [("weight_sqnr_db", "weights"), ("input_sqnr_db", "inputs"), ("output_sqnr_db", "outputs")] {
+    for (key, what) in
+        [("weight_sqnr_db", "weights"), ("input_sqnr_db", "inputs"), ("output_sqnr_db", "outputs")]
+    {
         // Inputs that are not rounded have no noise.
         let known = modules(report).iter().filter_map(|m| m[key].as_f64());
         let mut values: Vec<f64> = known.filter(|db| *db < EXACT_DB).collect();

@@ -144,7 +144,8 @@ mod tests {
         for (limit, files) in [(1000, 1), (14, 2), (1, 3)] {
             let out = dir.join(format!("m{limit}"));
             let partial = Partial::open(&out, &json!({ "girih": "1" }), false).expect("begun");
-            let total = pollster::block_on(write(&partial, &dense, &parts, &entries, limit)).expect("written");
+            let total =
+                pollster::block_on(write(&partial, &dense, &parts, &entries, limit)).expect("written");
             assert_eq!(total, 30);
             let source = girih_model::source::DirSource::new(partial.path());
             let table = pollster::block_on(TensorTable::open(&source)).expect("reads");

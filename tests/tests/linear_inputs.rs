@@ -97,7 +97,9 @@ fn modules_are_those_of_the_checkpoint() {
         let layers = weights.table().iter().filter(|t| t.name.contains("layer") && t.shape.len() == 2);
         let in_layers: BTreeSet<String> = layers
             .filter_map(|t| t.name.strip_suffix(".weight"))
-            .filter(|name| name.contains(".layers.") || name.contains(".layer.") || name.starts_with("layers."))
+            .filter(|name| {
+                name.contains(".layers.") || name.contains(".layer.") || name.starts_with("layers.")
+            })
             .map(str::to_owned)
             .collect();
         assert_eq!(modules, in_layers, "{}", dir.display());

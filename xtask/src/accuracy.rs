@@ -42,7 +42,10 @@ pub fn run(models: &[&str]) -> Result<bool, String> {
         let status = command.status().map_err(|e| format!("{}: {e}", program.display()))?;
         succeeded &= status.success();
         if status.success() {
-            let page = format!("# Accuracy of quantised {name}\n\nWritten by `cargo xtask accuracy`. {}", read(&table)?);
+            let page = format!(
+                "# Accuracy of quantised {name}\n\nWritten by `cargo xtask accuracy`. {}",
+                read(&table)?
+            );
             std::fs::write(&table, page).map_err(|e| format!("{}: {e}", table.display()))?;
         }
     }
@@ -84,7 +87,8 @@ mod tests {
         let json = r#"{"other": {"text": "no"}, "a": {"n": 1, "text": "one\n\"two\" \u00e9\\"}}"#;
         assert_eq!(text_of(json, "a").as_deref(), Some("one\n\"two\" é\\"));
         assert_eq!(text_of(json, "b"), None);
-        let golden = read(&source::root().join("tests/goldens/trained/fable-5m/golden.json")).expect("a file");
+        let golden =
+            read(&source::root().join("tests/goldens/trained/fable-5m/golden.json")).expect("a file");
         for (key, _) in TEXTS {
             assert!(text_of(&golden, key).is_some_and(|text| text.len() > 5000), "{key}");
         }
