@@ -82,8 +82,7 @@ impl Failure {
                 | RunError::EmptyPrompt,
             ) => 4,
             Self::Quantize(error) => error.exit_code(),
-            Self::Numerics(QuantizeError::NotFinite { .. }) => 3,
-            Self::File { .. } => 3,
+            Self::Numerics(QuantizeError::NotFinite { .. }) | Self::File { .. } => 3,
             _ => 1,
         }
     }

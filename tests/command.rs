@@ -404,7 +404,7 @@ fn quantize_refuses_what_makes_no_sense() {
     fails(&["quantize", "fable-5m", out, "--scheme", "w4a16", "--calib", short], 3, &["short.txt", "16"]);
     let gptq = Folder::checkpoint("gptq", LLAMA);
     gptq.edit_json("config.json", |c| {
-        c["quantization_config"] = serde_json::json!({ "quant_method": "gptq" })
+        c["quantization_config"] = serde_json::json!({ "quant_method": "gptq" });
     });
     fails(&["quantize", gptq.path(), out, "--scheme", "w4a16"], 3, &["quantised already", "gptq"]);
     fs::create_dir(out).expect("a folder");

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::error::{LoadError, OutOfMemory, RunError};
 use crate::format::safetensors::{TensorInfo, TensorTable};
 use crate::generation_config::GenerationConfig;
-use crate::layers::{Decoder, Encoder, Linear, Scope};
+use crate::layers::{Block, Decoder, Encoder, EncoderLayer, Linear, Scope};
 use crate::pooling::Pooling;
 use crate::source::{BoxFuture, ByteSource, read_whole};
 use crate::tokenizer::Tokenizer;
@@ -284,8 +284,8 @@ impl Model {
     /// The linear layers of its blocks, in the order in which they are used: all but head, embeddings and pooler.
     pub fn linears(&self) -> Vec<&Linear> {
         match &self.network {
-            Network::Decoder(decoder) => decoder.blocks.iter().flat_map(|block| block.linears()).collect(),
-            Network::Encoder(encoder) => encoder.layers.iter().flat_map(|layer| layer.linears()).collect(),
+            Network::Decoder(decoder) => decoder.blocks.iter().flat_map(Block::linears).collect(),
+            Network::Encoder(encoder) => encoder.layers.iter().flat_map(EncoderLayer::linears).collect(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! `girih bench quality`: what each scheme of quantisation costs a model, in perplexity and divergence.
 
+use std::fmt::Write as _;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -102,9 +103,9 @@ impl BenchQuality {
         }
         let mut out = std::io::stdout().lock();
         if global.json {
-            writeln!(out, "{report}")?
+            writeln!(out, "{report}")?;
         } else {
-            write!(out, "{table}")?
+            write!(out, "{table}")?;
         }
         Ok(())
     }
@@ -149,7 +150,7 @@ impl BenchQuality {
                 "perplexity_ratio": c.model.perplexity / c.reference.perplexity, "kl_per_token": c.kl,
                 "same_top_token": c.same_top }));
         }
-        let summary = report::report(&self.model.name(), &job, &written, Value::Null);
+        let summary = report::report(&self.model.name(), &job, &written, &Value::Null);
         let mut outputs: Vec<f64> =
             written.modules.iter().filter_map(|m| m["output_sqnr_db"].as_f64()).collect();
         outputs.sort_by(f64::total_cmp);
@@ -169,9 +170,9 @@ fn markdown(report: &Value) -> String {
     let mut first = "| as it is | | | |".to_owned();
     for text in &dense {
         let name = text["text"].as_str().unwrap_or_default();
-        head += &format!(" {name}: perplexity | ratio | KL | same top |");
+        let _ = write!(head, " {name}: perplexity | ratio | KL | same top |");
         line += "---:|---:|---:|---:|";
-        first += &format!(" {} | 1 | 0 | 1 |", fixed(&text["perplexity"], 4));
+        let _ = write!(first, " {} | 1 | 0 | 1 |", fixed(&text["perplexity"], 4));
     }
     let mut out = format!(
         "Model {}, windows of {} tokens, calibrated with {} tokens of {}, {}.\n\n{head}\n{line}\n{first}\n",
@@ -185,14 +186,16 @@ fn markdown(report: &Value) -> String {
         let name = row["scheme"].as_str().unwrap_or_default();
         if let Some(error) = row["error"].as_str() {
             let cells = 4 * dense.len() + 2;
-            out += &format!("| {name} | {} |{}\n", error.replace(['|', '\n'], " "), " |".repeat(cells));
+            let _ = writeln!(out, "| {name} | {} |{}", error.replace(['|', '\n'], " "), " |".repeat(cells));
             continue;
         }
         let megabytes = row["bytes"].as_f64().unwrap_or(0.0) / 1e6;
         let bits = fixed(&row["bits_per_weight"], 3);
-        out += &format!("| {name} | {bits} | {megabytes:.2} | {} |", fixed(&row["median_output_sqnr_db"], 1));
+        let _ =
+            write!(out, "| {name} | {bits} | {megabytes:.2} | {} |", fixed(&row["median_output_sqnr_db"], 1));
         for text in list(&row["texts"]) {
-            out += &format!(
+            let _ = write!(
+                out,
                 " {} | {} | {} | {} |",
                 fixed(&text["perplexity"], 4),
                 fixed(&text["perplexity_ratio"], 4),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use girih_model::LoadOptions;
 use girih_model::source::{ByteSource, DirSource};
 use girih_quantize::{Scheme, schemes};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -77,7 +78,7 @@ impl Quantize {
         crate::quantize::check_target(out, self.force)?;
         dense_config(&*source, &name).await?;
         let gpu = device::open(global).await?;
-        let model = models::load(&gpu, source.clone(), Default::default(), &name, global).await?;
+        let model = models::load(&gpu, source.clone(), LoadOptions::default(), &name, global).await?;
         // The encoders predict no next token: nothing to compare.
         let decoder = model.decoder().is_ok();
         let evaluates = !self.no_eval && decoder;
@@ -123,7 +124,7 @@ impl Quantize {
             Some(Err(failure)) => (Value::Null, Some(failure)),
             None => (Value::Null, None),
         };
-        let summary = report::report(&name, &job, &written, evaluation);
+        let summary = report::report(&name, &job, &written, &evaluation);
         let resumed = written.resumed;
         written.finish(out, &summary)?;
         let mut stdout = std::io::stdout().lock();

@@ -9,7 +9,7 @@ use super::calibrate::Calibration;
 use super::{Job, Written};
 
 /// The report of a run.
-pub fn report(name: &str, job: &Job<'_>, written: &Written, evaluation: Value) -> Value {
+pub fn report(name: &str, job: &Job<'_>, written: &Written, evaluation: &Value) -> Value {
     let number = |m: &Value, key: &str| m[key].as_f64().unwrap_or(0.0);
     let weights: f64 = written.modules.iter().map(|m| number(m, "rows") * number(m, "columns")).sum();
     let bits: f64 = written
