@@ -86,6 +86,10 @@ fn modules_are_those_of_the_checkpoint() {
     let mut tested = 0;
     for entry in std::fs::read_dir(folder).expect("the goldens") {
         let dir = entry.expect("an entry").path();
+        let config = dir.join("config.json");
+        if config.is_file() && !girih_tests::goldens::json(&config)["quantization_config"].is_null() {
+            continue; // has no dense matrices
+        }
         let source = std::sync::Arc::new(girih_model::source::DirSource::new(&dir));
         let Ok(weights) = block_on(Weights::open(source.clone(), WeightPolicy::default())) else { continue };
         let options = girih_model::LoadOptions::default();
