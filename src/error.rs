@@ -2,6 +2,7 @@
 
 use girih_model::sampler::SampleError;
 use girih_model::{LoadError, RunError};
+use girih_quantize::QuantizeError;
 use girih_ops::{GpuError, KernelError, OpError};
 
 /// Exit codes: 1 a failure while running, 2 no usable device, 3 a bad file, 4 a bad argument.
@@ -30,6 +31,12 @@ pub enum Failure {
     /// A model could not be run.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// A matrix could not be quantised.
+    #[error(transparent)]
+    Numerics(#[from] QuantizeError),
+    /// A model could not be quantised.
+    #[error(transparent)]
+    Quantize(#[from] crate::quantize::Error),
     /// An argument makes no sense.
     #[error("{0}")]
     Argument(String),
@@ -74,7 +81,8 @@ impl Failure {
                 | RunError::TokenId { .. }
                 | RunError::EmptyPrompt,
             ) => 4,
-            Self::File { .. } => 3,
+            Self::Quantize(error) => error.exit_code(),
+            Self::Numerics(QuantizeError::NotFinite { .. }) | Self::File { .. } => 3,
             _ => 1,
         }
     }

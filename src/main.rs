@@ -5,6 +5,7 @@ mod device;
 mod embedded;
 mod error;
 mod models;
+mod quantize;
 
 use std::process::ExitCode;
 
@@ -54,6 +55,8 @@ enum Command {
     Eval(commands::eval::Eval),
     /// Write logits for token ids to a safetensors file, for comparing with other implementations
     Logits(commands::logits::Logits),
+    /// Make a checkpoint smaller: low-precision weights, and activations
+    Quantize(commands::quantize::Quantize),
     /// Show architecture, tensors and memory needs of a checkpoint
     Inspect(commands::inspect::Inspect),
     /// Check GPUs and drivers, and say how to mend what is missing
@@ -83,6 +86,7 @@ fn main() -> ExitCode {
             Command::Embed(c) => c.run(global).await,
             Command::Eval(c) => c.run(global).await,
             Command::Logits(c) => c.run(global).await,
+            Command::Quantize(c) => c.run(global).await,
             Command::Inspect(c) => c.run(global).await,
             Command::Doctor(c) => c.run(global).await,
             Command::Bench(c) => c.run(global).await,

@@ -91,7 +91,8 @@ impl ModelArgs {
     }
 }
 
-async fn load(
+/// Loads a checkpoint, with a progress bar.
+pub async fn load(
     gpu: &Gpu,
     source: Arc<dyn ByteSource>,
     options: LoadOptions,

@@ -193,6 +193,250 @@ fn eval_inspect_embed_and_doctor_report() {
     fails(&["eval", "--perplexity", text.to_str().expect("a path")], 1, &["nothing to score"]);
 }
 
+/// Quantises a golden checkpoint, without comparing, and returns what is written.
+fn quantized(args: &[&str], out: &Path) -> Value {
+    let llama = goldens().join("models").join(LLAMA);
+    let paths = [llama.to_str().expect("a path"), out.to_str().expect("a path")];
+    json(&[&["quantize"], &paths[..], args, &["--no-eval", "--json"]].concat())
+}
+
+#[test]
+fn quantize_lists_schemes() {
+    let output = girih(&["quantize", "--scheme", "help"]);
+    assert!(output.status.success());
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    for scheme in girih_quantize::schemes() {
+        let line = text.lines().find(|line| line.split_whitespace().next() == Some(&scheme.name));
+        assert!(line.is_some_and(|l| l.contains(&scheme.about)), "{}", scheme.name);
+    }
+    let list = json(&["quantize", "--scheme", "help", "--json"]);
+    assert_eq!(list["schemes"].as_array().map(Vec::len), Some(girih_quantize::schemes().len()));
+}
+
+#[test]
+fn quantize_writes_the_layout_that_kernels_read() {
+    let folder = Folder::new("quantize");
+    let (one, two) = (folder.0.join("one"), folder.0.join("two"));
+    let text = folder.0.join("text.txt");
+    fs::write(&text, "One and two are three, and three and four are seven. ".repeat(30)).expect("written");
+    let args = ["--scheme", "w4a16-g32", "--calib", text.to_str().expect("a path")];
+    let report = quantized(&args, &one);
+    assert_eq!(report["resumed_steps"], 0);
+    let report = &report["report"];
+    assert_eq!(report["scheme"], "w4a16-g32");
+    let modules = report["modules"].as_array().expect("modules");
+    for module in modules {
+        let db = |key: &str| module[key].as_f64().expect(key);
+        assert!(db("weight_sqnr_db") > 15.0 && db("output_sqnr_db") > 10.0, "{module}");
+    }
+    // Config, tensors, copies of texts, and nothing of the run.
+    let config: Value =
+        serde_json::from_slice(&fs::read(one.join("config.json")).expect("a file")).expect("JSON");
+    let quantization = &config["quantization_config"];
+    assert_eq!(quantization["quant_method"], "girih");
+    assert_eq!(quantization["version"], 1);
+    assert_eq!(config["model_type"], "llama");
+    let weights = fs::read(one.join("model.safetensors")).expect("a file");
+    let tensors = safetensors::SafeTensors::deserialize(&weights).expect("a safetensors file");
+    let source = fs::read(goldens().join("models").join(LLAMA).join("model.safetensors")).expect("a golden");
+    let source = safetensors::SafeTensors::deserialize(&source).expect("a safetensors file");
+    let mut matrices = 0;
+    for (name, dense) in source.tensors() {
+        let module = name.strip_suffix(".weight").unwrap_or(&name);
+        let Some(entry) = quantization["modules"].get(module) else {
+            assert_eq!(tensors.tensor(&name).expect(&name).data(), dense.data(), "{name} is as before");
+            continue;
+        };
+        matrices += 1;
+        assert!(tensors.tensor(&name).is_err(), "{name} is replaced");
+        let format: girih::kernels::quant::Format =
+            entry["format"].as_str().expect("a format").parse().expect("a format");
+        let words = |suffix: &str| -> (Vec<usize>, Vec<u32>) {
+            let tensor = tensors.tensor(&format!("{module}.{suffix}")).expect(suffix);
+            assert_eq!(tensor.dtype(), safetensors::Dtype::U32);
+            let words = tensor.data().as_chunks().0.iter().map(|&b| u32::from_le_bytes(b)).collect();
+            (tensor.shape().to_vec(), words)
+        };
+        let ((shape, codes), (scale_shape, scales)) = (words("weight_codes"), words("weight_scales"));
+        let [n, k] = [0, 1].map(|i| dense.shape()[i]);
+        let (row, scale_row) = (format.code_words(k as u32) as usize, format.scale_words(k as u32) as usize);
+        assert_eq!((shape, scale_shape), (vec![n, row], vec![n, scale_row]));
+        // The values are near those of the dense matrix.
+        let want: Vec<f32> = dense.data().as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
+        let (mut noise, mut signal) = (0.0, 0.0);
+        for i in 0..n {
+            let codes = &codes[i * row..][..row];
+            let scales = &scales[i * scale_row..][..scale_row];
+            let got = girih::kernels::quant::unpack_row(format, k as u32, codes, scales).values(format);
+            for (got, &want) in got.iter().zip(&want[i * k..]) {
+                noise += (got - f64::from(want)).powi(2);
+                signal += f64::from(want).powi(2);
+            }
+        }
+        let db = 10.0 * (signal / noise).log10();
+        let module = modules.iter().find(|m| m["name"] == module).expect("in the report");
+        assert!((db - module["weight_sqnr_db"].as_f64().expect("a number")).abs() < 0.01, "{db}: {module}");
+    }
+    assert_eq!((matrices, modules.len()), (21, 21));
+    let names = |dir: &Path| -> Vec<String> {
+        let entries = fs::read_dir(dir).expect("a folder").map(|e| e.expect("an entry").file_name());
+        let mut names: Vec<String> = entries.map(|n| n.into_string().expect("a name")).collect();
+        names.sort();
+        names
+    };
+    for name in ["tokenizer.json", "tokenizer_config.json", "quantize-report.json", "quantize-report.html"] {
+        assert!(names(&one).contains(&name.to_owned()), "{:?}", names(&one));
+    }
+    assert!(!names(&one).iter().any(|n| n == "parts" || n == "manifest.json" || n == "unfinished"));
+    assert_eq!(names(&folder.0), ["one", "text.txt"]);
+    // The same again: the same bytes.
+    quantized(&args, &two);
+    assert_eq!(fs::read(two.join("model.safetensors")).expect("a file"), weights);
+    // So does a run that takes one matrix at a time.
+    quantized(&[&args[..], &["--memory", "1e-6", "--force"]].concat(), &two);
+    assert!(fs::read(two.join("model.safetensors")).expect("a file") == weights);
+    // A report can be made without statistics.
+    let out = folder.0.join("three");
+    let report = quantized(&["--scheme", "w8a16"], &out);
+    assert!(report["report"]["modules"][0]["output_sqnr_db"].is_null());
+    assert!(report["report"]["calibration"].is_null());
+    // What is quantised is not quantised again, and not overwritten by accident.
+    let [one, out] = [&one, &out].map(|p| p.to_str().expect("a path"));
+    let again = folder.0.join("four");
+    fails(
+        &["quantize", one, again.to_str().expect("a path"), "--scheme", "w4a16"],
+        3,
+        &["quantised already", "girih"],
+    );
+    assert!(!again.exists());
+    fails(&["quantize", "fable-5m", out, "--scheme", "w4a16"], 4, &["exists", "--force"]);
+    let report = quantized(&["--scheme", "w4a16", "--force"], Path::new(out));
+    assert_eq!(report["report"]["scheme"], "w4a16");
+    assert_eq!(names(&folder.0), ["one", "text.txt", "three", "two"]);
+}
+
+#[test]
+fn an_interrupted_quantization_goes_on() {
+    let folder = Folder::new("interrupted");
+    let [out, partial, reference] = ["out", "out.partial", "reference"].map(|name| folder.0.join(name));
+    let args = |out: &Path, scheme: &str| {
+        let out = out.to_str().expect("a path");
+        ["quantize", "fable-5m", out, "--scheme", scheme, "--no-eval", "--json"].map(str::to_owned)
+    };
+    let run = |args: &[String; 7]| json(&args.each_ref().map(String::as_str));
+    run(&args(&reference, "w4a16-mse"));
+    let arguments = args(&out, "w4a16-mse");
+    let mut child = command(&arguments.each_ref().map(String::as_str))
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("the command runs");
+    while !partial.join("parts/00003.safetensors").exists() {
+        assert!(child.try_wait().expect("a state").is_none(), "ended before it was interrupted");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    child.kill().expect("killed");
+    child.wait().expect("ends");
+    assert!(partial.exists() && !out.exists(), "nothing has the final name");
+    // Another scheme does not mix with it.
+    let other = args(&out, "w8a16");
+    fails(&other.each_ref().map(String::as_str), 4, &["unfinished", "w4a16-mse", "w8a16", "--restart"]);
+    let report = run(&arguments);
+    assert!(report["resumed_steps"].as_u64().is_some_and(|n| (3..24).contains(&n)), "{report}");
+    let weights = |dir: &Path| fs::read(dir.join("model.safetensors")).expect("a file");
+    assert!(weights(&out) == weights(&reference), "resumed and not: the same bytes");
+    assert!(!partial.exists());
+}
+
+#[test]
+fn a_quantised_model_is_near_the_dense_one() {
+    let folder = Folder::new("near");
+    let out = folder.0.join("out");
+    let path = out.to_str().expect("a path");
+    let report = json(&["quantize", "fable-5m", path, "--scheme", "w8a16", "--json"]);
+    let evaluation = &report["report"]["evaluation"];
+    let number = |key: &str| evaluation[key].as_f64().expect(key);
+    assert!((number("perplexity_ratio") - 1.0).abs() < 0.01, "{evaluation}");
+    assert!((0.0..0.005).contains(&number("kl_per_token")), "{evaluation}");
+    assert!(number("same_top_token") > 0.95, "{evaluation}");
+    let args = ["generate", "--model", path, "--prompt", "Once upon a time", "--max-tokens", "12"];
+    let text = json(&[&args[..], &["--temperature", "0", "--json"]].concat());
+    assert_eq!(text["text"], ", there was a merry puppy named Ralph. He lived in");
+    // It is not dense any more.
+    fails(&["bench", "quality", "--model", path, "--text", path], 3, &["quantised already"]);
+    // Encoders too, with an embedding near the one before.
+    let bert = goldens().join("models/bert_mean_pool");
+    let bert = bert.to_str().expect("a path");
+    let small = folder.0.join("bert");
+    let small = small.to_str().expect("a path");
+    json(&["quantize", bert, small, "--scheme", "w8a16-g32", "--json"]);
+    let embed = |model: &str| -> Vec<f64> {
+        let report = json(&["embed", "--model", model, "--json", "Hello world"]);
+        report["embeddings"][0].as_array().expect("a vector").iter().filter_map(Value::as_f64).collect()
+    };
+    let similarity: f64 = embed(bert).iter().zip(&embed(small)).map(|(a, b)| a * b).sum();
+    assert!(similarity > 0.99, "{similarity}");
+    // The table of schemes.
+    let text = folder.0.join("text.txt");
+    fs::write(&text, "Once upon a time, there was a merry puppy named Ralph. ".repeat(4)).expect("written");
+    let table = folder.0.join("table.md");
+    let [text, table_path] = [&text, &table].map(|p| p.to_str().expect("a path"));
+    let args = ["bench", "quality", "--text", text, "--calib", text, "--schemes", "w8a16,w4a16"];
+    let report = json(&[&args[..], &["--markdown", table_path, "--json"]].concat());
+    let ratio = |i: usize| report["schemes"][i]["texts"][0]["kl_per_token"].as_f64().expect("a number");
+    assert!(ratio(0) < ratio(1), "8 bits are nearer than 4: {report}");
+    assert!(fs::read_to_string(&table).expect("a table").contains("| w4a16 |"));
+    fails(&["bench", "quality", "--text", text, "--schemes", "w9"], 4, &["w9"]);
+}
+
+#[test]
+fn quantize_refuses_what_makes_no_sense() {
+    let folder = Folder::new("quantize-bad");
+    let out = folder.0.join("out");
+    let out = out.to_str().expect("a path");
+    fails(&["quantize", "fable-5m", out, "--scheme", "w3a16"], 4, &["w3a16", "w4a16", "help"]);
+    fails(&["quantize", "fable-5m", "--scheme", "w4a16"], 4, &["IN OUT"]);
+    fails(&["quantize", "fable-5m", out], 4, &["--scheme"]);
+    fails(&["quantize", "/no/such/folder", out, "--scheme", "w4a16"], 3, &["config.json"]);
+    fails(&["quantize", "fable-5m", out, "--scheme", "w4a16", "--memory", "0"], 4, &["--memory"]);
+    fs::write(folder.0.join("short.txt"), "Too short.").expect("written");
+    let short = folder.0.join("short.txt");
+    let short = short.to_str().expect("a path");
+    fails(&["quantize", "fable-5m", out, "--scheme", "w4a16", "--calib", short], 3, &["short.txt", "16"]);
+    let gptq = Folder::checkpoint("gptq", LLAMA);
+    gptq.edit_json("config.json", |c| {
+        c["quantization_config"] = serde_json::json!({ "quant_method": "gptq" });
+    });
+    fails(&["quantize", gptq.path(), out, "--scheme", "w4a16"], 3, &["quantised already", "gptq"]);
+    fs::create_dir(out).expect("a folder");
+    fs::write(Path::new(out).join("precious"), "x").expect("written");
+    fails(&["quantize", "fable-5m", out, "--scheme", "w4a16", "--force"], 4, &["not replaced"]);
+    assert!(Path::new(out).join("precious").exists());
+}
+
+#[test]
+fn eval_compares_with_a_reference() {
+    let folder = Folder::new("compare");
+    let text = folder.0.join("story.txt");
+    fs::write(&text, "Once upon a time, there was a merry puppy named Ralph. He lived in a forest.")
+        .expect("written");
+    let fable = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/fable-5m");
+    let [text, fable] = [&text, &fable].map(|p| p.to_str().expect("a path"));
+    let same = json(&["eval", "--perplexity", text, "--reference", fable, "--json"]);
+    assert_eq!(same["perplexity"], same["reference"]["perplexity"]);
+    assert_eq!(same["kl_per_token"].as_f64(), Some(0.0));
+    assert_eq!(same["same_top_token"].as_f64(), Some(1.0));
+    // f16 holds these bf16 weights but for the smallest.
+    let near = json(&["eval", "--perplexity", text, "--reference", fable, "--weights", "f16", "--json"]);
+    assert!(near["kl_per_token"].as_f64().is_some_and(|kl| kl.abs() < 1e-4), "{near}");
+    let alone = json(&["eval", "--perplexity", text, "--json"]);
+    let difference =
+        alone["perplexity"].as_f64().expect("a number") / same["perplexity"].as_f64().expect("a number");
+    assert!((difference - 1.0).abs() < 1e-6);
+    let llama = goldens().join("models").join(LLAMA);
+    let args = ["eval", "--perplexity", text, "--reference", llama.to_str().expect("a path")];
+    fails(&args, 4, &["different tokens"]);
+}
+
 #[test]
 fn bad_arguments_are_refused() {
     fails(&["generate"], 4, &["--prompt"]);
@@ -224,8 +468,19 @@ fn bad_arguments_are_refused() {
 fn the_manual_lists_every_option() {
     let manual = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/command.md");
     let manual = fs::read_to_string(manual).expect("the manual");
-    let commands =
-        ["generate", "chat", "embed", "eval", "logits", "inspect", "doctor", "bench model", "bench kernels"];
+    let commands = [
+        "generate",
+        "chat",
+        "embed",
+        "eval",
+        "logits",
+        "quantize",
+        "inspect",
+        "doctor",
+        "bench model",
+        "bench kernels",
+        "bench quality",
+    ];
     let mut options = 0;
     for command in commands {
         assert!(manual.contains(&format!("\n## {command}\n")), "no section {command}");

@@ -539,6 +539,14 @@ pub enum RunError {
         /// Slot.
         slot: u32,
     },
+    /// Two models whose predictions cannot be compared.
+    #[error("the model has a vocabulary of {got} tokens, that of the reference is {want}: they must be equal")]
+    Vocabulary {
+        /// Size of the model's.
+        got: u32,
+        /// Size of the reference's.
+        want: u32,
+    },
     /// Logits that are not numbers.
     #[error("the logits are not finite numbers: the weights or the device are broken (try `girih doctor`)")]
     NotANumber,

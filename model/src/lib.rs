@@ -61,7 +61,7 @@ pub mod weights;
 pub use chat::{ChatTemplates, Conversation};
 pub use config::Config;
 pub use error::{LoadError, MisShaped, OutOfMemory, RunError, TextError};
-pub use eval::{EvalOptions, Perplexity, perplexity};
+pub use eval::{Comparison, EvalOptions, Perplexity, compare, perplexity};
 pub use generate::{Finish, GenerateOptions, Generated, generate};
 pub use generation_config::GenerationConfig;
 pub use model::{LoadOptions, Model, Progress, load_config};

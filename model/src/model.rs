@@ -12,7 +12,7 @@ use crate::error::{LoadError, OutOfMemory, RunError};
 use crate::format::gguf;
 use crate::format::safetensors::{TensorInfo, TensorTable};
 use crate::generation_config::GenerationConfig;
-use crate::layers::{Decoder, Encoder, Scope};
+use crate::layers::{Block, Decoder, Encoder, EncoderLayer, Linear, Scope};
 use crate::pooling::Pooling;
 use crate::quantized::Quantization;
 use crate::source::{BoxFuture, ByteSource, read_whole};
@@ -280,6 +280,14 @@ impl Model {
         match &self.network {
             Network::Decoder(decoder) => Ok(decoder),
             Network::Encoder(_) => Err(RunError::NotADecoder { model_type: self.config.model_type.clone() }),
+        }
+    }
+
+    /// The linear layers of its blocks, in the order in which they are used: all but head, embeddings and pooler.
+    pub fn linears(&self) -> Vec<&Linear> {
+        match &self.network {
+            Network::Decoder(decoder) => decoder.blocks.iter().flat_map(Block::linears).collect(),
+            Network::Encoder(encoder) => encoder.layers.iter().flat_map(EncoderLayer::linears).collect(),
         }
     }
 

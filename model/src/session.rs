@@ -1,5 +1,6 @@
 //! A cache and what runs on it: prefill of ragged batches, decode steps replayed from plans.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use girih_ops::kernels::Counters;
@@ -259,21 +260,25 @@ impl Session {
     /// As [`Session::forward`], and those of `each`.
     pub async fn all_logits(
         &mut self,
-        input: Input<'_>,
+        mut input: Input<'_>,
         mut each: impl FnMut(&[f32]) -> Result<(), RunError>,
     ) -> Result<(), RunError> {
-        const LOGITS: usize = (64 << 20) / 4;
         self.check(&[input])?;
-        let rows = (LOGITS / self.model.config().vocab_size.max(1) as usize).clamp(1, PREFILL_TOKENS);
-        let mut left = input.token_ids;
-        while !left.is_empty() {
-            let size = self.piece(self.tokens(input.slot).len(), left.len(), rows);
-            let (piece, tail) = left.split_at(size);
-            let logits = self.forward(&[Input { token_ids: piece, ..input }], Rows::All, None)?;
-            each(&logits.to_f32(self.gpu()).await?)?;
-            left = tail;
+        while !input.token_ids.is_empty() {
+            each(&self.next_logits(&mut input).await?)?;
         }
         Ok(())
+    }
+
+    /// Appends some of the tokens of a sequence, takes them from the input and returns their logits `[rows, V]`.
+    pub(crate) async fn next_logits(&mut self, input: &mut Input<'_>) -> Result<Vec<f32>, RunError> {
+        const LOGITS: usize = (64 << 20) / 4;
+        let rows = (LOGITS / self.model.config().vocab_size.max(1) as usize).clamp(1, PREFILL_TOKENS);
+        let size = self.piece(self.tokens(input.slot).len(), input.token_ids.len(), rows);
+        let (piece, tail) = input.token_ids.split_at(size);
+        let logits = self.forward(&[Input { token_ids: piece, ..*input }], Rows::All, None)?;
+        input.token_ids = tail;
+        Ok(logits.to_f32(self.gpu()).await?)
     }
 
     /// Length of the next piece of `left` tokens that follow `start` cached ones: `usual`. But the first piece of a
@@ -297,6 +302,25 @@ impl Session {
         frame.submit()?;
         self.append(inputs);
         Ok(x)
+    }
+
+    /// Appends tokens and returns what the linear layers that `names` name (by the first of their
+    /// [modules](crate::layers::Linear::modules)) were given: `[T, K]` each, for calibrating quantisers.
+    ///
+    /// # Errors
+    /// As [`Session::forward`].
+    pub fn linear_inputs(
+        &mut self,
+        inputs: &[Input<'_>],
+        names: BTreeSet<String>,
+    ) -> Result<BTreeMap<String, Tensor>, RunError> {
+        self.check(inputs)?;
+        let (mut frame, batch) = self.start(inputs)?;
+        frame.watch(names);
+        self.model.decoder()?.hidden(&mut frame, &batch, &self.cache, None)?;
+        frame.submit()?;
+        self.append(inputs);
+        Ok(frame.take_notes())
     }
 
     fn start(&self, inputs: &[Input<'_>]) -> Result<(Frame, Batch), RunError> {

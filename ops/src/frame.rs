@@ -1,5 +1,6 @@
 //! One forward pass: what was recorded, and the memory of its intermediate results.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use girih_kernels::{Buffer, Dispatch, Gpu, GpuError, KernelError, Plan, Recorder};
@@ -57,6 +58,14 @@ impl Arena {
 pub struct Frame {
     recorder: Recorder,
     arena: Arena,
+    watch: Option<Box<Watch>>,
+}
+
+/// Intermediate results that a caller wants to see.
+#[derive(Debug, Default)]
+struct Watch {
+    names: BTreeSet<String>,
+    kept: BTreeMap<String, Tensor>,
 }
 
 impl Frame {
@@ -67,7 +76,7 @@ impl Frame {
 
     /// A frame whose intermediate results come from `arena`.
     pub fn with_arena(gpu: &Gpu, arena: Arena) -> Self {
-        Self { recorder: Recorder::new(gpu), arena }
+        Self { recorder: Recorder::new(gpu), arena, watch: None }
     }
 
     /// The device.
@@ -83,6 +92,28 @@ impl Frame {
     /// The recording, to look at.
     pub fn recording(&self) -> &Recorder {
         &self.recorder
+    }
+
+    /// Keeps from now on what is [noted](Frame::note) under these names.
+    pub fn watch(&mut self, names: BTreeSet<String>) {
+        self.watch = Some(Box::new(Watch { names, kept: BTreeMap::new() }));
+    }
+
+    /// Whether somebody wants to see what has this name: false, and free, unless [`Frame::watch`] was called.
+    pub fn watches(&self, name: &str) -> bool {
+        self.watch.as_ref().is_some_and(|watch| watch.names.contains(name))
+    }
+
+    /// Keeps a tensor if somebody wants to see it. It must not be written again.
+    pub fn note(&mut self, name: &str, x: &Tensor) {
+        if let Some(watch) = self.watch.as_mut().filter(|watch| watch.names.contains(name)) {
+            watch.kept.insert(name.to_owned(), x.clone());
+        }
+    }
+
+    /// What was noted, and an end of watching. Values are there once the frame is submitted.
+    pub fn take_notes(&mut self) -> BTreeMap<String, Tensor> {
+        self.watch.take().map(|watch| watch.kept).unwrap_or_default()
     }
 
     /// An uninitialised tensor.

@@ -26,6 +26,8 @@ enum What {
     Model(BenchModel),
     /// Every kernel at real shapes, beside what the device can do at best
     Kernels(crate::commands::bench_kernels::BenchKernels),
+    /// What each scheme of quantisation costs a model
+    Quality(crate::commands::bench_quality::BenchQuality),
 }
 
 #[derive(Debug, Args)]
@@ -53,6 +55,7 @@ impl Bench {
         match self.what {
             What::Model(bench) => bench.run(&gpu, global).await,
             What::Kernels(bench) => bench.run(&gpu, global).await,
+            What::Quality(bench) => bench.run(&gpu, global).await,
         }
     }
 }

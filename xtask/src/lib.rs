@@ -1,6 +1,7 @@
-//! Development commands: `cargo xtask setup | run | test | ci | tidy | bless`. The library part reads source
+//! Development commands: `cargo xtask setup | run | test | ci | tidy | accuracy | bless`. The library part reads source
 //! text, for `tidy` and for the layering test.
 
+pub mod accuracy;
 pub mod apt;
 pub mod process;
 pub mod setup;

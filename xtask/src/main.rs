@@ -1,9 +1,9 @@
-//! Development commands: `cargo xtask setup | run | test | ci | tidy | bless`.
+//! Development commands: `cargo xtask setup | run | test | ci | tidy | accuracy | bless`.
 
 use std::process::{Command, ExitCode};
 
 use xtask::suite::{self, Times};
-use xtask::{process, setup, tidy};
+use xtask::{accuracy, process, setup, tidy};
 
 const USAGE: &str = "\
 cargo xtask <command>
@@ -13,6 +13,7 @@ cargo xtask <command>
   test [--tier t0..t4]          set up, then the whole suite, and what runs on the GPU again at lower tiers
   ci                            format, clippy, docs, then test
   tidy                          counts for reviewers (information only)
+  accuracy [DIR ...]            tables of what quantisation costs the built-in model, and checkpoints in folders
   bless                         rewrite goldens; review their difference like code";
 
 fn main() -> ExitCode {
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
             tidy::print();
             Ok(true)
         }
+        ["accuracy", models @ ..] => accuracy::run(models),
         ["bless"] => suite::bless().map(|()| true),
         other => Err(format!("unknown arguments: {}\n\n{USAGE}", other.join(" "))),
     };

@@ -108,6 +108,11 @@ impl Attention {
         })
     }
 
+    /// Its matrices: q, k and v, then o.
+    pub fn linears(&self) -> [&Linear; 2] {
+        [&self.qkv, &self.o]
+    }
+
     /// Shape of the layer.
     pub fn spec(&self) -> &AttentionSpec {
         &self.spec

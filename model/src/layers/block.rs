@@ -3,7 +3,7 @@
 use girih_ops::{Batch, Frame, KvView, OpError, Tensor};
 
 use super::attention::Residual;
-use super::{Attention, Mlp, Norm};
+use super::{Attention, Linear, Mlp, Norm};
 
 /// One decoder layer.
 #[derive(Clone, Debug)]
@@ -28,6 +28,21 @@ impl Block {
             Self::PostNorm(b) => &b.attn,
             Self::Parallel(b) => &b.attn,
         }
+    }
+
+    /// The feed-forward network of the layer.
+    pub fn mlp(&self) -> &Mlp {
+        match self {
+            Self::PreNorm(b) => &b.mlp,
+            Self::Sandwich(b) => &b.mlp,
+            Self::PostNorm(b) => &b.mlp,
+            Self::Parallel(b) => &b.mlp,
+        }
+    }
+
+    /// Its matrices, in the order in which they are used.
+    pub fn linears(&self) -> impl Iterator<Item = &Linear> {
+        self.attention().linears().into_iter().chain(self.mlp().linears())
     }
 
     /// x `[T, C]` → `[T, C]`

@@ -39,6 +39,13 @@ pub struct EncoderLayer {
     pub mlp_norm: Norm,
 }
 
+impl EncoderLayer {
+    /// Its matrices, in the order in which they are used.
+    pub fn linears(&self) -> impl Iterator<Item = &Linear> {
+        self.attn.linears().into_iter().chain([&self.up, &self.down])
+    }
+}
+
 impl Encoder {
     /// Token ids (in the batch) and segment ids u32 `[T]` → the last layer's states `[T, C]`.
     pub fn forward(

@@ -1,6 +1,8 @@
 //! A weight matrix with its bias.
 
-use girih_ops::{Frame, Matrix, OpError, Tensor};
+use std::sync::Arc;
+
+use girih_ops::{Frame, Matrix, Norm, OpError, Tensor, layer_norm, rms_norm};
 
 use super::Scope;
 use crate::error::LoadError;
@@ -11,6 +13,8 @@ use crate::weights::Rows;
 pub struct Linear {
     matrix: Matrix,
     bias: Option<Tensor>,
+    /// Full names of its modules in the checkpoint; none if it was made of something else.
+    modules: Arc<[String]>,
 }
 
 /// The modules of a checkpoint that make one matrix: their rows, and the elements of their biases, in this order.
@@ -25,6 +29,15 @@ pub enum Modules<'a> {
 }
 
 impl Modules<'_> {
+    /// Names of the modules, relative to the scope.
+    fn names(&self) -> Vec<&str> {
+        match self {
+            Self::Concat(names) => names.to_vec(),
+            Self::Interleave(a, b) => vec![a, b],
+            Self::InterleaveHalves(a) => vec![a],
+        }
+    }
+
     /// Calls `load` with the rows of `suffix` (`weight` or `bias`) of these modules.
     async fn with<T>(self, suffix: &str, load: impl AsyncFnOnce(Rows<'_>) -> T) -> T {
         let full = |name: &str| format!("{name}.{suffix}");
@@ -55,12 +68,13 @@ impl Linear {
         } else {
             None
         };
-        Ok(Self { matrix, bias })
+        let modules = modules.names().into_iter().map(|name| weights.full(name)).collect();
+        Ok(Self { matrix, bias, modules })
     }
 
     /// A matrix that is already on the GPU.
     pub fn from_matrix(matrix: Matrix) -> Self {
-        Self { matrix, bias: None }
+        Self { matrix, bias: None, modules: Arc::new([]) }
     }
 
     /// The weights.
@@ -68,13 +82,31 @@ impl Linear {
         &self.matrix
     }
 
-    /// x `[T, K]` → `[T, N]`; `opts` says what is fused (its bias is this layer's).
+    /// Full names of the modules of the checkpoint that it is made of; none for a head that is the embedding.
+    pub fn modules(&self) -> &[String] {
+        &self.modules
+    }
+
+    /// x `[T, K]` → `[T, N]`; `opts` says what is fused (its bias is this layer's). What the product is given, the
+    /// normalised x, is [noted](Frame::note) under the name of the first module.
     pub fn forward<'a>(
         &'a self,
         frame: &mut Frame,
         x: &Tensor,
         opts: girih_ops::Linear<'a>,
     ) -> Result<Tensor, OpError> {
-        girih_ops::linear(frame, x, &self.matrix, &girih_ops::Linear { bias: self.bias.as_ref(), ..opts })
+        let opts = girih_ops::Linear { bias: self.bias.as_ref(), ..opts };
+        if let Some(name) = self.modules.first()
+            && frame.watches(name)
+        {
+            let x = match opts.norm {
+                None => x.clone(),
+                Some(Norm::Rms { weight, eps }) => rms_norm(frame, x, weight, eps)?,
+                Some(Norm::Layer { weight, bias, eps }) => layer_norm(frame, x, weight, bias, eps)?,
+            };
+            frame.note(name, &x);
+            return girih_ops::linear(frame, &x, &self.matrix, &girih_ops::Linear { norm: None, ..opts });
+        }
+        girih_ops::linear(frame, x, &self.matrix, &opts)
     }
 }

@@ -34,6 +34,11 @@ impl Mlp {
         })
     }
 
+    /// Its matrices: gate and up, then down.
+    pub fn linears(&self) -> [&Linear; 2] {
+        [&self.gate_up, &self.down]
+    }
+
     /// `residual + alpha · mlp(norm(x))`: x `[T, C]` → `[T, C]`. Two kernels.
     pub fn forward(&self, frame: &mut Frame, x: &Tensor, fused: Residual<'_>) -> Result<Tensor, OpError> {
         let Residual { norm, alpha, residual } = fused;

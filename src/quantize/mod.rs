@@ -1,0 +1,405 @@
+//! `girih quantize` from checkpoint to checkpoint: reads dense matrices, calibrates on the GPU, lets
+//! [`girih_quantize`] do the numerics, writes codes and scales.
+//!
+//! Matrices that share an input are one step. Steps are taken in groups whose statistics fit a memory budget: one pass
+//! of the calibration text for each group. A finished step is a file in `OUT.partial`, so an interrupted run goes on
+//! where it was; the folder gets its name when everything is in it.
+
+pub mod calibrate;
+mod error;
+mod folder;
+pub mod report;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use girih_model::format::safetensors::{StoredType, TensorTable};
+use girih_model::source::{ByteSource, DirSource, read_whole};
+use girih_model::weights::{WeightPolicy, Weights};
+use girih_model::{
+    Comparison, EvalOptions, LoadError, LoadOptions, Model, RunError, Session, SessionOptions, compare,
+};
+use girih_quantize::{HostMix, InputStats, Module, QuantizedLinear, Scheme, quantize_linear};
+use indicatif::ProgressBar;
+use serde_json::{Map, Value, json};
+
+use crate::error::Failure;
+use calibrate::Calibration;
+pub use error::Error;
+pub use folder::check_target;
+use folder::{Partial, hash};
+use writer::{Entry, Origin};
+
+/// Version of the layout of `quantization_config`.
+const VERSION: u32 = 1;
+/// Rows of an input that statistics keep at most.
+const SAMPLE_ROWS: usize = 2048;
+/// Bytes of a weight file at most.
+const SHARD_BYTES: u64 = 4_000_000_000;
+/// Parts of an embedding model.
+const MODULES: &str = "modules.json";
+/// Bytes of a text file of a checkpoint at most.
+const MAX_TEXT: u64 = 256 << 20;
+
+/// What to quantise and how.
+pub struct Job<'a> {
+    /// The loaded model.
+    pub model: &'a Arc<Model>,
+    /// Its files.
+    pub source: &'a Arc<dyn ByteSource>,
+    /// Scheme.
+    pub scheme: Scheme,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Text of calibration, unless the scheme needs none and nobody asked for it.
+    pub calibration: Option<&'a Calibration>,
+    /// Bytes of statistics on the host at a time.
+    pub memory: u64,
+    /// Folder to write.
+    pub out: &'a Path,
+    /// Replace a folder that girih wrote.
+    pub force: bool,
+    /// Throw away an unfinished run with other options.
+    pub restart: bool,
+}
+
+/// What [`Job::run`] made; without its final name until [`Written::finish`].
+pub struct Written {
+    partial: Partial,
+    /// Report of every matrix.
+    pub modules: Vec<Value>,
+    /// Bytes of the weights before.
+    pub bytes_before: u64,
+    /// Bytes of the weights after.
+    pub bytes_after: u64,
+    /// Steps that an earlier run had done.
+    pub resumed: usize,
+}
+
+/// Matrices that share an input.
+struct Step {
+    modules: Vec<String>,
+    rows: Vec<u32>,
+    k: u32,
+}
+
+/// Refuses a checkpoint that is quantised already, and returns its configuration.
+pub async fn dense_config(source: &dyn ByteSource, name: &str) -> Result<Map<String, Value>, Failure> {
+    const FILE: &str = "config.json";
+    let named = |source: LoadError| Failure::Model { name: name.to_owned(), source: source.into() };
+    let bytes = read_whole(source, FILE, MAX_TEXT).await.map_err(named)?;
+    let bytes = bytes.ok_or_else(|| named(LoadError::NoFile { file: FILE.into() }))?;
+    let invalid = |message: String| named(LoadError::Json { file: FILE.into(), message });
+    let config: Value = serde_json::from_slice(&bytes).map_err(|e| invalid(e.to_string()))?;
+    let Value::Object(config) = config else { return Err(invalid("must be an object".into())) };
+    if let Some(found) = config.get("quantization_config").filter(|v| !v.is_null()) {
+        let method = found["quant_method"].as_str().unwrap_or("an unknown method").to_owned();
+        return Err(Error::Quantized { model: name.to_owned(), method }.into());
+    }
+    Ok(config)
+}
+
+impl Job<'_> {
+    /// Quantises everything into `OUT.partial`.
+    pub async fn run(&self, name: &str, bar: &ProgressBar) -> Result<Written, Failure> {
+        check_target(self.out, self.force)?;
+        let mut config = dense_config(&**self.source, name).await?;
+        let table = TensorTable::open(&**self.source).await?;
+        let steps = self.steps(&table)?;
+        let partial = Partial::open(self.out, &self.manifest(&config, &table).await?, self.restart)?;
+        let done: Vec<bool> = (0..steps.len()).map(|i| partial.info(i).is_some()).collect();
+        let resumed = done.iter().filter(|d| **d).count();
+        let weights = Weights::new(self.source.clone(), table.clone(), WeightPolicy::default());
+        bar.set_length(steps.len() as u64);
+        bar.set_position(resumed as u64);
+        let pending: Vec<usize> = (0..steps.len()).filter(|&i| !done[i]).collect();
+        let mut rest = pending.as_slice();
+        while !rest.is_empty() {
+            let (group, tail) = rest.split_at(self.group(&steps, rest));
+            rest = tail;
+            let mut stats = self.statistics(&steps, group, bar).await?;
+            for &i in group {
+                let step = &steps[i];
+                bar.set_message(format!("rounding {}", step.modules[0]));
+                let quantized = self.quantize(step, &weights, stats.remove(&step.modules[0])).await?;
+                let (tensors, info) = tensors(step, &quantized);
+                partial.write(i, tensors, &info)?;
+                bar.inc(1);
+            }
+        }
+        let mut modules = Vec::new();
+        for i in 0..steps.len() {
+            let info = partial.info(i).ok_or(Error::Vanished { folder: partial.path().to_owned() })?;
+            modules.extend(info.as_array().into_iter().flatten().cloned());
+        }
+        bar.set_message("writing");
+        config.insert("quantization_config".into(), self.quantization_config(&modules));
+        partial.write_file("config.json", &pretty(&Value::Object(config)))?;
+        self.copy_texts(&partial).await?;
+        let bytes_after = self.assemble(&partial, &steps, &table).await?;
+        Ok(Written { partial, modules, bytes_before: table.bytes(), bytes_after, resumed })
+    }
+
+    fn steps(&self, table: &TensorTable) -> Result<Vec<Step>, Failure> {
+        let mut steps = Vec::new();
+        for linear in self.model.linears() {
+            let k = linear.matrix().k;
+            let (mut rows, modules) = (Vec::new(), linear.modules().to_vec());
+            for module in &modules {
+                let info = table.get(&weight(module));
+                let dense = info.is_some_and(|i| {
+                    matches!(i.dtype, StoredType::F64 | StoredType::F32 | StoredType::F16 | StoredType::BF16)
+                });
+                match info {
+                    Some(info) if dense && info.shape.len() == 2 && info.shape[1] == u64::from(k) => {
+                        rows.push(info.shape[0] as u32);
+                    }
+                    _ => return Err(Error::NotDense { module: module.clone() }.into()),
+                }
+            }
+            steps.push(Step { modules, rows, k });
+        }
+        Ok(steps)
+    }
+
+    /// How many of the steps share a pass of the calibration text.
+    fn group(&self, steps: &[Step], rest: &[usize]) -> usize {
+        if self.calibration.is_none() {
+            return 1;
+        }
+        let mut bytes = 0;
+        let fits = rest.iter().take_while(|&&i| {
+            let k = u64::from(steps[i].k);
+            let hessian = if self.scheme.needs_hessian() { 4 * k * k } else { 0 };
+            bytes += hessian + 4 * k * SAMPLE_ROWS as u64 + 32 * k;
+            bytes <= self.memory
+        });
+        fits.count().max(1)
+    }
+
+    async fn statistics(
+        &self,
+        steps: &[Step],
+        group: &[usize],
+        bar: &ProgressBar,
+    ) -> Result<BTreeMap<String, InputStats>, Failure> {
+        let Some(calibration) = self.calibration else { return Ok(BTreeMap::new()) };
+        let mut stats = BTreeMap::new();
+        for &i in group {
+            let k = steps[i].k as usize;
+            let empty = InputStats::new(k, self.scheme.needs_hessian(), SAMPLE_ROWS, self.seed);
+            stats.insert(steps[i].modules[0].clone(), empty);
+        }
+        let total = calibration.windows.len();
+        for (i, window) in calibration.windows.iter().enumerate() {
+            bar.set_message(format!("calibrating {} matrices, window {} of {total}", stats.len(), i + 1));
+            bar.tick();
+            let names = stats.keys().cloned().collect();
+            for (name, x) in self.model.linear_inputs(window, names)? {
+                let rows = x.to_f32(self.model.gpu()).await.map_err(RunError::from)?;
+                if let Some(stats) = stats.get_mut(&name) {
+                    stats.add(&rows);
+                }
+            }
+        }
+        Ok(stats)
+    }
+
+    async fn quantize(
+        &self,
+        step: &Step,
+        weights: &Weights,
+        stats: Option<InputStats>,
+    ) -> Result<QuantizedLinear, Failure> {
+        let mut matrices = Vec::new();
+        for (module, &n) in step.modules.iter().zip(&step.rows) {
+            matrices.push(weights.matrix_f32(weight(module).as_str(), n, step.k).await?);
+        }
+        let modules: Vec<Module<'_>> = step
+            .modules
+            .iter()
+            .zip(&step.rows)
+            .zip(&matrices)
+            .map(|((name, &n), weight)| Module { name, n: n as usize, weight })
+            .collect();
+        Ok(quantize_linear(&self.scheme, &modules, stats.as_ref(), self.seed)?)
+    }
+
+    /// What must be equal for an unfinished run to go on.
+    async fn manifest(&self, config: &Map<String, Value>, table: &TensorTable) -> Result<Value, Failure> {
+        let mut files = BTreeMap::new();
+        for info in table.iter() {
+            if !files.contains_key(&info.file) {
+                files.insert(info.file.clone(), self.source.size(&info.file).await?);
+            }
+        }
+        let config = Value::Object(config.clone()).to_string();
+        Ok(json!({
+            "girih": env!("CARGO_PKG_VERSION"),
+            "scheme": self.scheme.to_string(),
+            "seed": self.seed,
+            "files": files,
+            "configuration": hash(config.as_bytes()),
+            "calibration": self.calibration.map(|c| hash(id_bytes(&c.windows).as_slice())),
+        }))
+    }
+
+    fn quantization_config(&self, modules: &[Value]) -> Value {
+        let modules: Map<String, Value> = modules
+            .iter()
+            .map(|m| {
+                let mut entry = json!({ "format": m["format"], "activation": m["activation"] });
+                if !m["hadamard"].is_null() {
+                    entry["hadamard"] = m["hadamard"].clone();
+                }
+                (m["name"].as_str().unwrap_or_default().to_owned(), entry)
+            })
+            .collect();
+        json!({ "quant_method": "girih", "version": VERSION, "scheme": self.scheme.to_string(), "seed": self.seed,
+            "modules": modules })
+    }
+
+    /// Tokenizer, template, licence: whatever is no weight.
+    async fn copy_texts(&self, partial: &Partial) -> Result<(), Failure> {
+        let mut files = self.source.list().unwrap_or_default();
+        // Parts of sentence-transformers lie in subfolders.
+        if let Some(bytes) = read_whole(&**self.source, MODULES, MAX_TEXT).await? {
+            let modules: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+            let paths = modules.as_array().into_iter().flatten().filter_map(|m| m["path"].as_str());
+            files.extend(paths.filter(|p| !p.is_empty()).map(|p| format!("{p}/config.json")));
+        }
+        for file in files.iter().filter(|file| is_text(file)) {
+            if let Some(bytes) = read_whole(&**self.source, file, MAX_TEXT).await? {
+                partial.write_file(file, &bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the weight files and returns their size.
+    async fn assemble(&self, partial: &Partial, steps: &[Step], table: &TensorTable) -> Result<u64, Failure> {
+        let parts = DirSource::new(partial.path());
+        let mut entries = BTreeMap::new();
+        for info in table.iter() {
+            entries.insert(info.name.clone(), Entry { info: info.clone(), origin: Origin::Dense });
+        }
+        for (i, step) in steps.iter().enumerate() {
+            for module in &step.modules {
+                entries.remove(&weight(module));
+            }
+            let part = TensorTable::open_file(&parts, &Partial::part(i)).await?;
+            for info in part.iter() {
+                entries.insert(info.name.clone(), Entry { info: info.clone(), origin: Origin::Part });
+            }
+        }
+        let entries: Vec<Entry> = entries.into_values().collect();
+        writer::write(partial, &**self.source, &parts, &entries, SHARD_BYTES).await
+    }
+}
+
+impl Written {
+    /// The folder that is not finished yet: a whole checkpoint, report apart.
+    pub fn path(&self) -> &Path {
+        self.partial.path()
+    }
+
+    /// Adds the report and gives the folder its name.
+    pub fn finish(self, out: &Path, report: &Value) -> Result<(), Failure> {
+        self.partial.write_file("quantize-report.json", &pretty(report))?;
+        self.partial.write_file("quantize-report.html", report::page(report).as_bytes())?;
+        self.partial.finish(out)
+    }
+}
+
+/// Compares the checkpoint in `dir` with the model that it was made of.
+pub async fn evaluate(
+    model: &Arc<Model>,
+    dir: &Path,
+    ids: &[u32],
+    options: EvalOptions,
+) -> Result<Comparison, Failure> {
+    let context = Some(model.context().min(options.window as u32 + 1));
+    let source = Arc::new(DirSource::new(dir));
+    let load = LoadOptions { context, ..LoadOptions::default() };
+    let named = |source: LoadError| Failure::Model { name: dir.display().to_string(), source: source.into() };
+    let quantized = Model::load(model.gpu(), source, load, |_| ()).await.map_err(named)?;
+    let session = SessionOptions { context, ..SessionOptions::default() };
+    let mut reference = Session::new(model, session)?;
+    let mut session = Session::new(&quantized, session)?;
+    Ok(compare(&mut session, &mut reference, ids, options, |_| ()).await?)
+}
+
+fn weight(module: &str) -> String {
+    format!("{module}.weight")
+}
+
+/// Whether a file of a checkpoint is copied.
+fn is_text(file: &str) -> bool {
+    const OURS: [&str; 3] = ["config.json", "quantize-report.json", "quantize-report.html"];
+    let name = file.to_ascii_lowercase();
+    let known = [".json", ".jinja", ".txt", ".model", ".md"].iter().any(|end| name.ends_with(end));
+    let legal = ["license", "notice", "use_policy"].iter().any(|start| name.starts_with(start));
+    (known || legal) && !OURS.contains(&file) && !name.ends_with(".index.json")
+}
+
+fn pretty(value: &Value) -> Vec<u8> {
+    format!("{value:#}\n").into_bytes()
+}
+
+/// Ids of all windows as bytes, with their lengths: what the hash is of.
+fn id_bytes(windows: &[Vec<u32>]) -> Vec<u8> {
+    windows
+        .iter()
+        .flat_map(|w| std::iter::once(w.len() as u32).chain(w.iter().copied()))
+        .flat_map(u32::to_le_bytes)
+        .collect()
+}
+
+/// Name, element type and shape of a tensor, and its bytes.
+type Tensors = Vec<(String, StoredType, Vec<usize>, Vec<u8>)>;
+
+/// The tensors of a step, and what the report and the configuration say about its modules.
+fn tensors(step: &Step, quantized: &QuantizedLinear) -> (Tensors, Value) {
+    let words = |v: &[u32]| v.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
+    let floats = |v: &[f32]| v.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
+    let (mut out, mut infos) = (Vec::new(), Vec::new());
+    let k = step.k;
+    for (m, &n) in quantized.modules.iter().zip(&step.rows) {
+        let name = |suffix: &str| format!("{}.{suffix}", m.name);
+        let rows = n as usize;
+        let shape = |words: usize| vec![rows, words / rows.max(1)];
+        out.push((name("weight_codes"), StoredType::U32, shape(m.codes.len()), words(&m.codes)));
+        out.push((name("weight_scales"), StoredType::U32, shape(m.scales.len()), words(&m.scales)));
+        if let Some(scale) = &quantized.input_scale {
+            out.push((name("input_scale"), StoredType::F32, vec![scale.len()], floats(scale)));
+        }
+        let mut hadamard = Value::Null;
+        let mut transform = "none".to_owned();
+        match &quantized.mix {
+            HostMix::None => {}
+            HostMix::Hadamard { block } => {
+                hadamard = (*block).into();
+                let size = if *block == 0 { "row".to_owned() } else { block.to_string() };
+                transform = format!("Hadamard, {size}");
+            }
+            HostMix::Kronecker { n1, n2, p1, p2 } => {
+                out.push((name("input_p1"), StoredType::F32, vec![*n1 as usize; 2], floats(p1)));
+                out.push((name("input_p2"), StoredType::F32, vec![*n2 as usize; 2], floats(p2)));
+                transform = format!("Kronecker, {n1} × {n2}");
+            }
+        }
+        let r = &m.report;
+        infos.push(json!({
+            "name": m.name, "rows": n, "columns": k, "format": m.format.to_string(),
+            "activation": quantized.activation.to_string(), "hadamard": hadamard, "transform": transform,
+            "input_scaled": quantized.input_scale.is_some(),
+            "bits_per_weight": 32.0 * (m.codes.len() + m.scales.len()) as f64 / (f64::from(n) * f64::from(k)),
+            "weight_sqnr_db": r.weight_sqnr_db, "input_sqnr_db": r.input_sqnr_db, "output_sqnr_db": r.output_sqnr_db,
+            "amax_over_rms_before": r.amax_over_rms_before, "amax_over_rms_after": r.amax_over_rms_after,
+            "condition": r.condition,
+        }));
+    }
+    (out, Value::Array(infos))
+}
