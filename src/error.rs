@@ -2,8 +2,8 @@
 
 use girih_model::sampler::SampleError;
 use girih_model::{LoadError, RunError};
-use girih_quantize::QuantizeError;
 use girih_ops::{GpuError, KernelError, OpError};
+use girih_quantize::QuantizeError;
 
 /// Exit codes: 1 a failure while running, 2 no usable device, 3 a bad file, 4 a bad argument.
 #[derive(Debug, thiserror::Error)]

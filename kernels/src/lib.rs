@@ -33,6 +33,7 @@ pub mod elementwise;
 pub mod embed;
 pub mod error;
 pub mod execute;
+pub mod fused;
 pub mod gpu;
 pub mod matmul;
 pub mod norm;

@@ -540,7 +540,9 @@ pub enum RunError {
         slot: u32,
     },
     /// Two models whose predictions cannot be compared.
-    #[error("the model has a vocabulary of {got} tokens, that of the reference is {want}: they must be equal")]
+    #[error(
+        "the model has a vocabulary of {got} tokens, that of the reference is {want}: they must be equal"
+    )]
     Vocabulary {
         /// Size of the model's.
         got: u32,

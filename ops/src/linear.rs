@@ -1,5 +1,6 @@
 //! Linear layers.
 
+use girih_kernels::fused;
 use girih_kernels::matmul::int::{IntPart, IntShape, is_integer};
 use girih_kernels::matmul::{Act, Epilogue, Part, Shape, gemm, gemm_int, gemv, gemv_int};
 
@@ -209,10 +210,10 @@ fn linear_float(
     }
     if m <= gemv::MAX_M {
         let norm = match norm {
-            None => gemv::Norm::None,
-            Some(Norm::Rms { weight, eps }) => gemv::Norm::Rms { weight: weight.buffer(), eps },
+            None => fused::Norm::None,
+            Some(Norm::Rms { weight, eps }) => fused::Norm::Rms { weight: weight.buffer(), eps },
             Some(Norm::Layer { weight, bias, eps }) => {
-                gemv::Norm::Layer { weight: weight.buffer(), bias: bias.map(Tensor::buffer), eps }
+                fused::Norm::Layer { weight: weight.buffer(), bias: bias.map(Tensor::buffer), eps }
             }
         };
         let args = gemv::Args { x: x.buffer(), parts: &parts, norm, epilogue, y: y.buffer() };

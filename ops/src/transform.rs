@@ -1,5 +1,6 @@
 //! Rotations and other mixings of channels, and the quantiser of activations.
 
+use girih_kernels::fused;
 use girih_kernels::quant::Activation;
 use girih_kernels::transform as kernel;
 
@@ -82,7 +83,7 @@ fn checked<'a>(
     op: &'static str,
     x: &Tensor,
     transform: &RowTransform<'a>,
-) -> Result<(u32, u32, kernel::Norm<'a>), OpError> {
+) -> Result<(u32, u32, fused::Norm<'a>), OpError> {
     let (num_rows, num_channels) = rows_and_channels(op, x)?;
     let channels = |tensor: &Tensor, name| {
         tensor.expect_dtype(op, name, DType::F32)?;
@@ -92,17 +93,17 @@ fn checked<'a>(
         channels(scale, "scale")?;
     }
     let norm = match transform.norm {
-        None => kernel::Norm::None,
+        None => fused::Norm::None,
         Some(Norm::Rms { weight, eps }) => {
             channels(weight, "norm weight")?;
-            kernel::Norm::Rms { weight: weight.buffer(), eps }
+            fused::Norm::Rms { weight: weight.buffer(), eps }
         }
         Some(Norm::Layer { weight, bias, eps }) => {
             channels(weight, "norm weight")?;
             if let Some(bias) = bias {
                 channels(bias, "norm bias")?;
             }
-            kernel::Norm::Layer { weight: weight.buffer(), bias: bias.map(Tensor::buffer), eps }
+            fused::Norm::Layer { weight: weight.buffer(), bias: bias.map(Tensor::buffer), eps }
         }
     };
     Ok((num_rows, num_channels, norm))

@@ -233,9 +233,10 @@ fn wrong_arguments_are_errors() {
     let bad = Format { group: 12, ..Format::Q4_0 };
     let error = Matrix::alloc(&gpu, bad, 4, 64).expect_err("no format").to_string();
     assert!(error.contains("multiple of 8"), "{error}");
+    // Integer activations need integer weights.
     let input = Input { activation: QuantActivation::INT8, ..Input::default() };
     let mut frame = Frame::new(&gpu);
     let x = Tensor::from_f32(&gpu, &[0.0; 64], &[1, 64]).expect("uploads");
-    let error = linear(&mut frame, &x, &q.with_input(input), &Linear::default()).expect_err("not yet");
-    assert!(error.to_string().contains("int8-g32"), "{error}");
+    let error = linear(&mut frame, &x, &dense.with_input(input), &Linear::default()).expect_err("floats");
+    assert!(error.to_string().contains("int8-g32 with weights that are not quantised"), "{error}");
 }

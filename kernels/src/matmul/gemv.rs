@@ -9,6 +9,7 @@ use super::{
 use crate::buffer::Buffer;
 use crate::caps::Caps;
 use crate::error::KernelError;
+use crate::fused::Norm;
 use crate::quant::Format;
 use crate::recorder::Recorder;
 use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
@@ -40,29 +41,6 @@ pub struct Params {
     pub soft_cap: f32,
     /// Of the normalisation.
     pub eps: f32,
-}
-
-/// Normalisation of x over its channels.
-#[derive(Clone, Copy, Debug)]
-pub enum Norm<'a> {
-    /// None.
-    None,
-    /// `x / sqrt(mean(x²) + eps) · weight`
-    Rms {
-        /// `[K]`
-        weight: &'a Buffer,
-        /// Added to the mean square.
-        eps: f32,
-    },
-    /// `(x - mean(x)) / sqrt(var(x) + eps) · weight + bias`
-    Layer {
-        /// `[K]`
-        weight: &'a Buffer,
-        /// `[K]`
-        bias: Option<&'a Buffer>,
-        /// Added to the variance.
-        eps: f32,
-    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fast_form_is_the_matrix() {
+    fn butterflies_are_the_matrix() {
         // 24 = 12 · 2: H = H_12 ⊗ H_2, y = x Hᵀ / sqrt(24).
         let h12 = matrix(12).expect("order 12");
         let x: Vec<f64> = (0..24).map(|i| f64::from(i * i % 17)).collect();

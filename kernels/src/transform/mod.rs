@@ -14,7 +14,7 @@ use girih_shaders::Selection;
 use crate::buffer::Buffer;
 use crate::caps::Caps;
 use crate::error::KernelError;
-pub use crate::matmul::gemv::Norm;
+use crate::fused::Norm;
 use crate::quant::{Activation, Format, HadamardPlan, hadamard};
 use crate::recorder::Recorder;
 use crate::rows;
