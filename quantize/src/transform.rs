@@ -118,7 +118,7 @@ impl Transformer {
     fn mix(&self, rows: &mut [f64], weight: bool) {
         match &self.prepared {
             Prepared::None => {}
-            Prepared::Hadamard(plan) => plan.apply(rows, true),
+            Prepared::Hadamard(plan) => plan.apply(rows, false),
             Prepared::Kronecker { n1, n2, a, b, .. } => {
                 let [left, right] = if weight { b } else { a };
                 rows.chunks_exact_mut(self.k).for_each(|row| sandwich(row, left, right, *n1, *n2));
