@@ -135,8 +135,8 @@ impl BenchQuality {
             source: &source,
             scheme,
             seed: self.seed,
-            // All of them, so that the table has the ratios of inputs and outputs too.
-            calibration: Some(calibration),
+            // As `girih quantize` does it: searches of scales weigh channels by their inputs where there are any.
+            calibration: Some(calibration).filter(|_| scheme.needs_calibration()),
             memory: 4_000_000_000,
             out: &out,
             force: false,
