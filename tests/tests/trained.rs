@@ -8,8 +8,9 @@ use std::sync::Arc;
 use girih_model::source::DirSource;
 use girih_model::{
     Conversation, EvalOptions, GenerateOptions, LoadOptions, Model, Sampling, Session, SessionOptions, Tail,
-    generate, perplexity,
+    WeightPolicy, compare, generate, perplexity,
 };
+use girih_ops::{Format, QuantActivation as Activation};
 use girih_tests::goldens;
 use serde_json::Value;
 
@@ -18,9 +19,13 @@ fn root() -> PathBuf {
 }
 
 fn load(path: &Path) -> Arc<Model> {
+    load_with(path, WeightPolicy::default())
+}
+
+fn load_with(path: &Path, weights: WeightPolicy) -> Arc<Model> {
     let gpu = girih_tests::gpu();
     let source = Arc::new(DirSource::new(path));
-    pollster::block_on(Model::load(&gpu, source, LoadOptions::default(), |_| ()))
+    pollster::block_on(Model::load(&gpu, source, LoadOptions { weights, ..LoadOptions::default() }, |_| ()))
         .unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
@@ -182,6 +187,46 @@ fn the_dispatches_of_a_decode_step_are_the_golden_ones() {
         return;
     };
     assert_eq!(got, want, "{}", path.display());
+}
+
+/// Rounded to nearest on load: the divergence from the model as it is, the story, the dispatches.
+#[test]
+fn quantised_on_load_the_model_tells_its_stories() {
+    let (dense, golden) = fable();
+    let text = golden["perplexity_synthetic"]["text"].as_str().expect("a text");
+    let token_ids = dense.tokenizer().expect("a tokenizer").encode(text, true).expect("encodes");
+    let story = &golden["greedy"][0];
+    let mut reference = Session::new(&dense, SessionOptions::default()).expect("a session");
+    // Format, activations, largest divergence in nats per token, golden tokens in front of the first other one.
+    let float = Activation::Float;
+    let cases = [
+        (Format::Q8_0, float, 5e-5, 16),
+        (Format::Q8_0, Activation::INT8, 2e-4, 16),
+        (Format::Q4_K, float, 5e-3, 2),
+        (Format::Q4_0, Activation::INT8, 1e-2, 2),
+    ];
+    for (format, activation, largest, same) in cases {
+        let policy = WeightPolicy { force: Some(format.into()), activations: Some(activation) };
+        let model = load_with(&root().join("assets/fable-5m"), policy);
+        let what = format!("{format} {activation}");
+        let mut session = Session::new(&model, SessionOptions::default()).expect("a session");
+        let plan = session.decode_plan(Tail::Greedy).expect("a plan");
+        let labels = plan.plan().labels().join(" ");
+        let layers = model.config().num_hidden_layers as usize;
+        assert!(plan.plan().num_dispatches() <= 7 * layers + 5, "{what}: {labels}");
+        assert_eq!(labels.contains("gemv_int/"), activation != float, "{what}: {labels}");
+        let prompt = ids(&story["prompt_ids"]);
+        let want = ids(&story["new_token_ids"]);
+        let got = run(&mut session, &prompt, &greedy(want.len())).token_ids;
+        let equal = got.iter().zip(&want).take_while(|(a, b)| a == b).count();
+        let options = EvalOptions { window: 128, bos: None };
+        let end = token_ids.len().min(257);
+        let c = pollster::block_on(compare(&mut session, &mut reference, &token_ids[..end], options, |_| ()))
+            .expect("compares");
+        println!("{what}: KL {:.6}, {equal} of {} tokens", c.kl, want.len());
+        assert!(c.kl <= largest && c.kl > 0.0, "{what}: KL {}", c.kl);
+        assert!(equal >= same, "{what}: {equal} tokens");
+    }
 }
 
 #[test]
