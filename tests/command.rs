@@ -287,7 +287,8 @@ fn quantize_writes_the_layout_that_kernels_read() {
     for name in ["tokenizer.json", "tokenizer_config.json", "quantize-report.json", "quantize-report.html"] {
         assert!(names(&one).contains(&name.to_owned()), "{:?}", names(&one));
     }
-    assert!(!names(&one).iter().any(|n| n == "parts" || n == "manifest.json" || n == "unfinished"));
+    let run = |n: &String| n == "parts" || n.starts_with('.') || n.starts_with("unfinished");
+    assert!(!names(&one).iter().any(run), "{:?}", names(&one));
     assert_eq!(names(&folder.0), ["one", "text.txt"]);
     // The same again: the same bytes.
     quantized(&args, &two);
@@ -386,6 +387,64 @@ fn a_quantised_model_is_near_the_dense_one() {
     assert!(ratio(0) < ratio(1), "8 bits are nearer than 4: {report}");
     assert!(fs::read_to_string(&table).expect("a table").contains("| w4a16 |"));
     fails(&["bench", "quality", "--text", text, "--schemes", "w9"], 4, &["w9"]);
+    fails(&["bench", "quality", "--text", text, "--weights", "int4"], 4, &["--weights", "as it is stored"]);
+    let gguf = goldens().join("ops/tiny.gguf");
+    let gguf = gguf.to_str().expect("a path");
+    fails(&["bench", "quality", "--text", text, "--model", gguf], 3, &["is GGUF"]);
+}
+
+#[test]
+fn rotated_inputs_and_integer_activations_are_near_the_dense_model() {
+    let folder = Folder::new("rotated");
+    for scheme in ["w4a8-hadamard", "w4a8-flat-free-gptq"] {
+        let out = folder.0.join(scheme);
+        let path = out.to_str().expect("a path");
+        let args = ["quantize", "fable-5m", path, "--scheme", scheme, "--calib-tokens", "2048", "--json"];
+        let report = json(&args);
+        let evaluation = &report["report"]["evaluation"];
+        let number = |key: &str| evaluation[key].as_f64().expect(key);
+        assert!((0.9..1.2).contains(&number("perplexity_ratio")), "{scheme}: {evaluation}");
+        assert!((0.0..0.1).contains(&number("kl_per_token")), "{scheme}: {evaluation}");
+        let module = &report["report"]["modules"][0];
+        assert_eq!(module["transform"], "Hadamard, row", "{module}");
+        assert!(module["activation"].as_str().is_some_and(|a| a.starts_with("int8-token")), "{module}");
+        assert_eq!(report["report"]["notes"], serde_json::json!([]));
+        let args = ["generate", "--model", path, "--prompt", "Once upon a time", "--max-tokens", "4"];
+        let text = json(&[&args[..], &["--temperature", "0", "--json"]].concat());
+        assert_eq!(text["text"], ", there was a");
+    }
+}
+
+#[test]
+fn pieces_of_two_models_do_not_mix() {
+    let dense = Folder::new("dense");
+    let fable = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/fable-5m");
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        fs::copy(fable.join(file), dense.0.join(file)).expect("a copy");
+    }
+    // A file that is called as one of the run might be.
+    fs::write(dense.0.join("manifest.json"), "theirs").expect("written");
+    let folder = Folder::new("mixed");
+    let [out, partial] = ["out", "out.partial"].map(|name| folder.0.join(name));
+    let out = out.to_str().expect("a path");
+    let args = ["quantize", dense.path(), out, "--scheme", "w4a16-mse", "--no-eval", "--json"];
+    let mut child = command(&args).stdout(Stdio::null()).spawn().expect("the command runs");
+    while !partial.join("parts/00001.safetensors").exists() {
+        assert!(child.try_wait().expect("a state").is_none(), "ended before it was interrupted");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    child.kill().expect("killed");
+    child.wait().expect("ends");
+    // Weights of the same shapes, one of them of the other sign.
+    dense.edit("model.safetensors", |mut bytes| {
+        *bytes.last_mut().expect("a weight") ^= 0x80;
+        bytes
+    });
+    fails(&args, 4, &["unfinished", "checkpoint", "--restart"]);
+    let report = json(&[&args[..], &["--restart"]].concat());
+    assert_eq!(report["resumed_steps"], 0);
+    let manifest = fs::read_to_string(Path::new(out).join("manifest.json")).expect("a file");
+    assert_eq!(manifest, "theirs");
 }
 
 #[test]
@@ -397,6 +456,9 @@ fn quantize_refuses_what_makes_no_sense() {
     fails(&["quantize", "fable-5m", "--scheme", "w4a16"], 4, &["IN OUT"]);
     fails(&["quantize", "fable-5m", out], 4, &["--scheme"]);
     fails(&["quantize", "/no/such/folder", out, "--scheme", "w4a16"], 3, &["config.json"]);
+    let gguf = goldens().join("ops/tiny.gguf");
+    let args = ["quantize", gguf.to_str().expect("a path"), out, "--scheme", "w4a16"];
+    fails(&args, 3, &["tiny.gguf", "is GGUF"]);
     fails(&["quantize", "fable-5m", out, "--scheme", "w4a16", "--memory", "0"], 4, &["--memory"]);
     fs::write(folder.0.join("short.txt"), "Too short.").expect("written");
     let short = folder.0.join("short.txt");

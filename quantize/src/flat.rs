@@ -25,7 +25,7 @@ const INPUTS: usize = 64;
 const WEIGHTS: usize = 1 << 17;
 /// Largest Kronecker factor.
 const MAX_FACTOR: u32 = 512;
-/// Condition numbers over this are not kept.
+/// Transforms whose condition number is this many times that of the start, or more, are not kept.
 const MAX_CONDITION: f64 = 1e4;
 /// Learning rates of log scales; of factors, relative to their entries; of clip logits.
 const RATE: [f32; 3] = [1e-2, 6e-2, 5e-2];
@@ -325,7 +325,8 @@ impl Adam {
     }
 }
 
-/// Trains from a channel scale (with signs). `start` is what training must beat: it is returned if nothing does.
+/// Trains from a channel scale (with signs). `start` is what training must beat: it is returned if nothing does, or if
+/// there can be no training, with a note that says why.
 pub fn train(
     problem: &Problem,
     sample: &[f32],
@@ -333,11 +334,13 @@ pub fn train(
     scale: &[f32],
     start: Candidate,
     seed: u64,
-) -> Result<Candidate, QuantizeError> {
+) -> Result<(Candidate, Option<String>), QuantizeError> {
+    let instead = |why: String| Some(format!("flat-free instead of flat: {why}"));
     let k = problem.k;
     let (n1, n2) = factor_pair(k as u32);
     if n2 > MAX_FACTOR || k < 4 {
-        return Ok(start);
+        let why = format!("{k} channels have no two factors of up to {MAX_FACTOR} that are worth training");
+        return Ok((start, instead(why)));
     }
     let top = |bits: u32| (1u32 << (bits - 1)) as f32 - 1.0;
     let input = match start.1 {
@@ -363,7 +366,7 @@ pub fn train(
 
     // Groups of a row that is not whole would straddle rows in training: such formats are only searched.
     if !k.is_multiple_of(group) || trainer.input.is_some_and(|q| !k.is_multiple_of(q.group)) {
-        return Ok(start);
+        return Ok((start, instead(format!("{k} channels are no whole number of groups of {group}"))));
     }
     let rows: Vec<&[f32]> = weights.iter().flat_map(|w| w.chunks_exact(k)).collect();
     let inputs: Vec<&[f32]> = sample.chunks_exact(k).collect();
@@ -377,6 +380,7 @@ pub fn train(
     };
     let mut adam = Adam { mean: vec![0.0; end], square: vec![0.0; end] };
     let mut best = (problem.error(&start.0, start.1), start.clone());
+    let untrained = best.0;
     let mut consider = |parameters: &[f32]| -> Result<(), QuantizeError> {
         let Ok((transformer, activation)) = trainer.candidate(parameters, start.1) else { return Ok(()) };
         if transformer.condition() < MAX_CONDITION * start.0.condition() {
@@ -402,7 +406,8 @@ pub fn train(
         adam.step(t, &mut parameters, &gradient, rate);
     }
     consider(&parameters)?;
-    Ok(best.1)
+    let note = if best.0 < untrained { None } else { instead("training found nothing better".to_owned()) };
+    Ok((best.1, note))
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ pub struct Factor {
 impl Factor {
     /// From second moments `[k, k]`. Channels that were never active get the mean of the diagonal, so their weights
     /// are rounded to nearest. Damping grows tenfold until there is a factor.
-    pub fn new(hessian: &[f32], k: usize, act_order: bool) -> Result<Self, QuantizeError> {
+    pub fn new(hessian: Vec<f32>, k: usize, act_order: bool) -> Result<Self, QuantizeError> {
         let diagonal: Vec<f64> = (0..k).map(|i| f64::from(hessian[i * k + i])).collect();
         let alive = diagonal.iter().filter(|d| **d > 0.0).count();
         let mean = if alive == 0 { 1.0 } else { diagonal.iter().sum::<f64>() / alive as f64 };
@@ -49,7 +49,8 @@ impl Factor {
                 }
             });
             if cholesky(&mut lower, k) {
-                let u = flipped_inverse(&lower, k);
+                drop(hessian);
+                let u = flipped_inverse(lower, k);
                 return Ok(Self {
                     order,
                     u,
@@ -170,7 +171,7 @@ fn cholesky(a: &mut [f64], k: usize) -> bool {
 }
 
 /// The inverse of a lower triangular matrix with rows and columns in reverse order: upper triangular.
-fn flipped_inverse(lower: &[f64], k: usize) -> Vec<f32> {
+fn flipped_inverse(lower: Vec<f64>, k: usize) -> Vec<f32> {
     let blocks = parallel::map(k.div_ceil(BLOCK), |block| {
         let start = block * BLOCK;
         let width = BLOCK.min(k - start);
@@ -191,6 +192,8 @@ fn flipped_inverse(lower: &[f64], k: usize) -> Vec<f32> {
         }
         inverse
     });
+    // K² doubles: not beside the result.
+    drop(lower);
     let mut flipped = vec![0f32; k * k];
     for (block, inverse) in blocks.iter().enumerate() {
         let start = block * BLOCK;
@@ -217,7 +220,7 @@ mod tests {
     fn hand_case() {
         let mut lower = vec![2.0, 1.0, 1.0, 2.0];
         assert!(cholesky(&mut lower, 2));
-        let u = flipped_inverse(&lower, 2);
+        let u = flipped_inverse(lower, 2);
         for (u, want) in u.iter().zip([1.5f32.sqrt().recip(), -6f32.sqrt().recip(), 0.0, 0.5f32.sqrt()]) {
             assert!((u - want).abs() < 1e-5, "{u} {want}");
         }
@@ -271,7 +274,7 @@ mod tests {
             let nearest = crate::linear::round_nearest(format, &weight, &vec![1.0; k], Rule::Absmax);
             let mut losses = vec![loss(&nearest.values, 0.0)];
             for act_order in [false, true] {
-                let factor = Factor::new(&hessian, k, act_order).expect("a factor");
+                let factor = Factor::new(hessian.clone(), k, act_order).expect("a factor");
                 let rounded = factor.round(format, &weight, &vec![1.0; k], Rule::Absmax);
                 let mut steps = 0.0;
                 let mut strays = 0;
@@ -310,13 +313,13 @@ mod tests {
         let row: Vec<f32> = (0..k).map(|j| if j % 7 == 0 { 0.0 } else { 1.0 + j as f32 }).collect();
         stats.add(&row); // rank 1
         let hessian = stats.hessian.expect("it was wanted");
-        let factor = Factor::new(&hessian, k, true).expect("a factor");
+        let factor = Factor::new(hessian.clone(), k, true).expect("a factor");
         let weight: Vec<f32> = (0..k).map(|j| (j as f32).sin()).collect();
         let rounded = factor.round(Format::Q4_0, &weight, &vec![1.0; k], Rule::Absmax);
         let nearest = crate::linear::round_nearest(Format::Q4_0, &weight, &vec![1.0; k], Rule::Absmax);
         let alike = |j: usize| rounded.values[j] == nearest.values[j];
         assert!((0..k).step_by(7).all(alike) && rounded.values.iter().all(|v| v.is_finite()));
-        assert!(Factor::new(&[0.0; 16], 4, true).is_ok());
-        assert!(Factor::new(&[1.0, 1e9, 1e9, 1.0], 2, true).is_err());
+        assert!(Factor::new(vec![0.0; 16], 4, true).is_ok());
+        assert!(Factor::new(vec![1.0, 1e9, 1e9, 1.0], 2, true).is_err());
     }
 }

@@ -34,6 +34,8 @@ pub struct QuantizedLinear {
     pub mix: HostMix,
     /// The matrices, in the order given.
     pub modules: Vec<QuantizedModule>,
+    /// What was done in another way than the scheme says, and why.
+    pub note: Option<String>,
 }
 
 /// A quantised matrix.
@@ -142,14 +144,15 @@ fn scale_rule(scheme: &Scheme) -> Rule {
     if scheme.searches_scales() || fp4 { Rule::Search } else { Rule::Absmax }
 }
 
-/// What happens to inputs and weights before they are rounded: the transform, and how the input is rounded.
+/// What happens to inputs and weights before they are rounded: the transform, how the input is rounded, and what of the
+/// scheme cannot be done.
 fn plan(
     scheme: &Scheme,
     modules: &[Module],
     stats: Option<&InputStats>,
     k: usize,
     seed: u64,
-) -> Result<(Transformer, Activation), QuantizeError> {
+) -> Result<(Transformer, Activation, Option<String>), QuantizeError> {
     let (format, activation) = (scheme.format(), scheme.activation());
     let problem = stats.filter(|s| !s.sample.is_empty() && scheme.searches_scales());
     let problem = problem.map(|stats| (Problem::new(format, scale_rule(scheme), modules, stats), stats));
@@ -175,15 +178,24 @@ fn plan(
             (None, HostMix::None)
         }
     };
+    let rotates = matches!(scheme.transform(), Transform::Hadamard | Transform::FlatFree | Transform::Flat);
+    let unrotated = (rotates && mix == HostMix::None)
+        .then(|| format!("not rotated: {k} channels have no Hadamard matrix"));
     let transformer = Transformer::new(k, scale.clone(), mix)?;
-    let Some((problem, stats)) = &problem else { return Ok((transformer, activation)) };
+    let Some((problem, stats)) = &problem else { return Ok((transformer, activation, unrotated)) };
     let activation = search::clip(problem, &transformer, activation);
     match scale {
         Some(scale) if scheme.transform() == Transform::Flat => {
             let weights: Vec<&[f32]> = modules.iter().map(|m| m.weight).collect();
-            flat::train(problem, &stats.sample, &weights, &scale, (transformer, activation), seed)
+            let start = (transformer, activation);
+            let ((transformer, activation), note) =
+                flat::train(problem, &stats.sample, &weights, &scale, start, seed)?;
+            // Where training was of no use the start is kept, rotated or not.
+            let notes =
+                note.map(|note| unrotated.iter().fold(note, |note, other| format!("{note}; {other}")));
+            Ok((transformer, activation, notes))
         }
-        _ => Ok((transformer, activation)),
+        _ => Ok((transformer, activation, unrotated)),
     }
 }
 
@@ -198,11 +210,11 @@ pub fn quantize_linear(
     seed: u64,
 ) -> Result<QuantizedLinear, QuantizeError> {
     let k = check(scheme, modules, stats)?;
-    let (transformer, activation) = plan(scheme, modules, stats, k, seed)?;
+    let (transformer, activation, note) = plan(scheme, modules, stats, k, seed)?;
     let (format, rule) = (scheme.format(), scale_rule(scheme));
     let factor = match stats.and_then(|s| s.hessian.as_ref()) {
         Some(hessian) if scheme.uses_gptq() => {
-            Some(gptq::Factor::new(&transformer.second_moments(hessian), k, true)?)
+            Some(gptq::Factor::new(transformer.second_moments(hessian), k, true)?)
         }
         _ => None,
     };
@@ -245,7 +257,7 @@ pub fn quantize_linear(
         quantized.push(QuantizedModule { name: module.name.to_owned(), format, codes, scales, report });
     }
     let (input_scale, mix) = transformer.parts();
-    Ok(QuantizedLinear { activation, input_scale, mix, modules: quantized })
+    Ok(QuantizedLinear { activation, input_scale, mix, modules: quantized, note })
 }
 
 #[cfg(test)]
@@ -274,6 +286,53 @@ mod tests {
         assert!(run(&gptq, &[module(2, &weight)], Some(&stats)).is_some());
         assert!(run(&scheme, &[module(4, &weight)], Some(&stats)).is_some());
         assert_eq!(run(&scheme, &[module(2, &weight)], Some(&stats)), None);
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_noted() {
+        let note = |scheme: &str, k: usize| {
+            let mut random = Random::new(5);
+            let mut normal = |n: usize| (0..n * k).map(|_| random.normal() as f32).collect::<Vec<f32>>();
+            let (weight, x) = (normal(4), normal(70));
+            let mut stats = InputStats::new(k, false, 64, 0);
+            stats.add(&x);
+            let module = Module { name: "m", n: 4, weight: &weight };
+            let scheme = scheme.parse().expect("a scheme");
+            quantize_linear(&scheme, &[module], Some(&stats), 0).expect("it can be quantised").note
+        };
+        let says = |scheme: &str, k: usize, words: &[&str]| {
+            let note = note(scheme, k).unwrap_or_default();
+            assert!(words.iter().all(|w| note.contains(w)), "{scheme}, {k}: {note:?}");
+        };
+        says("w4a8-hadamard", 31, &["not rotated", "31 channels"]);
+        says("w4a8-flat-free", 31, &["not rotated"]);
+        says("w4a8-flat", 521, &["flat-free instead of flat", "521", "not rotated"]);
+        says("w4a8-g32-flat", 48, &["flat-free instead of flat", "groups of 32"]);
+        for scheme in ["w4a8", "w4a8-hadamard", "w4a8-flat-free", "mxfp4-hadamard"] {
+            assert_eq!(note(scheme, 64), None, "{scheme}");
+        }
+    }
+
+    /// Inputs of one large channel among small ones, where a clip would pay.
+    #[test]
+    fn groups_of_32_activations_are_never_clipped() {
+        let k = 64;
+        let mut random = Random::new(6);
+        let mut normal = |n: usize| (0..n * k).map(|_| random.normal() as f32).collect::<Vec<f32>>();
+        let (mut weight, mut x) = (normal(8), normal(64));
+        x.iter_mut().step_by(k).for_each(|x| *x *= 300.0);
+        weight.iter_mut().step_by(k).for_each(|w| *w *= 1e-4);
+        let mut stats = InputStats::new(k, true, 64, 0);
+        stats.add(&x);
+        let activation = |scheme: &str| {
+            let module = Module { name: "m", n: 8, weight: &weight };
+            let scheme = scheme.parse().expect("a scheme");
+            quantize_linear(&scheme, &[module], Some(&stats), 0).expect("it can be quantised").activation
+        };
+        assert_ne!(activation("w4a8-mse").to_string(), "int8-token");
+        for scheme in ["mxfp4-a8", "mxfp4-a8-mse", "nvfp4-a8-gptq", "nvfp4-a8-awq"] {
+            assert_eq!(activation(scheme), Activation::INT8, "{scheme}");
+        }
     }
 
     #[test]

@@ -58,8 +58,9 @@ const TRANSFORMS: [(Transform, &str); 4] = [
 /// How a model is quantised: written `base[-group][-asym][-a8][-transform][-mse][-gptq]`, for example `w4a16`,
 /// `w4a16-g64-asym-gptq`, `w4a8-hadamard`, `w4a4-flat`, `mxfp4-hadamard-gptq`. [`schemes`] lists the usual ones.
 /// Scales of groups are searched with `mse`, `gptq`, `awq`, `flat-free`, `flat` and those of MXFP4 and NVFP4 always;
-/// otherwise the largest magnitude fits. Where they are searched and there is a sample of the inputs, so is the share of
-/// the range of integer activations that is kept.
+/// otherwise the largest magnitude fits. With one of these suffixes and a sample of the inputs, the share of the range of
+/// integer activations that is kept is searched too; `a8` of MXFP4 and NVFP4 always keeps all of it, as the kernels that
+/// round activations inside of the product do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scheme {
     base: Base,

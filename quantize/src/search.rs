@@ -84,9 +84,13 @@ pub fn awq(
     Ok(best.1)
 }
 
-/// The share of the range of integer activations with the least error of the product.
+/// The share of the range of integer activations with the least error of the product; the whole range for
+/// [`Activation::INT8`], which kernels that multiply few rows find inside of the product, unclipped.
 pub fn clip(problem: &Problem, transformer: &Transformer, activation: Activation) -> Activation {
     let Activation::Int { bits, group, .. } = activation else { return activation };
+    if activation == Activation::INT8 {
+        return activation;
+    }
     let x = transformer.inputs(&problem.x);
     let weight = problem.rounded(transformer, &x);
     let mut best = (f64::INFINITY, activation);

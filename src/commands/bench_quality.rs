@@ -63,6 +63,10 @@ impl BenchQuality {
     /// Runs the command.
     pub async fn run(self, gpu: &Gpu, global: &Global) -> Result<(), Failure> {
         let schemes = self.schemes()?;
+        if self.model.weights.is_some() || self.model.activations.is_some() {
+            let message = "--weights and --activations change what schemes are compared with: the model as it is stored";
+            return Err(Failure::Argument(message.into()));
+        }
         let source = self.model.source();
         dense_config(&*source, &self.model.name()).await?;
         let model = self.model.load(gpu, global).await?;

@@ -20,7 +20,7 @@ pub struct Eval {
     /// Text file whose perplexity is measured
     #[arg(long, value_name = "FILE")]
     perplexity: PathBuf,
-    /// Checkpoint folder of a model to compare with: the one that --model is a quantised form of
+    /// Checkpoint folder or GGUF file of a model to compare with: the one that --model is a quantised form of
     #[arg(long, value_name = "DIR")]
     reference: Option<PathBuf>,
     /// Tokens that are scored together

@@ -41,7 +41,7 @@ pub struct Quantize {
     /// Seed of everything random: same seed, same bytes
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Bytes of statistics in host memory at a time, in GB: less means more passes of the text
+    /// Statistics, and what GPTQ works with, in host memory at a time, in GB: less means more passes of the text
     #[arg(long, value_name = "GB", default_value_t = 4.0)]
     memory: f64,
     /// Do not compare with the dense model at the end
@@ -73,7 +73,7 @@ impl Quantize {
         }
         let built_in = input.as_os_str() == embedded::NAME && !input.exists();
         let source: Arc<dyn ByteSource> =
-            if built_in { Arc::new(embedded::source()) } else { Arc::new(DirSource::new(input)) };
+            if built_in { Arc::new(embedded::source()) } else { Arc::new(DirSource::at(input)) };
         let name = input.display().to_string();
         crate::quantize::check_target(out, self.force)?;
         dense_config(&*source, &name).await?;
@@ -126,7 +126,7 @@ impl Quantize {
         };
         let summary = report::report(&name, &job, &written, &evaluation);
         let resumed = written.resumed;
-        written.finish(out, &summary)?;
+        written.finish(out, self.force, &summary)?;
         let mut stdout = std::io::stdout().lock();
         if global.json {
             writeln!(stdout, "{}", json!({ "out": out, "resumed_steps": resumed, "report": summary }))?;

@@ -6,15 +6,21 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The input is quantised.
-    #[error("{model}: is quantised already ({method}); a dense checkpoint (F32, F16 or BF16) is needed")]
+    #[error("{model}: is quantised already ({method}); a dense checkpoint (F64, F32, F16 or BF16) is needed")]
     Quantized {
         /// Name of the model.
         model: String,
         /// Method found.
         method: String,
     },
+    /// The input is in a format whose weights are not read here.
+    #[error("{model}: is GGUF; a checkpoint folder with dense safetensors (F64, F32, F16 or BF16) is needed")]
+    Gguf {
+        /// Name of the model.
+        model: String,
+    },
     /// A matrix that is not stored as plain floats.
-    #[error("{module}.weight is no matrix of F32, F16 or BF16: only dense checkpoints can be quantised")]
+    #[error("{module}.weight is no matrix of F64, F32, F16 or BF16: only dense checkpoints can be quantised")]
     NotDense {
         /// Module.
         module: String,
@@ -33,6 +39,21 @@ pub enum Error {
     Foreign {
         /// Folder.
         folder: PathBuf,
+    },
+    /// The name that a folder has while it is replaced is taken.
+    #[error(
+        "{}: is in the way: the folder that --force replaces is moved there for a moment; move it or delete it",
+        .folder.display()
+    )]
+    InTheWay {
+        /// Folder.
+        folder: PathBuf,
+    },
+    /// Another process works on the same folder.
+    #[error("{}: is locked; the unfinished folder is in use by another process", .file.display())]
+    Busy {
+        /// The lock.
+        file: PathBuf,
     },
     /// An unfinished run that cannot go on with these options.
     #[error(
@@ -72,8 +93,12 @@ impl Error {
     /// Exit code: 3 a file, 4 an argument.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Quantized { .. } | Self::NotDense { .. } | Self::ShortText { .. } => 3,
-            Self::Exists { .. } | Self::Foreign { .. } | Self::OtherRun { .. } => 4,
+            Self::Quantized { .. } | Self::Gguf { .. } | Self::NotDense { .. } | Self::ShortText { .. } => 3,
+            Self::Exists { .. }
+            | Self::Foreign { .. }
+            | Self::InTheWay { .. }
+            | Self::OtherRun { .. }
+            | Self::Busy { .. } => 4,
             Self::Vanished { .. } => 1,
         }
     }

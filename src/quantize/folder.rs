@@ -1,6 +1,7 @@
 //! `OUT.partial`: what is done so far, and of which run.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use girih_model::format::safetensors::TensorTable;
@@ -10,13 +11,21 @@ use serde_json::Value;
 use super::{Error, Tensors};
 use crate::error::Failure;
 
-const MANIFEST: &str = "manifest.json";
+/// What must be equal for the run to go on. No checkpoint has a file of this name.
+pub const MANIFEST: &str = ".girih-run.json";
+/// Held by the process that works in the folder.
+const LOCK: &str = ".girih-lock";
 const PARTS: &str = "parts";
+/// Ending of the name that a folder has while it is replaced.
+const REPLACED: &str = ".replaced";
+/// What names of files begin with that are not whole.
+const UNFINISHED: &str = "unfinished";
 
-/// The unfinished folder.
+/// The unfinished folder, which is this process's as long as this lives.
 #[derive(Debug)]
 pub struct Partial {
     dir: PathBuf,
+    _lock: File,
 }
 
 /// FNV-1a, 64 bits.
@@ -38,6 +47,10 @@ fn beside(out: &Path, suffix: &str) -> Result<PathBuf, Failure> {
     Ok(out.with_file_name(name))
 }
 
+fn is_there(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
 /// Whether girih has written a folder: nothing else is ever deleted.
 fn is_ours(dir: &Path) -> bool {
     let config = fs::read(dir.join("config.json")).ok();
@@ -50,55 +63,98 @@ fn is_empty(dir: &Path) -> bool {
     fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none())
 }
 
+/// Whether a folder is what a run leaves that ends before it has written its manifest: no file that is whole.
+fn is_bare(dir: &Path) -> bool {
+    let ours = |entry: &fs::DirEntry| match entry.file_name().to_str() {
+        Some(LOCK) => true,
+        Some(PARTS) => is_empty(&entry.path()),
+        Some(name) => name.starts_with(UNFINISHED) && entry.path().is_file(),
+        None => false,
+    };
+    fs::read_dir(dir).is_ok_and(|mut entries| entries.all(|entry| entry.is_ok_and(|entry| ours(&entry))))
+}
+
+/// Takes the lock of a folder. The system gives it back however the process ends.
+fn lock(dir: &Path) -> Result<File, Failure> {
+    let path = dir.join(LOCK);
+    let lock = File::options().write(true).create(true).truncate(false).open(&path).map_err(file(&path))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(Error::Busy { file: path }.into()),
+        // Some network file systems know no locks: better to work there than not.
+        Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => {
+            tracing::warn!("{}: cannot be locked ({e}); run nothing else that writes here", path.display());
+            Ok(lock)
+        }
+        Err(TryLockError::Error(e)) => Err(file(&path)(e)),
+    }
+}
+
 /// Refuses a target that is there and may not be replaced.
 pub fn check_target(out: &Path, force: bool) -> Result<(), Failure> {
-    beside(out, "")?;
-    if fs::symlink_metadata(out).is_err() {
+    let replaced = beside(out, REPLACED)?;
+    if !is_there(out) {
         return Ok(());
     }
     let folder = out.to_owned();
     if !force {
         return Err(Error::Exists { folder }.into());
     }
-    if is_ours(out) || is_empty(out) { Ok(()) } else { Err(Error::Foreign { folder }.into()) }
+    if !is_ours(out) && !is_empty(out) {
+        return Err(Error::Foreign { folder }.into());
+    }
+    if is_there(&replaced) { Err(Error::InTheWay { folder: replaced }.into()) } else { Ok(()) }
 }
 
 impl Partial {
     /// Goes on with the unfinished run of `out`, or begins one.
     pub fn open(out: &Path, manifest: &Value, restart: bool) -> Result<Self, Failure> {
         let dir = beside(out, ".partial")?;
-        let path = dir.join(MANIFEST);
-        let known = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
-        if dir.exists() {
-            let Some(known) = known.as_ref().filter(|m| m["girih"].is_string()) else {
-                if is_empty(&dir) {
-                    return Self::begin(dir, manifest);
-                }
-                return Err(Error::Foreign { folder: dir }.into());
-            };
-            if restart {
-                fs::remove_dir_all(&dir).map_err(file(&dir))?;
-            } else if let Some((field, want)) = manifest
-                .as_object()
-                .into_iter()
-                .flatten()
-                .find(|(field, want)| known[field.as_str()] != **want)
-            {
-                let (got, want) = (known[field.as_str()].to_string(), want.to_string());
-                return Err(Error::OtherRun { folder: dir, field: field.clone(), got, want }.into());
-            } else {
-                return Ok(Self { dir });
-            }
+        let known = || {
+            let bytes = fs::read(dir.join(MANIFEST)).ok()?;
+            serde_json::from_slice::<Value>(&bytes).ok().filter(|m| m["girih"].is_string())
+        };
+        let foreign = |known: &Option<Value>| is_there(&dir) && known.is_none() && !is_bare(&dir);
+        if foreign(&known()) {
+            return Err(Error::Foreign { folder: dir }.into());
         }
-        Self::begin(dir, manifest)
-    }
-
-    fn begin(dir: PathBuf, manifest: &Value) -> Result<Self, Failure> {
-        let partial = Self { dir };
-        let parts = partial.dir.join(PARTS);
-        fs::create_dir_all(&parts).map_err(file(&parts))?;
+        fs::create_dir_all(&dir).map_err(file(&dir))?;
+        let lock = lock(&dir)?;
+        // Now that nobody else works here: what is there?
+        let known = known();
+        if foreign(&known) {
+            return Err(Error::Foreign { folder: dir }.into());
+        }
+        let partial = Self { dir, _lock: lock };
+        if let Some(known) = known.filter(|_| !restart) {
+            let differs = |(field, want): &(&String, &Value)| known[field.as_str()] != **want;
+            if let Some((field, want)) = manifest.as_object().into_iter().flatten().find(differs) {
+                let (got, want) = (known[field.as_str()].to_string(), want.to_string());
+                let folder = partial.dir;
+                return Err(Error::OtherRun { folder, field: field.clone(), got, want }.into());
+            }
+            partial.clear(|name| name.starts_with(UNFINISHED))?;
+            return Ok(partial);
+        }
+        // The manifest goes last and comes first: it makes the folder ours.
+        partial.clear(|name| name != LOCK && name != MANIFEST)?;
         partial.write_file(MANIFEST, format!("{manifest:#}\n").as_bytes())?;
         Ok(partial)
+    }
+
+    /// Removes what is in the folder.
+    fn clear(&self, which: impl Fn(&str) -> bool) -> Result<(), Failure> {
+        for entry in fs::read_dir(&self.dir).map_err(file(&self.dir))? {
+            let entry = entry.map_err(file(&self.dir))?;
+            if !entry.file_name().to_str().is_none_or(&which) {
+                continue;
+            }
+            let path = entry.path();
+            let folder = entry.file_type().is_ok_and(|t| t.is_dir());
+            let removed = if folder { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(file(&path))?;
+        }
+        Ok(())
     }
 
     /// The folder.
@@ -143,27 +199,57 @@ impl Partial {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(file(parent))?;
         }
-        let temporary = self.dir.join("unfinished");
-        fs::write(&temporary, bytes).map_err(file(&temporary))?;
+        let temporary = self.temporary();
+        let write = || {
+            let mut out = File::create(&temporary)?;
+            out.write_all(bytes)?;
+            out.sync_all()
+        };
+        write().map_err(file(&temporary))?;
         fs::rename(&temporary, &path).map_err(file(&path))
     }
 
-    /// Removes what only the run needs and gives the folder its name.
-    pub fn finish(self, out: &Path) -> Result<(), Failure> {
-        let old = beside(out, ".replaced")?;
-        if out.exists() {
-            fs::rename(out, &old).map_err(file(out))?;
-        }
-        fs::rename(&self.dir, out).map_err(file(out))?;
-        let parts = out.join(PARTS);
-        fs::remove_dir_all(&parts).map_err(file(&parts))?;
-        let manifest = out.join(MANIFEST);
-        fs::remove_file(&manifest).map_err(file(&manifest))?;
-        if old.exists() {
-            fs::remove_dir_all(&old).map_err(file(&old))?;
-        }
-        Ok(())
+    /// Where a file is written until it is whole.
+    pub fn temporary(&self) -> PathBuf {
+        self.dir.join(format!("{UNFINISHED}-{}", std::process::id()))
     }
+
+    /// Gives the folder its name, in place of what `out` may be with `force`, and removes what only the run needs. If
+    /// it fails, `out` is what it was.
+    pub fn finish(self, out: &Path, force: bool) -> Result<(), Failure> {
+        // Hours may have passed.
+        check_target(out, force)?;
+        let Self { dir, _lock: lock } = self;
+        let replaced = if is_there(out) {
+            let replaced = beside(out, REPLACED)?;
+            fs::rename(out, &replaced).map_err(file(out))?;
+            Some(replaced)
+        } else {
+            None
+        };
+        // Some systems rename no folder that has an open file.
+        drop(lock);
+        if let Err(source) = fs::rename(&dir, out) {
+            if let Some(replaced) = &replaced {
+                fs::rename(replaced, out).map_err(file(replaced))?;
+            }
+            return Err(file(out)(source));
+        }
+        let parts = out.join(PARTS);
+        fs::remove_dir_all(&parts).or_else(unless_absent).map_err(file(&parts))?;
+        for name in [LOCK, MANIFEST] {
+            let path = out.join(name);
+            fs::remove_file(&path).or_else(unless_absent).map_err(file(&path))?;
+        }
+        match replaced {
+            Some(replaced) => fs::remove_dir_all(&replaced).map_err(file(&replaced)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn unless_absent(error: std::io::Error) -> std::io::Result<()> {
+    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
 #[cfg(test)]
@@ -209,9 +295,15 @@ mod tests {
         fs::write(&cut, &bytes[..bytes.len() - 1]).expect("cut");
         step(&partial, 4);
         fs::remove_file(partial.path().join("parts/00004.json")).expect("removed");
+        drop(partial);
+        fs::write(folder.0.join("out.partial/unfinished-1"), "cut").expect("written");
         let again = Partial::open(&out, &manifest, false).expect("goes on");
+        assert!(!again.path().join("unfinished-1").exists());
         let done: Vec<bool> = (0..5).map(|i| again.info(i).is_some()).collect();
         assert_eq!(done, [true, false, true, false, false]);
+        let error = Partial::open(&out, &manifest, false).expect_err("two at a time").to_string();
+        assert!(error.contains("in use") && error.contains(LOCK), "{error}");
+        drop(again);
         // Other options: an error that says which and how to go on.
         let other = json!({ "girih": "1", "scheme": "w8a16", "seed": 0 });
         let error = Partial::open(&out, &other, false).expect_err("another scheme").to_string();
@@ -221,7 +313,7 @@ mod tests {
         );
         let restarted = Partial::open(&out, &other, true).expect("anew");
         assert!(restarted.info(0).is_none());
-        restarted.finish(&out).expect("named");
+        restarted.finish(&out, false).expect("named");
         assert!(out.is_dir() && !folder.0.join("out.partial").exists());
         assert!(is_empty(&out), "manifest and parts are gone");
     }
@@ -247,6 +339,70 @@ mod tests {
         let manifest = json!({ "girih": "1" });
         assert!(Partial::open(&out, &manifest, true).is_err(), "somebody's folder is not thrown away");
         assert!(partial.join("diary.txt").exists());
+    }
+
+    #[test]
+    fn a_run_that_ended_at_once_is_no_obstacle() {
+        let folder = Folder::new("bare");
+        let out = folder.0.join("out");
+        let manifest = json!({ "girih": "1" });
+        fs::create_dir_all(folder.0.join("out.partial/parts")).expect("a folder");
+        fs::write(folder.0.join("out.partial/unfinished-77"), "{").expect("written");
+        let partial = Partial::open(&out, &manifest, false).expect("begun");
+        assert!(!partial.path().join("unfinished-77").exists());
+        // A checkpoint may have a file called manifest.json.
+        partial.write_file("manifest.json", b"theirs").expect("written");
+        drop(partial);
+        let partial = Partial::open(&out, &manifest, false).expect("goes on");
+        partial.finish(&out, false).expect("named");
+        assert_eq!(fs::read(out.join("manifest.json")).expect("a file"), b"theirs");
+        assert_eq!(fs::read_dir(&out).expect("a folder").count(), 1);
+    }
+
+    /// A folder that girih has written.
+    fn ours(path: &Path, mark: &str) {
+        fs::create_dir_all(path).expect("a folder");
+        let config = json!({ "quantization_config": { "quant_method": "girih" } });
+        fs::write(path.join("config.json"), config.to_string()).expect("written");
+        fs::write(path.join("quantize-report.json"), mark).expect("written");
+    }
+
+    #[test]
+    fn folders_of_others_survive_the_end_of_a_run() {
+        let folder = Folder::new("finish");
+        let [out, replaced, unfinished] =
+            ["out", "out.replaced", "out.partial"].map(|name| folder.0.join(name));
+        let manifest = json!({ "girih": "1" });
+        let open = || Partial::open(&out, &manifest, false).expect("goes on");
+        // One of the name that is used while another is replaced: not needed, not touched.
+        fs::create_dir(&replaced).expect("a folder");
+        fs::write(replaced.join("thesis.txt"), "x").expect("written");
+        open().finish(&out, false).expect("named");
+        assert!(replaced.join("thesis.txt").exists());
+        // Needed: an error before any work, and at the end.
+        ours(&out, "old");
+        let error = check_target(&out, true).expect_err("in the way").to_string();
+        assert!(error.contains("out.replaced"), "{error}");
+        assert!(open().finish(&out, true).is_err());
+        assert!(replaced.join("thesis.txt").exists() && unfinished.exists());
+        fs::remove_dir_all(&replaced).expect("removed");
+        // A folder that came while the run worked.
+        assert!(open().finish(&out, false).is_err(), "not without --force");
+        fs::remove_file(out.join("quantize-report.json")).expect("removed");
+        assert!(open().finish(&out, true).is_err(), "not ours");
+        assert!(out.join("config.json").exists() && unfinished.exists());
+        // The new one cannot be named: the old one is where it was.
+        ours(&out, "old");
+        let partial = open();
+        fs::remove_dir_all(&unfinished).expect("removed");
+        assert!(partial.finish(&out, true).is_err());
+        assert_eq!(fs::read(out.join("quantize-report.json")).expect("a file"), b"old");
+        assert!(!replaced.exists());
+        let partial = open();
+        ours(partial.path(), "new");
+        partial.finish(&out, true).expect("named");
+        assert_eq!(fs::read(out.join("quantize-report.json")).expect("a file"), b"new");
+        assert!(!replaced.exists() && !unfinished.exists());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! where it was; the folder gets its name when everything is in it.
 
 pub mod calibrate;
+mod digest;
 mod error;
 mod folder;
 pub mod report;
@@ -29,7 +30,7 @@ use crate::error::Failure;
 use calibrate::Calibration;
 pub use error::Error;
 pub use folder::check_target;
-use folder::{Partial, hash};
+use folder::{MANIFEST, Partial, hash};
 use writer::{Entry, Origin};
 
 /// Version of the layout of `quantization_config`.
@@ -89,12 +90,18 @@ struct Step {
 pub async fn dense_config(source: &dyn ByteSource, name: &str) -> Result<Map<String, Value>, Failure> {
     const FILE: &str = "config.json";
     let named = |source: LoadError| Failure::Model { name: name.to_owned(), source: source.into() };
+    let files = source.list().unwrap_or_default();
+    let any = |end: &str| files.iter().any(|file| file.to_ascii_lowercase().ends_with(end));
+    if any(".gguf") && !any(".safetensors") {
+        return Err(Error::Gguf { model: name.to_owned() }.into());
+    }
     let bytes = read_whole(source, FILE, MAX_TEXT).await.map_err(named)?;
     let bytes = bytes.ok_or_else(|| named(LoadError::NoFile { file: FILE.into() }))?;
     let invalid = |message: String| named(LoadError::Json { file: FILE.into(), message });
     let config: Value = serde_json::from_slice(&bytes).map_err(|e| invalid(e.to_string()))?;
     let Value::Object(config) = config else { return Err(invalid("must be an object".into())) };
-    if let Some(found) = config.get("quantization_config").filter(|v| !v.is_null()) {
+    let stated = ["quantization_config", "compression_config"].map(|field| config.get(field));
+    if let Some(found) = stated.into_iter().flatten().find(|v| !v.is_null()) {
         let method = found["quant_method"].as_str().unwrap_or("an unknown method").to_owned();
         return Err(Error::Quantized { model: name.to_owned(), method }.into());
     }
@@ -108,6 +115,7 @@ impl Job<'_> {
         let mut config = dense_config(&**self.source, name).await?;
         let table = TensorTable::open(&**self.source).await?;
         let steps = self.steps(&table)?;
+        bar.set_message("reading the checkpoint");
         let partial = Partial::open(self.out, &self.manifest(&config, &table).await?, self.restart)?;
         let done: Vec<bool> = (0..steps.len()).map(|i| partial.info(i).is_some()).collect();
         let resumed = done.iter().filter(|d| **d).count();
@@ -123,8 +131,20 @@ impl Job<'_> {
             for &i in group {
                 let step = &steps[i];
                 bar.set_message(format!("rounding {}", step.modules[0]));
-                let quantized = self.quantize(step, &weights, stats.remove(&step.modules[0])).await?;
-                let (tensors, info) = tensors(step, &quantized);
+                let stats = stats.remove(&step.modules[0]);
+                let rejected = stats.as_ref().map_or(0, |s| s.rejected);
+                if rejected > 0 {
+                    let rows = stats.as_ref().map_or(0, |s| s.rows) + rejected;
+                    bar.suspend(|| {
+                        eprintln!(
+                            "warning: {}: {rejected} of {rows} rows of calibration hold values that are not \
+                             finite, and are left out",
+                            step.modules.join(", ")
+                        );
+                    });
+                }
+                let quantized = self.quantize(step, &weights, stats).await?;
+                let (tensors, info) = tensors(step, &quantized, rejected);
                 partial.write(i, tensors, &info)?;
                 bar.inc(1);
             }
@@ -169,14 +189,8 @@ impl Job<'_> {
         if self.calibration.is_none() {
             return 1;
         }
-        let mut bytes = 0;
-        let fits = rest.iter().take_while(|&&i| {
-            let k = u64::from(steps[i].k);
-            let hessian = if self.scheme.needs_hessian() { 4 * k * k } else { 0 };
-            bytes += hessian + 4 * k * SAMPLE_ROWS as u64 + 32 * k;
-            bytes <= self.memory
-        });
-        fits.count().max(1)
+        let channels = rest.iter().map(|&i| u64::from(steps[i].k));
+        fitting(channels, self.scheme.needs_hessian(), self.memory).max(1)
     }
 
     async fn statistics(
@@ -229,18 +243,12 @@ impl Job<'_> {
 
     /// What must be equal for an unfinished run to go on.
     async fn manifest(&self, config: &Map<String, Value>, table: &TensorTable) -> Result<Value, Failure> {
-        let mut files = BTreeMap::new();
-        for info in table.iter() {
-            if !files.contains_key(&info.file) {
-                files.insert(info.file.clone(), self.source.size(&info.file).await?);
-            }
-        }
         let config = Value::Object(config.clone()).to_string();
         Ok(json!({
             "girih": env!("CARGO_PKG_VERSION"),
             "scheme": self.scheme.to_string(),
             "seed": self.seed,
-            "files": files,
+            "checkpoint": digest::checkpoint(&**self.source, table).await?,
             "configuration": hash(config.as_bytes()),
             "calibration": self.calibration.map(|c| hash(id_bytes(&c.windows).as_slice())),
         }))
@@ -305,11 +313,11 @@ impl Written {
         self.partial.path()
     }
 
-    /// Adds the report and gives the folder its name.
-    pub fn finish(self, out: &Path, report: &Value) -> Result<(), Failure> {
+    /// Adds the report and gives the folder its name, with `force` that of a folder which girih wrote before.
+    pub fn finish(self, out: &Path, force: bool, report: &Value) -> Result<(), Failure> {
         self.partial.write_file("quantize-report.json", &pretty(report))?;
         self.partial.write_file("quantize-report.html", report::page(report).as_bytes())?;
-        self.partial.finish(out)
+        self.partial.finish(out, force)
     }
 }
 
@@ -331,17 +339,32 @@ pub async fn evaluate(
     Ok(compare(&mut session, &mut reference, ids, options, |_| ()).await?)
 }
 
+/// How many of the steps, whose inputs have so many channels, share a pass of the text: their statistics and what the
+/// largest of them is rounded with fit the memory.
+fn fitting(channels: impl Iterator<Item = u64>, hessian: bool, memory: u64) -> usize {
+    // GPTQ, beside the second moments: their copy, then the factor, then its inverse and U.
+    const WORK: u64 = 12;
+    let (mut statistics, mut work) = (0u64, 0);
+    let fits = channels.take_while(|&k| {
+        let square = if hessian { k * k } else { 0 };
+        statistics += 4 * square + 4 * k * SAMPLE_ROWS as u64 + 32 * k;
+        work = work.max(WORK * square);
+        statistics + work <= memory
+    });
+    fits.count()
+}
+
 fn weight(module: &str) -> String {
     format!("{module}.weight")
 }
 
 /// Whether a file of a checkpoint is copied.
 fn is_text(file: &str) -> bool {
-    const OURS: [&str; 3] = ["config.json", "quantize-report.json", "quantize-report.html"];
+    const OURS: [&str; 4] = ["config.json", "quantize-report.json", "quantize-report.html", MANIFEST];
     let name = file.to_ascii_lowercase();
     let known = [".json", ".jinja", ".txt", ".model", ".md"].iter().any(|end| name.ends_with(end));
     let legal = ["license", "notice", "use_policy"].iter().any(|start| name.starts_with(start));
-    (known || legal) && !OURS.contains(&file) && !name.ends_with(".index.json")
+    (known || legal) && !OURS.contains(&name.as_str()) && !name.ends_with(".index.json")
 }
 
 fn pretty(value: &Value) -> Vec<u8> {
@@ -361,7 +384,7 @@ fn id_bytes(windows: &[Vec<u32>]) -> Vec<u8> {
 type Tensors = Vec<(String, StoredType, Vec<usize>, Vec<u8>)>;
 
 /// The tensors of a step, and what the report and the configuration say about its modules.
-fn tensors(step: &Step, quantized: &QuantizedLinear) -> (Tensors, Value) {
+fn tensors(step: &Step, quantized: &QuantizedLinear, rejected: u64) -> (Tensors, Value) {
     let words = |v: &[u32]| v.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
     let floats = |v: &[f32]| v.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
     let (mut out, mut infos) = (Vec::new(), Vec::new());
@@ -398,8 +421,57 @@ fn tensors(step: &Step, quantized: &QuantizedLinear) -> (Tensors, Value) {
             "bits_per_weight": 32.0 * (m.codes.len() + m.scales.len()) as f64 / (f64::from(n) * f64::from(k)),
             "weight_sqnr_db": r.weight_sqnr_db, "input_sqnr_db": r.input_sqnr_db, "output_sqnr_db": r.output_sqnr_db,
             "amax_over_rms_before": r.amax_over_rms_before, "amax_over_rms_after": r.amax_over_rms_after,
-            "condition": r.condition,
+            "condition": r.condition, "rejected_rows": rejected, "note": quantized.note,
         }));
     }
     (out, Value::Array(infos))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use girih_model::MemorySource;
+
+    #[test]
+    fn steps_that_fit() {
+        let sample = 4096 * (4 * 2048 + 32);
+        let square = 4096u64 * 4096;
+        let count = |hessian, memory| fitting([4096; 8].into_iter(), hessian, memory);
+        assert_eq!(count(false, 3 * sample), 3);
+        // Twelve bytes of work, once, beside four for each.
+        assert_eq!(count(true, 3 * (sample + 4 * square)), 1);
+        assert_eq!(count(true, 3 * (sample + 4 * square) + 12 * square), 3);
+        let mixed = fitting([64, 4096].into_iter(), true, 12 * square);
+        assert_eq!(mixed, 1, "the larger one does not fit");
+    }
+
+    #[test]
+    fn texts_are_copied_and_our_own_files_are_not() {
+        for file in ["manifest.json", "tokenizer.json", "LICENSE", "chat_template.jinja"] {
+            assert!(is_text(file), "{file}");
+        }
+        let mut ours =
+            vec!["config.json", "Config.json", "model.safetensors.index.json", "model.safetensors"];
+        ours.push(MANIFEST);
+        for file in ours {
+            assert!(!is_text(file), "{file}");
+        }
+    }
+
+    #[test]
+    fn only_dense_checkpoints() {
+        let config = |text: &'static str| MemorySource::new().with("config.json", text.as_bytes());
+        let check = |source: MemorySource| pollster::block_on(dense_config(&source, "m"));
+        assert!(check(config(r#"{ "model_type": "llama", "compression_config": null }"#)).is_ok());
+        for field in ["quantization_config", "compression_config"] {
+            let text = format!(r#"{{ "{field}": {{ "quant_method": "gptq" }} }}"#).leak();
+            let error = check(config(text)).expect_err("quantised").to_string();
+            assert!(error.contains("quantised already (gptq)"), "{error}");
+        }
+        let gguf = MemorySource::new().with("model-Q8_0.gguf", vec![0]);
+        let error = check(gguf).expect_err("GGUF").to_string();
+        assert!(error.contains("is GGUF"), "{error}");
+        let error = check(MemorySource::new()).expect_err("nothing").to_string();
+        assert!(error.contains("config.json"), "{error}");
+    }
 }

@@ -27,8 +27,37 @@ pub fn report(name: &str, job: &Job<'_>, written: &Written, evaluation: &Value) 
         "quantized_weights": weights as u64,
         "bits_per_weight": bits / weights.max(1.0),
         "evaluation": evaluation,
+        "notes": notes(&written.modules),
         "modules": written.modules,
     })
+}
+
+/// What was done in another way than the scheme says, or without something: each text once, with its modules.
+fn notes(modules: &[Value]) -> Vec<Value> {
+    let mut notes: Vec<(String, Vec<&Value>)> = Vec::new();
+    for m in modules {
+        let rejected = m["rejected_rows"].as_u64().filter(|n| *n > 0);
+        let rejected = rejected.map(|n| format!("{n} rows of calibration that are not finite are left out"));
+        for text in m["note"].as_str().map(str::to_owned).into_iter().chain(rejected) {
+            match notes.iter_mut().find(|(known, _)| *known == text) {
+                Some((_, names)) => names.push(&m["name"]),
+                None => notes.push((text, vec![&m["name"]])),
+            }
+        }
+    }
+    notes.into_iter().map(|(text, modules)| json!({ "note": text, "modules": modules })).collect()
+}
+
+/// The notes of a report, a line each.
+fn note_lines(report: &Value) -> Vec<String> {
+    let line = |note: &Value| {
+        let names: Vec<&str> =
+            note["modules"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let more = if names.len() > 1 { format!(" and {} more", names.len() - 1) } else { String::new() };
+        let first = names.first().copied().unwrap_or_default();
+        format!("{}: {first}{more}", note["note"].as_str().unwrap_or_default())
+    };
+    report["notes"].as_array().into_iter().flatten().map(line).collect()
 }
 
 /// The part of the report about predictions.
@@ -105,6 +134,9 @@ pub fn table(report: &Value) -> String {
     for [what, before, after] in &rows {
         let _ = writeln!(out, "{what:<a$}  {before:>b$}  {after:>c$}");
     }
+    for line in note_lines(report) {
+        let _ = writeln!(out, "note: {line}");
+    }
     out
 }
 
@@ -171,6 +203,10 @@ pub fn page(report: &Value) -> String {
             db("amax_over_rms_after"),
         );
     }
+    let mut notes = String::new();
+    for line in note_lines(report) {
+        let _ = write!(notes, "<p>Note: {}.</p>", escape(&line));
+    }
     let legend: Vec<String> = BARS
         .iter()
         .map(|(_, what, colour)| format!(r#"<span style="color:{colour}">&#9632;</span> {what}"#))
@@ -183,7 +219,7 @@ pub fn page(report: &Value) -> String {
         r#"<!doctype html><meta charset="utf-8"><title>girih quantize</title>
 <style>body{{font:14px sans-serif;margin:2em}}td,th{{padding:2px 10px;text-align:right}}td:first-child{{text-align:left}}svg text{{font-size:11px}}</style>
 <h1>{}</h1><p>Scheme {}, seed {}, {}. Head, embeddings, norms and biases are as before.</p>
-<table><tr><th><th>before<th>after{summary}</table>
+<table><tr><th><th>before<th>after{summary}</table>{notes}
 <h2>Signal to quantisation noise</h2><p>{}. Longer is better; bars end at {FULL} dB.</p>
 <svg viewBox="0 0 {} {height}" width="{}" role="img" aria-label="signal to noise of each matrix">{bars}</svg>
 <h2>Matrices</h2>
@@ -208,16 +244,30 @@ mod tests {
         let module = json!({ "name": "a<b", "rows": 2, "columns": 64, "format": "int4-g32-f16-z8", "activation": "float",
             "transform": "none", "bits_per_weight": 4.5, "weight_sqnr_db": 20.0, "input_sqnr_db": null,
             "output_sqnr_db": 18.5 });
-        let report = json!({ "model": "m", "scheme": "w4a16", "seed": 0, "calibration": null, "bytes_before": 2e6,
+        let noted = |name: &str| json!({ "name": name, "rejected_rows": 3, "note": "not < rotated" });
+        let notes =
+            notes(&[noted("a<b"), json!({ "name": "b", "rejected_rows": 0, "note": null }), noted("c")]);
+        assert_eq!(notes[0], json!({ "note": "not < rotated", "modules": ["a<b", "c"] }));
+        assert!(notes.len() == 2 && notes[1]["note"].as_str().is_some_and(|n| n.starts_with("3 rows")));
+        let report = json!({ "model": "m", "notes": notes, "scheme": "w4a16", "seed": 0, "calibration": null, "bytes_before": 2e6,
             "bytes_after": 1e6, "bits_per_weight": 4.5, "evaluation": { "tokens": 9, "perplexity": 2.5,
             "reference_perplexity": 2.0, "perplexity_ratio": 1.25, "kl_per_token": 0.01, "same_top_token": 0.9 },
             "modules": [module] });
         let text = table(&report);
-        for part in ["2.00 MB", "1.00 MB", "4.500", "1.2500", "20.0 / 20.0 dB", "0.010000"] {
+        for part in [
+            "note: not < rotated: a<b and 1 more",
+            "2.00 MB",
+            "1.00 MB",
+            "4.500",
+            "1.2500",
+            "20.0 / 20.0 dB",
+            "0.010000",
+        ] {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(!text.contains("SQNR of inputs"));
         let page = page(&report);
+        assert!(page.contains("Note: not &lt; rotated: a&lt;b and 1 more."));
         assert!(page.contains("a&lt;b") && !page.contains("a<b") && page.contains("<svg"));
         assert_eq!(page.matches("<title>a&lt;b").count(), 2, "a bar for each ratio that is known");
     }

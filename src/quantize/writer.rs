@@ -82,7 +82,7 @@ pub async fn write(
             n => format!("model-{:05}-of-{n:05}.safetensors", i + 1),
         };
         let path = partial.path().join(&name);
-        let temporary = partial.path().join("unfinished");
+        let temporary = partial.temporary();
         let file = |source| Failure::File { path: temporary.display().to_string(), source };
         let mut out = BufWriter::new(File::create(&temporary).map_err(file)?);
         let mut tensors = Map::new();
