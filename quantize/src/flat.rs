@@ -346,11 +346,11 @@ pub fn train(
     let input = match start.1 {
         Activation::Float => None,
         Activation::Int { bits, group, .. } => Some(Quantizer {
-            group: if group == Format::ROW { k } else { group as usize },
+            group: if group == Format::ROW { k } else { k.min(group as usize) },
             top: top(bits.into()),
         }),
     };
-    let group = if problem.format.group == Format::ROW { k } else { problem.format.group as usize };
+    let group = if problem.format.group == Format::ROW { k } else { k.min(problem.format.group as usize) };
     let weight = Quantizer { group, top: top(problem.format.code.bits()) };
     let mut random = Random::new(seed ^ 0x666c_6174);
     let (n1, n2) = (n1 as usize, n2 as usize);
