@@ -23,7 +23,8 @@ pub enum Element {
     /// Quantised activations, signed bytes: one step of difference in few of them, where a value lies so near to a
     /// tie that f32 decides otherwise than f64.
     Codes,
-    /// Their scales and sums, pairs of an f32 and two 16-bit integers: within the tolerance, sums within two steps.
+    /// Their scales and sums, pairs of an f32 and two 16-bit integers, behind the buffer of [`Element::Codes`]: scales
+    /// within the tolerance, sums exactly those of the codes that were found.
     Scales,
 }
 
@@ -253,8 +254,8 @@ fn as_f32(data: &[u8], element: Element) -> Vec<f32> {
     }
 }
 
-/// Whether codes, or scales and sums, agree as far as rounding lets them.
-fn near(got: &[u8], want: &[u8], element: Element, tolerance: Tolerance) -> bool {
+/// Whether codes, or scales and sums of `codes`, agree as far as rounding lets them.
+fn near(got: &[u8], want: &[u8], codes: &[u8], element: Element, tolerance: Tolerance) -> bool {
     let words = |bytes: &[u8]| -> Vec<u32> { bytemuck::pod_collect_to_vec(bytes) };
     match element {
         Element::Codes => {
@@ -262,12 +263,18 @@ fn near(got: &[u8], want: &[u8], element: Element, tolerance: Tolerance) -> bool
             let differ = steps.clone().filter(|&d| d > 0).count();
             got.len() == want.len() && differ <= want.len() / 256 + 1 && steps.max().is_none_or(|d| d <= 1)
         }
-        Element::Scales => words(got).chunks_exact(2).zip(words(want).chunks_exact(2)).all(|(g, w)| {
-            let half = |v: u32, shift: u32| i32::from(((v >> shift) as u16).cast_signed());
-            let scales = [g, w].map(|v| f32::from_bits(v[0]));
-            compare(&scales[..1], &scales[1..], Tolerance { abs: 0.0, ..tolerance }).is_none()
-                && [0, 16].iter().all(|&shift| half(g[1], shift).abs_diff(half(w[1], shift)) <= 2)
-        }),
+        Element::Scales => {
+            let (got, want, blocks) = (words(got), words(want), codes.chunks_exact(32));
+            let pairs = got.chunks_exact(2).zip(want.chunks_exact(2));
+            blocks.len() == want.len() / 2
+                && pairs.zip(blocks).all(|((g, w), codes)| {
+                    let sum = |half: &[u8]| half.iter().map(|c| i16::from(c.cast_signed())).sum::<i16>();
+                    let sums = [&codes[..16], &codes[16..]].map(|half| u32::from(sum(half).cast_unsigned()));
+                    let scales = [g, w].map(|v| f32::from_bits(v[0]));
+                    compare(&scales[..1], &scales[1..], Tolerance { abs: 0.0, ..tolerance }).is_none()
+                        && g[1] == sums[0] | sums[1] << 16
+                })
+        }
         _ => false,
     }
 }
@@ -346,6 +353,7 @@ async fn run_launch(
         selection: &launch.choice.selection,
         buffers: &mut want,
     });
+    let mut codes = Vec::new();
     for (i, binding) in spec.bindings.iter().enumerate() {
         let got = gpu.read(&whole[i].0).await?;
         let len = case.buffers[i].data.len();
@@ -367,7 +375,10 @@ async fn run_launch(
             continue;
         }
         let element = case.buffers[i].element;
-        if near(&rest[..len], &want[i], element, case.tolerance) {
+        if element == Element::Codes {
+            codes = rest[..len].to_vec();
+        }
+        if near(&rest[..len], &want[i], &codes, element, case.tolerance) {
             continue;
         }
         let tolerance = if matches!(element, Element::F32 | Element::F16) {
@@ -432,7 +443,7 @@ mod tests {
             for &(i, v) in changes {
                 got[i] = v;
             }
-            near(&got, &want, Element::Codes, TOL)
+            near(&got, &want, &[], Element::Codes, TOL)
         };
         assert!(with(&[]) && with(&[(0, 4), (9, 2)]));
         assert!(!with(&[(0, 5)]));
@@ -442,11 +453,15 @@ mod tests {
                 .map(u32::to_le_bytes)
                 .concat()
         };
-        let near = |got: &[u8]| near(got, &scales(1.0, -3, 500), Element::Scales, TOL);
-        assert!(near(&scales(1.000_001, -2, 499)));
+        // The sums of the codes that were found, also where those are a step off.
+        let mut codes = [0u8; 32];
+        codes[0] = (-3i8).cast_unsigned();
+        codes[16..20].fill(125);
+        let near = |got: &[u8]| near(got, &scales(1.0, -4, 500), &codes, Element::Scales, TOL);
+        assert!(near(&scales(1.000_001, -3, 500)));
         assert!(!near(&scales(1.01, -3, 500)));
-        assert!(!near(&scales(1.0, -3, 503)));
-        assert!(!near(&scales(1.0, 3, 500)));
+        assert!(!near(&scales(1.0, -4, 500)));
+        assert!(!near(&scales(1.0, -3, 501)));
     }
 
     #[test]

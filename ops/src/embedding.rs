@@ -2,7 +2,7 @@
 
 use girih_kernels::embed::{embedding as kernel, gather_rows as gather_kernel};
 
-use crate::{DType, Frame, Matrix, OpError, Tensor};
+use crate::{DType, Frame, Matrix, Mix, OpError, Tensor};
 
 /// Token embedding: `y[t] = scale · table[token_ids[t]]`. Ids that the table does not have give zeros. A table in
 /// several parts takes one dispatch for each.
@@ -11,7 +11,7 @@ use crate::{DType, Frame, Matrix, OpError, Tensor};
 /// token_ids u32 `[T]`, table `[N, C]` → `[T, C]`
 ///
 /// # Errors
-/// Shapes or types that do not fit.
+/// Shapes or types that do not fit; a table whose rows are scaled or mixed to meet such activations.
 pub fn embedding(
     frame: &mut Frame,
     token_ids: &Tensor,
@@ -21,7 +21,7 @@ pub fn embedding(
     token_ids.expect_dtype("embedding", "token_ids", DType::U32)?;
     let [num_tokens] = token_ids.dims("embedding", "token_ids")?;
     let y = frame.alloc(&[num_tokens, table.k], DType::F32)?;
-    if !table.input.is_plain() {
+    if table.input.scale.is_some() || !matches!(table.input.mix, Mix::None) {
         let what = "a table of mixed channels".into();
         return Err(OpError::Unsupported { op: "embedding", what });
     }

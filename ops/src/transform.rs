@@ -116,7 +116,7 @@ fn checked<'a>(
 ///
 /// # Errors
 /// Shapes and element types that do not fit, a Hadamard transform of a size without a known matrix, matrices of a
-/// Kronecker transform with an order over 2048.
+/// Kronecker transform with an order over 8 times the invocations of a workgroup (2048 with the usual 256 or more).
 pub fn transform_rows(
     frame: &mut Frame,
     x: &Tensor,
@@ -149,8 +149,8 @@ fn record_f32(
 }
 
 /// [`transform_rows`], then symmetric integers: `scale = clip · max|y| / qmax` of a row or of a group of channels,
-/// `q = clamp(round_half_even(y / scale), -qmax - 1, qmax)`, `qmax = 2^(bits - 1) - 1`; the scale of zeros is 1. One
-/// kernel; two where rows are mixed that are too long for the device's workgroup memory.
+/// `q = clamp(round_half_even(y / scale), -qmax - 1, qmax)`, `qmax = 2^(bits - 1) - 1`; the scale of zeros is 1. NaN and
+/// infinities make the scale of their 32 channels NaN or infinite, so that products are. One kernel; two where rows are mixed that are too long for the device's workgroup memory.
 ///
 /// # Shapes
 /// x `[.., C]` → M = the number of rows, K = C
@@ -210,7 +210,7 @@ pub fn hadamard(frame: &mut Frame, x: &Tensor, block: u32, transposed: bool) -> 
 /// x `[T, H, D]` → `[T, H, D]`
 ///
 /// # Errors
-/// A number of heads without a known matrix, or over 1024; shapes that do not fit.
+/// A number of heads without a known matrix, or with a power of two over 1024 in it; shapes that do not fit.
 pub fn hadamard_heads(frame: &mut Frame, x: &Tensor, transposed: bool) -> Result<Tensor, OpError> {
     let op = "hadamard_heads";
     let [tokens, heads, head_dim] = x.dims(op, "x")?;
@@ -225,7 +225,7 @@ pub fn hadamard_heads(frame: &mut Frame, x: &Tensor, transposed: bool) -> Result
 /// x `[.., n1 · n2]`, scale `[n1 · n2]`, p1 `[n1, n1]`, p2 `[n2, n2]` → `[.., n1 · n2]`
 ///
 /// # Errors
-/// Shapes that do not fit, orders over 2048.
+/// Shapes that do not fit, orders as for [`transform_rows`].
 pub fn kronecker(
     frame: &mut Frame,
     x: &Tensor,

@@ -1,9 +1,10 @@
 // Scales of a row of W for a loop over its blocks in order, LANES at a time, j < LANES: a word of scales is
 // loaded when its first group comes up, a longer group when it begins, the second level where it may change.
+// For CPUs, whose conversion keeps f16 below the normal ones; the self-test would notice if one did not.
 const GROUP_BITS: u32 = (8u + 8u * u32(SCALE == SCALE_F16) + 24u * u32(SCALE == SCALE_F32)) * (1u + u32(ZERO != ZERO_IS_FIXED));
 const BLOCK_BITS: u32 = GROUP_BITS * (1u + u32(HALVES));
-// Whether groups are so short that a word serves whole blocks, and how many.
-const WORDS: bool = (HALVES || GROUP8 == 4u) && BLOCK_BITS <= 32u;
+// Whether groups are so short that a word serves whole blocks, none of them under two super-groups, and how many.
+const WORDS: bool = (HALVES || GROUP8 == 4u) && BLOCK_BITS <= 32u && (SUPER_GROUPS * GROUP8) % 4u == 0u;
 const WORD_BLOCKS: u32 = max(32u / BLOCK_BITS, 1u);
 const GROUP_BLOCKS: u32 = max(GROUP8 / 4u, 1u);
 const SUPER_BLOCKS: u32 = max(SUPER_GROUPS * GROUP8 / 4u, 1u);

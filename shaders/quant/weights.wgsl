@@ -64,6 +64,13 @@ fn from_e4m3x4(c: vec4<u32>) -> vec4<f32> {
 
 fn from_e4m3(c: u32) -> f32 { return from_e4m3x4(vec4<u32>(c)).x; }
 
+// Two f16, also those below the normal ones, which unpack2x16float may flush.
+fn from_f16x2(bits: u32) -> vec2<f32> {
+    let h = vec2<u32>(bits, bits >> 16u);
+    let small = bitcast<vec2<u32>>(vec2<f32>(h & vec2<u32>(0x3ffu)) * 5.9604645e-8) | ((h & vec2<u32>(0x8000u)) << vec2<u32>(16u));
+    return select(unpack2x16float(bits), bitcast<vec2<f32>>(small), (h & vec2<u32>(0x7c00u)) == vec2<u32>(0u));
+}
+
 // A scale in one byte.
 fn from_byte(c: u32) -> f32 {
     if SCALE == SCALE_E8M0 { return bitcast<f32>(c << 23u); }
@@ -80,7 +87,7 @@ fn scale_of(row: u32, g: u32) -> vec2<f32> {
         if SCALE == SCALE_F32 {
             v.x = bitcast<f32>(w_scales[first + g]);
         } else if SCALE == SCALE_F16 {
-            let pair = unpack2x16float(w_scales[first + g / 2u]);
+            let pair = from_f16x2(w_scales[first + g / 2u]);
             v.x = select(pair.x, pair.y, g % 2u == 1u);
         } else {
             v.x = from_byte((w_scales[first + g / 4u] >> (8u * (g % 4u))) & 255u);
@@ -88,7 +95,7 @@ fn scale_of(row: u32, g: u32) -> vec2<f32> {
     } else if SCALE == SCALE_F32 {
         v = vec2<f32>(bitcast<f32>(w_scales[first + 2u * g]), bitcast<f32>(w_scales[first + 2u * g + 1u]));
     } else if SCALE == SCALE_F16 {
-        v = unpack2x16float(w_scales[first + g]);
+        v = from_f16x2(w_scales[first + g]);
     } else {
         let pair = w_scales[first + g / 2u] >> (16u * (g % 2u));
         v = vec2<f32>(from_byte(pair & 255u), from_byte((pair >> 8u) & 255u));
@@ -98,12 +105,12 @@ fn scale_of(row: u32, g: u32) -> vec2<f32> {
         if SUPER_GROUPS > 0u { i = g / max(SUPER_GROUPS, 1u); }
         if ZERO == ZERO_IS_MIN {
             if SUPER == 1u {
-                v *= unpack2x16float(w_scales[base + i]);
+                v *= from_f16x2(w_scales[base + i]);
             } else {
                 v *= vec2<f32>(bitcast<f32>(w_scales[base + 2u * i]), bitcast<f32>(w_scales[base + 2u * i + 1u]));
             }
         } else if SUPER == 1u {
-            let pair = unpack2x16float(w_scales[base + i / 2u]);
+            let pair = from_f16x2(w_scales[base + i / 2u]);
             v.x *= select(pair.x, pair.y, i % 2u == 1u);
         } else {
             v.x *= bitcast<f32>(w_scales[base + i]);

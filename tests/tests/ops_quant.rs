@@ -240,3 +240,43 @@ fn wrong_arguments_are_errors() {
     let error = linear(&mut frame, &x, &dense.with_input(input), &Linear::default()).expect_err("floats");
     assert!(error.to_string().contains("int8-g32 with weights that are not quantised"), "{error}");
 }
+
+/// A kernel reads whole rows of each of its operands, and says which one is too short.
+#[test]
+fn short_buffers_are_typed_errors() {
+    use girih_kernels::fused::Norm;
+    use girih_kernels::matmul::{Act, Epilogue, Part, Shape, gemm, gemv, gemv_int, int};
+    let gpu = girih_tests::gpu();
+    let format = Format::Q4_0;
+    let (m, n, k) = (2, 8, 64u32);
+    // x, codes, scales, weight of the norm, bias, y.
+    let full =
+        [4 * m * k, 4 * n * format.code_words(k), 4 * n * format.scale_words(k), 4 * k, 4 * n, 4 * m * n];
+    for short in 0..full.len() {
+        let buffers: Vec<_> = full
+            .iter()
+            .enumerate()
+            .map(|(i, &bytes)| gpu.alloc(u64::from(bytes) - if i == short { 16 } else { 0 }).expect("memory"))
+            .collect();
+        let [x, codes, scales, weight, bias, y] = buffers.as_slice() else { unreachable!() };
+        let part = Part { buffer: codes, scales: Some(scales), format: format.into(), row0: 0, rows: n };
+        let int_part = int::IntPart { codes, scales, format, row0: 0, rows: n };
+        let epilogue = Epilogue { bias: Some(bias), alpha: 1.0, act: Act::Identity, residual: None };
+        let shape = Shape { m, n, k };
+        let mut rec = girih_kernels::Recorder::new(&gpu);
+        let args = gemv::Args { x, parts: &[part], norm: Norm::Rms { weight, eps: 1e-5 }, epilogue, y };
+        let mut results = vec![gemv::record(&mut rec, args, shape)];
+        let input = gemv_int::Input::Float { x, rms_norm: Some((weight, 1e-5)) };
+        let args = gemv_int::Args { input, parts: &[int_part], epilogue, y };
+        results.push(gemv_int::record(&mut rec, args, int::IntShape { m, n, k }));
+        if short != 3 {
+            let args = gemm::Args { x, parts: &[part], epilogue, scratch: None, y };
+            results.push(gemm::record(&mut rec, args, shape));
+        }
+        let name = ["x", "w", "w_scales", "norm_weight", "bias", "y"][short];
+        for result in results {
+            let error = result.expect_err("a short buffer").to_string();
+            assert!(error.contains(&format!("buffer {name} ")), "{name}: {error}");
+        }
+    }
+}

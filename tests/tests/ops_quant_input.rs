@@ -242,3 +242,50 @@ fn integer_products_agree_with_the_goldens() {
     }
     assert!(products >= 8, "{products} products");
 }
+
+/// The input of a matrix says nothing of its rows, unless they are scaled or mixed to meet it.
+#[test]
+fn rows_of_a_table_are_read_unless_they_are_mixed() {
+    let gpu = gpu();
+    let ids = Tensor::from_u32(&gpu, &[1], &[1]).expect("uploads");
+    let rows = |input: Input| {
+        let table = Matrix::alloc(&gpu, Format::Q8_0, 2, 32).expect("fits").with_input(input);
+        girih_ops::embedding(&mut Frame::new(&gpu), &ids, &table, 1.0).map(|_| ())
+    };
+    let activation = QuantActivation::INT8;
+    rows(Input { activation, ..Input::default() }).expect("rows");
+    rows(Input { activation, mix: Mix::Hadamard { block: 0 }, scale: None }).expect_err("mixed rows");
+}
+
+/// What is not a number does not become one: neither in front of a product nor on its way.
+#[test]
+fn nan_and_infinity_stay_through_the_quantisers() {
+    let gpu = gpu();
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for (m, group) in [(2, 32), (2, Format::ROW), (7, 32), (7, Format::ROW)] {
+            let activation = QuantActivation::Int { bits: 8, group, clip: 1.0 };
+            let (n, k) = (40, 96);
+            let matrix = Matrix::alloc(&gpu, Format::Q8_0, n, k).expect("fits");
+            for r in 0..n {
+                let row = quantize_row(Format::Q8_0, &seeded(k as usize, r));
+                let (mut codes, mut scales) = (Vec::new(), Vec::new());
+                girih_kernels::quant::pack_row(Format::Q8_0, &row, &mut codes, &mut scales);
+                matrix.write_packed_rows(&gpu, r, &codes, &scales).expect("a row");
+            }
+            let matrix = matrix.with_input(Input { activation, ..Input::default() });
+            let mut x = seeded((m * k) as usize, 1);
+            x[k as usize + 50] = bad;
+            let x = Tensor::from_f32(&gpu, &x, &[m, k]).expect("uploads");
+            let mut frame = Frame::new(&gpu);
+            let y = linear(&mut frame, &x, &matrix, &Linear::default()).expect("records");
+            frame.submit().expect("runs");
+            let y = block_on(y.to_f32(&gpu)).expect("reads");
+            for (row, y) in y.chunks(n as usize).enumerate() {
+                assert!(
+                    y.iter().all(|v| v.is_finite() != (row == 1)),
+                    "{bad}, {activation}, row {row}: {y:?}"
+                );
+            }
+        }
+    }
+}

@@ -4,7 +4,8 @@ use bytemuck::{Pod, Zeroable};
 use girih_shaders::Selection;
 
 use super::{
-    Epilogue, EpilogueKind, Part, QUANT_FORMATS, Shape, WeightFormat, or_dummy, parts, reference, split_sum,
+    Epilogue, EpilogueKind, Part, QUANT_FORMATS, Shape, WeightFormat, check_result, check_sizes, or_dummy,
+    parts, reference, split_sum,
 };
 use crate::buffer::Buffer;
 use crate::caps::Caps;
@@ -75,13 +76,16 @@ pub fn scratch_bytes(caps: &Caps, shape: Shape) -> u64 {
 /// Appends `y = epilogue(x · Wᵀ)`: one dispatch for each part of W, one more where the channels are split.
 ///
 /// # Errors
-/// An odd N with a gated linear unit, scratch memory that is missing, and as [`Recorder::dispatch`].
+/// An odd N with a gated linear unit, buffers that are too short, scratch memory that is missing, and as [`Recorder::dispatch`].
 pub fn record(rec: &mut Recorder, args: Args<'_>, shape: Shape) -> Result<(), KernelError> {
     let Epilogue { bias, alpha, act, residual } = args.epilogue;
     shape.check(SPEC.name, act.is_glu())?;
     if shape.m == 0 {
         return Ok(());
     }
+    let x_bytes = 4 * u64::from(shape.m) * u64::from(shape.k);
+    check_sizes(SPEC.name, [("x", Some(args.x), x_bytes)])?;
+    check_result(SPEC.name, &args.epilogue, args.y, [shape.m, shape.n])?;
     let Plan { tile, splits, split_k8 } = plan(rec.caps(), shape);
     let scratch_bytes = scratch_bytes(rec.caps(), shape);
     let gpu = rec.gpu().clone();
@@ -375,6 +379,9 @@ fn cases() -> Vec<TestCase> {
             &two,
             1,
         ),
+        case("iq4_nl", quant(133, 66, 40, Format::IQ4_NL), plain, &[LARGE], 1),
+        case("q4_k", quant(70, 67, 264, Format::Q4_K), plain, &[MEDIUM], 1),
+        case("q5_0", quant(9, 67, 40, Format::Q5_0), plain, &[DIRECT], 1),
         case("q6_k_splits", quant(9, 34, 520, Format::Q6_K), plain, &[SMALL], 2),
     ]
 }

@@ -5,7 +5,7 @@ use girih_shaders::Selection;
 
 use super::gemv_int::{bench_case, parse_bench};
 use super::int::{self, IntPart, IntShape, Weights, XRow};
-use super::{Epilogue, EpilogueKind, or_dummy, reference};
+use super::{Epilogue, EpilogueKind, check_result, or_dummy, reference};
 use crate::buffer::Buffer;
 use crate::caps::Caps;
 use crate::error::KernelError;
@@ -82,6 +82,7 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: IntShape) -> Result<(),
         return Ok(());
     }
     int::check_codes(SPEC.name, args.x_codes, args.x_scales, shape)?;
+    check_result(SPEC.name, &args.epilogue, args.y, [shape.m, shape.n])?;
     let gpu = rec.gpu().clone();
     let (bias, residual) = (or_dummy(&gpu, bias)?, or_dummy(&gpu, residual)?);
     for part in args.parts {
@@ -238,12 +239,13 @@ fn cases() -> Vec<TestCase> {
         }
         case
     };
-    let all = [LARGE, MEDIUM, SMALL, DIRECT];
     // Drivers for CPUs take seconds to compile the larger tiles.
     let two = [SMALL, DIRECT];
     let f32_row = Format { scale: Scale::F32, ..Format::asymmetric(Code::Int4, Format::ROW) };
     vec![
-        case("one_tile", [5, 6, 64], Format::Q4_0, plain, &all),
+        case("tiles", [70, 130, 64], Format::Q4_0, full(1, true), &[LARGE, MEDIUM, SMALL, DIRECT]),
+        case("one_tile", [5, 6, 64], Format::Q4_0, plain, &two),
+        case("q4_k_tiles", [70, 67, 264], Format::Q4_K, plain, &[MEDIUM]),
         case("many_tiles", [133, 66, 96], Format::Q4_0, full(2, false), &two),
         case("glu", [33, 130, 40], Format::Q8_0, full(1, true), &two),
         case("odd", [16, 71, 131], Format::Q4_1, full(5, false), &two),
@@ -310,8 +312,24 @@ mod tests {
 
     #[test]
     fn every_choice_fits_the_baseline() {
-        for choice in choices() {
-            assert!(choice.workgroup_bytes <= 16 << 10 && choice.invocations <= 128, "{}", choice.selection);
+        let fits = |choice: Choice| {
+            let fits = choice.workgroup_bytes <= 16 << 10 && choice.invocations <= 128;
+            assert!(fits, "{}", choice.selection);
+        };
+        choices().into_iter().for_each(fits);
+        let baseline = Caps::baseline();
+        let gpu = Caps { subgroup_size: Some((32, 32)), tier: Tier::Subgroup, ..baseline.clone() };
+        let cpu = Caps { subgroup_size: Some((8, 8)), tier: Tier::Cpu, is_cpu: true, ..baseline.clone() };
+        for caps in [baseline, gpu, cpu] {
+            for (m, n) in
+                [1, 5, 16, 17, 64, 200, 512].into_iter().flat_map(|m| [2, 768, 4096].map(|n| (m, n)))
+            {
+                fits(choice(
+                    select(&caps, IntShape { m, n, k: 4096 }),
+                    Format::Q4_0,
+                    EpilogueKind::default(),
+                ));
+            }
         }
     }
 }

@@ -7,11 +7,11 @@ use bytemuck::{Pod, Zeroable};
 use girih_shaders::Selection;
 
 use super::int::{self, IntPart, IntShape, Weights, XRow};
-use super::{Epilogue, EpilogueKind, or_dummy, reference, wrap};
+use super::{Epilogue, EpilogueKind, check_result, check_sizes, or_dummy, reference, wrap};
 use crate::buffer::Buffer;
 use crate::caps::Caps;
 use crate::error::KernelError;
-use crate::quant::{Code, Format, Scale};
+use crate::quant::{Code, Format, Scale, Super, SuperScale};
 use crate::recorder::Recorder;
 use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
 use crate::testing::{BenchBuffer, BenchCase, Launch, TestCase, Tolerance, seeded};
@@ -47,7 +47,8 @@ pub struct Params {
 /// Where x comes from.
 #[derive(Clone, Copy, Debug)]
 pub enum Input<'a> {
-    /// f32 `[M, K]`, quantised to 8 bits in blocks of 32 channels (`Activation::INT8`).
+    /// f32 `[M, K]`, quantised to 8 bits in blocks of 32 channels (`Activation::INT8`). Rows of y are NaN or infinite
+    /// where their row of x has NaN or an infinity.
     Float {
         /// Activations.
         x: &'a Buffer,
@@ -127,6 +128,12 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: IntShape) -> Result<(),
             (InputKind::Codes, codes, Some(scales), None, 0.0)
         }
     };
+    let row_bytes = 4 * u64::from(shape.k);
+    if let Input::Float { x, .. } = args.input {
+        let x = ("x", Some(x), u64::from(shape.m) * row_bytes);
+        check_sizes(kernel, [x, ("norm_weight", norm_weight, row_bytes)])?;
+    }
+    check_result(kernel, &args.epilogue, args.y, [shape.m, shape.n])?;
     let gpu = rec.gpu().clone();
     let optional = |buffer| or_dummy(&gpu, buffer);
     let (x_scales, norm_weight) = (optional(x_scales)?, optional(norm_weight)?);
@@ -258,12 +265,13 @@ fn choice(
     Choice { file, variant, selection: epilogue.apply(selection), invocations: wg, workgroup_bytes }
 }
 
-const CONFIGS: [Config; 5] = [
+const CONFIGS: [Config; 6] = [
     Config { wg: 64, rows: 2, kind: Kind::Portable },
     Config { wg: 128, rows: 8, kind: Kind::Subgroup },
     Config { wg: 8, rows: 4, kind: Kind::Portable },
     Config { wg: LANES, rows: 2, kind: Kind::Lanes },
     Config { wg: LANES, rows: 4, kind: Kind::Lanes },
+    Config { wg: 8, rows: 4, kind: Kind::Subgroup },
 ];
 
 const INPUTS: [InputKind; 3] =
@@ -385,20 +393,32 @@ fn cases() -> Vec<TestCase> {
     };
     // Drivers for CPUs take seconds to compile the larger ones.
     let two = [CONFIGS[0], CONFIGS[4]];
-    let one = &CONFIGS[4..];
+    let three = [CONFIGS[0], CONFIGS[1], CONFIGS[4]];
+    let one = &CONFIGS[4..5];
+    // A super-group that ends within a block of x.
+    let split_block = Format { second: Some(Super { group: 48, scale: SuperScale::F16 }), ..Format::Q6_K };
     let f32_row = Format { scale: Scale::F32, ..Format::asymmetric(Code::Int4, Format::ROW) };
     vec![
-        case("one_tile", [1, 4, 64], Format::Q4_0, CODES, plain, &CONFIGS),
+        // More blocks than invocations, sums in every subgroup, several workgroups of which the last is not full.
+        case("many_blocks", [1, 11, 4160], Format::Q4_0, CODES, plain, &CONFIGS),
         case("one_by_one", [1, 1, 1], Format::Q8_0, FLOAT, plain, &two),
-        case("rms_norm", [1, 37, 288], Format::Q4_0, RMS, full(1), &two),
-        case("glu", [3, 66, 96], Format::Q8_0, RMS, glu(1), &CONFIGS[3..4]),
+        case("rms_norm", [1, 37, 288], Format::Q4_0, RMS, full(1), &three),
+        case("glu", [3, 66, 96], Format::Q8_0, RMS, glu(1), &[CONFIGS[0], CONFIGS[1], CONFIGS[3]]),
         case("odd", [1, 33, 131], Format::Q4_1, RMS, full(5), &two),
-        case("partial_block", [2, 35, 40], Format::NVFP4, FLOAT, plain, &two),
+        case(
+            "partial_block",
+            [2, 35, 40],
+            Format::NVFP4,
+            FLOAT,
+            plain,
+            &[CONFIGS[0], CONFIGS[4], CONFIGS[5]],
+        ),
         case("q4_k", [2, 34, 520], Format::Q4_K, CODES, plain, one),
         case("q5_k", [1, 33, 288], Format::Q5_K, CODES, plain, one),
         case("q6_k", [1, 33, 288], Format::Q6_K, CODES, plain, &two),
+        case("super_groups_of_48", [1, 33, 600], split_block, CODES, plain, &two),
         case("iq4_nl", [1, 33, 96], Format::IQ4_NL, CODES, plain, &two),
-        case("gpt_oss_20b", [1, 40, 2880], Format::MXFP4, FLOAT, full(0), &two),
+        case("gpt_oss_20b", [1, 40, 2880], Format::MXFP4, FLOAT, full(0), &three),
         case("qoq", [1, 34, 320], Format::QOQ, CODES, plain, one),
         case("row", [1, 33, 96], f32_row, CODES, plain, &two),
     ]
@@ -517,8 +537,25 @@ mod tests {
         assert_eq!((pick(&narrow).0.variant, pick(&narrow).0.invocations), ("subgroup", 8));
     }
 
+    const KS: [u32; 7] = [1, 63, 1024, 1536, 2048, 4096, 28672];
+    const NS: [u32; 6] = [2, 130, 2048, 4094, 4096, 128_256];
+
     #[test]
     fn every_choice_fits_the_baseline() {
+        let baseline = Caps { invocations: 128, ..Caps::baseline() };
+        let gpu = |size| Caps { subgroup_size: Some((size, size)), tier: Tier::Subgroup, ..baseline.clone() };
+        let cpu = |size| Caps { tier: Tier::Cpu, is_cpu: true, ..gpu(size) };
+        let glu = EpilogueKind { act: 1, glu: true, bias: true, residual: true };
+        for caps in [baseline.clone(), gpu(4), gpu(32), cpu(4), cpu(8)] {
+            for (k, n) in KS.into_iter().flat_map(|k| NS.map(|n| (k, n))) {
+                for (m, input) in (1..=MAX_M).flat_map(|m| INPUTS.map(|input| (m, input))) {
+                    let (choice, rows) = select(&caps, IntShape { m, n, k }, Format::Q4_0, input, glu);
+                    let fits = choice.workgroup_bytes <= 16 << 10 && choice.invocations <= 128;
+                    assert!(fits, "[{m}, {n}, {k}]: {}", choice.selection);
+                    assert!(rows.is_multiple_of(2), "pairs of a gated unit lie in one workgroup");
+                }
+            }
+        }
         for choice in choices() {
             assert!(choice.workgroup_bytes <= 16 << 10, "{}", choice.selection);
         }

@@ -177,7 +177,8 @@ fn pick(seed: u32, i: u32, n: u32) -> u32 {
 }
 
 /// Seeded weights `[N, K]` of a format: code words and scale words. Codes are uniform; scales vary by a factor of
-/// four and are such that sums of K products with x of order 1 are of order 1.
+/// four and are such that sums of K products with x of order 1 are of order 1. Those of row 1 in f16 lie below the
+/// normal numbers.
 pub(super) fn seeded_weights(n: u32, k: u32, format: Format, seed: u32) -> (Vec<u32>, Vec<u32>) {
     // Standard deviation of a uniform code, about.
     let spread = match format.code {
@@ -217,6 +218,13 @@ pub(super) fn seeded_weights(n: u32, k: u32, format: Format, seed: u32) -> (Vec<
         let round2 = |v: f32| match format.second {
             Some(s) if s.scale == SuperScale::F16 => half::f16::from_f32(v).to_f32(),
             _ => v,
+        };
+        // 2^-17 .. 2^-15 with the factor.
+        let small = 2f32.powi(-16);
+        let level1 = if row == 1 && format.scale == Scale::F16 { small } else { level1 };
+        let level2 = match format.second {
+            Some(s) if row == 1 && s.scale == SuperScale::F16 => small,
+            _ => level2,
         };
         let group_scales: Vec<f32> = (0..groups).map(|g| round(level1 * factor(g))).collect();
         let zeros = match format.zero {

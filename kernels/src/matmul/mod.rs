@@ -138,8 +138,10 @@ pub struct Part<'a> {
 }
 
 impl Part<'_> {
-    /// The buffer of scales, if the format has one; what stands in for it, if not.
+    /// Checks sizes. The buffer of scales, if the format has one; what stands in for it, if not.
     fn scales(&self, kernel: &'static str, gpu: &Gpu, k: u32) -> Result<Buffer, KernelError> {
+        let want = u64::from(self.rows) * self.format.row_bytes(k);
+        check_sizes(kernel, [("w", Some(self.buffer), want)])?;
         let want = u64::from(self.rows) * self.format.scale_row_bytes(k);
         match self.scales {
             Some(scales) if scales.size() >= want => Ok(scales.clone()),
@@ -202,7 +204,7 @@ fn parts(selection: Selection, format: WeightFormat, aligned: bool) -> Selection
 }
 
 /// Every code, type of scale, zero and second level at least once; groups of 16, 32, 128, 256 and whole rows.
-const QUANT_FORMATS: [Format; 16] = [
+const QUANT_FORMATS: [Format; 17] = [
     Format::Q4_0,
     Format::Q8_0,
     Format::Q4_1,
@@ -219,7 +221,33 @@ const QUANT_FORMATS: [Format; 16] = [
     Format::asymmetric(Code::Int4, 128),
     Format::asymmetric(Code::Int8, Format::ROW),
     Format { scale: Scale::F32, ..Format::asymmetric(Code::Int4, 24) },
+    Format::asymmetric(Code::Int8, 64),
 ];
+
+/// Refuses buffers of fewer bytes than wanted.
+fn check_sizes<const N: usize>(
+    kernel: &'static str,
+    buffers: [(&'static str, Option<&Buffer>, u64); N],
+) -> Result<(), KernelError> {
+    for (binding, buffer, want) in buffers {
+        if let Some(got) = buffer.map(Buffer::size).filter(|&size| size < want) {
+            return Err(KernelError::BadBuffer { kernel, binding, got, want });
+        }
+    }
+    Ok(())
+}
+
+/// Refuses operands of an epilogue for `[m, n]` and results that are too short.
+fn check_result(
+    kernel: &'static str,
+    epilogue: &Epilogue<'_>,
+    y: &Buffer,
+    [m, n]: [u32; 2],
+) -> Result<(), KernelError> {
+    let y_bytes = 4 * u64::from(m) * u64::from(epilogue.act.columns(n));
+    let bias = ("bias", epilogue.bias, 4 * u64::from(n));
+    check_sizes(kernel, [bias, ("residual", epilogue.residual, y_bytes), ("y", Some(y), y_bytes)])
+}
 
 /// Stands in for a buffer that a pipeline does not read.
 fn or_dummy(gpu: &Gpu, buffer: Option<&Buffer>) -> Result<Buffer, KernelError> {

@@ -45,7 +45,8 @@ pub fn from_e5m2(code: u8) -> Option<f32> {
     (!v.is_nan()).then_some(v)
 }
 
-/// `2^(code - 127)`; `None` for the NaN code 255.
+/// `2^(code - 127)`; `None` for the NaN code 255. Code 0 gives a number below the normal ones of f32, which devices may
+/// flush: kernels and [`unpack_row`](super::unpack_row) count it as zero.
 pub fn from_e8m0(code: u8) -> Option<f32> {
     (code != 255).then(|| 2f64.powi(i32::from(code) - 127) as f32)
 }

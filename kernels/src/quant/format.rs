@@ -77,7 +77,7 @@ pub enum Scale {
     F32,
     /// IEEE half.
     F16,
-    /// Power of two, `2^(byte - 127)`.
+    /// Power of two, `2^(byte - 127)`; byte 0 counts as zero.
     E8m0,
     /// OCP E4M3.
     E4m3,
@@ -285,15 +285,15 @@ impl Format {
     /// Words (u32) in front of a row's group scales: the second level.
     pub fn super_words(self, k: u32) -> u32 {
         let Some(second) = self.second else { return 0 };
-        let bits = if second.scale == SuperScale::F32 { 32 } else { 16 };
+        let bits = if second.scale == SuperScale::F32 { 32u64 } else { 16 };
         let each = if self.zero == Zero::Min { 2 * bits } else { bits };
-        (self.super_groups(k) * each).div_ceil(32)
+        (u64::from(self.super_groups(k)) * each).div_ceil(32) as u32
     }
 
     /// Words (u32) of a row's scales of both levels.
     pub fn scale_words(self, k: u32) -> u32 {
-        let each = self.scale.bits() * if self.has_zero() { 2 } else { 1 };
-        self.super_words(k) + (self.groups(k) * each).div_ceil(32)
+        let each = u64::from(self.scale.bits()) * if self.has_zero() { 2 } else { 1 };
+        self.super_words(k) + (u64::from(self.groups(k)) * each).div_ceil(32) as u32
     }
 
     /// The constants of `quant/weights.wgsl`.
@@ -344,7 +344,7 @@ impl Format {
 
     /// Bits per weight of a matrix with rows of `k` channels, scales and padding included.
     pub fn bits_per_weight(self, k: u32) -> f64 {
-        f64::from(32 * (self.code_words(k) + self.scale_words(k))) / f64::from(k)
+        32.0 * (f64::from(self.code_words(k)) + f64::from(self.scale_words(k))) / f64::from(k)
     }
 }
 
@@ -456,5 +456,7 @@ mod tests {
         ] {
             assert_eq!(format.bits_per_weight(4096), want, "{format}");
         }
+        let widest: Format = "int8-g8-f32-min-s8f32".parse().expect("a format");
+        assert!((widest.bits_per_weight(u32::MAX) - 24.0).abs() < 1e-3);
     }
 }

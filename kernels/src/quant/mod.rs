@@ -2,7 +2,8 @@
 //!
 //! A [`Format`] says what a code stands for, how many channels share a scale, of which type scales and zero points
 //! are and whether a second level of scales lies above them. Every published layout that girih reads (GGUF, GPTQ,
-//! AWQ, compressed-tensors, MXFP4, NVFP4, FP8, QoQ) is one such value, so one family of kernels serves them all.
+//! AWQ, compressed-tensors, MXFP4, NVFP4, FP8) is one such value, and so are others, like that of QoQ; one family of
+//! kernels serves them all.
 
 mod activation;
 pub mod float;

@@ -81,14 +81,18 @@ impl<'a> Bits<'a> {
     }
 }
 
-/// Bits of a scale as stored. E8M0 and E4M3 take the code nearest to the value.
+/// Bits of a scale as stored: the code nearest to the value, ties to even; values out of range take the last code on
+/// their side. E8M0 has no sign and takes the magnitude; 1.5 lies between 1 and 2.
 fn encode(scale: Scale, v: f32) -> u32 {
     match scale {
         Scale::F32 => v.to_bits(),
         Scale::F16 => half::f16::from_f32(v).to_bits().into(),
-        Scale::E8m0 => (v.to_bits() >> 23) & 0xff,
+        Scale::E8m0 => {
+            let bits = v.abs().to_bits();
+            ((bits + 0x3f_ffff + (bits >> 23 & 1)) >> 23).min(254)
+        }
         Scale::E4m3 => float::to_e4m3(v).into(),
-        Scale::I8 => u32::from(v as i8 as u8),
+        Scale::I8 => u32::from((v.round_ties_even() as i8).cast_unsigned()),
     }
 }
 
@@ -104,7 +108,9 @@ fn decode(scale: Scale, bits: u32) -> f32 {
 }
 
 /// Appends a row of `codes.len()` channels to `code_words` ([`Format::code_words`] words) and `scale_words`
-/// ([`Format::scale_words`]). Scales must be representable in the type of the format: they are rounded to it.
+/// ([`Format::scale_words`]). Scales, zeros and factors are rounded to their types, to the nearest
+/// value with ties to even; values out of range become the last one, those of f16 infinite. E8M0 takes magnitudes. NaN
+/// has no code in I8 and E8M0.
 ///
 /// # Panics
 /// If the lengths of the row's parts are not those of the format; they are the caller's own.
@@ -244,6 +250,31 @@ mod tests {
                 assert_eq!(unpack_row(format, k, &codes[1..], &scales[2..]), row, "{format} {k}");
             }
         }
+    }
+
+    #[test]
+    fn scales_are_rounded() {
+        let i8s = [(0.5, 0), (1.5, 2), (-1.5, -2), (2.7, 3), (-0.9, -1), (200.0, 127), (-200.0, -128)];
+        for (v, want) in i8s {
+            assert_eq!(decode(Scale::I8, encode(Scale::I8, v)), want as f32, "{v}");
+        }
+        let powers = [
+            (1.0, 1.0),
+            (1.49, 1.0),
+            (1.5, 2.0),
+            (1.51, 2.0),
+            (3.0, 2.0),
+            (3.01, 4.0),
+            (-0.9, 1.0),
+            (0.7, 0.5),
+        ];
+        for (v, want) in powers {
+            assert_eq!(decode(Scale::E8m0, encode(Scale::E8m0, v)), want, "{v}");
+        }
+        for v in [f32::MAX, f32::INFINITY] {
+            assert_eq!(encode(Scale::E8m0, v), 254);
+        }
+        assert_eq!([0.0, 2f32.powi(-127), f32::MIN_POSITIVE].map(|v| encode(Scale::E8m0, v)), [0, 0, 1]);
     }
 
     #[test]

@@ -481,7 +481,7 @@ pub fn scratch_bytes(
 ///
 /// # Errors
 /// No channels; a Hadamard transform of a size that has no known matrix; factors that do not make the number of
-/// channels, or with an order over 2048; bits, groups or a clip out of their range; a missing scratch buffer; as
+/// channels, or with an order over 8 times the invocations of a workgroup; bits, groups or a clip out of their range; a missing scratch buffer; as
 /// [`Recorder::dispatch`].
 pub fn record(
     rec: &mut Recorder,
