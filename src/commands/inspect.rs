@@ -162,25 +162,14 @@ async fn modules(
         let bits = m.format.bits_per_weight(m.k) * parameters as f64;
         let alike =
             |g: &&mut Group| (&g.format, &g.activation, &g.transform) == (&format, &activation, &transform);
-        match groups.iter_mut().find(alike) {
-            Some(g) => {
-                g.modules += 1;
-                g.unknown_columns += unknown_columns;
-                g.parameters += parameters;
-                g.bits += bits;
-            }
-            None => {
-                let modules = 1;
-                groups.push(Group {
-                    format,
-                    activation,
-                    transform,
-                    modules,
-                    unknown_columns,
-                    parameters,
-                    bits,
-                });
-            }
+        if let Some(g) = groups.iter_mut().find(alike) {
+            g.modules += 1;
+            g.unknown_columns += unknown_columns;
+            g.parameters += parameters;
+            g.bits += bits;
+        } else {
+            let modules = 1;
+            groups.push(Group { format, activation, transform, modules, unknown_columns, parameters, bits });
         }
     }
     // Opening a module uses all its tensors.
@@ -202,4 +191,39 @@ fn columns(config: &Config, module: &str) -> Option<u32> {
 
 fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
+}
+
+#[cfg(test)]
+mod tests {
+    use girih_model::source::MemorySource;
+
+    use super::*;
+
+    /// 90 columns in rows that are padded to 96: told by the configuration for usual names, unknown for others.
+    #[test]
+    fn columns_of_padded_rows() {
+        let (mut header, mut at) = (serde_json::Map::new(), 0);
+        let mut described = serde_json::Map::new();
+        for name in ["a.q_proj", "a.down_proj", "a.other"] {
+            for (kind, words) in [("weight_codes", 16), ("weight_scales", 2)] {
+                let (name, end) = (format!("{name}.{kind}"), at + 4 * 4 * words);
+                let entry = json!({ "dtype": "U32", "shape": [4, words], "data_offsets": [at, end] });
+                header.insert(name, entry);
+                at = end;
+            }
+            described.insert(name.into(), json!({ "format": "int5-g32-f16-z16" }));
+        }
+        let header = serde_json::to_vec(&header).expect("JSON");
+        let file = [&(header.len() as u64).to_le_bytes()[..], &header, &vec![0; at]].concat();
+        let config = json!({ "model_type": "llama", "vocab_size": 8, "hidden_size": 90, "intermediate_size": 200,
+            "num_hidden_layers": 1, "num_attention_heads": 1, "quantization_config":
+            { "quant_method": "girih", "version": 1, "modules": described } });
+        let config = Config::parse(config.to_string().as_bytes()).expect("a configuration");
+        let source: Arc<dyn ByteSource> = Arc::new(MemorySource::new().with("model.safetensors", file));
+        let table = pollster::block_on(TensorTable::open(&*source)).expect("a table");
+        let (groups, dense) = pollster::block_on(modules(source, &config, &table)).expect("no error");
+        let [group] = groups.as_slice() else { panic!("{} groups", groups.len()) };
+        assert_eq!((group.modules, group.unknown_columns, dense), (3, 2, 0));
+        assert_eq!(group.parameters, 4 * (90 + 96 + 96));
+    }
 }

@@ -71,6 +71,7 @@ fn the_container_of_the_reference() {
                 Value::Float(v) => json!(v),
                 Value::Bool(v) => json!(v),
                 Value::String(v) => json!(v),
+                Value::Array(Array::Byte(v)) => json!(v),
                 Value::Array(Array::Uint(v)) => json!(v),
                 Value::Array(Array::Int(v)) => json!(v),
                 Value::Array(Array::Float(v)) => json!(v),

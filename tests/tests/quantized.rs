@@ -864,7 +864,7 @@ fn integer_activations_want_groups_that_integer_kernels_read() {
         match block_on(weights.matrix(&GPU, "m.weight", 4, 192)) {
             Ok(_) => assert!(fits, "{format}"),
             Err(error) => {
-                assert!(!fits && matches!(error, LoadError::Activations { .. }), "{format}: {error}")
+                assert!(!fits && matches!(error, LoadError::Activations { .. }), "{format}: {error}");
             }
         }
     }

@@ -435,7 +435,7 @@ fn compressed_group(f: &Fields<'_>, g: &Fields<'_>) -> Result<Option<Group>, Loa
         Some(Value::String(s)) if ["weight", "static"].iter().any(|o| s.eq_ignore_ascii_case(o)) => false,
         Some(_) => return Err(w.bad("actorder", "group, weight, static or dynamic")),
     };
-    Ok(Some(Group { targets, stored: Packed { activation, ordered, ..packed }, note }))
+    Ok(Some(Group { targets, stored: Packed { ordered, activation, ..packed }, note }))
 }
 
 /// How x enters products, and what is left out.
