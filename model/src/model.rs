@@ -49,6 +49,9 @@ fn estimate(table: &TensorTable, force: Option<WeightFormat>) -> u64 {
     let Some(force) = force else { return table.bytes() };
     let bytes = |w: &TensorInfo| {
         let count: u64 = w.shape.iter().product();
+        if count == 0 {
+            return 0;
+        }
         match (force, w.shape.as_slice()) {
             // Embeddings stay as they are.
             (WeightFormat::Quant(_), _) if w.name.contains("embed") => w.range.end - w.range.start,
@@ -297,5 +300,28 @@ impl Model {
             Network::Encoder(encoder) => Some(encoder),
             Network::Decoder(_) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use girih_ops::Format;
+
+    use super::*;
+    use crate::format::safetensors::StoredType;
+
+    #[test]
+    fn tensors_without_elements_need_no_memory() {
+        let info = |name: &str, shape: &[u64], bytes: u64| TensorInfo {
+            name: name.into(),
+            dtype: StoredType::F32,
+            shape: shape.to_vec(),
+            file: "f".into(),
+            range: 0..bytes,
+        };
+        let table = TensorTable::new(vec![info("empty", &[0, 1 << 32], 0), info("w", &[8, 64], 2048)]);
+        let table = table.expect("a table");
+        assert_eq!(estimate(&table, Some(WeightFormat::Quant(Format::Q4_0))), 288);
+        assert_eq!(estimate(&table, Some(WeightFormat::F16)), 1024);
     }
 }

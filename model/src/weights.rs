@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use girih_ops::kernels::matmul::int::is_integer;
 use girih_ops::kernels::quant::{self, Activation, Code, Format, Row, quantize_row};
 use girih_ops::{Gpu, Matrix, Tensor, WeightFormat};
 
@@ -32,7 +33,8 @@ pub struct WeightPolicy {
     /// quantised keep their format: another one is an error, except [`WeightFormat::F32`], which decodes them
     /// exactly.
     pub force: Option<WeightFormat>,
-    /// How x enters products with quantised layers, in place of what the checkpoint says. Dense layers take x as it is.
+    /// How x enters products with quantised layers, in place of what the checkpoint says. Layers that
+    /// [`WeightPolicy::force`] quantises count; layers that are dense on the GPU take x as it is.
     pub activations: Option<Activation>,
 }
 
@@ -589,8 +591,8 @@ impl Weights {
             let WeightFormat::Quant(format) = format else { continue };
             let want = if format.code == Code::E4m3 {
                 "use float activations with FP8 weights"
-            } else if !format.group.is_multiple_of(16) {
-                "groups must be multiples of 16 channels or the row"
+            } else if !is_integer(*format) {
+                "groups must be 16 channels, a multiple of 32, or the row"
             } else {
                 continue;
             };

@@ -64,7 +64,7 @@ impl Inspect {
                     "total_bytes": weight_bytes + cache(t) })).collect::<Vec<_>>(),
                 "quantised": groups.iter().map(|g| json!({ "format": g.format, "bits_per_weight": g.bits_per_weight(),
                     "activation": g.activation, "transform": g.transform, "modules": g.modules,
-                    "parameters": g.parameters })).collect::<Vec<_>>(),
+                    "unknown_columns": g.unknown_columns, "parameters": g.parameters })).collect::<Vec<_>>(),
                 "tensors": tensors.iter().map(|t| json!({ "name": t.name, "dtype": t.dtype.name(),
                     "shape": t.shape, "file": t.file })).collect::<Vec<_>>(),
             });
@@ -86,12 +86,17 @@ impl Inspect {
         for g in &groups {
             writeln!(
                 out,
-                "{} modules of format {}: {:.3} bits per weight, activations {}, transform of x {}",
+                "{} modules of format {}: {:.3} bits per weight, activations {}, transform of x {}{}",
                 g.modules,
                 g.format,
                 g.bits_per_weight(),
                 g.activation,
-                g.transform
+                g.transform,
+                match g.unknown_columns {
+                    0 => String::new(),
+                    unknown =>
+                        format!(" (columns of {unknown} unknown: counted with the padding of their rows)"),
+                }
             )?;
         }
         if !groups.is_empty() {
@@ -116,6 +121,8 @@ struct Group {
     activation: String,
     transform: String,
     modules: u64,
+    /// Modules whose columns nothing tells, so that those of the padding count as well.
+    unknown_columns: u64,
     parameters: u64,
     bits: f64,
 }
@@ -137,19 +144,32 @@ async fn modules(
     let weights = Weights::with_quantization(source, table.clone(), quantization, WeightPolicy::default());
     let mut groups: Vec<Group> = Vec::new();
     for name in names {
-        let Some(m) = weights.module(&format!("{name}.weight"), None).await? else { continue };
+        let weight = format!("{name}.weight");
+        let Some(stored) = weights.stored(&weight) else { continue };
+        let mut module = None;
+        let tells = stored.tells_columns(&weights.scope(&name));
+        if let (false, Some(k)) = (tells, columns(config, &name)) {
+            // The family may have other sizes; if so, the words do not fit.
+            module = weights.module(&weight, Some(k)).await.ok().flatten();
+        }
+        let unknown_columns = u64::from(!tells && module.is_none());
+        if module.is_none() {
+            module = weights.module(&weight, None).await?;
+        }
+        let Some(m) = module else { continue };
         let (format, activation) = (m.format.to_string(), m.activation.to_string());
         let (transform, parameters) = (m.input.describe(), u64::from(m.n) * u64::from(m.k));
         let bits = m.format.bits_per_weight(m.k) * parameters as f64;
         let alike =
             |g: &&mut Group| (&g.format, &g.activation, &g.transform) == (&format, &activation, &transform);
-        match groups.iter_mut().find(alike) {
-            Some(g) => {
-                g.modules += 1;
-                g.parameters += parameters;
-                g.bits += bits;
-            }
-            None => groups.push(Group { format, activation, transform, modules: 1, parameters, bits }),
+        if let Some(g) = groups.iter_mut().find(alike) {
+            g.modules += 1;
+            g.unknown_columns += unknown_columns;
+            g.parameters += parameters;
+            g.bits += bits;
+        } else {
+            let modules = 1;
+            groups.push(Group { format, activation, transform, modules, unknown_columns, parameters, bits });
         }
     }
     // Opening a module uses all its tensors.
@@ -158,6 +178,52 @@ async fn modules(
     Ok((groups, dense))
 }
 
+/// Columns of a linear layer by its usual name.
+fn columns(config: &Config, module: &str) -> Option<u32> {
+    Some(match module.rsplit('.').next()? {
+        "q_proj" | "k_proj" | "v_proj" | "qkv_proj" | "gate_proj" | "up_proj" | "gate_up_proj" | "fc1"
+        | "lm_head" => config.hidden_size,
+        "o_proj" => config.num_attention_heads.checked_mul(config.head_dim)?,
+        "down_proj" | "fc2" => config.intermediate_size,
+        _ => return None,
+    })
+}
+
 fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
+}
+
+#[cfg(test)]
+mod tests {
+    use girih_model::source::MemorySource;
+
+    use super::*;
+
+    /// 90 columns in rows that are padded to 96: told by the configuration for usual names, unknown for others.
+    #[test]
+    fn columns_of_padded_rows() {
+        let (mut header, mut at) = (serde_json::Map::new(), 0);
+        let mut described = serde_json::Map::new();
+        for name in ["a.q_proj", "a.down_proj", "a.other"] {
+            for (kind, words) in [("weight_codes", 16), ("weight_scales", 2)] {
+                let (name, end) = (format!("{name}.{kind}"), at + 4 * 4 * words);
+                let entry = json!({ "dtype": "U32", "shape": [4, words], "data_offsets": [at, end] });
+                header.insert(name, entry);
+                at = end;
+            }
+            described.insert(name.into(), json!({ "format": "int5-g32-f16-z16" }));
+        }
+        let header = serde_json::to_vec(&header).expect("JSON");
+        let file = [&(header.len() as u64).to_le_bytes()[..], &header, &vec![0; at]].concat();
+        let config = json!({ "model_type": "llama", "vocab_size": 8, "hidden_size": 90, "intermediate_size": 200,
+            "num_hidden_layers": 1, "num_attention_heads": 1, "quantization_config":
+            { "quant_method": "girih", "version": 1, "modules": described } });
+        let config = Config::parse(config.to_string().as_bytes()).expect("a configuration");
+        let source: Arc<dyn ByteSource> = Arc::new(MemorySource::new().with("model.safetensors", file));
+        let table = pollster::block_on(TensorTable::open(&*source)).expect("a table");
+        let (groups, dense) = pollster::block_on(modules(source, &config, &table)).expect("no error");
+        let [group] = groups.as_slice() else { panic!("{} groups", groups.len()) };
+        assert_eq!((group.modules, group.unknown_columns, dense), (3, 2, 0));
+        assert_eq!(group.parameters, 4 * (90 + 96 + 96));
+    }
 }

@@ -80,6 +80,7 @@ impl File {
                 Value::Array(array) => {
                     kind(9);
                     let id: u32 = match array {
+                        Array::Byte(_) => 0,
                         Array::Uint(_) => 4,
                         Array::Int(_) => 5,
                         Array::Float(_) => 6,
@@ -90,6 +91,7 @@ impl File {
                     out.extend(id.to_le_bytes());
                     out.extend((array.len() as u64).to_le_bytes());
                     match array {
+                        Array::Byte(v) => out.extend(v),
                         Array::Uint(v) => v.iter().for_each(|v| out.extend((*v as u32).to_le_bytes())),
                         Array::Int(v) => v.iter().for_each(|v| out.extend((*v as i32).to_le_bytes())),
                         Array::Float(v) => v.iter().for_each(|v| out.extend((*v as f32).to_le_bytes())),

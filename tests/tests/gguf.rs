@@ -71,6 +71,7 @@ fn the_container_of_the_reference() {
                 Value::Float(v) => json!(v),
                 Value::Bool(v) => json!(v),
                 Value::String(v) => json!(v),
+                Value::Array(Array::Byte(v)) => json!(v),
                 Value::Array(Array::Uint(v)) => json!(v),
                 Value::Array(Array::Int(v)) => json!(v),
                 Value::Array(Array::Float(v)) => json!(v),
@@ -388,6 +389,52 @@ fn errors_say_what_was_found() {
     assert!(error(&put(offset, &(1u64 << 40).to_le_bytes())).contains("b.weight ends at byte"));
     assert!(error(&put(dims, &(1u64 << 62).to_le_bytes())).contains("b.weight"));
     assert!(error(&put(name - 8 + 8, b"a")).contains("occurs twice"));
+}
+
+/// A text that is none is quoted in part, however long it is; bytes stay bytes.
+#[test]
+fn long_things_stay_small() {
+    let mut file = small();
+    file.set("text", Value::String("x".repeat(1 << 20)));
+    file.set("bytes", Value::Array(Array::Byte(vec![200, 7])));
+    let mut bytes = file.bytes(3);
+    let gguf = open(bytes.clone()).expect("opens");
+    assert_eq!(gguf.metadata["bytes"], Value::Array(Array::Byte(vec![200, 7])));
+    assert_eq!(gguf.uints("bytes").expect("numbers"), Some(vec![200, 7]));
+    let at = bytes.windows(9).position(|w| w == b"xxxxxxxxx").expect("the text");
+    bytes[at + 3] = 0xff;
+    let message = open(bytes).expect_err("not UTF-8").to_string();
+    assert!(message.contains("text") && message.contains("and 1048512 more"), "{message}");
+    assert!(message.len() < 1000, "{} bytes", message.len());
+}
+
+/// The scale that NVFP4 keeps in a tensor of its own.
+#[test]
+fn scales_of_whole_tensors() {
+    let open = |scale: f32| {
+        let mut file = converted(&folder("qwen2"));
+        let ty = GgufType::Nvfp4;
+        let t = file.tensors.iter_mut().find(|t| t.name == "blk.0.attn_q.weight").expect("a matrix");
+        t.bytes = blocks(ty, t.shape.iter().product::<u64>() / ty.block_elements(), 1);
+        t.ty = ty;
+        let scale = scale.to_le_bytes().to_vec();
+        let name = "blk.0.attn_q.scale".into();
+        file.tensors.push(girih_tests::gguf::Tensor {
+            name,
+            ty: GgufType::F32,
+            shape: vec![1],
+            bytes: scale,
+        });
+        let source = block_on(GgufSource::open(source(file.bytes(3)), "model.gguf")).expect("opens");
+        let table = source.tensors().expect("a table").clone();
+        block_on(girih_model::format::gguf::modules(&source, &table))
+    };
+    assert_eq!(open(0.5).expect("a scale").len(), 1);
+    for bad in [0.0, -0.0, f32::NAN, f32::INFINITY] {
+        let error = open(bad).expect_err("no scale");
+        let named = matches!(&error, LoadError::Element { tensor, .. } if tensor.ends_with("q_proj.scale"));
+        assert!(named, "{bad}: {error}");
+    }
 }
 
 /// Bytes of a second of one core; run with `--ignored --nocapture`.

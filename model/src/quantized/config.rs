@@ -1,12 +1,14 @@
 //! `quantization_config` of `config.json`: the methods that are known, and what they say about each module.
 //!
-//! Which modules are quantised is seen from the tensors; the configuration says how they are to be read. Parameters
-//! that would change values and are not known are errors.
+//! Which modules are quantised is seen from the tensors; the configuration says how they are to be read. The parameters
+//! that are read here are validated: values that no loader here can honour are errors, with the field's name. Others
+//! (how a quantiser came to its codes: `damp_percent`, `true_sequential`, `observer`, lists of modules that are left
+//! out) are ignored.
 
 use girih_ops::kernels::quant::{Activation, Format};
 use serde_json::{Map, Value};
 
-use super::pattern::Pattern;
+use super::pattern::{FUEL, MAX_LEN, Pattern};
 use super::{Element, Gptq, Packed, Quantization, Spread, Stored};
 use crate::format::safetensors::{StoredType, TensorTable};
 use crate::{Config, LoadError};
@@ -47,6 +49,12 @@ impl Quantization {
             "mxfp4" => mxfp4(table, &mut found),
             "modelopt" => modelopt(&f, table, &mut found)?,
             "girih" => girih(&f, table, &mut found)?,
+            "qoq" | "qserve" => {
+                let want = "another method: QServe's tensors (qweight, s1_scales, s2_scales, s2_zeros) are permuted \
+                            in tiles for its own kernels and are not read; quantise the dense checkpoint with \
+                            `girih quantize --scheme qoq`";
+                return Err(f.bad("quant_method", want));
+            }
             _ => return Err(f.bad("quant_method", format!("one of {}", METHODS.join(", ")))),
         }
         Ok(found)
@@ -131,6 +139,13 @@ fn dtype(table: &TensorTable, module: &str) -> Option<StoredType> {
     table.get(&format!("{module}.weight")).map(|t| t.dtype)
 }
 
+/// Modules that are packed across rows. One of their tensors tells; one that is missing is named when it is opened.
+fn columns(table: &TensorTable, stored: &Stored, found: &mut Quantization) {
+    for tensor in ["qweight", "qzeros"] {
+        found.modules.extend(modules(table, tensor).map(|m| (m.to_owned(), stored.clone())));
+    }
+}
+
 fn gptq(f: &Fields<'_>, table: &TensorTable, found: &mut Quantization) -> Result<(), LoadError> {
     let bits = match f.int("bits")? {
         Some(bits @ (2 | 3 | 4 | 8)) => bits as u32,
@@ -149,8 +164,10 @@ fn gptq(f: &Fields<'_>, table: &TensorTable, found: &mut Quantization) -> Result
             f.bad("dynamic", "absent or empty (parameters that differ between modules are not supported)")
         );
     }
-    let stored = Stored::Gptq(Gptq { bits, group: f.group("group_size")?, v2 });
-    found.modules.extend(modules(table, "qweight").map(|m| (m.to_owned(), stored.clone())));
+    // With static groups channels keep their places although they were quantised in another order.
+    let ordered = f.flag("desc_act")? == Some(true) && f.flag("static_groups")? != Some(true);
+    let stored = Stored::Gptq(Gptq { bits, group: f.group("group_size")?, v2, ordered });
+    columns(table, &stored, found);
     Ok(())
 }
 
@@ -166,7 +183,7 @@ fn awq(f: &Fields<'_>, table: &TensorTable, found: &mut Quantization) -> Result<
     }
     let name = if f.get("group_size").is_some() { "group_size" } else { "q_group_size" };
     let stored = Stored::Awq { group: f.group(name)? };
-    found.modules.extend(modules(table, "qweight").map(|m| (m.to_owned(), stored.clone())));
+    columns(table, &stored, found);
     Ok(())
 }
 
@@ -196,7 +213,9 @@ fn eight_bit_floats(table: &TensorTable, spread: Spread) -> impl Iterator<Item =
 fn mxfp4(table: &TensorTable, found: &mut Quantization) {
     for (codes, scales) in [("weight_blocks", "weight_scales"), ("blocks", "scales")] {
         let stored = Stored::Packed(Packed::mxfp4(codes, scales));
-        found.modules.extend(modules(table, codes).map(|m| (m.to_owned(), stored.clone())));
+        // `scales` alone tells nothing.
+        let bare = modules(table, scales).filter(|_| scales == "weight_scales");
+        found.modules.extend(modules(table, codes).chain(bare).map(|m| (m.to_owned(), stored.clone())));
     }
 }
 
@@ -247,17 +266,59 @@ fn girih(f: &Fields<'_>, table: &TensorTable, found: &mut Quantization) -> Resul
     Ok(())
 }
 
-/// A group of `config_groups`.
+/// A group of `config_groups` that describes weights.
 struct Group {
-    /// Module names; classes are `None`.
-    targets: Vec<Option<Target>>,
-    stored: Option<Packed>,
+    targets: Vec<Target>,
+    stored: Packed,
     note: Option<String>,
 }
 
 enum Target {
     Name(String),
     Pattern(Pattern),
+    /// Of layers, in Python.
+    Class(String),
+}
+
+impl Target {
+    /// Whether a class is that of the module. All quantised matrices are `Linear` or derived from it, except tables.
+    fn is_class_of(&self, module: &str) -> bool {
+        let Self::Class(class) = self else { return false };
+        let table = ["embed_tokens", "embed_in", "wte", "word_embeddings", "tok_embeddings"];
+        let last = module.rsplit('.').next().unwrap_or(module);
+        class.ends_with(if table.contains(&last) { "Embedding" } else { "Linear" })
+    }
+}
+
+/// The group that describes a module: one that names it, one with a pattern, one of its class, in this order.
+fn group_of<'a>(
+    f: &Fields<'_>,
+    all: &'a [Group],
+    module: &str,
+    fuel: &mut u64,
+) -> Result<&'a Group, LoadError> {
+    let named = |t: &Target| matches!(t, Target::Name(name) if name == module);
+    if let Some(group) = all.iter().find(|g| g.targets.iter().any(named)) {
+        return Ok(group);
+    }
+    for group in all {
+        for target in &group.targets {
+            let Target::Pattern(pattern) = target else { continue };
+            if module.len() > MAX_LEN {
+                let want = format!("patterns for names of modules of at most {MAX_LEN} bytes");
+                return Err(f.bad("config_groups", want));
+            }
+            match pattern.matches(module, fuel) {
+                Some(true) => return Ok(group),
+                Some(false) => {}
+                None => return Err(f.bad("config_groups", "patterns that take fewer steps to match")),
+            }
+        }
+    }
+    all.iter().find(|g| g.targets.iter().any(|t| t.is_class_of(module))).ok_or_else(|| {
+        let module: String = module.chars().take(200).collect();
+        f.bad("config_groups", format!("a group that describes the weights of {module}"))
+    })
 }
 
 fn compressed(f: &Fields<'_>, table: &TensorTable, found: &mut Quantization) -> Result<(), LoadError> {
@@ -276,22 +337,18 @@ fn compressed(f: &Fields<'_>, table: &TensorTable, found: &mut Quantization) -> 
     let mut all = Vec::new();
     for name in groups.map.keys() {
         let group = groups.object(name)?.ok_or_else(|| groups.bad(name, "an object"))?;
-        all.push(compressed_group(f, &group)?);
+        all.extend(compressed_group(f, &group)?);
     }
     let packed = modules(table, "weight_packed");
+    let integers_or_floats = [StoredType::I8, StoredType::F8E4M3];
     let plain = modules(table, "weight")
-        .filter(|m| matches!(dtype(table, m), Some(StoredType::I8 | StoredType::F8E4M3)));
-    for module in packed.chain(plain) {
-        let named = |t: &Option<Target>| match t {
-            Some(Target::Name(name)) => name == module,
-            Some(Target::Pattern(pattern)) => pattern.matches(module),
-            None => false,
-        };
-        let by_name = all.iter().find(|g| g.targets.iter().any(named));
-        let group = by_name.or_else(|| all.iter().find(|g| g.targets.iter().any(Option::is_none)));
-        let Some(Group { stored: Some(stored), note, .. }) = group else {
-            return Err(f.bad("config_groups", format!("a group that describes the weights of {module}")));
-        };
+        .filter(|m| dtype(table, m).is_some_and(|dtype| integers_or_floats.contains(&dtype)));
+    // The missing tensor is named when they are opened.
+    let bare = modules(table, "weight_scale")
+        .filter(|m| dtype(table, m).is_none() && !has(table, m, "weight_packed"));
+    let mut fuel = FUEL;
+    for module in packed.chain(plain).chain(bare) {
+        let Group { stored, note, .. } = group_of(f, &all, module, &mut fuel)?;
         found.modules.insert(module.to_owned(), Stored::Packed(stored.clone()));
         if let Some(note) = note
             && !found.notes.contains(note)
@@ -302,21 +359,23 @@ fn compressed(f: &Fields<'_>, table: &TensorTable, found: &mut Quantization) -> 
     Ok(())
 }
 
-fn compressed_group(f: &Fields<'_>, g: &Fields<'_>) -> Result<Group, LoadError> {
+/// `None`: the group is not about weights.
+fn compressed_group(f: &Fields<'_>, g: &Fields<'_>) -> Result<Option<Group>, LoadError> {
+    let Some(w) = g.object("weights")? else { return Ok(None) };
     let targets = g.get("targets").and_then(Value::as_array).ok_or_else(|| g.bad("targets", "a list"))?;
     let target = |v: &Value| match v.as_str() {
-        // Classes of layers; all that are quantised are of one.
-        Some(class) if !class.contains(['.', ':']) && class.starts_with(char::is_uppercase) => Ok(None),
+        Some(class) if !class.contains(['.', ':']) && class.starts_with(char::is_uppercase) => {
+            Ok(Target::Class(class.to_owned()))
+        }
         Some(text) => match text.strip_prefix("re:") {
-            None => Ok(Some(Target::Name(text.to_owned()))),
-            Some(p) => Pattern::parse(p)
-                .map(|p| Some(Target::Pattern(p)))
-                .ok_or_else(|| g.bad("targets", "names or simple patterns")),
+            None => Ok(Target::Name(text.to_owned())),
+            Some(p) => Pattern::parse(p).map(Target::Pattern).ok_or_else(|| {
+                g.bad("targets", format!("names or simple patterns of at most {MAX_LEN} bytes"))
+            }),
         },
         None => Err(g.bad("targets", "a list of texts")),
     };
     let targets = targets.iter().map(target).collect::<Result<Vec<_>, _>>()?;
-    let Some(w) = g.object("weights")? else { return Ok(Group { targets, stored: None, note: None }) };
     let (activation, note) = compressed_activation(g)?;
     let (from, format) = match g.text("format")? {
         Some(format) => (g, format),
@@ -368,7 +427,15 @@ fn compressed_group(f: &Fields<'_>, g: &Fields<'_>) -> Result<Group, LoadError> 
             return Err(from.bad("format", want));
         }
     };
-    Ok(Group { targets, stored: Some(Packed { activation, ..packed }), note })
+    // "weight" and "static" quantise in another order and keep the channels' places.
+    let ordered = match w.get("actorder") {
+        None | Some(Value::Bool(false)) => false,
+        Some(Value::Bool(true)) => true,
+        Some(Value::String(s)) if ["group", "dynamic"].iter().any(|o| s.eq_ignore_ascii_case(o)) => true,
+        Some(Value::String(s)) if ["weight", "static"].iter().any(|o| s.eq_ignore_ascii_case(o)) => false,
+        Some(_) => return Err(w.bad("actorder", "group, weight, static or dynamic")),
+    };
+    Ok(Some(Group { targets, stored: Packed { ordered, activation, ..packed }, note }))
 }
 
 /// How x enters products, and what is left out.

@@ -6,7 +6,8 @@
 //! [`Row`], which kernels' layout is packed from, or which is decoded exactly to f32.
 //!
 //! Scales: NaN and infinity are errors in every layout. The scale of a group or channel may be 0: its weights are 0
-//! then, and checkpoints do say so of groups of zeros. The scale of a whole tensor must not be 0.
+//! then, and checkpoints do say so of groups of zeros. The scale of a whole tensor must not be 0, that of a row under
+//! which groups have scales of their own only where its codes are zeros.
 
 pub mod config;
 mod girih;
@@ -64,8 +65,14 @@ pub enum Stored {
 }
 
 impl Stored {
-    /// Reads what is small. `w` is the scope of the module, `k` its columns where they are known (some layouts pad
-    /// rows, so that their tensors do not tell).
+    /// Whether the tensors of the module tell how many columns it has: girih's own layout pads rows, so that only
+    /// transforms of x do.
+    pub fn tells_columns(&self, w: &Weights) -> bool {
+        !matches!(self, Self::Girih { .. }) || girih::columns(w).is_some()
+    }
+
+    /// Reads what is small. `w` is the scope of the module, `k` its columns where they are known. Where nothing tells
+    /// ([`Stored::tells_columns`]) the module has the most columns that fit its rows.
     ///
     /// # Errors
     /// Tensors that are missing or of another shape or type, scales that are no numbers, group indices out of range.
@@ -375,10 +382,13 @@ enum Order {
     Irregular(Arc<[u32]>),
 }
 
-/// Reads `g_idx`, the group of each channel.
-async fn order(w: &Weights, name: &str, k: u32, group: u32) -> Result<Order, LoadError> {
+/// Reads `g_idx`, the group of each channel. `ordered`: it must be there, unless all channels are of one group.
+async fn order(w: &Weights, name: &str, k: u32, group: u32, ordered: bool) -> Result<Order, LoadError> {
+    let ordered = ordered && group < k;
+    let missing =
+        |got| found(w, name, got, "there: channels are in an order of their own (desc_act, actorder)");
     if !w.has_tensor(name) {
-        return Ok(Order::Plain);
+        return if ordered { Err(missing("absent")) } else { Ok(Order::Plain) };
     }
     let info = tensor(w, name, &[StoredType::I32, StoredType::I64])?;
     expect_shape(&info, &[k])?;
@@ -389,7 +399,7 @@ async fn order(w: &Weights, name: &str, k: u32, group: u32) -> Result<Order, Loa
     };
     // compressed-tensors writes -1 where there is no order.
     if index.iter().all(|&g| g == -1) {
-        return Ok(Order::Plain);
+        return if ordered { Err(missing("-1 throughout")) } else { Ok(Order::Plain) };
     }
     let groups = k.div_ceil(group);
     if let Some(i) = index.iter().position(|g| !(0..i64::from(groups)).contains(g)) {

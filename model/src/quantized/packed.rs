@@ -26,6 +26,8 @@ pub struct Gptq {
     pub group: Option<u32>,
     /// Zeros are stored as they are (`gptq_v2`), not less one.
     pub v2: bool,
+    /// Channels belong to groups in an order of their own, so that `g_idx` must be there.
+    pub ordered: bool,
 }
 
 /// How `qweight` is packed.
@@ -117,7 +119,7 @@ async fn module(
 ) -> Result<QuantModule, LoadError> {
     let (n, k) = (table.n as u32, table.k as u32);
     let info = tensor(w, "scales", &FLOATS)?;
-    table.scales = w.f32("scales", &[k.div_ceil(group), n]).await?;
+    table.scales = w.f32("scales", &[k / group, n]).await?;
     let scale = if info.dtype == FLOATS[0] { super::Scale::F16 } else { scale_type(&table.scales) };
     let (code, middle) =
         if table.bits == 8 { (Code::Int8, 0) } else { (Code::Int4, 1i16 << (table.bits - 1)) };
@@ -150,6 +152,15 @@ async fn module(
     })
 }
 
+/// Channels of a group, which divide the row.
+fn whole_groups(w: &Weights, group: Option<u32>, k: u32) -> Result<u32, LoadError> {
+    let group = group.unwrap_or(k).max(1);
+    if k.is_multiple_of(group) {
+        return Ok(group);
+    }
+    Err(found(w, "qweight", format!("for {k} channels"), format!("for a multiple of the group size {group}")))
+}
+
 pub(super) async fn gptq(w: &Weights, k: Option<u32>, o: &Gptq) -> Result<QuantModule, LoadError> {
     let bits = o.bits;
     let packed = |count: u32| (u64::from(count) * u64::from(bits)).div_ceil(32) as u32;
@@ -157,10 +168,10 @@ pub(super) async fn gptq(w: &Weights, k: Option<u32>, o: &Gptq) -> Result<QuantM
     let [height, n] = matrix_shape(&qweight)?;
     let k = k.unwrap_or((u64::from(height) * 32 / u64::from(bits)) as u32);
     expect_shape(&qweight, &[packed(k), n])?;
-    let group = o.group.unwrap_or(k).min(k).max(1);
+    let group = whole_groups(w, o.group, k)?;
     let qzeros = tensor(w, "qzeros", &WORDS)?;
-    expect_shape(&qzeros, &[k.div_ceil(group), packed(n)])?;
-    let order = order(w, "g_idx", k, group).await?;
+    expect_shape(&qzeros, &[k / group, packed(n)])?;
+    let order = order(w, "g_idx", k, group, o.ordered).await?;
     let stored = words(w, &qzeros).await?;
     let mask = (1i16 << bits) - 1;
     let decode = |line: &[u32], i: usize| {
@@ -191,15 +202,7 @@ pub(super) async fn awq(w: &Weights, k: Option<u32>, group: Option<u32>) -> Resu
     let Some(n) = width.checked_mul(8) else {
         return Err(found(w, "qweight", format!("{width} words wide"), "less than 2^29"));
     };
-    let group = group.unwrap_or(k).max(1);
-    if !k.is_multiple_of(group) {
-        return Err(found(
-            w,
-            "qweight",
-            format!("{k} rows high"),
-            format!("a multiple of the group size {group}"),
-        ));
-    }
+    let group = whole_groups(w, group, k)?;
     let qzeros = tensor(w, "qzeros", &WORDS)?;
     expect_shape(&qzeros, &[k / group, width])?;
     let stored = words(w, &qzeros).await?;

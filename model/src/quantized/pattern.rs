@@ -1,15 +1,39 @@
 //! The regular expressions with which compressed-tensors names modules: literals, `.`, `[a-z]`, `\d`, `\w`, groups,
 //! `|`, `*`, `+`, `?`, `^`, `$`. Matched from the beginning, as Python's `re.match` does.
+//!
+//! All ways through a pattern are followed at the same time (Thompson, "Regular Expression Search Algorithm", 1968):
+//! time is at most the length of the name times that of the pattern, and nothing recurses along the name.
 
-/// A parsed pattern.
+/// Bytes of the longest pattern and the longest name.
+pub(super) const MAX_LEN: usize = 1024;
+
+/// Steps for all modules of a checkpoint together: hundreds of times what published ones need.
+pub(super) const FUEL: u64 = 1 << 29;
+
+/// A parsed pattern: the steps of a machine that is in several of them at once.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Pattern(Vec<Vec<Item>>);
+pub(super) struct Pattern(Vec<Step>);
+
+#[derive(Clone, Debug, PartialEq)]
+enum Step {
+    /// Takes a character that is in the ranges, or not in them, and goes on to the next step.
+    Class(Vec<(char, char)>, bool),
+    /// Goes on to both.
+    Split(usize, usize),
+    /// Goes on to the next step at the beginning of the name.
+    Start,
+    /// The same at its end.
+    End,
+    Match,
+}
 
 #[derive(Clone, Debug, PartialEq)]
 struct Item {
     node: Node,
-    min: usize,
-    max: usize,
+    /// Whether it may be left out.
+    optional: bool,
+    /// Whether it may be repeated.
+    repeated: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -21,22 +45,97 @@ enum Node {
     End,
 }
 
-/// Steps after which a match is given up: names are short, only a pattern made for it needs more.
-const FUEL: u32 = 1 << 20;
-
 impl Pattern {
-    /// `None`: syntax that is not known here.
+    /// `None`: syntax that is not known here, or more than [`MAX_LEN`].
     pub(super) fn parse(text: &str) -> Option<Self> {
+        if text.len() > MAX_LEN {
+            return None;
+        }
         let chars: Vec<char> = text.chars().collect();
-        let (alternatives, end) = alternatives(&chars, 0, 0)?;
-        (end == chars.len()).then_some(Self(alternatives))
+        let (all, end) = alternatives(&chars, 0, 0)?;
+        if end != chars.len() {
+            return None;
+        }
+        let mut steps = Vec::new();
+        compile(&all, &mut steps);
+        steps.push(Step::Match);
+        Some(Self(steps))
     }
 
-    /// Whether the name begins with something that the pattern describes.
-    pub(super) fn matches(&self, name: &str) -> bool {
-        let chars: Vec<char> = name.chars().collect();
-        let mut fuel = FUEL;
-        self.0.iter().any(|items| sequence(items, &chars, 0, &mut fuel, &mut |_, _| true))
+    /// Whether the name begins with something that the pattern describes; `None` where the fuel does not last.
+    pub(super) fn matches(&self, name: &str, fuel: &mut u64) -> Option<bool> {
+        *fuel = fuel.checked_sub(16 + self.0.len() as u64 / 8)?;
+        let mut chars = name.chars();
+        let (mut now, mut next, mut pending) = (vec![0], Vec::new(), Vec::new());
+        // The place at which a step was last gone to.
+        let mut seen = vec![usize::MAX; self.0.len()];
+        for at in 0.. {
+            let c = chars.next();
+            pending.append(&mut now);
+            while let Some(step) = pending.pop() {
+                *fuel = fuel.checked_sub(1)?;
+                if std::mem::replace(&mut seen[step], at) == at {
+                    continue;
+                }
+                match &self.0[step] {
+                    Step::Match => return Some(true),
+                    Step::Split(a, b) => pending.extend([*a, *b]),
+                    Step::Start if at == 0 => pending.push(step + 1),
+                    Step::End if c.is_none() => pending.push(step + 1),
+                    Step::Start | Step::End => {}
+                    Step::Class(ranges, not) => {
+                        if c.is_some_and(|c| ranges.iter().any(|(a, b)| (*a..=*b).contains(&c)) != *not) {
+                            next.push(step + 1);
+                        }
+                    }
+                }
+            }
+            if c.is_none() || next.is_empty() {
+                break;
+            }
+            std::mem::swap(&mut now, &mut next);
+        }
+        Some(false)
+    }
+}
+
+/// Appends steps that go through one of these sequences and on to whatever is appended next.
+fn compile(all: &[Vec<Item>], steps: &mut Vec<Step>) {
+    let mut ends = Vec::new();
+    for (i, items) in all.iter().enumerate() {
+        let split = steps.len();
+        if i + 1 < all.len() {
+            steps.push(Step::Match); // replaced below
+        }
+        for item in items {
+            let first = steps.len();
+            if item.optional {
+                steps.push(Step::Match);
+            }
+            let body = steps.len();
+            match &item.node {
+                Node::Class(ranges, not) => steps.push(Step::Class(ranges.clone(), *not)),
+                Node::Group(inner) => compile(inner, steps),
+                Node::Start => steps.push(Step::Start),
+                Node::End => steps.push(Step::End),
+            }
+            let after = steps.len() + usize::from(item.repeated);
+            if item.repeated {
+                steps.push(Step::Split(body, after));
+            }
+            if item.optional {
+                steps[first] = Step::Split(body, after);
+            }
+        }
+        if i + 1 < all.len() {
+            ends.push(steps.len());
+            steps.push(Step::Match);
+            steps[split] = Step::Split(split + 1, steps.len());
+        }
+    }
+    let after = steps.len();
+    for end in ends {
+        steps[end] = Step::Split(after, after);
     }
 }
 
@@ -76,18 +175,18 @@ fn alternatives(c: &[char], mut at: usize, depth: u32) -> Option<(Vec<Vec<Item>>
             literal => Node::Class(vec![(literal, literal)], false),
         };
         at += 1;
-        let (min, max) = match c.get(at) {
-            Some('*') => (0, usize::MAX),
-            Some('+') => (1, usize::MAX),
-            Some('?') => (0, 1),
-            _ => (1, 1),
+        let (optional, repeated) = match c.get(at) {
+            Some('*') => (true, true),
+            Some('+') => (false, true),
+            Some('?') => (true, false),
+            _ => (false, false),
         };
-        if (min, max) != (1, 1) {
+        if optional || repeated {
             at += 1;
             // Whether a repetition is greedy does not change what matches.
             at += usize::from(c.get(at) == Some(&'?'));
         }
-        all.last_mut()?.push(Item { node, min, max });
+        all.last_mut()?.push(Item { node, optional, repeated });
     }
     Some((all, at))
 }
@@ -123,41 +222,6 @@ fn class(c: &[char], mut at: usize) -> Option<(Node, usize)> {
     Some((Node::Class(ranges, not), at))
 }
 
-type Rest<'a> = &'a mut dyn FnMut(usize, &mut u32) -> bool;
-
-fn sequence(items: &[Item], name: &[char], at: usize, fuel: &mut u32, rest: Rest<'_>) -> bool {
-    match items.split_first() {
-        None => rest(at, fuel),
-        Some((item, later)) => {
-            repeat(item, 0, name, at, fuel, &mut |at, fuel: &mut u32| sequence(later, name, at, fuel, rest))
-        }
-    }
-}
-
-fn repeat(item: &Item, done: usize, name: &[char], at: usize, fuel: &mut u32, rest: Rest<'_>) -> bool {
-    if *fuel == 0 {
-        return false;
-    }
-    *fuel -= 1;
-    if done < item.max {
-        let mut again = |next: usize, fuel: &mut u32| {
-            (next > at || done < item.min) && repeat(item, done + 1, name, next, fuel, rest)
-        };
-        let more = match &item.node {
-            Node::Class(ranges, not) => name.get(at).is_some_and(|c| {
-                ranges.iter().any(|(a, b)| (a..=b).contains(&c)) != *not && again(at + 1, fuel)
-            }),
-            Node::Group(all) => all.iter().any(|items| sequence(items, name, at, fuel, &mut again)),
-            Node::Start => at == 0 && again(at, fuel),
-            Node::End => at == name.len() && again(at, fuel),
-        };
-        if more {
-            return true;
-        }
-    }
-    done >= item.min && rest(at, fuel)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,13 +238,35 @@ mod tests {
             ("^.*[.]layers[.][^0-3][.].*", "a.layers.3.b", false),
             (".*(?:self_attn)?.[qkv]_proj", "x.k_proj", true),
             ("(a*)*b", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaac", false),
+            ("(a|b+|)*c?d", "abbabcd", true),
+            ("(a|b+|)*c?d", "abbabccd", false),
+            ("(ab)+$", "ababab", true),
+            ("(ab)+$", "ababa", false),
+            ("(^a|b$)+", "ab", true),
+            ("", "anything", true),
             ("x|.*y", "zy", true),
         ] {
             let parsed = Pattern::parse(pattern).expect(pattern);
-            assert_eq!(parsed.matches(name), want, "{pattern} {name}");
+            let mut fuel = 1000;
+            assert_eq!(parsed.matches(name, &mut fuel), Some(want), "{pattern} {name}");
         }
         for bad in ["(", ")", "[a", "*", "a{2}", "(?=x)", r"\b", "\\"] {
             assert_eq!(Pattern::parse(bad), None, "{bad}");
         }
+    }
+    /// Nothing recurses along the name, and the steps are counted over several names.
+    #[test]
+    fn long_names_and_hard_patterns() {
+        let name = "a".repeat(200_000);
+        let nested = format!("{}a{}", "(".repeat(16), ")*".repeat(16));
+        for (pattern, want) in [(".*x", false), (".*", true), ("(a|aa)*$", true), (&nested, true)] {
+            let parsed = Pattern::parse(pattern).expect(pattern);
+            assert_eq!(parsed.matches(&name, &mut 100_000_000), Some(want), "{pattern}");
+        }
+        let hard = Pattern::parse(&format!("{}{}", "a?".repeat(30), "a".repeat(30))).expect("parses");
+        let mut fuel = 5000;
+        assert_eq!(hard.matches(&"a".repeat(30), &mut fuel), Some(true));
+        assert_eq!(Pattern::parse(".*x").expect("parses").matches(&name, &mut fuel), None);
+        assert_eq!(Pattern::parse(&"a".repeat(MAX_LEN + 1)), None);
     }
 }

@@ -68,6 +68,8 @@ pub struct Packed {
     pub global: Option<(&'static str, bool)>,
     /// Zeros are stored (`weight_zero_point`).
     pub zeros: bool,
+    /// Channels belong to groups in an order of their own, so that `weight_g_idx` must be there.
+    pub ordered: bool,
     /// How x enters the product.
     pub activation: Activation,
 }
@@ -83,11 +85,16 @@ impl Packed {
             spread: Spread::Group(32),
             global: None,
             zeros: false,
+            ordered: false,
             activation: Activation::Float,
         }
     }
 
     /// NVFP4; the tensor's scale is a factor or, with `divisor`, divides.
+    ///
+    /// Kernels multiply, so a divisor becomes its reciprocal, rounded to f32: a scale of a group is then
+    /// `scale · fl(1 / divisor)`, which is `scale / divisor` exactly where the divisor is a power of two, and may differ
+    /// by 1 ulp of f32 elsewhere.
     pub const fn nvfp4(codes: &'static str, global: &'static str, divisor: bool) -> Self {
         Self {
             scales: "weight_scale",
@@ -108,6 +115,7 @@ impl Packed {
             spread,
             global: None,
             zeros: false,
+            ordered: false,
             activation: Activation::Float,
         }
     }
@@ -291,7 +299,7 @@ pub(super) async fn open(w: &Weights, k: Option<u32>, o: &Packed) -> Result<Quan
         .all(|b| scale(scales.dtype, o.scale, b).is_some_and(|v| half::f16::from_f32(v).to_f32() == v));
     let zeros = zeros(w, o, [n, groups as u32]).await?;
     let order = match o.spread {
-        Spread::Group(group) => order(w, "weight_g_idx", k, group).await?,
+        Spread::Group(group) => order(w, "weight_g_idx", k, group, o.ordered).await?,
         _ => Order::Plain,
     };
     let scale_type = match (o.scale, o.element) {

@@ -34,6 +34,10 @@ pub const MAX_HEADER: u64 = 100_000_000;
 pub const MAX_RANK: usize = 4;
 /// Arrays in arrays allowed.
 const MAX_DEPTH: u32 = 4;
+/// Elements of an array for which memory is taken before they are read.
+const MAX_RESERVED: usize = 1 << 12;
+/// Bytes of a text that is none which a message shows.
+const SHOWN: usize = 64;
 /// Bytes that are read at a time.
 const STEP: u64 = 1 << 20;
 
@@ -57,7 +61,9 @@ pub enum Value {
 /// An array of the metadata.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Array {
-    /// Unsigned integers.
+    /// Unsigned integers of 8 bits.
+    Byte(Vec<u8>),
+    /// Unsigned integers of 16 to 64 bits.
     Uint(Vec<u64>),
     /// Signed integers.
     Int(Vec<i64>),
@@ -75,6 +81,7 @@ impl Array {
     /// Number of elements.
     pub fn len(&self) -> usize {
         match self {
+            Self::Byte(v) => v.len(),
             Self::Uint(v) => v.len(),
             Self::Int(v) => v.len(),
             Self::Float(v) => v.len(),
@@ -92,6 +99,7 @@ impl Array {
     /// Integers of any type, where all are 0 or more.
     fn uints(&self) -> Option<Vec<u64>> {
         match self {
+            Self::Byte(v) => Some(v.iter().copied().map(u64::from).collect()),
             Self::Uint(v) => Some(v.clone()),
             Self::Int(v) => v.iter().map(|&v| u64::try_from(v).ok()).collect(),
             _ => None,
@@ -392,8 +400,16 @@ impl Reader<'_> {
         let len = self.u64().await?;
         self.holds(&format!("length of {what}"), len, 1)?;
         let bytes = self.bytes(len).await?.to_vec();
-        String::from_utf8(bytes)
-            .map_err(|e| field(self.file, what, format!("{:02x?}", e.as_bytes()), "UTF-8"))
+        String::from_utf8(bytes).map_err(|e| {
+            let bytes = e.as_bytes();
+            let more = if bytes.len() > SHOWN {
+                format!(" and {} more", bytes.len() - SHOWN)
+            } else {
+                String::new()
+            };
+            let got = format!("{:02x?}{more}", &bytes[..bytes.len().min(SHOWN)]);
+            field(self.file, what, got, "UTF-8")
+        })
     }
 
     async fn value(&mut self, key: &str, kind: u32, depth: u32) -> Result<Value, LoadError> {
@@ -466,7 +482,7 @@ impl Reader<'_> {
             let n = count as usize;
             macro_rules! list {
                 ($variant:ident, $next:expr) => {{
-                    let mut list = Vec::with_capacity(n);
+                    let mut list = Vec::with_capacity(n.min(MAX_RESERVED));
                     for _ in 0..n {
                         list.push($next);
                     }
@@ -474,7 +490,8 @@ impl Reader<'_> {
                 }};
             }
             Ok(match kind {
-                0 | 2 | 4 | 10 => list!(Uint, self.uint(kind).await?),
+                0 => Array::Byte(self.bytes(count).await?.to_vec()),
+                2 | 4 | 10 => list!(Uint, self.uint(kind).await?),
                 1 | 3 | 5 | 11 => list!(Int, self.int(kind).await?),
                 6 | 12 => list!(Float, self.float(kind).await?),
                 7 => list!(Bool, self.bool(key).await?),

@@ -52,7 +52,7 @@ impl Quantization {
 /// How the modules are read whose `weight` is stored in blocks; none for other checkpoints.
 ///
 /// # Errors
-/// Matrices of other than two dimensions; those of the source.
+/// Matrices of other than two dimensions; a scale of a whole tensor that is 0, NaN or infinite; those of the source.
 pub async fn modules(
     source: &dyn ByteSource,
     table: &TensorTable,
@@ -73,7 +73,18 @@ pub async fn modules(
             Some(scale) if ty == GgufType::Nvfp4 => {
                 let bytes = source.read(&scale.file, scale.range.clone()).await?;
                 match (scale.dtype, bytes.as_chunks().0) {
-                    (StoredType::F32, &[value]) => f32::from_le_bytes(value),
+                    (StoredType::F32, &[value]) => {
+                        let value = f32::from_le_bytes(value);
+                        if value == 0.0 || !value.is_finite() {
+                            return Err(LoadError::Element {
+                                tensor: scale.name.clone(),
+                                index: 0,
+                                got: value.to_string(),
+                                want: "a finite scale of a whole tensor other than 0".into(),
+                            });
+                        }
+                        value
+                    }
                     _ => {
                         return Err(LoadError::Quantized {
                             tensor: scale.name.clone(),

@@ -53,13 +53,13 @@ const RULES: [Rule; 10] = [
         ..PLAIN
     },
     Rule {
-        names: &["llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "lfm2", "smaug-bpe"],
+        names: &["llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "lfm2"],
         patterns: &[LLAMA3],
         ignore_merges: true,
         bos: true,
         ..PLAIN
     },
-    Rule { names: &["dbrx", "glm4", "chatglm-bpe"], patterns: &[LLAMA3], ..PLAIN },
+    Rule { names: &["dbrx", "glm4", "chatglm-bpe", "smaug-bpe"], patterns: &[LLAMA3], ..PLAIN },
     Rule {
         names: &["qwen2", "stablelm2", "deepseek-r1-qwen", "megrez"],
         patterns: &[
@@ -354,5 +354,20 @@ impl Gguf {
             out.insert("chat_template".to_owned(), templates.into());
         }
         Ok(Value::Object(out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// llama.cpp gives both one pattern, and only one of them the rest of Llama 3's rules.
+    #[test]
+    fn rules_that_share_a_pattern_only() {
+        let rule = |name: &str| RULES.iter().find(|r| r.names.contains(&name)).expect(name);
+        let (llama, smaug) = (rule("llama-bpe"), rule("smaug-bpe"));
+        assert_eq!(llama.patterns, smaug.patterns);
+        assert_eq!((llama.ignore_merges, llama.bos), (true, true));
+        assert_eq!((smaug.ignore_merges, smaug.bos), (false, false));
     }
 }
