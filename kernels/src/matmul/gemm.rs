@@ -323,8 +323,8 @@ fn twin(call: &mut TwinCall<'_>) {
 }
 
 fn cases() -> Vec<TestCase> {
-    let plain = EpilogueKind::default();
     type Case = (Shape, WeightFormat);
+    let plain = EpilogueKind::default();
     let case = |name: &str, (shape, format): Case, epilogue: EpilogueKind, tiles: &[Tile], splits: u32| {
         let Shape { m, n, k } = shape;
         let [weights, scales] = reference::seeded_weights(n, k, format, 2);

@@ -333,10 +333,10 @@ fn twin(call: &mut TwinCall<'_>) {
 
 fn cases() -> Vec<TestCase> {
     use NormKind::{Layer, None, Rms};
+    type Case = (Shape, WeightFormat);
     let plain = EpilogueKind::default();
     let glu = |act| EpilogueKind { act, glu: true, bias: true, residual: true };
     let full = |act| EpilogueKind { act, glu: false, bias: true, residual: true };
-    type Case = (Shape, WeightFormat);
     let case =
         |name: &str, (shape, format): Case, norm: NormKind, epilogue: EpilogueKind, configs: &[Config]| {
             let Shape { m, n, k } = shape;

@@ -36,9 +36,9 @@ impl fmt::Display for Activation {
             Self::Int { bits, group, clip } => {
                 write!(f, "int{bits}-")?;
                 if group == Format::ROW {
-                    f.write_str("token")?
+                    f.write_str("token")?;
                 } else {
-                    write!(f, "g{group}")?
+                    write!(f, "g{group}")?;
                 }
                 if clip < 1.0 { write!(f, "-c{clip}") } else { Ok(()) }
             }

@@ -46,9 +46,8 @@ fn range(code: Code) -> (f32, f32) {
 /// Value of a scale once stored; 0 becomes 1, because its group rounds to zeros with either.
 fn stored(scale: Scale, v: f32) -> f32 {
     let v = match scale {
-        Scale::F32 => v,
+        Scale::F32 | Scale::E8m0 => v,
         Scale::F16 => half::f16::from_f32(v.clamp(-F16_MAX, F16_MAX)).to_f32(),
-        Scale::E8m0 => v,
         Scale::E4m3 => float::from_e4m3(float::to_e4m3(v)).unwrap_or(0.0),
         Scale::I8 => v.round_ties_even().clamp(1.0, 127.0),
     };
