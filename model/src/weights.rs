@@ -465,7 +465,7 @@ impl Weights {
     fn layout(&self, segments: &[Segment<'_>], n: u32, policy: WeightPolicy) -> Result<Layout, LoadError> {
         let names = || segments.iter().map(|s| s.origin.name()).collect::<Vec<_>>().join(", ");
         let quantised: Vec<&QuantModule> = segments.iter().filter_map(|s| s.origin.quant()).collect();
-        let (activation, mut input) = self.transforms(segments, &quantised)?;
+        let (activation, mut input) = transforms(segments, &quantised)?;
         // Rows in f32 of what cannot be had otherwise.
         let mut decode = false;
         if policy.force == Some(WeightFormat::F32) {
@@ -539,67 +539,8 @@ impl Weights {
         if decode && input.as_ref().is_none_or(|i| matches!(i.mix, Mix::Permute(_))) {
             input = Some(quantized::Input::default());
         }
-        let activation = self.activation(&parts, activation, policy, &names)?;
+        let activation = activation_of(&parts, activation, policy, &names)?;
         Ok(Layout { parts, activation, input: input.unwrap_or_default() })
-    }
-
-    /// Activation and transform of x that modules agree upon; no transform if they permute x in different ways.
-    fn transforms(
-        &self,
-        segments: &[Segment<'_>],
-        quantised: &[&QuantModule],
-    ) -> Result<(Activation, Option<quantized::Input>), LoadError> {
-        let Some(first) = quantised.first() else { return Ok((Activation::Float, Some(Default::default()))) };
-        let names = || segments.iter().map(|s| s.origin.name()).collect::<Vec<_>>().join(", ");
-        let list = |of: &dyn Fn(&QuantModule) -> String| {
-            let each = segments.iter().map(|s| s.origin.quant().map_or_else(|| "none".to_owned(), of));
-            each.collect::<Vec<_>>().join(", ")
-        };
-        let mixed = quantised.len() < segments.len();
-        let differs = |what, got| Err(LoadError::Fused { modules: names(), what, got });
-        if quantised.iter().any(|m| m.activation != first.activation)
-            || mixed && first.activation != Activation::Float
-        {
-            return differs("activations", list(&|m| m.activation.to_string()));
-        }
-        let none = quantized::Input::default();
-        if quantised.iter().all(|m| m.input == first.input) && !(mixed && first.input != none) {
-            return Ok((first.activation, Some(first.input.clone())));
-        }
-        let permutes =
-            |m: &&QuantModule| m.input.scale.is_none() && matches!(m.input.mix, Mix::None | Mix::Permute(_));
-        if quantised.iter().all(permutes) {
-            return Ok((first.activation, None));
-        }
-        differs("transforms of x", list(&|m| m.input.describe()))
-    }
-
-    /// How x enters the product with these parts.
-    fn activation(
-        &self,
-        parts: &[(u32, WeightFormat)],
-        stored: Activation,
-        policy: WeightPolicy,
-        names: &dyn Fn() -> String,
-    ) -> Result<Activation, LoadError> {
-        let all_quantised = parts.iter().all(|(_, f)| matches!(f, WeightFormat::Quant(_)));
-        let activation = policy.activations.unwrap_or(stored);
-        if !all_quantised || activation == Activation::Float {
-            return Ok(Activation::Float);
-        }
-        for (_, format) in parts {
-            let WeightFormat::Quant(format) = format else { continue };
-            let want = if format.code == Code::E4m3 {
-                "use float activations with FP8 weights"
-            } else if !is_integer(*format) {
-                "groups must be 16 channels, a multiple of 32, or the row"
-            } else {
-                continue;
-            };
-            let (got, activation) = (format.to_string(), activation.to_string());
-            return Err(LoadError::Activations { tensor: names(), got, activation, want });
-        }
-        Ok(activation)
     }
 
     /// What a matrix (`k` is its number of columns) or vector is read from.
@@ -737,16 +678,16 @@ impl Weights {
                 }
                 Origin::Quant(module, _) => {
                     let stored = stored.start as u32..stored.end as u32;
-                    let words = match module.format == format {
-                        true => module.words(self.source(), stored.clone()).await?,
-                        false => None,
+                    let words = if module.format == format {
+                        module.words(self.source(), stored.clone()).await?
+                    } else {
+                        None
                     };
-                    match words {
-                        Some(words) => words,
-                        None => {
-                            let rows = module.rows(self.source(), stored).await?.into_iter();
-                            pack(format, rows.map(|row| quantized::convert(row, module.format, format)))
-                        }
+                    if let Some(words) = words {
+                        words
+                    } else {
+                        let rows = module.rows(self.source(), stored).await?.into_iter();
+                        pack(format, rows.map(|row| quantized::convert(row, module.format, format)))
                     }
                 }
             };
@@ -812,6 +753,65 @@ fn input(
             Mix::Permute(perm) => girih_ops::Mix::Permute(Tensor::from_u32(gpu, perm, &[k])?),
         },
     })
+}
+
+/// Activation and transform of x that modules agree upon; no transform if they permute x in different ways.
+fn transforms(
+    segments: &[Segment<'_>],
+    quantised: &[&QuantModule],
+) -> Result<(Activation, Option<quantized::Input>), LoadError> {
+    let Some(first) = quantised.first() else {
+        return Ok((Activation::Float, Some(quantized::Input::default())));
+    };
+    let names = || segments.iter().map(|s| s.origin.name()).collect::<Vec<_>>().join(", ");
+    let list = |of: &dyn Fn(&QuantModule) -> String| {
+        let each = segments.iter().map(|s| s.origin.quant().map_or_else(|| "none".to_owned(), of));
+        each.collect::<Vec<_>>().join(", ")
+    };
+    let mixed = quantised.len() < segments.len();
+    let differs = |what, got| Err(LoadError::Fused { modules: names(), what, got });
+    if quantised.iter().any(|m| m.activation != first.activation)
+        || mixed && first.activation != Activation::Float
+    {
+        return differs("activations", list(&|m| m.activation.to_string()));
+    }
+    let none = quantized::Input::default();
+    if quantised.iter().all(|m| m.input == first.input) && !(mixed && first.input != none) {
+        return Ok((first.activation, Some(first.input.clone())));
+    }
+    let permutes =
+        |m: &&QuantModule| m.input.scale.is_none() && matches!(m.input.mix, Mix::None | Mix::Permute(_));
+    if quantised.iter().all(permutes) {
+        return Ok((first.activation, None));
+    }
+    differs("transforms of x", list(&|m| m.input.describe()))
+}
+
+/// How x enters the product with these parts.
+fn activation_of(
+    parts: &[(u32, WeightFormat)],
+    stored: Activation,
+    policy: WeightPolicy,
+    names: &dyn Fn() -> String,
+) -> Result<Activation, LoadError> {
+    let all_quantised = parts.iter().all(|(_, f)| matches!(f, WeightFormat::Quant(_)));
+    let activation = policy.activations.unwrap_or(stored);
+    if !all_quantised || activation == Activation::Float {
+        return Ok(Activation::Float);
+    }
+    for (_, format) in parts {
+        let WeightFormat::Quant(format) = format else { continue };
+        let want = if format.code == Code::E4m3 {
+            "use float activations with FP8 weights"
+        } else if !is_integer(*format) {
+            "groups must be 16 channels, a multiple of 32, or the row"
+        } else {
+            continue;
+        };
+        let (got, activation) = (format.to_string(), activation.to_string());
+        return Err(LoadError::Activations { tensor: names(), got, activation, want });
+    }
+    Ok(activation)
 }
 
 fn chunks(n: u32, k: u32, bytes: u64) -> impl Iterator<Item = Range<u32>> {

@@ -134,7 +134,7 @@ impl File {
                 (t.ty, t.bytes) = (GgufType::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect());
             }
         }
-        out.tensors.retain(|t| !t.name.ends_with(".scale"));
+        out.tensors.retain(|t| t.name.strip_suffix(".scale").is_none());
         out
     }
 
@@ -425,7 +425,9 @@ pub fn convert(source: std::sync::Arc<dyn ByteSource>, config: &Json) -> File {
             }
         }
         if arch.starts_with("gemma") && name.ends_with("norm.weight") {
-            values.iter_mut().for_each(|v| *v += 1.0);
+            for v in &mut values {
+                *v += 1.0;
+            }
         }
         out.tensors.push(Tensor {
             name,
@@ -456,7 +458,7 @@ pub fn tokenizer(out: &mut File, tokenizer: &Json, pre: &str) {
     }
     for t in added {
         let id = t["id"].as_u64().expect("an id") as usize;
-        tokens[id] = t["content"].as_str().expect("a text").to_owned();
+        t["content"].as_str().expect("a text").clone_into(&mut tokens[id]);
         kinds[id] = if t["special"] == true { 3 } else { 4 };
     }
     let find = |token: &str| tokens.iter().position(|t| t == token).map(|i| i as u64);

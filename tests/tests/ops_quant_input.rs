@@ -172,7 +172,7 @@ fn check(gpu: &Gpu, m: usize, k: usize, activation: QuantActivation, mixing: &Mi
     let largest = want.iter().fold(0.0, |max: f32, v| max.max(v.abs()));
     let step =
         if let QuantActivation::Int { bits, .. } = activation { 0.2 / f32::from(1u16 << bits) } else { 1e-5 };
-    let far = got.iter().zip(&want).filter(|(g, w)| !((*g - *w).abs() <= 2e-5 * largest)).count();
+    let far = got.iter().zip(&want).filter(|(g, w)| (*g - *w).abs() > 2e-5 * largest).count();
     assert!(
         far * 20 <= want.len() * usize::from(step > 1e-4),
         "{what}: {far} of {} values differ",

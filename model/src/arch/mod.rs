@@ -7,6 +7,7 @@ use crate::layers::{Decoder, Encoder, Scope};
 
 /// A loaded network.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a model has one")]
 pub enum Network {
     /// Predicts the next token.
     Decoder(Decoder),

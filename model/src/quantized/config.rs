@@ -188,7 +188,7 @@ fn awq(f: &Fields<'_>, table: &TensorTable, found: &mut Quantization) -> Result<
 }
 
 fn fp8(f: &Fields<'_>, table: &TensorTable, found: &mut Quantization) -> Result<(), LoadError> {
-    if !f.text("fmt")?.is_none_or(|t| t == "e4m3") {
+    if f.text("fmt")?.is_some_and(|t| t != "e4m3") {
         return Err(f.bad("fmt", "e4m3"));
     }
     let block = f.block("weight_block_size")?;

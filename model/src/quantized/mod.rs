@@ -41,6 +41,7 @@ pub struct Quantization {
 
 /// How the tensors of a module are to be read.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one for a module, while a model is loaded")]
 pub enum Stored {
     /// girih's own layout: the words that kernels read.
     Girih {
@@ -332,6 +333,7 @@ fn scale_type(scales: &[f32]) -> Scale {
     if scales.iter().all(exact) { Scale::F16 } else { Scale::F32 }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "callers pass numbers and texts they are done with")]
 fn found(w: &Weights, tensor: &str, got: impl ToString, want: impl Into<String>) -> LoadError {
     LoadError::Quantized { tensor: w.full(tensor), got: got.to_string(), want: want.into() }
 }

@@ -266,7 +266,7 @@ pub(super) async fn open(w: &Weights, k: Option<u32>, o: &Packed) -> Result<Quan
             if !per_row && count != 1 {
                 return Err(mis_shaped(&scales, vec![n.into(), 1]));
             }
-            (if per_row { 1 } else { 0 }, k)
+            (u32::from(per_row), k)
         }
         Spread::Group(group) => {
             if !k.is_multiple_of(group) {

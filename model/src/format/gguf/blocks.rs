@@ -254,7 +254,7 @@ impl GgufType {
                     row.scales.push(half(52)?);
                     let digit = |v: u8, n: usize| {
                         const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
-                        (u16::from(v.wrapping_mul(POWERS[n])) * 3 >> 8) as u8
+                        ((u16::from(v.wrapping_mul(POWERS[n])) * 3) >> 8) as u8
                     };
                     for (part, digits) in [(&b[..32], 5), (&b[32..48], 5), (&b[48..52], 4)] {
                         for n in 0..digits {
@@ -400,7 +400,7 @@ mod tests {
                 GgufType::Nvfp4,
                 0,
                 &[0x38, 0x30, 0x41, 0x05],
-                [-6.0, 2.0, -0.5, -4.0, -13.5, 0.004_882_812_5, -41.696_289_1, -1471.520_51],
+                [-6.0, 2.0, -0.5, -4.0, -13.5, 0.004_882_812_5, -41.696_289_1, -1_471.520_51],
             ),
         ];
         for (ty, at, over, want) in cases {

@@ -94,10 +94,8 @@ impl Gguf {
         let context = needed("context_length")?;
         let rows = |name: &str| self.tensor(name).and_then(|t| t.shape.first().copied());
         let has = |name: &str| self.tensor(name).is_some();
-        let vocab = match rows("token_embd.weight").map_or_else(|| uint("vocab_size"), |n| Ok(Some(n)))? {
-            Some(n) => n,
-            None => return Err(self.bad(&key("vocab_size"), "a whole number")),
-        };
+        let vocab = rows("token_embd.weight").map_or_else(|| uint("vocab_size"), |n| Ok(Some(n)))?;
+        let Some(vocab) = vocab else { return Err(self.bad(&key("vocab_size"), "a whole number")) };
         let pooled = uint("pooling_type")?.is_some_and(|t| t > 0);
         let class = if pooled {
             family.class.replace("ForCausalLM", "Model")

@@ -170,7 +170,7 @@ impl Gguf {
         let (parts, bos) = match model {
             "gpt2" => self.byte_level(&v)?,
             "llama" => {
-                (self.sentence_piece(&v, spelling(self.special("unknown", tokens)?.unwrap_or(0)))?, true)
+                (self.sentence_piece(&v, &spelling(self.special("unknown", tokens)?.unwrap_or(0)))?, true)
             }
             _ => (self.word_piece(&v)?, true),
         };
@@ -254,7 +254,7 @@ impl Gguf {
 
     /// SentencePiece joins the two neighbours whose joint piece has the highest score: merges in the order of their
     /// scores do the same.
-    fn sentence_piece(&self, v: &Vocabulary<'_>, unknown: String) -> Result<Value, LoadError> {
+    fn sentence_piece(&self, v: &Vocabulary<'_>, unknown: &str) -> Result<Value, LoadError> {
         let key = format!("{PREFIX}scores");
         let scores = self.floats(&key)?.ok_or_else(|| self.bad(&key, "a list of numbers"))?;
         if scores.len() != v.tokens.len() {
