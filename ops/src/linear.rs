@@ -81,8 +81,9 @@ fn int_parts(w: &Matrix) -> Result<Vec<IntPart<'_>>, OpError> {
     Ok(parts)
 }
 
-/// The product of integers. Blocks of 32 channels are quantised inside the product where it has few rows; everything
-/// else is quantised by a kernel of its own.
+/// The product of integers. Of one row, blocks of 32 channels are quantised inside the product, which saves a dispatch;
+/// of more rows every workgroup would repeat too much of that work, so a kernel of its own does it, as it does for
+/// everything else.
 fn linear_int(
     frame: &mut Frame,
     x: &Tensor,
@@ -98,7 +99,7 @@ fn linear_int(
         && w.input.scale.is_none()
         && matches!(w.input.mix, Mix::None)
         && !matches!(opts.norm, Some(Norm::Layer { .. }))
-        && m <= gemv_int::MAX_M;
+        && m == 1;
     if inside {
         let rms_norm = match opts.norm {
             Some(Norm::Rms { weight, eps }) => Some((weight.buffer(), eps)),
