@@ -17,6 +17,8 @@ pub struct Plan {
     labels: Vec<String>,
     /// What was recorded; keeps every bound range alive and out of any pool.
     commands: Vec<Command>,
+    /// Parameters of all dispatches; bind groups do not keep a buffer of ours alive.
+    _params: Buffer,
 }
 
 #[derive(Debug)]
@@ -170,7 +172,8 @@ impl Gpu {
             }
         }
         self.write(uniforms, 0, &params);
-        Ok(Plan { steps, labels: recorder.labels(), commands: recorder.commands().to_vec() })
+        let commands = recorder.commands().to_vec();
+        Ok(Plan { steps, labels: recorder.labels(), commands, _params: uniforms.clone() })
     }
 
     /// Runs a plan once with a timestamp around every dispatch.
