@@ -28,11 +28,8 @@ use xtask::source;
 use chromium::Chromium;
 
 /// Test pages: the start of their tests' names, and their path.
-const PAGES: [(&str, &str); 3] = [
-    ("api", "tests/api.html"),
-    ("t0", "tests/kernels.html?tier=t0"),
-    ("t1", "tests/kernels.html?tier=t1"),
-];
+const PAGES: [(&str, &str); 3] =
+    [("api", "tests/api.html"), ("t0", "tests/kernels.html?tier=t0"), ("t1", "tests/kernels.html?tier=t1")];
 
 /// What all tests share.
 struct Bed {
@@ -101,7 +98,8 @@ impl Bed {
                 return Err(failure(&error, &[], &console).into());
             }
         };
-        let log: Vec<&str> = outcome["log"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let log: Vec<&str> =
+            outcome["log"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         if outcome["ok"] != json!(true) {
             return Err(failure(outcome["message"].as_str().unwrap_or("no message"), &log, &console).into());
         }
@@ -170,7 +168,8 @@ fn main() -> ExitCode {
             return libtest_mimic::run(&args, vec![trial]).exit_code();
         }
     };
-    let mut trials: Vec<Trial> = PAGES.iter().flat_map(|(prefix, path)| bed.page_trials(prefix, path)).collect();
+    let mut trials: Vec<Trial> =
+        PAGES.iter().flat_map(|(prefix, path)| bed.page_trials(prefix, path)).collect();
     trials.extend(site::trials(&bed));
     let code = libtest_mimic::run(&args, trials).exit_code();
     drop(bed); // ends the browser

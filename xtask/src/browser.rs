@@ -53,7 +53,8 @@ impl Program {
         places.push(PathBuf::from("/")); // joined with an absolute path, a folder is dropped
         let suffixes: &[&str] = if cfg!(windows) { &[".exe", ".cmd"] } else { &[""] };
         self.commands.iter().find_map(|command| {
-            let files = places.iter().flat_map(|dir| suffixes.iter().map(move |s| dir.join(format!("{command}{s}"))));
+            let files =
+                places.iter().flat_map(|dir| suffixes.iter().map(move |s| dir.join(format!("{command}{s}"))));
             files.into_iter().find(|file| file.is_file())
         })
     }
@@ -97,9 +98,12 @@ fn plan(host: &Host, missing: &[Program]) -> Plan {
              the chromedriver of its version from googlechromelabs.github.io/chrome-for-testing, in PATH"
         ));
     }
-    let install = host.apt_get(&[&["install", "-y", "--no-install-recommends"], packages.as_slice()].concat());
+    let install =
+        host.apt_get(&[&["install", "-y", "--no-install-recommends"], packages.as_slice()].concat());
     match (host.apt_get(&["update"]), install) {
-        (Some(update), Some(install)) => Plan::Install { attempts: vec![vec![update, install]], undo: vec![] },
+        (Some(update), Some(install)) => {
+            Plan::Install { attempts: vec![vec![update, install]], undo: vec![] }
+        }
         _ => Plan::Manual(format!("neither root nor sudo here; as root run:\n  {manual}")),
     }
 }
@@ -178,7 +182,9 @@ mod tests {
         assert!(rootless.contains("apt-get install -y nodejs"), "{rootless}");
         let fedora = tell(&Host { has_apt: false, ..debian() }, &OF_TESTS);
         assert!(fedora.contains("dnf install") && fedora.contains("pacman -S"));
-        assert!(tell(&Host { os: "macos".into(), ..debian() }, &[CHROMEDRIVER]).contains("chrome-for-testing"));
+        assert!(
+            tell(&Host { os: "macos".into(), ..debian() }, &[CHROMEDRIVER]).contains("chrome-for-testing")
+        );
         let ubuntu = OsRelease { id: "ubuntu".into(), codename: "noble".into() };
         let ubuntu = Host { release: ubuntu, ..debian() };
         assert!(tell(&ubuntu, &[CHROMIUM]).contains("snap"));
@@ -187,7 +193,8 @@ mod tests {
 
     #[test]
     fn a_program_is_found_or_the_command_is_named() {
-        let cargo = Program { name: "cargo", commands: &["girih-no-such-program", "cargo"], package: "cargo" };
+        let cargo =
+            Program { name: "cargo", commands: &["girih-no-such-program", "cargo"], package: "cargo" };
         assert!(cargo.require().unwrap().is_file());
         let none = Program { commands: &["girih-no-such-program"], ..cargo };
         assert!(none.require().unwrap_err().contains("cargo xtask setup"));

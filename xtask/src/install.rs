@@ -205,7 +205,8 @@ mod tests {
             undo: vec![],
         };
         assert_eq!(plan(&["girih-no-such-program", "rustc --version"]).perform(&host, "x"), Ok(()));
-        let error = plan(&["rustc --version-of-what", "girih-no-such-program"]).perform(&host, "x").unwrap_err();
+        let error =
+            plan(&["rustc --version-of-what", "girih-no-such-program"]).perform(&host, "x").unwrap_err();
         assert!(error.contains("girih-no-such-program"), "{error}");
         assert_eq!(Plan::Manual("by hand".into()).perform(&host, "x"), Err("by hand\n".into()));
     }

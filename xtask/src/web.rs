@@ -113,7 +113,10 @@ mod tests {
     fn a_missing_target_comes_with_both_ways_to_get_it() {
         let text = without_target("rustup did not start: not found");
         assert!(text.starts_with("rustup did not start"), "{text}");
-        assert!(text.contains("rustup target add wasm32") && text.contains("libstd-rust-dev-wasm32"), "{text}");
+        assert!(
+            text.contains("rustup target add wasm32") && text.contains("libstd-rust-dev-wasm32"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -92,7 +92,11 @@ impl Profile {
         };
         let processes = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
         let named = |path: PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
-        processes.filter(|path| uses(path)).filter_map(named).filter(|name| name.parse::<u32>().is_ok()).collect()
+        processes
+            .filter(|path| uses(path))
+            .filter_map(named)
+            .filter(|name| name.parse::<u32>().is_ok())
+            .collect()
     }
 }
 
@@ -191,7 +195,10 @@ impl Chromium {
         while self.evaluate("return window.girihTests !== undefined")? != json!(true) {
             if begun.elapsed() > Duration::from_secs(60) {
                 self.url = None;
-                return Err(format!("{url}: no window.girihTests within 60 s\n  {}", self.console().join("\n  ")));
+                return Err(format!(
+                    "{url}: no window.girihTests within 60 s\n  {}",
+                    self.console().join("\n  ")
+                ));
             }
             std::thread::sleep(Duration::from_millis(50));
         }

@@ -51,9 +51,17 @@ fn look(
     chromium.devtools("Emulation.setEmulatedMedia", &features)?;
     chromium.goto(url)?;
 
-    wait_for(chromium, "the story model", "return document.getElementById('story-write').disabled === false")?;
+    wait_for(
+        chromium,
+        "the story model",
+        "return document.getElementById('story-write').disabled === false",
+    )?;
     chromium.evaluate("document.getElementById('story-write').click()")?;
-    wait_for(chromium, "the end of a story", "return document.getElementById('story-foot').hidden === false")?;
+    wait_for(
+        chromium,
+        "the end of a story",
+        "return document.getElementById('story-foot').hidden === false",
+    )?;
     let text = |chromium: &Chromium, id: &str| -> Result<String, String> {
         let script = format!("return document.getElementById('{id}').textContent.trim()");
         Ok(chromium.evaluate(&script)?.as_str().unwrap_or_default().to_owned())
@@ -85,7 +93,11 @@ fn look(
         }
         fs::write(dir.join(format!("{view}-{screen}-{scheme}.png")), png)?;
     }
-    match chromium.console().iter().find(|line| line.starts_with("SEVERE") || line.contains("Security Policy")) {
+    match chromium
+        .console()
+        .iter()
+        .find(|line| line.starts_with("SEVERE") || line.contains("Security Policy"))
+    {
         Some(line) => Err(line.into()),
         None => Ok(()),
     }

@@ -58,7 +58,9 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
         Command::Serve { root, port } => {
             let site = Paths::of(&root).out.join("site");
             if !site.join("index.html").is_file() {
-                return Err(format!("found no site in {}, wanted it from `cargo xtask web`", site.display()).into());
+                return Err(
+                    format!("found no site in {}, wanted it from `cargo xtask web`", site.display()).into()
+                );
             }
             let server = Server::start(vec![Route::folder("/", site)], Options { port, faults: false })
                 .map_err(|error| format!("port {port}: {error}"))?;

@@ -79,7 +79,8 @@ impl Manifest {
     /// A file that cannot be written.
     pub fn write(&self, dir: &Path) -> Result<PathBuf, ManifestError> {
         let path = dir.join(FILE_NAME);
-        let mut text = serde_json::to_string_pretty(self).map_err(io::Error::from).map_err(io_error(&path))?;
+        let mut text =
+            serde_json::to_string_pretty(self).map_err(io::Error::from).map_err(io_error(&path))?;
         text.push('\n');
         fs::write(&path, text).map_err(io_error(&path))?;
         Ok(path)

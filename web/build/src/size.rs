@@ -113,7 +113,7 @@ impl Breakdown {
         let mut functions = Vec::new();
         for (index, bytes) in (imported..).zip(bodies) {
             let name = function_names.get(&index).copied().unwrap_or_default();
-            let name = format!("{:#}", rustc_demangle::demangle(name));
+            let name = without_hash(&format!("{:#}", rustc_demangle::demangle(name))).to_owned();
             *crates.entry(crate_of(&name).to_owned()).or_default() += bytes;
             functions.push(Part { name, bytes });
         }
@@ -152,8 +152,20 @@ fn largest(mut parts: Vec<Part>, most: usize) -> Vec<Part> {
 
 fn section_name(id: u8) -> &'static str {
     const NAMES: [&str; 14] = [
-        "custom", "types", "imports", "functions", "tables", "memory", "globals", "exports", "start", "elements",
-        "code", "data", "data count", "tags",
+        "custom",
+        "types",
+        "imports",
+        "functions",
+        "tables",
+        "memory",
+        "globals",
+        "exports",
+        "start",
+        "elements",
+        "code",
+        "data",
+        "data count",
+        "tags",
     ];
     NAMES.get(usize::from(id)).copied().unwrap_or("unknown")
 }
@@ -183,6 +195,14 @@ fn crate_of(function: &str) -> &str {
         rest = tail;
     }
     if standard { "standard library" } else { "without a crate" }
+}
+
+/// A function without the hash that tells it from others of its name: wasm-bindgen demangles, and leaves it.
+fn without_hash(function: &str) -> &str {
+    match function.rsplit_once("::h") {
+        Some((name, hash)) if hash.len() == 16 && hash.bytes().all(|c| c.is_ascii_hexdigit()) => name,
+        _ => function,
+    }
 }
 
 /// A module without its custom sections: names and the like are for tools, not for browsers.
@@ -246,9 +266,21 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kb = |bytes: u64| format!("{:.1}", bytes as f64 / 1000.0);
         writeln!(f, "{:>10} {:>10} {:>10}  kB", "raw", "gzip", "brotli")?;
-        for FileSize { name, size } in &self.files {
-            writeln!(f, "{:>10} {:>10} {:>10}  {name}", kb(size.raw), kb(size.gzip), kb(size.brotli))?;
+        let mut line = |name: &str, size: &Size| {
+            writeln!(f, "{:>10} {:>10} {:>10}  {name}", kb(size.raw), kb(size.gzip), kb(size.brotli))
+        };
+        let (modules, scripts): (Vec<_>, Vec<_>) =
+            self.files.iter().partition(|file| file.name.ends_with(".wasm"));
+        for FileSize { name, size } in modules {
+            line(name, size)?;
         }
+        let all = scripts.iter().fold(Size::default(), |all, FileSize { size, .. }| Size {
+            raw: all.raw + size.raw,
+            gzip: all.gzip + size.gzip,
+            brotli: all.brotli + size.brotli,
+        });
+        line(&format!("{} scripts", scripts.len()), &all)?;
+        writeln!(f)?;
         let tables = [
             ("sections", &self.module.sections, 5),
             ("code by crate", &self.module.crates, 16),
@@ -341,6 +373,8 @@ mod tests {
         ] {
             assert_eq!(crate_of(function), wanted, "{function}");
         }
+        assert_eq!(without_hash("a::load::h647bf22e7d5bd4c1"), "a::load");
+        assert_eq!(without_hash("a::load::half"), "a::load::half");
     }
 
     #[test]
@@ -372,7 +406,8 @@ mod tests {
 
     #[test]
     fn a_module_that_is_too_large_is_named() {
-        let file = |name: &str, brotli| FileSize { name: name.into(), size: Size { raw: 9, gzip: 9, brotli } };
+        let file =
+            |name: &str, brotli| FileSize { name: name.into(), size: Size { raw: 9, gzip: 9, brotli } };
         let mut report = Report {
             files: vec![file("a.wasm", 100), file("b.js", 101)],
             largest_module: 100,
@@ -383,6 +418,7 @@ mod tests {
         assert_eq!(report.too_large().unwrap().name, "a.wasm");
         let text = report.to_string();
         assert!(text.contains("tokenizers") && text.contains(".rodata"), "{text}");
+        assert!(text.contains("1 scripts"), "{text}");
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!(json["files"][0]["brotli"], 101);
     }

@@ -216,12 +216,26 @@ impl Shared {
         match request.path.as_str() {
             "/log" => {
                 let body = self.log_since(request.query("since").and_then(|n| n.parse().ok()).unwrap_or(0));
-                self.send_text(&mut stream, &request, Head::new(200), same_origin, "application/json", &body)?;
+                self.send_text(
+                    &mut stream,
+                    &request,
+                    Head::new(200),
+                    same_origin,
+                    "application/json",
+                    &body,
+                )?;
                 return Ok(());
             }
             "/origins" => {
                 let body = serde_json::to_string(&self.origins)?;
-                self.send_text(&mut stream, &request, Head::new(200), same_origin, "application/json", &body)?;
+                self.send_text(
+                    &mut stream,
+                    &request,
+                    Head::new(200),
+                    same_origin,
+                    "application/json",
+                    &body,
+                )?;
                 return Ok(());
             }
             _ => {}
@@ -231,7 +245,8 @@ impl Shared {
             Err(message) => {
                 self.log(&request, origin, 400);
                 let cors = Cors::Allowed;
-                self.send_text(&mut stream, &request, Head::new(400), cors, "text/plain", &message).map(|_| ())
+                self.send_text(&mut stream, &request, Head::new(400), cors, "text/plain", &message)
+                    .map(|_| ())
             }
         }
     }

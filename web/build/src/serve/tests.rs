@@ -48,7 +48,9 @@ fn server(faults: bool) -> (Server, TempDir) {
 fn ask(url: &str, method: &str, path: &str, headers: &str) -> Response {
     let address = url.trim_start_matches("http://").trim_end_matches('/');
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.write_all(format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\n{headers}\r\n").as_bytes()).unwrap();
+    stream
+        .write_all(format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\n{headers}\r\n").as_bytes())
+        .unwrap();
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).unwrap();
     let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").expect("a head");
@@ -84,7 +86,9 @@ fn files_have_types_tags_and_the_policy() {
 fn nothing_outside_of_the_folder_is_served() {
     let (server, dir) = server(false);
     let outside = dir.path().file_name().unwrap().to_string_lossy().into_owned();
-    for path in ["/none", "/../x", "/%2e%2e/x", &format!("/../{outside}/index.html"), "//etc/passwd", "/made/y"] {
+    for path in
+        ["/none", "/../x", "/%2e%2e/x", &format!("/../{outside}/index.html"), "//etc/passwd", "/made/y"]
+    {
         assert_eq!(get(&server, path).status, 404, "{path}");
     }
     assert_eq!(ask(server.url(), "POST", "/", "Content-Length: 0\r\n").status, 405);
