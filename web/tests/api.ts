@@ -1,0 +1,12 @@
+// All tests of the package. Importing a file registers its tests.
+import "./story.js";
+import "./control.js";
+import "./loading.js";
+import "./cache.js";
+import "./errors.js";
+import "./loss.js";
+import "./lifetime.js";
+import "./protocol.js";
+import { expose } from "./registry.js";
+
+expose();

@@ -1,0 +1,2 @@
+// The package as the server has it, beside the tests.
+export * from "../girih/index.js";

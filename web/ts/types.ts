@@ -1,0 +1,269 @@
+declare global {
+  /** The page's device. This empty declaration merges with the one of your types of WebGPU, if you have them. */
+  interface GPUDevice {}
+}
+
+/** What a device offers: t0 any WebGPU device, t1 subgroups, t2 matrix units, t3 large workgroups, t4 a CPU behind the API. */
+export type Tier = "t0" | "t1" | "t2" | "t3" | "t4";
+
+/** What the device can do. */
+export interface Caps {
+  tier: Tier;
+  /** Name of the adapter, as far as the browser tells. */
+  adapter: string;
+  architecture: string;
+  /** A software implementation, such as SwiftShader. */
+  isCpu: boolean;
+  /** Smallest and largest size of a subgroup; `null` without subgroups. */
+  subgroups: [number, number] | null;
+  f16: boolean;
+  /** Integer dot products of packed bytes. */
+  packedDot: boolean;
+  timestamps: boolean;
+  workgroupBytes: number;
+  invocations: number;
+  bindingBytes: number;
+  bufferBytes: number;
+  storageBuffers: number;
+}
+
+/** Counts of what was made on the device so far. */
+export interface Counters {
+  pipelines: number;
+  bindGroups: number;
+  buffers: number;
+  submits: number;
+  dispatches: number;
+}
+
+export interface CreateOptions {
+  /**
+   * The page's own device. The engine then runs in the caller's thread, because a device cannot be sent to a worker, and
+   * never destroys it.
+   */
+  device?: GPUDevice;
+  /** Run in a worker: `true` unless `device` is given. In a worker of your own say `false`. */
+  worker?: boolean;
+  /** Use nothing above this tier. */
+  maxTier?: Tier;
+  powerPreference?: "high-performance" | "low-power";
+  /** Where downloads are kept: `"opfs"` (the browser's private file system) where there is one, `"none"`, or with a limit. */
+  cache?: "opfs" | "none" | { maxBytes?: number };
+  /**
+   * Known-answer test of the kernels when an adapter meets a version of this package for the first time (`true`). The
+   * verdict is kept; kernels that failed are avoided.
+   */
+  selfTest?: boolean;
+  onProgress?: (event: ProgressEvent) => void;
+  onNotice?: (notice: Notice) => void;
+  /** The device is gone: at most once for each device. */
+  onLost?: (event: LostEvent) => void;
+  /** Where `girih_web_bg.wasm` is; beside `index.js` by default. */
+  wasmUrl?: string | URL;
+  /** Where `worker.js` is; beside `index.js` by default. */
+  workerUrl?: string | URL;
+  signal?: AbortSignal;
+}
+
+/**
+ * What is going on, in this order: `engine` (the WebAssembly module), `self-test`; then for each model `download` (bytes
+ * of one file that are here, and how many of them came from the cache), `weights` (bytes on the GPU), `pipelines`
+ * (compiled), `verify` (bytes hashed, if a whole file has to be), `ready`. After `ready` nothing is compiled any more.
+ */
+export type ProgressEvent =
+  | { stage: "engine" }
+  | { stage: "self-test" }
+  | { stage: "download"; file: string; loaded: number; total: number; fromCache: number }
+  | { stage: "weights" | "pipelines" | "verify"; done: number; total: number }
+  | { stage: "ready" };
+
+/** Something that works in another way than one may expect. */
+export interface Notice {
+  code: "cache-unavailable" | "cache-full" | "cache-evicted" | "blocked-kernel" | "model-note" | "no-subgroups";
+  message: string;
+}
+
+/** Why the device is gone. */
+export interface LostEvent {
+  reason: string;
+  message: string;
+}
+
+/**
+ * A URL names a folder (its files are joined to it, a query is kept) or one `.gguf` file. Files: a folder that was
+ * chosen or dropped, or one `.gguf`. Or anything that has `size` and `read`.
+ */
+export type ModelInput = string | URL | File | File[] | FileList | FileSystemDirectoryHandle | ModelSource;
+
+/** Random access to the files of a model. */
+export interface ModelSource {
+  /** Bytes of a file, `null` if there is no such file. */
+  size(file: string): Promise<number | null>;
+  /** The bytes from `start` to before `end`. They are handed over: the array must own its buffer. */
+  read(file: string, start: number, end: number): Promise<Uint8Array>;
+  /** Names of all files, where they are known. A source of one `.gguf` file must have this. */
+  list?(): string[];
+}
+
+export interface LoadOptions {
+  /** Tokens that a conversation can have; a smaller number needs less memory. */
+  context?: number;
+  /** How weights are stored on the GPU, as `--weights` of the command. */
+  weights?: string;
+  /** How activations are multiplied, as `--activations` of the command. */
+  activations?: string;
+  /**
+   * Sizes and hashes of all files. By default `girih-manifest.json` beside the model, if it is there (for URLs);
+   * `false`: none.
+   */
+  manifest?: string | URL | Manifest | false;
+  /** File to `"sha256-<hex>"` of the whole file, checked before {@link Girih.loadModel} resolves. */
+  integrity?: Record<string, string>;
+  /** Sent with every request. */
+  headers?: Record<string, string>;
+  /** `"prefer"`: kept if there is room. `"require"`: `quota` error if there is none. `"none"`: neither read nor written. */
+  cache?: "prefer" | "require" | "none";
+  onProgress?: (event: ProgressEvent) => void;
+  signal?: AbortSignal;
+}
+
+/** `girih-manifest.json`: all files of a model. A file that is not named here is taken as not there. */
+export interface Manifest {
+  version: 1;
+  /** `blocks`: sha256 (hex) of each block of `blockSize` bytes. With them a block is checked when it arrives. */
+  files: Record<string, { size: number; sha256: string; blockSize?: number; blocks?: string[] }>;
+}
+
+export interface ModelInfo {
+  name: string;
+  modelType: string;
+  layers: number;
+  hiddenSize: number;
+  vocabSize: number;
+  /** Tokens that a conversation can have, as loaded. */
+  context: number;
+  /** The most that the model allows. */
+  maxContext: number;
+  weightBytes: number;
+  cacheBytes: number;
+  parameters: number;
+  /** It makes vectors, not text. */
+  isEncoder: boolean;
+  hasChatTemplate: boolean;
+  notes: string[];
+  unusedTensors: string[];
+}
+
+/** What is left out is as the model's `generation_config.json` says. */
+export interface GenerateOptions {
+  maxTokens?: number;
+  /** 0: always the likeliest token. */
+  temperature?: number;
+  topK?: number;
+  topP?: number;
+  minP?: number;
+  repetitionPenalty?: number;
+  presencePenalty?: number;
+  frequencyPenalty?: number;
+  /** Added to the logits of token ids. */
+  logitBias?: Record<number, number>;
+  /** The same seed gives the same text on the same device. */
+  seed?: number;
+  /** Texts that end the generation; they are not part of the result. */
+  stop?: string[];
+  /** More variables for the chat template. */
+  template?: Record<string, unknown>;
+  signal?: AbortSignal;
+}
+
+export interface GenerateResult {
+  text: string;
+  tokenIds: Uint32Array;
+  finish: "stop" | "length" | "context" | "cancelled";
+  promptTokens: number;
+  /** Prompt tokens that were still in the cache of the turn before. */
+  cachedTokens: number;
+  prefillSeconds: number;
+  decodeSeconds: number;
+  tokensPerSecond: number;
+  dispatchesPerToken: number;
+  /** Pipelines made during the generation: 0 after loading. */
+  pipelinesCreated: number;
+}
+
+/**
+ * A text that is being written. Iterate over it once: pieces come as they are certain, and a slow reader gets larger
+ * pieces, never later ones. Breaking out of the loop cancels; `result` then has `finish: "cancelled"`.
+ */
+export interface Generation extends AsyncIterable<string> {
+  /** The whole text and its numbers. Nobody has to look at it. */
+  readonly result: Promise<GenerateResult>;
+}
+
+export interface Message {
+  role: string;
+  content: string;
+  [key: string]: unknown;
+}
+
+export interface BenchRow {
+  kernel: string;
+  name: string;
+  variant: string;
+  medianMs: number;
+  p10Ms: number;
+  p90Ms: number;
+  bytes: number;
+  flops: number;
+  /** FLOP for each byte. */
+  intensity: number;
+  rate: number;
+  rateUnit: "GB/s" | "GFLOP/s";
+  ceilingPercent: number;
+}
+
+export interface BenchReport {
+  adapter: string;
+  tier: Tier;
+  ceilings: { copyGBs: number; fmaGflops: number; dispatchMicros: number };
+  rows: BenchRow[];
+}
+
+/** What {@link Girih.support} finds. */
+export interface Support {
+  webgpu: boolean;
+  subgroups: boolean;
+  f16: boolean;
+  opfs: boolean;
+  /** Why there is no WebGPU, and what to do. */
+  reason?: string;
+}
+
+export interface Stats {
+  /** Memory of the WebAssembly module. It never shrinks: this is the peak. */
+  heapBytes: number;
+  counters: Counters;
+  models: number;
+  /** The longest time in milliseconds for which a message from the worker held the caller's thread. */
+  longestTaskMs: number;
+}
+
+/** A model in the cache. */
+export interface CachedModel {
+  key: string;
+  url: string;
+  bytes: number;
+  /** It was loaded from here once: the next load needs no bytes from the network. */
+  complete: boolean;
+  lastUsed: Date;
+}
+
+/** Downloads that were kept. They belong to the origin of the page. */
+export interface ModelCache {
+  list(): Promise<CachedModel[]>;
+  remove(key: string): Promise<void>;
+  clear(): Promise<void>;
+  /** Bytes in the cache, and the bytes that it may have. */
+  usage(): Promise<{ used: number; quota: number }>;
+}
+
