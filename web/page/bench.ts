@@ -122,15 +122,21 @@ export function benchView(session: Session): void {
       announce(activity.textContent);
     } catch (failure) {
       activity.textContent = `Stopped after ${format.plural(done, "kernel")}.`;
-      if (!isAbort(failure)) {
+      if (!isAbort(failure) && session.loss === null) {
         showFailure(failureBox, failure);
       }
     } finally {
       running = false;
+      const focused = document.activeElement === stop;
       show();
+      if (focused) {
+        runButton.focus({ preventScroll: true });
+      }
     }
   }
 
+  const constants = byId("bench-constants", HTMLInputElement);
+  constants.addEventListener("change", () => table.classList.toggle("with-constants", constants.checked));
   kernels.value = settings.kernels;
   kernels.addEventListener("input", () => set("kernels", kernels.value));
   form.addEventListener("submit", (event) => {

@@ -2,7 +2,7 @@
 
 import { announce } from "./announce.js";
 import { button, byId, copyText, element } from "./dom.js";
-import { isAbort, showFailure } from "./errors.js";
+import { showFailure } from "./errors.js";
 import type { Message } from "./girih/index.js";
 import { generateOptions } from "./sampling.js";
 import type { Session } from "./session.js";
@@ -107,16 +107,16 @@ export function chatView(session: Session): void {
       await session.run("write", async (signal) => {
         const first: Message[] = settings.system.trim() === "" ? [] : [{ role: "system", content: settings.system }];
         const messages = [...first, ...turns.map(({ role, content }) => ({ role, content }))];
-        const generation = model.chat(messages, generateOptions(signal));
-        const result = await follow(generation, text);
+        const generation = model.chat(messages, generateOptions());
+        const result = await follow(generation, text, node, signal);
         if (result.finish !== "stop") {
           note.textContent = ending(result, model.info.context);
         }
       });
     } catch (failure) {
-      note.textContent = isAbort(failure) ? "Stopped." : "Broken off.";
-      if (!isAbort(failure)) {
-        showFailure(failureBox, failure);
+      note.textContent = "Broken off.";
+      if (session.loss === null) {
+        showFailure(failureBox, failure); // else the banner says it
       }
     } finally {
       answering = false;
@@ -136,8 +136,11 @@ export function chatView(session: Session): void {
         }
       }
       keep();
+      const focused = document.activeElement === stop;
       show();
-      input.focus({ preventScroll: true });
+      if (focused) {
+        send.focus({ preventScroll: true });
+      }
     }
   }
 
@@ -155,8 +158,8 @@ export function chatView(session: Session): void {
     list.append(item(turn).node);
     input.value = "";
     keep();
-    document.documentElement.scrollTop = document.documentElement.scrollHeight;
     void answer();
+    list.lastElementChild?.scrollIntoView({ block: "end" });
   });
   input.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {

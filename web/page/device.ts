@@ -87,7 +87,7 @@ export function deviceView(session: Session): void {
         ["Weights on the GPU", info === undefined ? "no model" : format.bytes(info.weightBytes)],
         ...(info === undefined || info.isEncoder
           ? []
-          : [["Cache of keys and values on the GPU", format.bytes(info.cacheBytes)] as [string, string]]),
+          : [["Keys and values on the GPU", format.bytes(info.cacheBytes)] as [string, string]]),
         ...(Object.keys(COUNTERS) as (keyof Counters)[]).map((name): [string, string] => [COUNTERS[name], format.count(counters[name])]),
       ]);
     } catch {

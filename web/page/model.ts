@@ -2,7 +2,7 @@
 
 import { announce } from "./announce.js";
 import { button, byId, element, fillFacts } from "./dom.js";
-import { isAbort, showFailure } from "./errors.js";
+import { showFailure } from "./errors.js";
 import { chooseFiles, chooseFolder, dropped } from "./files.js";
 import * as format from "./format.js";
 import type { ModelInfo } from "./girih/index.js";
@@ -169,7 +169,7 @@ export function modelView(session: Session): void {
     byId("loading-title", HTMLElement).textContent =
       session.phase === "loading" ? `Loading ${session.source?.label ?? "a model"}` : session.phase === "rebuilding" ? "Rebuilding" : "Starting";
     byId("load-cancel", HTMLButtonElement).hidden = session.phase !== "loading";
-    const failed = !busy && session.failure !== null && !isAbort(session.failure) && session.phase !== "unsupported";
+    const failed = (session.phase === "idle" || session.phase === "failed") && session.failure !== null;
     const retry = (): HTMLButtonElement[] =>
       session.phase === "failed"
         ? [button("Start again", "", () => void session.restart())]
@@ -178,7 +178,7 @@ export function modelView(session: Session): void {
           : [builtInButton(session, "Load it again")];
     showFailure(failureBox, failed ? session.failure : null, failed ? retry() : []);
     for (const line of lines) {
-      line.hidden = !busy && !(session.phase === "idle" || session.phase === "failed");
+      line.hidden = !busy && session.phase !== "idle" && session.phase !== "failed";
       if (failed) {
         const box = element("div", { class: "failure" });
         showFailure(box, session.failure, retry());

@@ -34,6 +34,7 @@ function showView(focus: boolean): void {
   }
   byId("write", HTMLElement).hidden = unsupported || (view !== "story" && view !== "chat");
   byId("unsupported", HTMLElement).hidden = !unsupported;
+  byId("views", HTMLElement).hidden = unsupported;
   for (const link of all(".tabs a")) {
     if (link.getAttribute("href") === `#${view}`) {
       link.setAttribute("aria-current", "page");

@@ -86,7 +86,7 @@ export class Progress {
   render(into: HTMLElement): void {
     into.replaceChildren(
       ...[...this.#stages].map(([name, stage]) => {
-        const running = name === this.#current;
+        const running = name === this.#current || unfinished(stage);
         return element(
           "div",
           { class: running ? "stage stage-running" : "stage" },
@@ -100,7 +100,7 @@ export class Progress {
 
   /** Only the stage of now, in one line. */
   renderLine(into: HTMLElement): void {
-    const stage = this.#stages.get(this.#current);
+    const stage = [...this.#stages.values()].find(unfinished) ?? this.#stages.get(this.#current);
     if (stage === undefined) {
       return;
     }
@@ -109,6 +109,11 @@ export class Progress {
       ...(stage.done === null ? [] : [bar(stage)]),
     );
   }
+}
+
+/** Files are read while weights arrive: a stage is over when it is full, not when another one reports. */
+function unfinished(stage: Stage): boolean {
+  return stage.done !== null && stage.done < 1;
 }
 
 function part({ done, total }: { done: number; total: number }): { done: number | null; cached: number } {

@@ -39,16 +39,23 @@ function words({ row, rate, part }: Point): string {
   );
 }
 
+/** How far a point is from the roof. */
+function distance({ part }: Point): number {
+  return Math.abs(Math.log(part));
+}
+
 /** What the plot shows, for those who do not see it. */
 export function rooflineText(report: BenchReport): string {
   const { copyGBs, fmaGflops, dispatchMicros } = report.ceilings;
   const points = pointsOf(report);
-  const best = points.reduce<Point | null>((a, b) => (a === null || b.part > a.part ? b : a), null);
+  const best = points.reduce<Point | null>((a, b) => (a === null || distance(b) < distance(a) ? b : a), null);
+  const above = points.filter(({ part }) => part > 1.05).length;
   const without = report.rows.length - points.length;
   return [
     `${report.adapter}, ${report.tier}: a copy moves ${format.significant(copyGBs)} GB/s, multiply-adds reach ${format.significant(fmaGflops)} GFLOP/s, a launch takes ${format.significant(dispatchMicros)} µs.`,
     `Left of ${format.significant(fmaGflops / copyGBs)} FLOP per byte memory is the limit, right of it arithmetic.`,
     best === null ? "" : `Nearest to the roof: ${words(best)}.`,
+    above === 0 ? "" : `${format.plural(above, "point lies", "points lie")} above it: their data comes from caches.`,
     without === 0 ? "" : `${format.plural(without, "kernel")} that only ${without === 1 ? "moves" : "move"} bytes ${without === 1 ? "is" : "are"} in the table, not in the plot.`,
     "Every point is a row of the table below.",
   ].join(" ");
@@ -78,7 +85,7 @@ class Axis {
   /** Powers of ten; also 2 and 5 times them where the axis is short. */
   ticks(): number[] {
     const ticks: number[] = [];
-    const steps = Math.log10(this.high / this.low) < 2.2 ? [1, 2, 5] : [1];
+    const steps = Math.abs(this.#scale) > 110 ? [1, 2, 5] : [1];
     for (let power = Math.floor(Math.log10(this.low)); power <= Math.ceil(Math.log10(this.high)); power += 1) {
       for (const step of steps) {
         const value = step * 10 ** power;
@@ -188,7 +195,11 @@ export function roofline(report: BenchReport, width: number, onPoint: (words: st
   );
 
   const dots: SVGGElement[] = [];
-  const taken: Box[] = points.map(({ row, rate }) => ({ x: x.at(row.intensity) - 5, y: y.at(rate) - 5, width: 10, height: 10 }));
+  const slopeBox = { x: middle.x - 30, y: middle.y - 26, width: 60, height: 40 };
+  const ceilingBox = { x: right - 110, y: corner.y - 20, width: 110, height: 17 };
+  const roofBox = { x: corner.x, y: corner.y - 2, width: right - corner.x, height: 4 };
+  const taken: Box[] = [slopeBox, ceilingBox, roofBox];
+  taken.push(...points.map(({ row, rate }) => ({ x: x.at(row.intensity) - 5, y: y.at(rate) - 5, width: 10, height: 10 })));
   const named = new Set<string>();
   const labels: SVGTextElement[] = [];
   // The best of each kernel has the first right to its name.

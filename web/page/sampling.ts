@@ -6,6 +6,7 @@ import { set, settings } from "./store.js";
 
 const maxTokens = byId("max-tokens", HTMLInputElement);
 const modelSampling = byId("model-sampling", HTMLInputElement);
+const own = byId("own-sampling", HTMLElement);
 const temperature = byId("temperature", HTMLInputElement);
 const temperatureValue = byId("temperature-value", HTMLOutputElement);
 const topP = byId("top-p", HTMLInputElement);
@@ -18,10 +19,9 @@ function show(): void {
   modelSampling.checked = settings.modelSampling;
   temperature.value = String(settings.temperature);
   topP.value = String(settings.topP);
-  temperature.disabled = settings.modelSampling;
-  topP.disabled = settings.modelSampling;
-  temperatureValue.value = settings.modelSampling ? "" : settings.temperature.toFixed(2);
-  topPValue.value = settings.modelSampling ? "" : settings.topP.toFixed(2);
+  own.hidden = settings.modelSampling;
+  temperatureValue.value = settings.temperature.toFixed(2);
+  topPValue.value = settings.topP.toFixed(2);
   newSeed.checked = settings.newSeed;
   seed.value = String(settings.seed);
   seed.readOnly = settings.newSeed;
@@ -64,7 +64,7 @@ export function samplingForm(): void {
 }
 
 /** The options for the next text. Draws a new seed if that is wanted, and shows it. */
-export function generateOptions(signal: AbortSignal): GenerateOptions {
+export function generateOptions(): GenerateOptions {
   if (settings.newSeed) {
     set("seed", crypto.getRandomValues(new Uint32Array(1))[0] ?? 0);
     show();
@@ -72,7 +72,6 @@ export function generateOptions(signal: AbortSignal): GenerateOptions {
   return {
     maxTokens: settings.maxTokens,
     seed: settings.seed,
-    signal,
     ...(settings.modelSampling ? {} : { temperature: settings.temperature, topP: settings.topP }),
   };
 }

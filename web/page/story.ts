@@ -2,7 +2,7 @@
 
 import { announce } from "./announce.js";
 import { button, byId, copyText, element } from "./dom.js";
-import { isAbort, showFailure } from "./errors.js";
+import { showFailure } from "./errors.js";
 import * as format from "./format.js";
 import { generateOptions } from "./sampling.js";
 import type { Session } from "./session.js";
@@ -36,6 +36,7 @@ export function storyView(session: Session): void {
   const stop = byId("story-stop", HTMLButtonElement);
   const activity = byId("story-activity", HTMLElement);
   const failureBox = byId("story-failure", HTMLElement);
+  const article = byId("paper", HTMLElement);
   const paper = byId("story-text", HTMLElement);
   const foot = byId("story-foot", HTMLElement);
   const finish = byId("story-finish", HTMLElement);
@@ -57,7 +58,7 @@ export function storyView(session: Session): void {
     stop.hidden = !writing;
     goOn.disabled = !ready;
     foot.hidden = writing || beginning.length + text.length === 0;
-    paper.classList.toggle("prose-empty", beginning.length + text.length === 0);
+    article.classList.toggle("paper-empty", beginning.length + text.length === 0);
     lede.textContent =
       source === null || source.builtIn
         ? "A language model writes on, here in this page, on your own graphics processor. The built-in one has 5.8 million parameters and knows fairy tales only."
@@ -81,21 +82,25 @@ export function storyView(session: Session): void {
     show();
     try {
       await session.run("write", async (signal) => {
-        const generation = model.generate(from, generateOptions(signal));
-        const result = await follow(generation, text);
+        const generation = model.generate(from, generateOptions());
+        const result = await follow(generation, text, article, signal);
         finish.textContent = ending(result, model.info.context);
         goOn.hidden = result.finish === "stop" || result.finish === "context";
       });
     } catch (failure) {
       goOn.hidden = text.length === 0;
-      finish.textContent = isAbort(failure) ? "Stopped." : "Broken off.";
-      if (!isAbort(failure)) {
-        showFailure(failureBox, failure);
+      finish.textContent = "Broken off.";
+      if (session.loss === null) {
+        showFailure(failureBox, failure); // else the banner says it
       }
     } finally {
       writing = false;
       tab.write("story", { beginning: beginning.data, text: text.data });
+      const focused = document.activeElement === stop;
       show();
+      if (focused) {
+        write.focus({ preventScroll: true });
+      }
     }
   }
 
@@ -125,17 +130,13 @@ export function storyView(session: Session): void {
     }
     beginning.data = prompt.value;
     text.data = "";
-    void run(prompt.value).then(() => {
-      if (document.activeElement === document.body) {
-        write.focus(); // the stop button had the focus and is gone
-      }
-    });
-    stop.focus();
+    void run(prompt.value);
+    stop.focus({ preventScroll: true });
   });
   stop.addEventListener("click", () => void session.stop());
   goOn.addEventListener("click", () => {
     void run(beginning.data + text.data);
-    stop.focus();
+    stop.focus({ preventScroll: true });
   });
   copy.addEventListener("click", () => {
     void copyText(copy, beginning.data + text.data, paper).then(() => announce("The story was copied."));
