@@ -82,9 +82,9 @@ export function chatView(session: Session): void {
     copy.hidden = answering || turns.length === 0;
     activity.textContent = answering ? "Answering" : "";
     lede.textContent =
-      source === null || source.builtIn
+      source === null || source.builtIn || model === null
         ? "Talk with the built-in story model. It is very small: it tells fairy tales and knows nothing else."
-        : `Talk with ${model?.info.name ?? source.label}. Each answer is computed on this device.`;
+        : `Talk with ${model.info.name}. Each answer is computed on this device.`;
   }
 
   function keep(): void {

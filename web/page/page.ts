@@ -93,7 +93,7 @@ function showLoss(): void {
   });
   const what = loss.reason === "internal" ? "The engine stopped." : failure === null ? "The graphics processor was taken away." : "The device could not be rebuilt.";
   box.replaceChildren(
-    element("div", {}, element("p", {}, element("strong", {}, what), " A new device is made, and the model is loaded onto it again."), element("p", { class: "hint" }, why)),
+    element("div", {}, element("p", {}, element("strong", {}, what), " Rebuild makes a new device and loads the model onto it."), element("p", { class: "hint" }, why)),
     rebuild,
   );
 }

@@ -111,7 +111,7 @@ function overlaps(a: Box, b: Box): boolean {
 
 /** A free place for a label beside a point, if there is one. */
 function place(x: number, y: number, text: string, taken: readonly Box[], within: Box): Box | null {
-  const width = text.length * 6.6 + 4;
+  const width = text.length * 7.3 + 4;
   const height = 14;
   const places = [
     { x: x + 8, y: y - height / 2 },
@@ -144,8 +144,8 @@ export function roofline(report: BenchReport, width: number, onPoint: (words: st
 
   const intensities = points.map(({ row }) => row.intensity);
   const rates = points.map(({ rate }) => rate);
-  const x = new Axis(Math.min(ridge / 8, ...intensities) / 1.6, Math.max(ridge * 8, ...intensities) * 1.6, area.x, right);
-  const y = new Axis(Math.min(ceilings.fmaGflops / 100, ...rates) / 1.6, Math.max(ceilings.fmaGflops, ...rates) * 2, bottom, area.y);
+  const x = new Axis(Math.min(ridge / 4, ...intensities) / 1.6, Math.max(ridge * 4, ...intensities) * 1.6, area.x, right);
+  const y = new Axis(Math.min(ceilings.fmaGflops / 10, ...rates) / 1.6, Math.max(ceilings.fmaGflops, ...rates) * 2, bottom, area.y);
 
   const plot = svg("svg", {
     class: "roofline",

@@ -60,9 +60,9 @@ export function storyView(session: Session): void {
     foot.hidden = writing || beginning.length + text.length === 0;
     article.classList.toggle("paper-empty", beginning.length + text.length === 0);
     lede.textContent =
-      source === null || source.builtIn
+      source === null || source.builtIn || model === null
         ? "A language model writes on, here in this page, on your own graphics processor. The built-in one has 5.8 million parameters and knows fairy tales only."
-        : `${model?.info.name ?? source.label} writes on, here in this page, on your own graphics processor.`;
+        : `${model.info.name} writes on, here in this page, on your own graphics processor.`;
     activity.textContent = writing
       ? "Writing"
       : model?.info.isEncoder === true
