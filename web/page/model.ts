@@ -166,8 +166,13 @@ export function modelView(session: Session): void {
       progress.clear();
     }
     panel.hidden = !busy;
-    byId("loading-title", HTMLElement).textContent =
-      session.phase === "loading" ? `Loading ${session.source?.label ?? "a model"}` : session.phase === "rebuilding" ? "Rebuilding" : "Starting";
+    const title =
+      session.phase === "loading"
+        ? `Loading ${session.source?.label ?? "a model"}`
+        : session.phase === "rebuilding"
+          ? "Rebuilding the device"
+          : "Starting";
+    byId("loading-title", HTMLElement).textContent = title;
     byId("load-cancel", HTMLButtonElement).hidden = session.phase !== "loading";
     const failed = (session.phase === "idle" || session.phase === "failed") && session.failure !== null;
     const retry = (): HTMLButtonElement[] =>
@@ -186,7 +191,7 @@ export function modelView(session: Session): void {
       } else if (session.phase === "idle") {
         line.replaceChildren(element("p", {}, "No model is loaded."), element("div", { class: "actions" }, builtInButton(session)));
       } else if (phase !== session.phase) {
-        line.replaceChildren(element("p", {}, element("strong", {}, session.phase === "rebuilding" ? "Rebuilding the device" : "Starting")));
+        line.replaceChildren(element("p", {}, element("strong", {}, title)));
       }
     }
     showInfo(session.model?.info ?? null);

@@ -10,6 +10,7 @@ import type { Notice } from "./girih/index.js";
 import { modelView } from "./model.js";
 import { samplingForm } from "./sampling.js";
 import { Session } from "./session.js";
+import { settings } from "./store.js";
 import { storyView } from "./story.js";
 
 const VIEWS = ["story", "chat", "model", "device", "bench"] as const;
@@ -62,7 +63,7 @@ function stateWords(): string {
     case "rebuilding":
       return "Rebuilding the device";
     case "lost":
-      return "Device lost";
+      return session.loss?.reason === "internal" ? "Engine stopped" : "Device lost";
     case "unsupported":
       return "No WebGPU";
     case "failed":
@@ -98,10 +99,10 @@ function showLoss(): void {
   );
 }
 
-/** Notices stand at the top until they are dismissed; those of a model stand with the model. */
+/** Notices stand at the top until they are dismissed. */
 function showNotice(notice: Notice): void {
-  if (notice.code === "model-note") {
-    return;
+  if (notice.code === "model-note" || (notice.code === "no-subgroups" && settings.tier === "t0")) {
+    return; // stands with the model; is what was asked for
   }
   const list = byId("notices", HTMLElement);
   if (all("p", list).some((shown) => shown.textContent === notice.message)) {

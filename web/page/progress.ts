@@ -54,8 +54,9 @@ export class Progress {
     const title = TITLES[event.stage];
     switch (event.stage) {
       case "engine":
-      case "self-test":
         return { title, detail: "", done: null, cached: 0 };
+      case "self-test":
+        return { title, detail: "once for each device", done: null, cached: 0 };
       case "download":
         return this.#download(event, title);
       case "pipelines":
