@@ -108,17 +108,17 @@ export function benchView(session: Session): void {
         });
       });
       activity.textContent = `${format.plural(report.rows.length, "kernel")} measured.`;
-      table.replaceChildren();
-      for (const row of report.rows) {
-        const node = tableRow(row);
-        rowNodes.set(row, node);
-        table.append(node);
-      }
+      report.rows.forEach((row, index) => {
+        const node = table.rows[index];
+        if (node !== undefined) {
+          rowNodes.set(row, node); // rows came in this order
+        }
+      });
       byId("roofline-text", HTMLElement).textContent = rooflineText(report);
       point.textContent = "Point at a kernel, or use Tab and the arrow keys.";
       section.hidden = report.rows.length === 0;
       rows.hidden = report.rows.length === 0;
-      draw();
+      requestAnimationFrame(draw);
       announce(activity.textContent);
     } catch (failure) {
       activity.textContent = `Stopped after ${format.plural(done, "kernel")}.`;
