@@ -16,12 +16,13 @@ function tableRow(row: BenchRow): HTMLTableRowElement {
   if (filled instanceof HTMLElement) {
     filled.style.width = `${Math.min(100, row.ceilingPercent)}%`;
   }
+  const fine = constants.length === 0 ? [] : [element("span", { class: "constants" }, constants.join(" "))];
   const cell = (text: string): HTMLTableCellElement => element("td", { class: "number" }, text);
   return element(
     "tr",
     {},
     element("th", { scope: "row" }, rowName(row)),
-    element("td", {}, variant, ...(constants.length === 0 ? [] : [element("span", { class: "constants" }, constants.join(" "))])),
+    element("td", {}, variant, ...fine),
     cell(format.milliseconds(row.medianMs)),
     cell(`${format.milliseconds(row.p10Ms)} to ${format.milliseconds(row.p90Ms)}`),
     cell(`${format.significant(row.rate)} ${row.rateUnit}`),
@@ -50,8 +51,7 @@ export function benchView(session: Session): void {
   let width = 0;
 
   function show(): void {
-    const there = session.girih !== null && (session.phase === "ready" || session.phase === "idle" || session.phase === "loading");
-    runButton.disabled = !there || session.phase === "loading";
+    runButton.disabled = session.girih === null || (session.phase !== "ready" && session.phase !== "idle");
     runButton.hidden = running;
     stop.hidden = !running;
     save.hidden = running || report === null;

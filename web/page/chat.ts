@@ -69,7 +69,8 @@ export function chatView(session: Session): void {
         input.focus();
       });
       chip.className = "chip";
-      list.append(element("li", { class: "message-none" }, "It understands one kind of message: “Tell me a story about …”. ", chip));
+      const words = "It understands one kind of message: “Tell me a story about …”. ";
+      list.append(element("li", { class: "message-none" }, words, chip));
     }
   }
 

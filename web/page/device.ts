@@ -1,6 +1,6 @@
 // The device in plain words, its memory and counters, and the choice of simpler kernels.
 
-import { byId, element, fillFacts } from "./dom.js";
+import { byId, fillFacts } from "./dom.js";
 import * as format from "./format.js";
 import type { Caps, Counters, Tier } from "./girih/index.js";
 import type { Session } from "./session.js";
@@ -32,8 +32,9 @@ function subgroups(size: Caps["subgroups"]): string {
 
 function facts(caps: Caps): [string, string][] {
   const yes = (there: boolean, missing: string): string => (there ? "yes" : `no: ${missing}`);
+  const names = [caps.adapter, caps.architecture].filter((name) => name !== "");
   return [
-    ["Adapter", [caps.adapter, caps.architecture].filter((name) => name !== "").join(", ") || "not named by the browser"],
+    ["Adapter", names.join(", ") || "not named by the browser"],
     ["Kind", caps.isCpu ? "a CPU that stands in for a graphics processor: works, and is slow" : "graphics processor"],
     ["Kernels", TIERS[caps.tier]],
     ["Subgroups", subgroups(caps.subgroups)],
@@ -82,16 +83,17 @@ export function deviceView(session: Session): void {
     try {
       const { heapBytes, counters } = await girih.stats();
       const info = model?.info;
+      const names = Object.keys(COUNTERS) as (keyof Counters)[];
       fillFacts(countersList, [
         ["WASM heap, at its largest", format.bytes(heapBytes)],
         ["Weights on the GPU", info === undefined ? "no model" : format.bytes(info.weightBytes)],
         ...(info === undefined || info.isEncoder
           ? []
           : [["Keys and values on the GPU", format.bytes(info.cacheBytes)] as [string, string]]),
-        ...(Object.keys(COUNTERS) as (keyof Counters)[]).map((name): [string, string] => [COUNTERS[name], format.count(counters[name])]),
+        ...names.map((name): [string, string] => [COUNTERS[name], format.count(counters[name])]),
       ]);
     } catch {
-      countersList.replaceChildren(element("div", {}, element("dt", {}, "Counters"), element("dd", {}, "not known: the engine does not answer")));
+      fillFacts(countersList, [["Counters", "not known: the engine does not answer"]]);
     }
   }
 

@@ -12,8 +12,11 @@ function fromFiles(files: File[]): Source | null {
   if (first === undefined) {
     return null;
   }
-  const folder = first.webkitRelativePath.split("/")[0];
-  return files.length === 1 ? source(first.name, first) : source(folder === undefined || folder === "" ? "chosen files" : folder, files);
+  if (files.length === 1) {
+    return source(first.name, first);
+  }
+  const [folder = ""] = first.webkitRelativePath.split("/");
+  return source(folder === "" ? "chosen files" : folder, files);
 }
 
 /** The folder picker of the browser, where it has one. */

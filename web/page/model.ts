@@ -27,7 +27,8 @@ function choices(): Choices {
 /** An address that is written without its scheme, or as the page of a model on Hugging Face. */
 export function modelUrl(text: string): URL {
   const trimmed = text.trim();
-  const url = new URL(/^[a-z][a-z0-9+.-]*:\/\//i.test(trimmed) || /^[./]/.test(trimmed) ? trimmed : `https://${trimmed}`, document.baseURI);
+  const isWhole = /^[a-z][a-z0-9+.-]*:\/\//i.test(trimmed) || /^[./]/.test(trimmed);
+  const url = new URL(isWhole ? trimmed : `https://${trimmed}`, document.baseURI);
   if (url.hostname === "huggingface.co") {
     const [owner, name, kind, ...rest] = url.pathname.split("/").filter((part) => part !== "");
     if (owner !== undefined && name !== undefined) {
@@ -106,8 +107,10 @@ export function modelView(session: Session): void {
   urlInput.value = settings.url;
   urlInput.addEventListener("input", () => urlInput.setCustomValidity(""));
   byId("load-built-in", HTMLButtonElement).addEventListener("click", () => void load(BUILT_IN));
-  byId("choose-folder", HTMLButtonElement).addEventListener("click", () => void loadChosen(chooseFolder(byId("folder-input", HTMLInputElement))));
-  byId("choose-file", HTMLButtonElement).addEventListener("click", () => void loadChosen(chooseFiles(byId("file-input", HTMLInputElement))));
+  const folderInput = byId("folder-input", HTMLInputElement);
+  const fileInput = byId("file-input", HTMLInputElement);
+  byId("choose-folder", HTMLButtonElement).addEventListener("click", () => void loadChosen(chooseFolder(folderInput)));
+  byId("choose-file", HTMLButtonElement).addEventListener("click", () => void loadChosen(chooseFiles(fileInput)));
   byId("load-cancel", HTMLButtonElement).addEventListener("click", () => {
     session.cancelLoad();
     announce("Loading was cancelled.");
@@ -189,7 +192,8 @@ export function modelView(session: Session): void {
         showFailure(box, session.failure, retry());
         line.replaceChildren(box);
       } else if (session.phase === "idle") {
-        line.replaceChildren(element("p", {}, "No model is loaded."), element("div", { class: "actions" }, builtInButton(session)));
+        const actions = element("div", { class: "actions" }, builtInButton(session));
+        line.replaceChildren(element("p", {}, "No model is loaded."), actions);
       } else if (phase !== session.phase) {
         line.replaceChildren(element("p", {}, element("strong", {}, title)));
       }
@@ -211,10 +215,9 @@ export function modelView(session: Session): void {
     if (info !== null && info.unusedTensors.length > 0) {
       notes.push(`Not used: ${info.unusedTensors.join(", ")}.`);
     }
+    const items = notes.map((note) => element("li", {}, note));
     byId("info-notes", HTMLElement).replaceChildren(
-      ...(notes.length === 0
-        ? []
-        : [element("h3", {}, "Notes"), element("ul", { class: "notes" }, ...notes.map((note) => element("li", {}, note)))]),
+      ...(items.length === 0 ? [] : [element("h3", {}, "Notes"), element("ul", { class: "notes" }, ...items)]),
     );
   }
 
@@ -242,7 +245,8 @@ export function modelView(session: Session): void {
           const name = shortUrl(model.url);
           const remove = button("Remove", "quiet", () => void change(cache.remove(model.key), `${name} was removed.`));
           remove.setAttribute("aria-label", `Remove ${name}`);
-          const state = model.complete ? "" : ", not complete";
+          const complete = model.complete ? "" : ", not complete";
+          const state = `${format.bytes(model.bytes)}${complete}, used ${format.day(model.lastUsed)}`;
           return element(
             "li",
             {},
@@ -250,7 +254,7 @@ export function modelView(session: Session): void {
               "div",
               { class: "cache-item" },
               element("span", { class: "cache-name" }, name),
-              element("span", { class: "hint" }, `${format.bytes(model.bytes)}${state}, used ${format.day(model.lastUsed)}`),
+              element("span", { class: "hint" }, state),
             ),
             remove,
           );

@@ -6,7 +6,7 @@ import { chatView } from "./chat.js";
 import { deviceView } from "./device.js";
 import { all, button, byId, element } from "./dom.js";
 import { sentence } from "./errors.js";
-import type { Notice } from "./girih/index.js";
+import type { LostEvent, Notice } from "./girih/index.js";
 import { modelView } from "./model.js";
 import { samplingForm } from "./sampling.js";
 import { Session } from "./session.js";
@@ -75,6 +75,9 @@ function stateWords(): string {
   }
 }
 
+const STOPPED = "The engine stopped.";
+
+/** The banner of a lost device. */
 function showLoss(): void {
   const box = byId("lost", HTMLElement);
   const { loss, failure, phase } = session;
@@ -86,17 +89,25 @@ function showLoss(): void {
     box.replaceChildren();
     return;
   }
-  const why = failure === null ? loss.message : `${sentence(failure)} ${failure instanceof Error ? failure.message : ""}`;
+  const { what, why } = lossWords(loss, failure);
   const rebuild = button("Rebuild", "primary", () => {
     rebuild.disabled = true;
     rebuild.textContent = "Rebuilding";
     void session.rebuild();
   });
-  const what = loss.reason === "internal" ? "The engine stopped." : failure === null ? "The graphics processor was taken away." : "The device could not be rebuilt.";
-  box.replaceChildren(
-    element("div", {}, element("p", {}, element("strong", {}, what), " Rebuild makes a new device and loads the model onto it."), element("p", { class: "hint" }, why)),
-    rebuild,
-  );
+  const todo = " Rebuild makes a new device and loads the model onto it.";
+  const words = element("p", {}, element("strong", {}, what), todo);
+  box.replaceChildren(element("div", {}, words, element("p", { class: "hint" }, why)), rebuild);
+}
+
+/** What happened to the device, and why. */
+function lossWords(loss: LostEvent, failure: unknown): { what: string; why: string } {
+  if (failure !== null) {
+    const message = failure instanceof Error ? failure.message : String(failure);
+    const what = loss.reason === "internal" ? STOPPED : "The device could not be rebuilt.";
+    return { what, why: `${sentence(failure)} ${message}` };
+  }
+  return { what: loss.reason === "internal" ? STOPPED : "The graphics processor was taken away.", why: loss.message };
 }
 
 /** Notices stand at the top until they are dismissed. */
@@ -146,7 +157,8 @@ session.onChange(() => {
   const state = byId("state", HTMLElement);
   state.textContent = stateWords();
   state.dataset["phase"] = session.phase;
-  byId("chat-tab", HTMLElement).hidden = session.model?.info.hasChatTemplate !== true && !(session.model === null && viewOfAddress() === "chat");
+  const chats = session.model?.info.hasChatTemplate ?? viewOfAddress() === "chat"; // not known yet: as the address says
+  byId("chat-tab", HTMLElement).hidden = !chats;
   showLoss();
   if (session.phase === "unsupported") {
     showUnsupported();

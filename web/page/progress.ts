@@ -74,7 +74,8 @@ export class Progress {
       total += file.total;
       fromCache += file.fromCache;
     }
-    const cached = fromCache === 0 ? "" : fromCache === loaded ? ", from the cache" : `, ${format.bytes(fromCache)} of it from the cache`;
+    const share = fromCache === loaded ? "" : `${format.bytes(fromCache)} of it `;
+    const cached = fromCache === 0 ? "" : `, ${share}from the cache`;
     return {
       title,
       detail: `${event.file}: ${format.bytesOf(loaded, total)}${cached}`,
@@ -88,10 +89,11 @@ export class Progress {
     into.replaceChildren(
       ...[...this.#stages].map(([name, stage]) => {
         const running = name === this.#current || unfinished(stage);
+        const state = element("span", { class: "stage-state" }, running ? "now" : "done");
         return element(
           "div",
           { class: running ? "stage stage-running" : "stage" },
-          element("p", { class: "stage-title" }, stage.title, element("span", { class: "stage-state" }, running ? "now" : "done")),
+          element("p", { class: "stage-title" }, stage.title, state),
           ...(stage.done === null ? [] : [bar(stage)]),
           element("p", { class: "stage-detail" }, stage.detail),
         );

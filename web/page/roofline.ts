@@ -29,7 +29,10 @@ function pointsOf(report: BenchReport): Point[] {
 
 /** The name of a kernel with what it was given. */
 export function rowName(row: BenchRow): string {
-  return row.name === "" || row.name === row.kernel ? row.kernel : row.name.startsWith(row.kernel) ? row.name : `${row.kernel} ${row.name}`;
+  if (row.name === "") {
+    return row.kernel;
+  }
+  return row.name.startsWith(row.kernel) ? row.name : `${row.kernel} ${row.name}`;
 }
 
 function words({ row, rate, part }: Point): string {
@@ -52,11 +55,13 @@ export function rooflineText(report: BenchReport): string {
   const above = points.filter(({ part }) => part > 1.05).length;
   const without = report.rows.length - points.length;
   return [
-    `${report.adapter}, ${report.tier}: a copy moves ${format.significant(copyGBs)} GB/s, multiply-adds reach ${format.significant(fmaGflops)} GFLOP/s, a launch takes ${format.significant(dispatchMicros)} µs.`,
+    `${report.adapter}, ${report.tier}: a copy moves ${format.significant(copyGBs)} GB/s,`,
+    `multiply-adds reach ${format.significant(fmaGflops)} GFLOP/s,`,
+    `a launch takes ${format.significant(dispatchMicros)} µs.`,
     `Left of ${format.significant(fmaGflops / copyGBs)} FLOP per byte memory is the limit, right of it arithmetic.`,
     best === null ? "" : `Nearest to the roof: ${words(best)}.`,
     above === 0 ? "" : `${format.plural(above, "point lies", "points lie")} above it: their data comes from caches.`,
-    without === 0 ? "" : `${format.plural(without, "kernel")} that only ${without === 1 ? "moves" : "move"} bytes ${without === 1 ? "is" : "are"} in the table, not in the plot.`,
+    without === 0 ? "" : `Not in the plot: ${format.plural(without, "kernel")} without arithmetic.`,
     "Every point is a row of the table below.",
   ].join(" ");
 }
@@ -111,7 +116,7 @@ function overlaps(a: Box, b: Box): boolean {
 
 /** A free place for a label beside a point, if there is one. */
 function place(x: number, y: number, text: string, taken: readonly Box[], within: Box): Box | null {
-  const width = text.length * 7.3 + 4;
+  const width = text.length * 8 + 4;
   const height = 14;
   const places = [
     { x: x + 8, y: y - height / 2 },
@@ -121,7 +126,8 @@ function place(x: number, y: number, text: string, taken: readonly Box[], within
   ];
   for (const { x: left, y: top } of places) {
     const box = { x: left, y: top, width, height };
-    const inside = left >= within.x && left + width <= within.x + within.width && top >= within.y && top + height <= within.y + within.height;
+    const insideX = left >= within.x && left + width <= within.x + within.width;
+    const inside = insideX && top >= within.y && top + height <= within.y + within.height;
     if (inside && !taken.some((other) => overlaps(box, other))) {
       return box;
     }
@@ -129,130 +135,177 @@ function place(x: number, y: number, text: string, taken: readonly Box[], within
   return null;
 }
 
-/**
- * Draws the plot `width` pixels wide. One point can be reached with Tab, the others from it with the arrow keys; `onPoint`
- * gets the words of the one that has the focus or the pointer, and its row.
- */
-export function roofline(report: BenchReport, width: number, onPoint: (words: string, row: BenchRow | null) => void): SVGSVGElement {
-  const { ceilings } = report;
-  const points = pointsOf(report);
-  const height = Math.round(Math.min(440, Math.max(300, width * 0.55)));
-  const area: Box = { x: 52, y: 14, width: width - 52 - 14, height: height - 14 - 46 };
+/** What the parts of a plot are drawn into. */
+interface Frame {
+  area: Box;
+  x: Axis;
+  y: Axis;
+}
+
+function text(className: string, words: string, attributes: Record<string, string | number>): SVGTextElement {
+  return svg("text", { class: className, ...attributes }, words);
+}
+
+function grid({ area, x, y }: Frame): SVGElement[] {
   const bottom = area.y + area.height;
   const right = area.x + area.width;
-  const ridge = ceilings.fmaGflops / ceilings.copyGBs;
-
-  const intensities = points.map(({ row }) => row.intensity);
-  const rates = points.map(({ rate }) => rate);
-  const x = new Axis(Math.min(ridge / 4, ...intensities) / 1.6, Math.max(ridge * 4, ...intensities) * 1.6, area.x, right);
-  const y = new Axis(Math.min(ceilings.fmaGflops / 10, ...rates) / 1.6, Math.max(ceilings.fmaGflops, ...rates) * 2, bottom, area.y);
-
-  const plot = svg("svg", {
-    class: "roofline",
-    viewBox: `0 0 ${width} ${height}`,
-    width,
-    height,
-    role: "group",
-    "aria-label": "Roofline plot. The arrow keys go from point to point.",
-  });
-
-  for (const tick of x.ticks()) {
+  const columns = x.ticks().flatMap((tick) => {
     const at = x.at(tick);
-    plot.append(
+    return [
       svg("line", { class: "grid", x1: at, x2: at, y1: area.y, y2: bottom }),
-      svg("text", { class: "tick", x: at, y: bottom + 17, "text-anchor": "middle" }, format.significant(tick)),
-    );
-  }
-  for (const tick of y.ticks()) {
+      text("tick", format.significant(tick), { x: at, y: bottom + 17, "text-anchor": "middle" }),
+    ];
+  });
+  const rows = y.ticks().flatMap((tick) => {
     const at = y.at(tick);
-    plot.append(
+    return [
       svg("line", { class: "grid", x1: area.x, x2: right, y1: at, y2: at }),
-      svg("text", { class: "tick", x: area.x - 7, y: at + 4, "text-anchor": "end" }, format.significant(tick)),
-    );
-  }
-  plot.append(
-    svg("text", { class: "axis", x: area.x + area.width / 2, y: height - 6, "text-anchor": "middle" }, "FLOP per byte"),
-    svg("text", { class: "axis", x: 0, y: 0, "text-anchor": "middle", transform: `translate(12 ${area.y + area.height / 2}) rotate(-90)` }, "GFLOP/s"),
-  );
+      text("tick", format.significant(tick), { x: area.x - 7, y: at + 4, "text-anchor": "end" }),
+    ];
+  });
+  const sideways = `translate(12 ${area.y + area.height / 2}) rotate(-90)`;
+  return [
+    ...columns,
+    ...rows,
+    text("axis", "FLOP per byte", { x: area.x + area.width / 2, y: bottom + 40, "text-anchor": "middle" }),
+    text("axis", "GFLOP/s", { "text-anchor": "middle", transform: sideways }),
+  ];
+}
 
+/** The two roofs with their names, and the room that they take. */
+function roofs({ area, x, y }: Frame, ceilings: BenchReport["ceilings"]): { nodes: SVGElement[]; taken: Box[] } {
+  const bottom = area.y + area.height;
+  const right = area.x + area.width;
   // The slope enters at the left, or at the bottom where it would lie below it.
   const enter = Math.max(x.low, y.low / ceilings.copyGBs);
-  const corner = { x: x.at(ridge), y: y.at(ceilings.fmaGflops) };
   const start = { x: x.at(enter), y: y.at(roof(enter, ceilings)) };
-  plot.append(
-    svg("polygon", { class: "under", points: `${start.x},${start.y} ${corner.x},${corner.y} ${right},${corner.y} ${right},${bottom} ${start.x},${bottom}` }),
-    svg("polyline", { class: "roof", points: `${start.x},${start.y} ${corner.x},${corner.y} ${right},${corner.y}` }),
-  );
-  const slope = (Math.atan2(corner.y - start.y, corner.x - start.x) * 180) / Math.PI;
-  const middle = { x: (start.x + corner.x) / 2, y: (start.y + corner.y) / 2 };
-  plot.append(
-    svg("text", { class: "roof-name", x: right - 4, y: corner.y - 7, "text-anchor": "end" }, `${format.significant(ceilings.fmaGflops)} GFLOP/s`),
-    svg(
-      "text",
-      { class: "roof-name", "text-anchor": "middle", transform: `translate(${middle.x} ${middle.y}) rotate(${slope}) translate(0 -7)` },
-      `${format.significant(ceilings.copyGBs)} GB/s`,
-    ),
-  );
+  const corner = { x: x.at(ceilings.fmaGflops / ceilings.copyGBs), y: y.at(ceilings.fmaGflops) };
+  const line = `${start.x},${start.y} ${corner.x},${corner.y} ${right},${corner.y}`;
 
-  const dots: SVGGElement[] = [];
-  const slopeBox = { x: middle.x - 30, y: middle.y - 26, width: 60, height: 40 };
-  const ceilingBox = { x: right - 110, y: corner.y - 20, width: 110, height: 17 };
-  const roofBox = { x: corner.x, y: corner.y - 2, width: right - corner.x, height: 4 };
-  const taken: Box[] = [slopeBox, ceilingBox, roofBox];
-  taken.push(...points.map(({ row, rate }) => ({ x: x.at(row.intensity) - 5, y: y.at(rate) - 5, width: 10, height: 10 })));
-  const named = new Set<string>();
-  const labels: SVGTextElement[] = [];
-  // The best of each kernel has the first right to its name.
-  const byRank = [...points].sort((a, b) => b.rate - a.rate);
-  for (const { row, rate } of byRank) {
-    if (named.has(row.kernel)) {
-      continue;
-    }
-    const box = place(x.at(row.intensity), y.at(rate), row.kernel, taken, area);
+  const middle = { x: (start.x + corner.x) / 2, y: (start.y + corner.y) / 2 };
+  const slope = (Math.atan2(corner.y - start.y, corner.x - start.x) * 180) / Math.PI;
+  const along = `translate(${middle.x} ${middle.y}) rotate(${slope}) translate(0 -7)`;
+  return {
+    nodes: [
+      svg("polygon", { class: "under", points: `${line} ${right},${bottom} ${start.x},${bottom}` }),
+      svg("polyline", { class: "roof", points: line }),
+      text("roof-name", `${format.significant(ceilings.copyGBs)} GB/s`, { "text-anchor": "middle", transform: along }),
+      text("roof-name", `${format.significant(ceilings.fmaGflops)} GFLOP/s`, {
+        x: right - 4,
+        y: corner.y - 7,
+        "text-anchor": "end",
+      }),
+    ],
+    taken: [
+      { x: middle.x - 30, y: middle.y - 26, width: 60, height: 40 },
+      { x: right - 110, y: corner.y - 20, width: 110, height: 17 },
+      { x: corner.x, y: corner.y - 2, width: right - corner.x, height: 4 },
+    ],
+  };
+}
+
+/** The name of each kernel once, beside its best point where there is room. */
+function names({ area, x, y }: Frame, points: readonly Point[], others: readonly Box[]): SVGElement[] {
+  const dot = ({ row, rate }: Point): Box => ({ x: x.at(row.intensity) - 5, y: y.at(rate) - 5, width: 10, height: 10 });
+  const taken = [...others, ...points.map(dot)];
+  const named = new Map<string, SVGElement>();
+  for (const { row, rate } of [...points].sort((a, b) => b.rate - a.rate)) {
+    const box = named.has(row.kernel) ? null : place(x.at(row.intensity), y.at(rate), row.kernel, taken, area);
     if (box !== null) {
-      named.add(row.kernel);
       taken.push(box);
-      labels.push(svg("text", { class: "point-name", x: box.x + 2, y: box.y + 11 }, row.kernel));
+      named.set(row.kernel, text("point-name", row.kernel, { x: box.x + 2, y: box.y + 11 }));
     }
   }
-  plot.append(...labels);
+  return [...named.values()];
+}
 
-  const select = (index: number, focus: boolean): void => {
-    const dot = dots[index];
-    const point = points[index];
-    if (dot === undefined || point === undefined) {
-      return;
-    }
-    dots.forEach((other) => other.setAttribute("tabindex", other === dot ? "0" : "-1"));
-    dots.forEach((other) => other.classList.toggle("point-on", other === dot));
-    onPoint(words(point), point.row);
-    if (focus) {
-      dot.focus();
-    }
-  };
+/** Where a key leads from a point, if it leads anywhere. */
+function neighbour(key: string, index: number, count: number): number | undefined {
+  switch (key) {
+    case "ArrowRight":
+    case "ArrowDown":
+      return Math.min(count - 1, index + 1);
+    case "ArrowLeft":
+    case "ArrowUp":
+      return Math.max(0, index - 1);
+    case "Home":
+      return 0;
+    case "End":
+      return count - 1;
+    default:
+      return undefined;
+  }
+}
 
-  points.forEach((point, index) => {
+/** The points. Tab reaches one of them, the arrow keys go on from there. */
+function dots({ x, y }: Frame, points: readonly Point[], ridge: number, onPoint: OnPoint): SVGGElement[] {
+  const nodes = points.map((point, index) => {
     const center = { cx: x.at(point.row.intensity), cy: y.at(point.rate) };
-    const memory = point.row.intensity < ridge;
-    const dot = svg(
+    const limit = point.row.intensity < ridge ? "point point-memory" : "point";
+    return svg(
       "g",
-      { class: memory ? "point point-memory" : "point", role: "img", tabindex: index === 0 ? 0 : -1, "aria-label": words(point) },
+      { class: limit, role: "img", tabindex: index === 0 ? 0 : -1, "aria-label": words(point) },
       svg("circle", { class: "point-touch", ...center, r: 14 }),
       svg("circle", { class: "point-ring", ...center, r: 9 }),
       svg("circle", { class: "point-dot", ...center, r: 4.5 }),
     );
-    dot.addEventListener("focus", () => select(index, false));
-    dot.addEventListener("pointerenter", () => select(index, false));
-    dot.addEventListener("click", () => select(index, true));
-    dot.addEventListener("keydown", (event) => {
-      const to = { ArrowRight: index + 1, ArrowDown: index + 1, ArrowLeft: index - 1, ArrowUp: index - 1, Home: 0, End: points.length - 1 }[event.key];
+  });
+  nodes.forEach((node, index) => {
+    const show = (): void => {
+      for (const other of nodes) {
+        other.setAttribute("tabindex", other === node ? "0" : "-1");
+        other.classList.toggle("point-on", other === node);
+      }
+      const point = points[index];
+      if (point !== undefined) {
+        onPoint(words(point), point.row);
+      }
+    };
+    node.addEventListener("focus", show);
+    node.addEventListener("pointerenter", show);
+    node.addEventListener("click", () => node.focus());
+    node.addEventListener("keydown", (event) => {
+      const to = neighbour(event.key, index, nodes.length);
       if (to !== undefined) {
         event.preventDefault();
-        select(Math.min(points.length - 1, Math.max(0, to)), true);
+        nodes[to]?.focus();
       }
     });
-    dots.push(dot);
   });
-  plot.append(...dots);
-  return plot;
+  return nodes;
+}
+
+/** Gets the words of the point that has the focus or the pointer, and its row. */
+type OnPoint = (words: string, row: BenchRow) => void;
+
+/** Draws the plot `width` pixels wide. */
+export function roofline(report: BenchReport, width: number, onPoint: OnPoint): SVGSVGElement {
+  const { ceilings } = report;
+  const points = pointsOf(report);
+  const height = Math.round(Math.min(440, Math.max(300, width * 0.55)));
+  const area: Box = { x: 52, y: 14, width: width - 52 - 14, height: height - 14 - 46 };
+  const ridge = ceilings.fmaGflops / ceilings.copyGBs;
+  const intensities = [ridge / 4, ridge * 4, ...points.map(({ row }) => row.intensity)];
+  const rates = [ceilings.fmaGflops / 10, ceilings.fmaGflops, ...points.map(({ rate }) => rate)];
+  const frame: Frame = {
+    area,
+    x: new Axis(Math.min(...intensities) / 1.6, Math.max(...intensities) * 1.6, area.x, area.x + area.width),
+    y: new Axis(Math.min(...rates) / 1.6, Math.max(...rates) * 2, area.y + area.height, area.y),
+  };
+  const { nodes, taken } = roofs(frame, ceilings);
+  return svg(
+    "svg",
+    {
+      class: "roofline",
+      viewBox: `0 0 ${width} ${height}`,
+      width,
+      height,
+      role: "group",
+      "aria-label": "Roofline plot. The arrow keys go from point to point.",
+    },
+    ...grid(frame),
+    ...nodes,
+    ...names(frame, points, taken),
+    ...dots(frame, points, ridge, onPoint),
+  );
 }

@@ -30,7 +30,10 @@ function show(): void {
 /** The number in a field within its bounds; `fallback` if there is none. */
 function numberIn(input: HTMLInputElement, fallback: number): number {
   const value = input.valueAsNumber;
-  return Number.isFinite(value) ? Math.round(Math.min(Number(input.max), Math.max(Number(input.min), value))) : fallback;
+  if (!Number.isFinite(value)) {
+    return fallback;
+  }
+  return Math.round(Math.min(Number(input.max), Math.max(Number(input.min), value)));
 }
 
 /** Connects the form with the settings. */

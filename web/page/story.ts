@@ -9,6 +9,7 @@ import type { Session } from "./session.js";
 import { set, settings, tab } from "./store.js";
 import { ending, follow } from "./stream.js";
 
+const HERE = "here in this page, on your own graphics processor";
 const OPENINGS = ["Once upon a time", "The little fox", "In the deep forest there lived"];
 
 /** A story as it is kept over a reload. */
@@ -61,8 +62,8 @@ export function storyView(session: Session): void {
     article.classList.toggle("paper-empty", beginning.length + text.length === 0);
     lede.textContent =
       source === null || source.builtIn || model === null
-        ? "A language model writes on, here in this page, on your own graphics processor. The built-in one has 5.8 million parameters and knows fairy tales only."
-        : `${model.info.name} writes on, here in this page, on your own graphics processor.`;
+        ? `A language model writes on, ${HERE}. The built-in one has 5.8 million parameters and knows fairy tales only.`
+        : `${model.info.name} writes on, ${HERE}.`;
     activity.textContent = writing
       ? "Writing"
       : model?.info.isEncoder === true
@@ -143,6 +144,8 @@ export function storyView(session: Session): void {
   });
 
   goOn.hidden = story.text === "";
-  finish.textContent = story.text === "" ? "" : `${format.plural(story.text.length, "character")} from before the reload.`;
+  if (story.text !== "") {
+    finish.textContent = `${format.plural(story.text.length, "character")} from before the reload.`;
+  }
   session.onChange(show);
 }
