@@ -13,7 +13,21 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("ops", &["girih-kernels"]),
     ("model", &["girih-ops"]),
     ("quantize", &["girih-kernels"]),
-    ("tests", &["girih", "girih-shaders", "girih-kernels", "girih-ops", "girih-model", "naga", "xtask"]),
+    (
+        "tests",
+        &[
+            "girih",
+            "girih-shaders",
+            "girih-kernels",
+            "girih-ops",
+            "girih-model",
+            "girih-test-macros",
+            "naga",
+            "xtask",
+        ],
+    ),
+    ("tests/browser", &["girih-kernels", "girih-ops", "girih-model", "girih-tests"]),
+    ("tests/macros", &[]),
     ("xtask", &[]),
 ];
 
