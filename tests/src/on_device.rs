@@ -52,9 +52,9 @@ fn tier() -> Option<girih_kernels::Tier> {
 }
 
 #[cfg(target_arch = "wasm32")]
-pub use page::{log, set_tier, shared_gpu, take_log};
-#[cfg(target_arch = "wasm32")]
 use page::tier;
+#[cfg(target_arch = "wasm32")]
+pub use page::{log, set_tier, shared_gpu, take_log};
 
 #[cfg(target_arch = "wasm32")]
 mod page {

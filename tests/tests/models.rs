@@ -35,7 +35,8 @@ fn models(kind: &str) -> Vec<(PathBuf, Value)> {
 }
 
 async fn load(gpu: &Gpu, path: &Path) -> Arc<Model> {
-    Model::load(gpu, files::source(path), LoadOptions::default(), |_| ()).await
+    Model::load(gpu, files::source(path), LoadOptions::default(), |_| ())
+        .await
         .unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
@@ -157,8 +158,7 @@ async fn greedy_tokens_are_those_of_transformers(gpu: Gpu) {
             ..options.clone()
         };
         let flow = |_: &str| ControlFlow::Continue(());
-        let sampled =
-            generate(&mut session, None, &prompt, &cold, flow).await.expect("generate");
+        let sampled = generate(&mut session, None, &prompt, &cold, flow).await.expect("generate");
         assert_eq!(sampled.token_ids, want, "{} sampled on the host", name(&path));
         println!("{}: {} greedy tokens", name(&path), want.len());
     }
@@ -306,7 +306,9 @@ async fn try_load(gpu: &Gpu, source: MemorySource) -> Result<Arc<Model>, LoadErr
 
 #[on_device("goldens/models/llama_llama3rope")]
 async fn what_a_checkpoint_has_counts_where_its_configuration_is_vague(gpu: Gpu) {
-    let logits = async |source| forward(&mut session(&try_load(&gpu, source).await.expect("loads"), 1), &[3, 1, 4, 1, 5]).await;
+    let logits = async |source| {
+        forward(&mut session(&try_load(&gpu, source).await.expect("loads"), 1), &[3, 1, 4, 1, 5]).await
+    };
     let same = |name: &str| name.to_owned();
     let want = logits(changed("llama_llama3rope", &json!({}), same)).await;
     let multimodal = |name: &str| match name {
@@ -319,9 +321,14 @@ async fn what_a_checkpoint_has_counts_where_its_configuration_is_vague(gpu: Gpu)
     ] {
         assert_eq!(logits(changed("llama_llama3rope", &config, same)).await, want, "{what}");
     }
-    assert_eq!(logits(changed("llama_llama3rope", &json!({}), multimodal)).await, want, "a part of a larger model");
-    let error =
-        try_load(&gpu, changed("llama_llama3rope", &json!({"attention_bias": true}), same)).await.expect_err("biases");
+    assert_eq!(
+        logits(changed("llama_llama3rope", &json!({}), multimodal)).await,
+        want,
+        "a part of a larger model"
+    );
+    let error = try_load(&gpu, changed("llama_llama3rope", &json!({"attention_bias": true}), same))
+        .await
+        .expect_err("biases");
     assert!(
         matches!(&error, LoadError::Tensors { missing, .. } if missing[0].ends_with("q_proj.bias")),
         "{error}"
@@ -365,8 +372,7 @@ async fn mistakes_of_the_caller_are_errors(gpu: Gpu) {
         stop_ids: vec![],
         slot: 9,
     };
-    let generated =
-        generate(&mut session, None, &[1], &options, |_| ControlFlow::Continue(())).await;
+    let generated = generate(&mut session, None, &[1], &options, |_| ControlFlow::Continue(())).await;
     assert!(matches!(generated, Err(RunError::Slot { .. })));
     let options = EvalOptions { window: 8, bos: None };
     let scored = perplexity(&mut session, &[1, 512], options, |_| ()).await;

@@ -53,7 +53,13 @@ async fn rms_norm_agrees_with_the_goldens(gpu: Gpu) {
                 frame.submit().expect("runs");
                 let shifted: Vec<f32> = case.f32("x").1.iter().zip(&want).map(|(x, y)| x + y).collect();
                 let largest = shifted.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-                assert_close(&case.name, &values(&gpu, &post).await, &shifted, 1e-6 * f64::from(largest), 5e-6);
+                assert_close(
+                    &case.name,
+                    &values(&gpu, &post).await,
+                    &shifted,
+                    1e-6 * f64::from(largest),
+                    5e-6,
+                );
                 y
             }
         };

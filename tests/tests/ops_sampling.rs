@@ -1,7 +1,7 @@
 //! Sampling against independent results and against itself on the host.
 
 use girih_kernels::testing::{hash, seeded};
-use girih_ops::{Gpu, Batch, Chunk, DType, Frame, Tensor};
+use girih_ops::{Batch, Chunk, DType, Frame, Gpu, Tensor};
 use girih_tests::goldens::op;
 use girih_tests::on_device;
 

@@ -111,7 +111,8 @@ struct Codes {
 /// The contents of quantised rows, with their sums checked.
 async fn read(gpu: &Gpu, q: &Quantized) -> Codes {
     let words = async |t: &Tensor| t.to_u32(gpu).await.expect("reads back");
-    let codes: Vec<i8> = words(&q.codes).await.iter().flat_map(|w| w.to_le_bytes().map(u8::cast_signed)).collect();
+    let codes: Vec<i8> =
+        words(&q.codes).await.iter().flat_map(|w| w.to_le_bytes().map(u8::cast_signed)).collect();
     let scales = words(&q.scales).await;
     let row_len = 32 * q.k.div_ceil(32) as usize;
     assert_eq!(codes.len(), q.m as usize * row_len);

@@ -57,8 +57,7 @@ async fn two_handles_to_a_device_do_not_mistake_buffers(gpu: Gpu) {
             let mut recorder = Recorder::new(&other);
             record_copy(&mut recorder, src, &dst).expect("recorded");
             other.submit(&recorder).expect("submitted");
-            let got: Vec<u32> =
-                bytemuck::pod_collect_to_vec(&other.read(&dst).await.expect("read"));
+            let got: Vec<u32> = bytemuck::pod_collect_to_vec(&other.read(&dst).await.expect("read"));
             assert_eq!(got, [value; 4]);
         }
     }

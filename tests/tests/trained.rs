@@ -19,7 +19,8 @@ async fn load(gpu: &Gpu, path: &Path) -> Arc<Model> {
 
 async fn load_with(gpu: &Gpu, path: &Path, weights: WeightPolicy) -> Arc<Model> {
     let options = LoadOptions { weights, ..LoadOptions::default() };
-    Model::load(gpu, files::source(path), options, |_| ()).await
+    Model::load(gpu, files::source(path), options, |_| ())
+        .await
         .unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
@@ -49,7 +50,8 @@ async fn run(session: &mut Session, prompt: &[u32], options: &GenerateOptions) -
     let generated = generate(session, Some(tokenizer), prompt, options, |piece| {
         streamed.push_str(piece);
         ControlFlow::Continue(())
-    }).await
+    })
+    .await
     .expect("generate");
     assert_eq!(streamed, generated.text, "what is streamed is the text");
     generated
@@ -103,8 +105,7 @@ async fn fable_has_the_golden_perplexity(gpu: Gpu) {
         token_ids.truncate(golden["tokens"].as_u64().expect("a number") as usize);
         assert_eq!(token_ids, ids(&golden["token_ids"]), "{key}");
         let bos = model.bos_id();
-        let got =
-            perplexity(&mut session, &token_ids, EvalOptions { window, bos }, |_| ()).await;
+        let got = perplexity(&mut session, &token_ids, EvalOptions { window, bos }, |_| ()).await;
         let got = got.expect("perplexity");
         let want = golden["nll_per_token"].as_f64().expect("a number");
         assert!((got.nll - want).abs() < 2e-4, "{key}: {} nats, want {want}", got.nll);
@@ -152,7 +153,8 @@ async fn decoding_creates_nothing_after_the_first_token(gpu: Gpu) {
         let _ = generate(&mut session, model.tokenizer().ok(), &prompt, &options, |_| {
             first.get_or_insert(gpu.counters());
             ControlFlow::Continue(())
-        }).await
+        })
+        .await
         .expect("generate");
         let (before, after) = (first.expect("some text"), gpu.counters());
         assert_eq!(before.pipelines, after.pipelines, "pipelines");
@@ -215,7 +217,8 @@ async fn quantised_on_load_the_model_tells_its_stories(gpu: Gpu) {
         let equal = got.iter().zip(&want).take_while(|(a, b)| a == b).count();
         let options = EvalOptions { window: 128, bos: None };
         let end = token_ids.len().min(257);
-        let c = compare(&mut session, &mut reference, &token_ids[..end], options, |_| ()).await
+        let c = compare(&mut session, &mut reference, &token_ids[..end], options, |_| ())
+            .await
             .expect("compares");
         println!("{what}: KL {:.6}, {equal} of {} tokens", c.kl, want.len());
         assert!(c.kl <= largest && c.kl > 0.0, "{what}: KL {}", c.kl);
@@ -238,12 +241,12 @@ async fn stopping_cancelling_and_full_contexts_end_cleanly(gpu: Gpu) {
     assert_eq!(stopped.finish, girih_model::Finish::Stop);
     assert_eq!(stopped.text, ", there was a merry ");
     let mut pieces = 0;
-    let cancelled =
-        generate(&mut session, model.tokenizer().ok(), &prompt, &greedy(100), |_| {
-            pieces += 1;
-            if pieces == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        }).await
-        .expect("generate");
+    let cancelled = generate(&mut session, model.tokenizer().ok(), &prompt, &greedy(100), |_| {
+        pieces += 1;
+        if pieces == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })
+    .await
+    .expect("generate");
     assert_eq!(cancelled.finish, girih_model::Finish::Cancelled);
     assert!(cancelled.token_ids.len() < 8);
     // And the session is as good as new.
