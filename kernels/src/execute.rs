@@ -69,7 +69,7 @@ impl Plan {
         let mut steps = self.steps.iter().peekable();
         while let Some(step) = steps.peek() {
             if let Step::Copy { src, dst } = step {
-                encoder.copy_buffer_to_buffer(src.wgpu(), src.offset(), dst.wgpu(), dst.offset(), src.size());
+                encoder.copy_buffer_to_buffer(src.raw(), src.offset(), dst.raw(), dst.offset(), src.size());
                 steps.next();
                 continue;
             }
@@ -195,9 +195,9 @@ impl Gpu {
                 match step {
                     Step::Copy { src, dst } => {
                         encoder.copy_buffer_to_buffer(
-                            src.wgpu(),
+                            src.raw(),
                             src.offset(),
-                            dst.wgpu(),
+                            dst.raw(),
                             dst.offset(),
                             src.size(),
                         );
@@ -219,7 +219,7 @@ impl Gpu {
                 }
             }
             if index > 0 {
-                encoder.resolve_query_set(&queries, 0..index, resolved.wgpu(), 0);
+                encoder.resolve_query_set(&queries, 0..index, resolved.raw(), 0);
             }
             self.queue().submit([encoder.finish()]);
             let bytes = self.read(&resolved).await?;

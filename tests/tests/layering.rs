@@ -32,7 +32,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
 ];
 
 /// Files and folders that may ask at compile time whether this is a browser.
-const MAY_ASK_TARGET: &[&str] = &["kernels/src/gpu.rs", "model/src/source/"];
+const MAY_ASK_TARGET: &[&str] = &["kernels/src/gpu.rs", "kernels/src/gpu/", "model/src/source/"];
 
 /// The file that may be unsafe.
 const MAY_BE_UNSAFE: &str = "kernels/src/pipeline_cache.rs";
