@@ -118,7 +118,7 @@ fn stories260k_tells_the_golden_stories() {
         println!("not there: compared nothing");
         return;
     };
-    let model = load(&path).await;
+    let model = pollster::block_on(load(&girih_tests::gpu(), &path));
     let golden = goldens::json(&path.join("reference.json"));
     let mut session = Session::new(&model, SessionOptions::default()).expect("a session");
     for case in golden["greedy"].as_array().expect("cases") {
