@@ -5,7 +5,7 @@ use crate::error::{GpuError, KernelError};
 use crate::gpu::Gpu;
 use crate::pipeline::{Pipeline, uniform_bytes};
 use crate::recorder::{Command, Dispatch, Recorder};
-use crate::spec::Access;
+use crate::spec::{Access, Choice, KernelSpec};
 use crate::twin::TwinCall;
 use std::sync::Arc;
 
@@ -98,6 +98,16 @@ impl Gpu {
         let bytes = Self::layout_params(recorder, slot).max(slot);
         let uniforms = self.alloc_uniform(bytes)?;
         self.prepare(recorder, &uniforms, slot)
+    }
+
+    /// Compiles a pipeline; false if it was there already.
+    ///
+    /// # Errors
+    /// A shader that the device refuses.
+    pub fn compile(&self, spec: &KernelSpec, choice: &Choice) -> Result<bool, KernelError> {
+        let before = self.counters().pipelines;
+        self.pipelines().get(self, spec, choice)?;
+        Ok(self.counters().pipelines > before)
     }
 
     /// Runs a recording once. It is ordered after everything submitted before.

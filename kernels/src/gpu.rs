@@ -14,6 +14,7 @@ use crate::pipeline::{LayoutKey, Pipelines, lock};
 use girih_shaders::Dialect;
 
 #[cfg(target_arch = "wasm32")]
+#[path = "web.rs"]
 mod web;
 
 /// How to open a device.
@@ -449,14 +450,7 @@ impl Gpu {
         let shared = Arc::new(Mutex::new(MapState::default()));
         let state = shared.clone();
         staging.slice(..bytes).map_async(wgpu::MapMode::Read, move |result| {
-            let waker = {
-                let mut state = lock(&state);
-                state.result = Some(result.map_err(|e| e.to_string()));
-                state.waker.take()
-            };
-            if let Some(waker) = waker {
-                waker.wake();
-            }
+            finish(&state, result.map_err(|e| e.to_string()));
         });
         PendingRead { gpu: self.clone(), staging: Some(staging), bytes, submission, state: shared }
     }
@@ -482,6 +476,27 @@ impl Gpu {
     /// Waits until the queue is empty (natively; a browser's event loop does it there).
     pub fn wait_idle(&self) {
         let _ = self.device().poll(wgpu::PollType::wait_indefinitely());
+    }
+
+    /// Waits until everything submitted so far is done, natively and in a browser.
+    pub async fn idle(&self) {
+        if cfg!(target_arch = "wasm32") {
+            let shared = Arc::new(Mutex::new(MapState::default()));
+            let state = shared.clone();
+            self.queue().on_submitted_work_done(move || finish(&state, Ok(())));
+            let failure = self.inner.failure.clone();
+            std::future::poll_fn(move |cx| {
+                let mut state = lock(&shared);
+                if state.result.is_some() || failure.lost.get().is_some() {
+                    return Poll::Ready(());
+                }
+                state.waker = Some(cx.waker().clone());
+                Poll::Pending
+            })
+            .await;
+        } else {
+            self.wait_idle();
+        }
     }
 
     /// The first error that the device reported outside of any scope, if one did.
@@ -667,6 +682,18 @@ impl Gpu {
 struct MapState {
     result: Option<Result<(), String>>,
     waker: Option<Waker>,
+}
+
+/// Notes a result and wakes who waits for it.
+fn finish(state: &Mutex<MapState>, result: Result<(), String>) {
+    let waker = {
+        let mut state = lock(state);
+        state.result = Some(result);
+        state.waker.take()
+    };
+    if let Some(waker) = waker {
+        waker.wake();
+    }
 }
 
 /// A read-back under way.

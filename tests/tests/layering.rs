@@ -28,11 +28,12 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ),
     ("tests/browser", &["girih-kernels", "girih-ops", "girih-model", "girih-tests"]),
     ("tests/macros", &[]),
+    ("web", &["girih-kernels", "girih-ops", "girih-model"]),
     ("xtask", &[]),
 ];
 
 /// Files and folders that may ask at compile time whether this is a browser.
-const MAY_ASK_TARGET: &[&str] = &["kernels/src/gpu.rs", "kernels/src/gpu/", "model/src/source/"];
+const MAY_ASK_TARGET: &[&str] = &["kernels/src/gpu.rs", "model/src/source/", "web/src/lib.rs"];
 
 /// The file that may be unsafe.
 const MAY_BE_UNSAFE: &str = "kernels/src/pipeline_cache.rs";
