@@ -17,6 +17,8 @@ pub struct Plan {
     labels: Vec<String>,
     /// What was recorded; keeps every bound range alive and out of any pool.
     commands: Vec<Command>,
+    /// Holds the `Params` of all steps, and is alive as long as they are.
+    _uniforms: Buffer,
 }
 
 #[derive(Debug)]
@@ -170,7 +172,7 @@ impl Gpu {
             }
         }
         self.write(uniforms, 0, &params);
-        Ok(Plan { steps, labels: recorder.labels(), commands: recorder.commands().to_vec() })
+        Ok(Plan { steps, labels: recorder.labels(), commands: recorder.commands().to_vec(), _uniforms: uniforms.clone() })
     }
 
     /// Runs a plan once with a timestamp around every dispatch.
