@@ -66,7 +66,9 @@ impl Bed {
     /// One trial for each test of a page, or one that fails if the page has none.
     fn page_trials(self: &Arc<Self>, prefix: &str, path: &str) -> Vec<Trial> {
         let url = format!("{}{path}", self.server.url());
-        let listed = self.chromium().open(&url).and_then(|()| self.chromium().call("list", &[]));
+        let mut chromium = self.chromium();
+        let listed = chromium.open(&url).and_then(|()| chromium.call("list", &[]));
+        drop(chromium);
         let names: Result<Vec<String>, String> =
             listed.and_then(|names| serde_json::from_value(names).map_err(|e| e.to_string()));
         match names {

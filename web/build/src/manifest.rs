@@ -132,7 +132,7 @@ mod tests {
     fn the_hashes_are_sha256() {
         let entry = Entry::of(&b"abc"[..], 4).unwrap();
         assert_eq!(entry.sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-        assert_eq!(entry.blocks, [entry.sha256.clone()], "one block is the whole file");
+        assert_eq!(entry.blocks, std::slice::from_ref(&entry.sha256), "one block is the whole file");
         assert_eq!(entry.size, 3);
         let empty = Entry::of(&b""[..], 4).unwrap();
         assert_eq!(empty.sha256, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Write as _;
+use std::path::Path;
 
 use serde::Serialize;
 use wasmparser::{BinaryReaderError, KnownCustom, Name, Parser, Payload};
@@ -243,6 +244,12 @@ pub struct FileSize {
     pub size: Size,
 }
 
+impl FileSize {
+    fn is_module(&self) -> bool {
+        Path::new(&self.name).extension().is_some_and(|e| e == "wasm")
+    }
+}
+
 /// The package's sizes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
@@ -257,7 +264,7 @@ pub struct Report {
 impl Report {
     /// The module, if it is too large.
     pub fn too_large(&self) -> Option<&FileSize> {
-        self.files.iter().find(|file| file.name.ends_with(".wasm") && file.size.brotli > self.largest_module)
+        self.files.iter().find(|file| file.is_module() && file.size.brotli > self.largest_module)
     }
 }
 
@@ -269,8 +276,7 @@ impl fmt::Display for Report {
         let mut line = |name: &str, size: &Size| {
             writeln!(f, "{:>10} {:>10} {:>10}  {name}", kb(size.raw), kb(size.gzip), kb(size.brotli))
         };
-        let (modules, scripts): (Vec<_>, Vec<_>) =
-            self.files.iter().partition(|file| file.name.ends_with(".wasm"));
+        let (modules, scripts): (Vec<_>, Vec<_>) = self.files.iter().partition(|file| file.is_module());
         for FileSize { name, size } in modules {
             line(name, size)?;
         }

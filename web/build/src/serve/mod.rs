@@ -216,26 +216,12 @@ impl Shared {
         match request.path.as_str() {
             "/log" => {
                 let body = self.log_since(request.query("since").and_then(|n| n.parse().ok()).unwrap_or(0));
-                self.send_text(
-                    &mut stream,
-                    &request,
-                    Head::new(200),
-                    same_origin,
-                    "application/json",
-                    &body,
-                )?;
+                send_text(&mut stream, &request, Head::new(200), same_origin, "application/json", &body)?;
                 return Ok(());
             }
             "/origins" => {
                 let body = serde_json::to_string(&self.origins)?;
-                self.send_text(
-                    &mut stream,
-                    &request,
-                    Head::new(200),
-                    same_origin,
-                    "application/json",
-                    &body,
-                )?;
+                send_text(&mut stream, &request, Head::new(200), same_origin, "application/json", &body)?;
                 return Ok(());
             }
             _ => {}
@@ -245,8 +231,7 @@ impl Shared {
             Err(message) => {
                 self.log(&request, origin, 400);
                 let cors = Cors::Allowed;
-                self.send_text(&mut stream, &request, Head::new(400), cors, "text/plain", &message)
-                    .map(|_| ())
+                send_text(&mut stream, &request, Head::new(400), cors, "text/plain", &message).map(|_| ())
             }
         }
     }
@@ -263,7 +248,7 @@ impl Shared {
         let cors = fault.cors;
         let text = |stream: &mut TcpStream, head: Head, text: &str| {
             let logged = self.log(request, origin, head.status);
-            let sent = self.send_text(stream, request, head, cors, "text/plain; charset=utf-8", text)?;
+            let sent = send_text(stream, request, head, cors, "text/plain; charset=utf-8", text)?;
             logged.bytes.store(sent, Ordering::Relaxed);
             Ok(())
         };
@@ -375,24 +360,6 @@ impl Shared {
         Ok(())
     }
 
-    /// Sends a short text; returns its length.
-    fn send_text(
-        &self,
-        stream: &mut TcpStream,
-        request: &Request,
-        head: Head,
-        cors: Cors,
-        media_type: &str,
-        text: &str,
-    ) -> io::Result<u64> {
-        let head = head.with("Content-Type", media_type).with("Content-Length", text.len().to_string());
-        head.write(stream, cors)?;
-        if request.method != "HEAD" {
-            stream.write_all(text.as_bytes())?;
-        }
-        Ok(text.len() as u64)
-    }
-
     fn log(&self, request: &Request, origin: usize, status: u16) -> Arc<Logged> {
         let logged = Arc::new(Logged {
             method: request.method.clone(),
@@ -418,6 +385,23 @@ impl Shared {
     fn flaky(&self) -> std::sync::MutexGuard<'_, Flaky> {
         self.flaky.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Sends a short text; returns its length.
+fn send_text(
+    stream: &mut TcpStream,
+    request: &Request,
+    head: Head,
+    cors: Cors,
+    media_type: &str,
+    text: &str,
+) -> io::Result<u64> {
+    let head = head.with("Content-Type", media_type).with("Content-Length", text.len().to_string());
+    head.write(stream, cors)?;
+    if request.method != "HEAD" {
+        stream.write_all(text.as_bytes())?;
+    }
+    Ok(text.len() as u64)
 }
 
 /// The media type of a file name.
