@@ -14,10 +14,10 @@ export function uncached(t: Test, options: CreateOptions = {}): Promise<Girih> {
   return engine(t, { cache: "none", ...options });
 }
 
-/** An engine with an empty cache, and what it notices. */
+/** An engine with an empty cache, and what it notices about it. */
 export async function withEmptyCache(t: Test, options: CreateOptions = {}): Promise<{ girih: Girih; notices: Notice[] }> {
   const notices: Notice[] = [];
-  const girih = await engine(t, { onNotice: (notice) => notices.push(notice), ...options });
+  const girih = await engine(t, { onNotice: (notice) => notice.code.startsWith("cache-") && notices.push(notice), ...options });
   await girih.cache.clear();
   return { girih, notices };
 }

@@ -63,10 +63,10 @@ export class Girih {
     this.#options = options;
     this.#owner = { peer: () => this.#live(), forget: (model) => void this.#models.delete(model) };
     this.cache = {
-      list: (): Promise<CachedModel[]> => this.#open().call("cacheList", {}),
-      remove: (key) => this.#open().call("cacheRemove", { key }),
-      clear: () => this.#open().call("cacheClear", {}),
-      usage: () => this.#open().call("cacheUsage", {}),
+      list: async (): Promise<CachedModel[]> => this.#open().call("cacheList", {}),
+      remove: async (key) => this.#open().call("cacheRemove", { key }),
+      clear: async () => this.#open().call("cacheClear", {}),
+      usage: async () => this.#open().call("cacheUsage", {}),
     };
   }
 
