@@ -22,8 +22,8 @@ pub async fn open_untested(global: &Global) -> Result<Gpu, Failure> {
     Ok(Gpu::new(Options {
         adapter: global.adapter.clone(),
         max_tier: global.tier,
-        max_binding_bytes: None,
         cache_dir: cache_dir(),
+        ..Options::default()
     })
     .await?)
 }

@@ -1,5 +1,6 @@
 //! Handles to GPU memory.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// A range of a GPU buffer. Clones share the memory; the last one frees it.
@@ -15,10 +16,17 @@ struct Raw {
     buffer: wgpu::Buffer,
     id: u64,
     graveyard: Arc<Mutex<Vec<u64>>>,
+    /// Others may hold the wgpu buffer.
+    shared: AtomicBool,
 }
 
 impl Drop for Raw {
     fn drop(&mut self) {
+        // A browser would keep the memory until its garbage collector comes round, which knows nothing of GPU memory.
+        // Work that was submitted still runs.
+        if !*self.shared.get_mut() {
+            self.buffer.destroy();
+        }
         if let Ok(mut dead) = self.graveyard.lock() {
             dead.push(self.id);
         }
@@ -29,9 +37,20 @@ impl Drop for Raw {
 pub(crate) type RangeId = (u64, u64, u64);
 
 impl Buffer {
+    /// A buffer of the caller's.
     pub(crate) fn new(buffer: wgpu::Buffer, id: u64, graveyard: Arc<Mutex<Vec<u64>>>) -> Self {
+        Self::with(buffer, id, graveyard, true)
+    }
+
+    /// A buffer that nobody else knows.
+    pub(crate) fn owned(buffer: wgpu::Buffer, id: u64, graveyard: Arc<Mutex<Vec<u64>>>) -> Self {
+        Self::with(buffer, id, graveyard, false)
+    }
+
+    fn with(buffer: wgpu::Buffer, id: u64, graveyard: Arc<Mutex<Vec<u64>>>, shared: bool) -> Self {
         let size = buffer.size();
-        Self { raw: Arc::new(Raw { buffer, id, graveyard }), offset: 0, size }
+        let raw = Raw { buffer, id, graveyard, shared: AtomicBool::new(shared) };
+        Self { raw: Arc::new(raw), offset: 0, size }
     }
 
     /// Bytes of the range.
@@ -44,8 +63,15 @@ impl Buffer {
         self.offset
     }
 
-    /// The wgpu buffer behind the range.
+    /// The wgpu buffer behind the range. Once it was asked for, its memory is freed when the last clone of it is gone
+    /// too.
     pub fn wgpu(&self) -> &wgpu::Buffer {
+        self.raw.shared.store(true, Ordering::Relaxed);
+        &self.raw.buffer
+    }
+
+    /// The same for uses that end before the handle does.
+    pub(crate) fn raw(&self) -> &wgpu::Buffer {
         &self.raw.buffer
     }
 

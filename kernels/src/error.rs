@@ -157,6 +157,12 @@ pub enum GpuError {
         /// Message of wgpu.
         message: String,
     },
+    /// Memory ran out, and the device said so after the fact, as browsers do.
+    #[error("out of GPU memory: {message}")]
+    Exhausted {
+        /// Message of the device.
+        message: String,
+    },
     /// A buffer is larger than any buffer of this device.
     #[error("a buffer of {bytes} bytes exceeds the device limit of {limit}")]
     BufferTooLarge {

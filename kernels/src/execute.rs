@@ -5,7 +5,7 @@ use crate::error::{GpuError, KernelError};
 use crate::gpu::Gpu;
 use crate::pipeline::{Pipeline, uniform_bytes};
 use crate::recorder::{Command, Dispatch, Recorder};
-use crate::spec::Access;
+use crate::spec::{Access, Choice, KernelSpec};
 use crate::twin::TwinCall;
 use std::sync::Arc;
 
@@ -17,6 +17,8 @@ pub struct Plan {
     labels: Vec<String>,
     /// What was recorded; keeps every bound range alive and out of any pool.
     commands: Vec<Command>,
+    /// Parameters of all dispatches; bind groups do not keep a buffer of ours alive.
+    _params: Buffer,
 }
 
 #[derive(Debug)]
@@ -69,7 +71,7 @@ impl Plan {
         let mut steps = self.steps.iter().peekable();
         while let Some(step) = steps.peek() {
             if let Step::Copy { src, dst } = step {
-                encoder.copy_buffer_to_buffer(src.wgpu(), src.offset(), dst.wgpu(), dst.offset(), src.size());
+                encoder.copy_buffer_to_buffer(src.raw(), src.offset(), dst.raw(), dst.offset(), src.size());
                 steps.next();
                 continue;
             }
@@ -98,6 +100,16 @@ impl Gpu {
         let bytes = Self::layout_params(recorder, slot).max(slot);
         let uniforms = self.alloc_uniform(bytes)?;
         self.prepare(recorder, &uniforms, slot)
+    }
+
+    /// Compiles a pipeline; false if it was there already.
+    ///
+    /// # Errors
+    /// A shader that the device refuses.
+    pub fn compile(&self, spec: &KernelSpec, choice: &Choice) -> Result<bool, KernelError> {
+        let before = self.counters().pipelines;
+        self.pipelines().get(self, spec, choice)?;
+        Ok(self.counters().pipelines > before)
     }
 
     /// Runs a recording once. It is ordered after everything submitted before.
@@ -160,7 +172,8 @@ impl Gpu {
             }
         }
         self.write(uniforms, 0, &params);
-        Ok(Plan { steps, labels: recorder.labels(), commands: recorder.commands().to_vec() })
+        let commands = recorder.commands().to_vec();
+        Ok(Plan { steps, labels: recorder.labels(), commands, _params: uniforms.clone() })
     }
 
     /// Runs a plan once with a timestamp around every dispatch.
@@ -195,9 +208,9 @@ impl Gpu {
                 match step {
                     Step::Copy { src, dst } => {
                         encoder.copy_buffer_to_buffer(
-                            src.wgpu(),
+                            src.raw(),
                             src.offset(),
-                            dst.wgpu(),
+                            dst.raw(),
                             dst.offset(),
                             src.size(),
                         );
@@ -219,7 +232,7 @@ impl Gpu {
                 }
             }
             if index > 0 {
-                encoder.resolve_query_set(&queries, 0..index, resolved.wgpu(), 0);
+                encoder.resolve_query_set(&queries, 0..index, resolved.raw(), 0);
             }
             self.queue().submit([encoder.finish()]);
             let bytes = self.read(&resolved).await?;

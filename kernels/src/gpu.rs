@@ -13,6 +13,10 @@ use crate::error::{GpuError, KernelError};
 use crate::pipeline::{LayoutKey, Pipelines, lock};
 use girih_shaders::Dialect;
 
+#[cfg(target_arch = "wasm32")]
+#[path = "web.rs"]
+mod web;
+
 /// How to open a device.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -24,6 +28,8 @@ pub struct Options {
     pub max_binding_bytes: Option<u64>,
     /// Where compiled pipelines may be kept between runs.
     pub cache_dir: Option<std::path::PathBuf>,
+    /// In a browser: asks for the adapter that saves power.
+    pub low_power: bool,
 }
 
 /// Counts of things that must not be made after warm-up.
@@ -90,7 +96,19 @@ struct Failure {
     /// Why the device is gone.
     lost: OnceLock<String>,
     /// The first error outside of any scope.
-    uncaptured: Mutex<Option<String>>,
+    uncaptured: Mutex<Option<GpuError>>,
+}
+
+impl Failure {
+    fn report(&self, error: GpuError) {
+        if self.lost.get().is_some() {
+            // A consequence of the loss, which everyone is told about already.
+            tracing::debug!("{error}");
+            return;
+        }
+        tracing::error!("{error}");
+        lock(&self.uncaptured).get_or_insert(error);
+    }
 }
 
 #[cfg(not(target_arch = "wasm32"))]
@@ -99,7 +117,7 @@ const BACKENDS: wgpu::Backends =
 #[cfg(target_arch = "wasm32")]
 const BACKENDS: wgpu::Backends = wgpu::Backends::BROWSER_WEBGPU;
 
-fn instance() -> wgpu::Instance {
+pub(crate) fn instance() -> wgpu::Instance {
     wgpu::Instance::new(wgpu::InstanceDescriptor {
         backends: BACKENDS,
         flags: wgpu::InstanceFlags::empty(),
@@ -127,17 +145,61 @@ async fn list_adapters() -> Vec<wgpu::Adapter> {
     adapters
 }
 
-#[cfg(target_arch = "wasm32")]
-async fn list_adapters() -> Vec<wgpu::Adapter> {
-    let options = wgpu::RequestAdapterOptions {
-        power_preference: wgpu::PowerPreference::HighPerformance,
+/// Opens the wanted adapter with every useful feature and limit it has.
+#[cfg(not(target_arch = "wasm32"))]
+async fn open(options: &Options) -> Result<(wgpu::Adapter, wgpu::Device, wgpu::Queue), GpuError> {
+    let mut adapters = list_adapters().await;
+    if adapters.is_empty() {
+        return Err(GpuError::NoAdapter { backends: format!("{BACKENDS:?}") });
+    }
+    let index = match &options.adapter {
+        None => 0,
+        Some(wanted) => {
+            let names: Vec<String> = adapters.iter().map(|a| a.get_info().name).collect();
+            let lower = wanted.to_lowercase();
+            wanted
+                .parse()
+                .ok()
+                .filter(|&i: &usize| i < names.len())
+                .or_else(|| names.iter().position(|n| n.to_lowercase().contains(&lower)))
+                .ok_or_else(|| GpuError::NoSuchAdapter { wanted: wanted.clone(), found: names.join("; ") })?
+        }
+    };
+    let adapter = adapters.swap_remove(index);
+    let want = wgpu::Features::SHADER_F16
+        | wgpu::Features::SUBGROUP
+        | wgpu::Features::TIMESTAMP_QUERY
+        | wgpu::Features::PIPELINE_CACHE;
+    let descriptor = wgpu::DeviceDescriptor {
+        label: Some("girih"),
+        required_features: want & adapter.features(),
+        required_limits: adapter.limits(),
         ..Default::default()
     };
-    instance().request_adapter(&options).await.into_iter().collect()
+    let (device, queue) = adapter
+        .request_device(&descriptor)
+        .await
+        .map_err(|e| GpuError::Request { adapter: adapter.get_info().name, message: e.to_string() })?;
+    Ok((adapter, device, queue))
+}
+
+/// Opens the browser's adapter with every useful feature and limit it has. It is the only one: a name cannot choose.
+#[cfg(target_arch = "wasm32")]
+async fn open(options: &Options) -> Result<(wgpu::Adapter, wgpu::Device, wgpu::Queue), GpuError> {
+    let adapter = web::request_adapter(options.low_power).await?;
+    if let Some(wanted) = &options.adapter {
+        return Err(GpuError::NoSuchAdapter {
+            wanted: wanted.clone(),
+            found: web::adapter_facts(&adapter).name,
+        });
+    }
+    let device = web::request_device(&adapter).await?;
+    web::wrap(&adapter, &device).await
 }
 
 impl Gpu {
     /// Capabilities of all adapters, in the order in which [`Options::adapter`] counts them.
+    #[cfg(not(target_arch = "wasm32"))]
     pub async fn adapters() -> Vec<Caps> {
         list_adapters().await.iter().map(|a| caps_of(a, &a.limits(), a.features())).collect()
     }
@@ -147,41 +209,19 @@ impl Gpu {
     /// # Errors
     /// No adapter, none of that name, one that is too small, a driver that refuses.
     pub async fn new(options: Options) -> Result<Self, GpuError> {
-        let mut adapters = list_adapters().await;
-        if adapters.is_empty() {
-            return Err(GpuError::NoAdapter { backends: format!("{BACKENDS:?}") });
-        }
-        let index = match &options.adapter {
-            None => 0,
-            Some(wanted) => {
-                let names: Vec<String> = adapters.iter().map(|a| a.get_info().name).collect();
-                let lower = wanted.to_lowercase();
-                wanted
-                    .parse()
-                    .ok()
-                    .filter(|&i: &usize| i < names.len())
-                    .or_else(|| names.iter().position(|n| n.to_lowercase().contains(&lower)))
-                    .ok_or_else(|| GpuError::NoSuchAdapter {
-                        wanted: wanted.clone(),
-                        found: names.join("; "),
-                    })?
-            }
-        };
-        let adapter = adapters.swap_remove(index);
-        let want = wgpu::Features::SHADER_F16
-            | wgpu::Features::SUBGROUP
-            | wgpu::Features::TIMESTAMP_QUERY
-            | wgpu::Features::PIPELINE_CACHE;
-        let descriptor = wgpu::DeviceDescriptor {
-            label: Some("girih"),
-            required_features: want & adapter.features(),
-            required_limits: adapter.limits(),
-            ..Default::default()
-        };
-        let (device, queue) = adapter
-            .request_device(&descriptor)
-            .await
-            .map_err(|e| GpuError::Request { adapter: adapter.get_info().name, message: e.to_string() })?;
+        let (adapter, device, queue) = open(&options).await?;
+        Self::from_wgpu(&adapter, device, queue, options)
+    }
+
+    /// Uses a `GPUDevice` that the page owns, with the features that the page asked for: `subgroups` and `shader-f16`
+    /// are worth it, and limits as the adapter has them.
+    ///
+    /// # Errors
+    /// As [`Gpu::from_wgpu`]; a browser without WebGPU; a value that is no device.
+    #[cfg(target_arch = "wasm32")]
+    pub async fn from_web(device: &wasm_bindgen::JsValue, options: Options) -> Result<Self, GpuError> {
+        let adapter = web::request_adapter(options.low_power).await?;
+        let (adapter, device, queue) = web::wrap(&adapter, device).await?;
         Self::from_wgpu(&adapter, device, queue, options)
     }
 
@@ -196,7 +236,10 @@ impl Gpu {
         options: Options,
     ) -> Result<Self, GpuError> {
         let Options { max_binding_bytes, max_tier, cache_dir, .. } = options;
+        #[cfg(not(target_arch = "wasm32"))]
         let mut caps = caps_of(adapter, &device.limits(), device.features());
+        #[cfg(target_arch = "wasm32")]
+        let mut caps = caps_of_web(adapter, &device);
         let name = || caps.adapter.name.clone();
         let needs: [(&'static str, u64, u64); 3] = [
             ("max_storage_buffers_per_shader_stage", caps.storage_buffers.into(), 8),
@@ -222,15 +265,22 @@ impl Gpu {
         let caps = caps.at_tier(tier);
         let failure = Arc::new(Failure::default());
         let seen = failure.clone();
+        #[cfg(not(target_arch = "wasm32"))]
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-            if seen.lost.get().is_some() {
-                // A consequence of the loss, which everyone is told about already.
-                tracing::debug!("{error}");
-                return;
-            }
-            tracing::error!("{error}");
-            lock(&seen.uncaptured).get_or_insert_with(|| error.to_string());
+            let message = error.to_string();
+            seen.report(match error {
+                wgpu::Error::OutOfMemory { .. } => GpuError::Exhausted { message },
+                _ => GpuError::Uncaptured(message),
+            });
         }));
+        #[cfg(target_arch = "wasm32")]
+        web::on_uncaptured_error(&device, move |message, out_of_memory| {
+            seen.report(if out_of_memory {
+                GpuError::Exhausted { message }
+            } else {
+                GpuError::Uncaptured(message)
+            });
+        });
         let seen = failure.clone();
         device.set_device_lost_callback(move |reason, message| {
             seen.lost.get_or_init(|| format!("{reason:?}: {message}"));
@@ -293,6 +343,18 @@ impl Gpu {
         &self.inner.queue
     }
 
+    /// Whether the device is gone, and why.
+    pub fn loss(&self) -> Option<&str> {
+        self.inner.failure.lost.get().map(String::as_str)
+    }
+
+    /// Ends the device and frees all memory on it, whoever holds buffers. Everything that uses it afterwards fails
+    /// with [`GpuError::Lost`].
+    pub fn destroy(&self) {
+        self.inner.failure.lost.get_or_init(|| "it was destroyed".into());
+        self.device().destroy();
+    }
+
     /// What was made so far.
     pub fn counters(&self) -> Counters {
         let c = &self.inner.counters;
@@ -328,7 +390,14 @@ impl Gpu {
             self.explain()?;
             return Err(GpuError::OutOfMemory { bytes: size, message });
         }
-        Ok(self.adopt(raw))
+        Ok(self.own(raw))
+    }
+
+    /// A buffer that nobody else knows: the last handle frees its memory.
+    fn own(&self, buffer: wgpu::Buffer) -> Buffer {
+        self.count(|c| &c.buffers);
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        Buffer::owned(buffer, id, self.inner.graveyard.clone())
     }
 
     /// Wraps a buffer of the caller's. It needs `STORAGE`, and `COPY_SRC`/`COPY_DST` for reading and writing.
@@ -353,12 +422,12 @@ impl Gpu {
     pub fn write(&self, buffer: &Buffer, offset: u64, data: &[u8]) {
         let whole = data.len() / 4 * 4;
         if whole > 0 {
-            self.queue().write_buffer(buffer.wgpu(), buffer.offset() + offset, &data[..whole]);
+            self.queue().write_buffer(buffer.raw(), buffer.offset() + offset, &data[..whole]);
         }
         if whole < data.len() {
             let mut tail = [0; 4];
             tail[..data.len() - whole].copy_from_slice(&data[whole..]);
-            self.queue().write_buffer(buffer.wgpu(), buffer.offset() + offset + whole as u64, &tail);
+            self.queue().write_buffer(buffer.raw(), buffer.offset() + offset + whole as u64, &tail);
         }
     }
 
@@ -375,20 +444,13 @@ impl Gpu {
         let bytes = buffer.size();
         let staging = self.take_staging(bytes);
         let mut encoder = self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        encoder.copy_buffer_to_buffer(buffer.wgpu(), buffer.offset(), &staging, 0, bytes);
+        encoder.copy_buffer_to_buffer(buffer.raw(), buffer.offset(), &staging, 0, bytes);
         let submission = self.queue().submit([encoder.finish()]);
         self.count(|c| &c.submits);
         let shared = Arc::new(Mutex::new(MapState::default()));
         let state = shared.clone();
         staging.slice(..bytes).map_async(wgpu::MapMode::Read, move |result| {
-            let waker = {
-                let mut state = lock(&state);
-                state.result = Some(result.map_err(|e| e.to_string()));
-                state.waker.take()
-            };
-            if let Some(waker) = waker {
-                waker.wake();
-            }
+            finish(&state, result.map_err(|e| e.to_string()));
         });
         PendingRead { gpu: self.clone(), staging: Some(staging), bytes, submission, state: shared }
     }
@@ -416,16 +478,37 @@ impl Gpu {
         let _ = self.device().poll(wgpu::PollType::wait_indefinitely());
     }
 
+    /// Waits until everything submitted so far is done, natively and in a browser.
+    pub async fn idle(&self) {
+        if cfg!(target_arch = "wasm32") {
+            let shared = Arc::new(Mutex::new(MapState::default()));
+            let state = shared.clone();
+            self.queue().on_submitted_work_done(move || finish(&state, Ok(())));
+            let failure = self.inner.failure.clone();
+            std::future::poll_fn(move |cx| {
+                let mut state = lock(&shared);
+                if state.result.is_some() || failure.lost.get().is_some() {
+                    return Poll::Ready(());
+                }
+                state.waker = Some(cx.waker().clone());
+                Poll::Pending
+            })
+            .await;
+        } else {
+            self.wait_idle();
+        }
+    }
+
     /// The first error that the device reported outside of any scope, if one did.
     ///
     /// # Errors
     /// [`GpuError::Lost`] or [`GpuError::Uncaptured`].
     pub fn check(&self) -> Result<(), GpuError> {
         self.lost()?;
-        let message = lock(&self.inner.failure.uncaptured).clone();
-        message.map_or(Ok(()), |message| {
+        let error = lock(&self.inner.failure.uncaptured).clone();
+        error.map_or(Ok(()), |error| {
             self.explain()?;
-            Err(GpuError::Uncaptured(message))
+            Err(error)
         })
     }
 
@@ -546,7 +629,7 @@ impl Gpu {
             self.explain()?;
             return Err(GpuError::OutOfMemory { bytes, message });
         }
-        Ok(self.adopt(raw))
+        Ok(self.own(raw))
     }
 
     /// Drops the bind groups of freed buffers; they hold the memory until then.
@@ -573,7 +656,7 @@ impl Gpu {
             .or_insert_with(|| {
                 self.count(|c| &c.bind_groups);
                 let params = wgpu::BufferBinding {
-                    buffer: uniforms.wgpu(),
+                    buffer: uniforms.raw(),
                     offset: 0,
                     size: std::num::NonZeroU64::new(layout.key.1),
                 };
@@ -599,6 +682,18 @@ impl Gpu {
 struct MapState {
     result: Option<Result<(), String>>,
     waker: Option<Waker>,
+}
+
+/// Notes a result and wakes who waits for it.
+fn finish(state: &Mutex<MapState>, result: Result<(), String>) {
+    let waker = {
+        let mut state = lock(state);
+        state.result = Some(result);
+        state.waker.take()
+    };
+    if let Some(waker) = waker {
+        waker.wake();
+    }
 }
 
 /// A read-back under way.
@@ -658,6 +753,8 @@ impl PendingRead {
         let mut pool = lock(&self.gpu.inner.staging);
         if staging.size() <= POOLED_STAGING_BYTES && pool.len() < POOLED_STAGING_BUFFERS {
             pool.push(staging);
+        } else {
+            staging.destroy();
         }
         Ok(data)
     }
@@ -698,6 +795,21 @@ fn caps_of(adapter: &wgpu::Adapter, limits: &wgpu::Limits, features: wgpu::Featu
         },
     };
     caps.tier = caps.best_tier();
+    caps
+}
+
+/// As [`caps_of`], with what the browser says of the device itself.
+#[cfg(target_arch = "wasm32")]
+fn caps_of_web(adapter: &wgpu::Adapter, device: &wgpu::Device) -> Caps {
+    let mut caps = caps_of(adapter, &device.limits(), device.features());
+    if let Some(facts) = web::device_facts(device) {
+        caps.subgroup_size = facts.subgroup_size;
+        caps.is_cpu = facts.is_cpu;
+        caps.unified_memory = facts.is_cpu;
+        caps.adapter.name = facts.name;
+        caps.dialect = if facts.packed_dot { Dialect::Browser } else { Dialect::BrowserBase };
+        caps.tier = caps.best_tier();
+    }
     caps
 }
 

@@ -49,6 +49,7 @@ impl Pipelines {
             .map_err(|source| KernelError::Compose { kernel, source })?;
         let layout = self.layout(gpu, spec);
         let label = format!("{kernel}/{}", choice.variant);
+        let start = web_time::Instant::now();
         let (raw, error) = gpu.validated(|| {
             let module = gpu.device().create_shader_module(wgpu::ShaderModuleDescriptor {
                 label: Some(&label),
@@ -77,6 +78,8 @@ impl Pipelines {
             });
         }
         gpu.count(|c| &c.pipelines);
+        let seconds = start.elapsed().as_secs_f64();
+        tracing::debug!("{label} [{}]: pipeline made in {:.1} ms", choice.selection, 1e3 * seconds);
         let pipeline = Arc::new(Pipeline { raw, layout });
         lock(&self.pipelines).insert(key, pipeline.clone());
         Ok(pipeline)

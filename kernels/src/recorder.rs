@@ -72,15 +72,17 @@ impl Recorder {
         &self.commands
     }
 
+    /// Dispatches so far.
+    pub fn dispatches(&self) -> impl Iterator<Item = &Dispatch> {
+        self.commands.iter().filter_map(|c| match c {
+            Command::Dispatch(d) => Some(d),
+            Command::Copy { .. } => None,
+        })
+    }
+
     /// `kernel/variant` of every dispatch so far.
     pub fn labels(&self) -> Vec<String> {
-        self.commands
-            .iter()
-            .filter_map(|c| match c {
-                Command::Dispatch(d) => Some(d.label()),
-                Command::Copy { .. } => None,
-            })
-            .collect()
+        self.dispatches().map(Dispatch::label).collect()
     }
 
     /// Forgets the commands and keeps the memory.

@@ -155,6 +155,22 @@ impl Model {
         Ok(pooled.to_f32(self.gpu()).await?)
     }
 
+    /// Runs sequences of several lengths, so that the kernels of the usual ones are compiled: what
+    /// [`Session::warm_up`] is to generating.
+    ///
+    /// # Errors
+    /// As [`Model::states`].
+    pub async fn warm_up_embedding(self: &Arc<Self>) -> Result<(), RunError> {
+        let limit = self.context() as usize;
+        for length in [1, 2, 8, 16, 17, 32, 64, 128, 256, 512] {
+            self.states(&[vec![0; length.min(limit)]], None, None).await?;
+            if length >= limit {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// One vector per sequence, pooled (and normalised) as the checkpoint says. Any number of sequences: they are
     /// run in groups.
     ///

@@ -42,7 +42,7 @@ impl OutOfMemory {
     }
 
     pub(crate) fn gpu(error: &GpuError) -> Option<String> {
-        matches!(error, GpuError::OutOfMemory { .. }).then(|| error.to_string())
+        matches!(error, GpuError::OutOfMemory { .. } | GpuError::Exhausted { .. }).then(|| error.to_string())
     }
 }
 

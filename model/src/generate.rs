@@ -6,7 +6,7 @@ use web_time::Instant;
 
 use crate::error::RunError;
 use crate::sampler::{Sampler, Sampling};
-use crate::session::{CANDIDATES, Input, Rows, Session, Tail};
+use crate::session::{CANDIDATES, Canceller, Input, Session, Tail};
 use crate::tokenizer::Tokenizer;
 
 /// What to generate and when to stop.
@@ -33,7 +33,7 @@ pub enum Finish {
     Length,
     /// The cache is full.
     Context,
-    /// The caller cancelled.
+    /// The caller cancelled, or somebody with the session's [`Canceller`].
     Cancelled,
 }
 
@@ -101,13 +101,26 @@ pub async fn generate(
     } else {
         Tail::Logits
     };
-    let logits = session.forward(&[Input { slot, token_ids: &prompt[cached..] }], Rows::Last, None)?;
+    session.canceller().reset();
+    let logits = session.prefill(Input { slot, token_ids: &prompt[cached..] }).await?;
+    let Some(logits) = logits else {
+        return Ok(Generated {
+            token_ids: Vec::new(),
+            text: String::new(),
+            finish: Finish::Cancelled,
+            prompt_tokens: prompt.len(),
+            cached_tokens: cached,
+            prefill_seconds: start.elapsed().as_secs_f64(),
+            decode_seconds: 0.0,
+            dispatches_per_token: 0,
+        });
+    };
     let logits = logits.to_f32(session.gpu()).await?;
     let first = sampler.sample(&logits, prompt)?;
     let dispatches_per_token = session.decode_plan(tail)?.plan().num_dispatches();
     let prefill_seconds = start.elapsed().as_secs_f64();
     let decode_start = Instant::now();
-    let mut output = Output::new(tokenizer, prompt, options);
+    let mut output = Output::new(tokenizer, prompt, options, session.canceller().clone());
     let mut flow = output.push(first, &mut on_text)?;
     if flow.is_none() {
         session.seek(tail, slot, first)?;
@@ -226,13 +239,19 @@ struct Output<'a> {
     prompt_tokens: usize,
     text: String,
     emitted: usize,
+    canceller: Canceller,
 }
 
 impl<'a> Output<'a> {
-    fn new(tokenizer: Option<&'a Tokenizer>, prompt: &[u32], options: &'a GenerateOptions) -> Self {
+    fn new(
+        tokenizer: Option<&'a Tokenizer>,
+        prompt: &[u32],
+        options: &'a GenerateOptions,
+        canceller: Canceller,
+    ) -> Self {
         let stream = tokenizer.map(|t| t.stream(true));
         let (history, prompt_tokens) = (prompt.to_vec(), prompt.len());
-        Self { options, stream, history, prompt_tokens, text: String::new(), emitted: 0 }
+        Self { options, stream, history, prompt_tokens, text: String::new(), emitted: 0, canceller }
     }
 
     /// Tokens that may still be generated.
@@ -248,6 +267,9 @@ impl<'a> Output<'a> {
     ) -> Result<Option<Finish>, RunError> {
         if self.options.max_tokens == 0 {
             return Ok(Some(Finish::Length));
+        }
+        if self.canceller.is_cancelled() {
+            return Ok(Some(Finish::Cancelled));
         }
         if self.options.stop_ids.contains(&token) {
             return Ok(Some(Finish::Stop));

@@ -66,7 +66,7 @@ pub use generate::{Finish, GenerateOptions, Generated, generate};
 pub use generation_config::GenerationConfig;
 pub use model::{LoadOptions, Model, Progress, load_config};
 pub use sampler::{Sampler, Sampling};
-pub use session::{Input, Rows, Session, SessionOptions, Tail};
+pub use session::{Canceller, Input, Rows, Session, SessionOptions, Tail};
 pub use source::{ByteSource, MemorySource};
 pub use tokenizer::Tokenizer;
 pub use weights::WeightPolicy;

@@ -15,7 +15,7 @@ use crate::generation_config::GenerationConfig;
 use crate::layers::{Block, Decoder, Encoder, EncoderLayer, Linear, Scope};
 use crate::pooling::Pooling;
 use crate::quantized::Quantization;
-use crate::source::{BoxFuture, ByteSource, read_whole};
+use crate::source::{BoxFuture, ByteSource, Callback, Sendable, read_whole};
 use crate::tokenizer::Tokenizer;
 use crate::weights::{WeightPolicy, Weights};
 
@@ -78,17 +78,16 @@ pub struct Model {
     pooling: Pooling,
     context: u32,
     weight_bytes: u64,
+    parameters: u64,
     unused: Vec<String>,
     notes: Vec<String>,
 }
-
-type OnProgress = dyn FnMut(Progress) + Send;
 
 /// Reports what is read through it.
 struct Counted {
     source: Arc<dyn ByteSource>,
     total: u64,
-    loaded: Mutex<(u64, Box<OnProgress>)>,
+    loaded: Mutex<(u64, Callback<Progress>)>,
 }
 
 impl std::fmt::Debug for Counted {
@@ -137,7 +136,7 @@ impl Model {
         gpu: &Gpu,
         source: Arc<dyn ByteSource>,
         options: LoadOptions,
-        progress: impl FnMut(Progress) + Send + 'static,
+        progress: impl FnMut(Progress) + Sendable + 'static,
     ) -> Result<Arc<Self>, LoadError> {
         let source = gguf::checkpoint(source).await?;
         let config = load_config(&*source).await?;
@@ -167,7 +166,8 @@ impl Model {
             weight_bytes as f64 / 1e6,
             cache_bytes as f64 / 1e6
         );
-        let source = Arc::new(Counted { source, total, loaded: Mutex::new((0, Box::new(progress))) });
+        let progress: Callback<Progress> = Box::new(progress);
+        let source = Arc::new(Counted { source, total, loaded: Mutex::new((0, progress)) });
         let quantization = Quantization::open(&*source, &config, &table).await?;
         for note in &quantization.notes {
             tracing::warn!("{note}");
@@ -205,6 +205,7 @@ impl Model {
             pooling,
             context,
             weight_bytes: weights.placed_bytes(),
+            parameters: weights.placed_parameters(),
             unused: report.unused,
             notes: report.notes,
         }))
@@ -228,6 +229,11 @@ impl Model {
     /// Bytes of weights on the GPU.
     pub fn weight_bytes(&self) -> u64 {
         self.weight_bytes
+    }
+
+    /// Numbers in its matrices and vectors; those of a tied head count once.
+    pub fn parameters(&self) -> u64 {
+        self.parameters
     }
 
     /// Tensors of the checkpoint that the architecture does not use.

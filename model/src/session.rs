@@ -1,9 +1,11 @@
 //! A cache and what runs on it: prefill of ragged batches, decode steps replayed from plans.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use girih_ops::kernels::Counters;
+use girih_ops::kernels::gpu::PendingRead;
+use girih_ops::kernels::{Choice, Counters, KernelSpec};
 use girih_ops::{Arena, Batch, Chunk, Frame, Gpu, Plan, Seq, Tensor};
 
 use crate::error::{OutOfMemory, RunError};
@@ -87,6 +89,26 @@ impl DecodePlan {
     }
 }
 
+/// Stops what a session generates, from a signal handler, another thread or another task. Clones are one switch.
+#[derive(Clone, Debug, Default)]
+pub struct Canceller(Arc<AtomicBool>);
+
+impl Canceller {
+    /// The generation that runs ends as soon as the device has done what it was given already, also in the middle of
+    /// a long prompt. The next one is not affected.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn reset(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
 /// A model with a cache.
 #[derive(Debug)]
 pub struct Session {
@@ -96,6 +118,7 @@ pub struct Session {
     /// Tokens in the cache, by slot.
     tokens: Vec<Vec<u32>>,
     plans: Vec<DecodePlan>,
+    canceller: Canceller,
 }
 
 impl Session {
@@ -126,6 +149,7 @@ impl Session {
             arena: Arena::default(),
             tokens: vec![Vec::new(); slots as usize],
             plans: Vec::new(),
+            canceller: Canceller::default(),
         })
     }
 
@@ -142,6 +166,11 @@ impl Session {
     /// The cache.
     pub fn cache(&self) -> &Cache {
         &self.cache
+    }
+
+    /// What stops a generation on this session.
+    pub fn canceller(&self) -> &Canceller {
+        &self.canceller
     }
 
     /// Tokens of a sequence that are in the cache; none in a slot that the cache does not have.
@@ -212,26 +241,117 @@ impl Session {
         if rows == Rows::Last && trace.is_none() && total > PREFILL_TOKENS {
             // All but the last piece only fill the cache.
             for input in &mut rest {
-                while input.token_ids.len() > PREFILL_TOKENS {
-                    let cached = self.tokens(input.slot).len();
-                    let size = self.piece(cached, input.token_ids.len(), PREFILL_TOKENS);
-                    let (piece, tail) = input.token_ids.split_at(size);
-                    if tail.is_empty() {
-                        break;
-                    }
-                    let piece = [Input { token_ids: piece, ..*input }];
-                    let (mut frame, batch) = self.start(&piece)?;
-                    self.model.decoder()?.hidden(&mut frame, &batch, &self.cache, None)?;
-                    frame.submit()?;
-                    self.append(&piece);
-                    input.token_ids = tail;
-                }
+                while self.fill(input)? {}
             }
         }
         let (mut frame, logits) = self.record_pass(&rest, rows, trace)?;
         frame.submit()?;
         self.append(&rest);
         Ok(logits)
+    }
+
+    /// Appends the first piece of an input that is longer than one submission takes, and takes it from the input.
+    /// False, and nothing, where the rest is one piece: it is the one that logits are computed of.
+    fn fill(&mut self, input: &mut Input<'_>) -> Result<bool, RunError> {
+        if input.token_ids.len() <= PREFILL_TOKENS {
+            return Ok(false);
+        }
+        let size = self.piece(self.tokens(input.slot).len(), input.token_ids.len(), PREFILL_TOKENS);
+        let (piece, tail) = input.token_ids.split_at(size);
+        if tail.is_empty() {
+            return Ok(false);
+        }
+        let piece = [Input { token_ids: piece, ..*input }];
+        let (mut frame, batch) = self.start(&piece)?;
+        self.model.decoder()?.hidden(&mut frame, &batch, &self.cache, None)?;
+        frame.submit()?;
+        self.append(&piece);
+        input.token_ids = tail;
+        Ok(true)
+    }
+
+    /// As [`Session::forward`] with [`Rows::Last`] for one sequence, but no more than two pieces of a long input wait
+    /// on the device, so that it stays usable for others and a [`Canceller`] is heeded. `None`: it was cancelled, and
+    /// the cache holds the beginning of the input.
+    ///
+    /// # Errors
+    /// As [`Session::forward`].
+    pub async fn prefill(&mut self, mut input: Input<'_>) -> Result<Option<Tensor>, RunError> {
+        self.check(&[input])?;
+        let gpu = self.gpu().clone();
+        let mut running = None;
+        while self.fill(&mut input)? {
+            // Read after the piece before this one: it is done when the bytes are here.
+            let done = gpu.read_later(&gpu.dummy()?);
+            if let Some(before) = running.replace(done) {
+                PendingRead::wait(before).await?;
+            }
+            if self.canceller.is_cancelled() {
+                return Ok(None);
+            }
+        }
+        self.forward(&[input], Rows::Last, None).map(Some)
+    }
+
+    /// Compiles what prompts of any length and decoding may need, and runs it once, since some drivers compile when a
+    /// pipeline is used first. Nothing is compiled afterwards. `progress` is told how many of how many pipelines are
+    /// ready. Forgets what is cached.
+    ///
+    /// # Errors
+    /// Shaders that the device refuses, memory that is exhausted.
+    pub async fn warm_up(&mut self, mut progress: impl FnMut(usize, usize)) -> Result<(), RunError> {
+        let slots = self.cache.slots();
+        for slot in 0..slots {
+            self.truncate(slot, 0);
+        }
+        let gpu = self.gpu().clone();
+        let capacity = self.cache.capacity() as usize;
+        let longest = capacity.min(PREFILL_TOKENS);
+        let mut seen = HashSet::new();
+        let mut wanted: Vec<(&'static KernelSpec, Choice)> = Vec::new();
+        let mut add = |frame: &Frame| {
+            for d in frame.recording().dispatches() {
+                if seen.insert(d.choice.clone()) {
+                    wanted.push((d.spec, d.choice.clone()));
+                }
+            }
+        };
+        let ids = vec![0; longest];
+        // Kernels are chosen by the number of rows, in steps of tiles; all small numbers are tried.
+        let lengths = (1..=longest).filter(|&n| n <= 32 || n % 16 <= 1 || n == longest);
+        for (length, start) in lengths.map(|n| (n, 0)).chain([(1, capacity - 1)]) {
+            let scratch = std::mem::take(&mut self.arena);
+            self.tokens[0] = vec![0; start];
+            let recorded =
+                self.record_pass(&[Input { slot: 0, token_ids: &ids[..length] }], Rows::Last, None);
+            self.arena = scratch;
+            self.truncate(0, 0);
+            add(&recorded?.0);
+        }
+        let tails = [Tail::Greedy, Tail::Candidates, Tail::Logits];
+        for tail in tails {
+            add(&self.record_step(tail)?);
+        }
+        let total = wanted.len();
+        for (i, (spec, choice)) in wanted.iter().enumerate() {
+            progress(i, total);
+            if gpu.compile(spec, choice)? {
+                // A browser compiles behind our back: an answer from its queue says that it is done.
+                gpu.read(&gpu.dummy()?).await?;
+            }
+        }
+        for length in [1, 8.min(longest), longest.min(64)] {
+            self.forward(&[Input { slot: 0, token_ids: &ids[..length] }], Rows::Last, None)?;
+            self.truncate(0, 0);
+        }
+        for tail in tails {
+            self.seek(tail, 0, 0)?;
+            self.step(tail, 1)?;
+        }
+        gpu.read(&gpu.dummy()?).await?;
+        progress(total, total);
+        gpu.check()?;
+        Ok(())
     }
 
     /// Records what [`Session::forward`] runs, in one piece, and returns it with the logits that it will write:

@@ -39,6 +39,17 @@ pub const PRESETS: &[Preset] = &[
         head_dim: 64,
         vocab_size: 4096,
     },
+    // More bytes than the memory of a WASM module may take, in layers that a CPU device computes in time.
+    Preset {
+        name: "llama-300mb",
+        hidden_size: 768,
+        intermediate_size: 2048,
+        num_layers: 22,
+        num_q_heads: 12,
+        num_kv_heads: 4,
+        head_dim: 64,
+        vocab_size: 16_384,
+    },
     Preset {
         name: "llama-3.2-1b",
         hidden_size: 2048,

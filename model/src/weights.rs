@@ -83,7 +83,8 @@ struct Checkpoint {
     used: Mutex<BTreeSet<String>>,
     notes: Mutex<Vec<String>>,
     staged: Mutex<u64>,
-    placed: Mutex<u64>,
+    /// Bytes and numbers on the GPU.
+    placed: Mutex<(u64, u64)>,
 }
 
 /// A checkpoint and a place in its tree of names. Clones and scopes share the record of what was used.
@@ -239,11 +240,18 @@ impl Weights {
 
     /// Bytes of matrices and tensors on the GPU so far.
     pub fn placed_bytes(&self) -> u64 {
-        *self.checkpoint.placed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.checkpoint.placed.lock().unwrap_or_else(PoisonError::into_inner).0
     }
 
-    fn place(&self, bytes: u64) {
-        *self.checkpoint.placed.lock().unwrap_or_else(PoisonError::into_inner) += bytes;
+    /// Numbers in matrices and tensors on the GPU so far, however few bits each has.
+    pub fn placed_parameters(&self) -> u64 {
+        self.checkpoint.placed.lock().unwrap_or_else(PoisonError::into_inner).1
+    }
+
+    fn place(&self, bytes: u64, parameters: u64) {
+        let mut placed = self.checkpoint.placed.lock().unwrap_or_else(PoisonError::into_inner);
+        placed.0 += bytes;
+        placed.1 += parameters;
     }
 
     fn note(&self, note: String) {
@@ -322,7 +330,7 @@ impl Weights {
     pub async fn tensor(&self, gpu: &Gpu, name: &str, shape: &[u32]) -> Result<Tensor, LoadError> {
         let values = self.f32(name, shape).await?;
         self.flush(gpu, 4 * values.len() as u64).await?;
-        self.place(4 * values.len() as u64);
+        self.place(4 * values.len() as u64, values.len() as u64);
         Ok(Tensor::from_f32(gpu, &values, shape)?)
     }
 
@@ -332,7 +340,7 @@ impl Weights {
     /// As [`Weights::f32`]; another number of elements.
     pub async fn vector(&self, gpu: &Gpu, rows: impl Into<Rows<'_>>, n: u32) -> Result<Tensor, LoadError> {
         let values = self.vector_f32(rows, n).await?;
-        self.place(4 * values.len() as u64);
+        self.place(4 * values.len() as u64, values.len() as u64);
         Ok(Tensor::from_f32(gpu, &values, &[n])?)
     }
 
@@ -424,7 +432,7 @@ impl Weights {
             row0 += rows;
         }
         matrix.input = input(gpu, layout.activation, &layout.input, k)?;
-        self.place(matrix.bytes());
+        self.place(matrix.bytes(), u64::from(row0) * u64::from(k));
         Ok(matrix)
     }
 

@@ -12,7 +12,12 @@ pub enum Dialect {
     Naga,
     /// A browser: `enable subgroups;` is required where subgroup operations are used.
     Browser,
+    /// A browser without the language feature `packed_4x8_integer_dot_product`: its functions come along in WGSL.
+    BrowserBase,
 }
+
+/// Defines what [`Dialect::BrowserBase`] lacks.
+const PACKED_4X8: &str = "common/packed_4x8.wgsl";
 
 /// A directive that cannot be carried out; each is a mistake in a shader file or in a `select` function.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -93,6 +98,9 @@ struct Expansion<'a> {
 pub fn compose(root: &str, selection: &Selection, dialect: Dialect) -> Result<Composed, ComposeError> {
     let mut exp = Expansion { root, selection, enables: Vec::new(), used: Vec::new(), lines: Vec::new() };
     expand(&mut exp, root)?;
+    if dialect == Dialect::BrowserBase {
+        define_packed_4x8(&mut exp)?;
+    }
     for (name, _) in selection.spec() {
         if !exp.used.contains(name) {
             return Err(ComposeError::NoSpec { file: root.into(), name: (*name).into() });
@@ -116,13 +124,39 @@ pub fn compose(root: &str, selection: &Selection, dialect: Dialect) -> Result<Co
     }
     let mut out = Composed { wgsl: String::new(), map: Vec::new() };
     for name in enables {
-        if name != "subgroups" || dialect == Dialect::Browser {
+        if name != "subgroups" || dialect != Dialect::Naga {
             let _ = writeln!(out.wgsl, "enable {name};");
             out.map.push(Origin { file: "enable", line: 0 });
         }
     }
     unroll(&lines, &consts, &[], &mut out)?;
     Ok(out)
+}
+
+/// Appends the functions of [`PACKED_4X8`] that the text calls; each hides the builtin of its name.
+fn define_packed_4x8(exp: &mut Expansion<'_>) -> Result<(), ComposeError> {
+    let calls: Vec<String> = exp.lines.iter().map(|line| line.text.clone()).collect();
+    let first = exp.lines.len();
+    expand(exp, PACKED_4X8)?;
+    let mut wanted = true;
+    let mut i = first;
+    while i < exp.lines.len() {
+        // Functions are separated by comments and empty lines, and begin at the left margin.
+        let text = &exp.lines[i].text;
+        if let Some(signature) = text.strip_prefix("fn ") {
+            let name = signature.split('(').next().unwrap_or_default();
+            let call = format!("{name}(");
+            wanted = calls.iter().any(|line| line.contains(&call));
+        } else if text.is_empty() || text.starts_with("//") {
+            wanted = false;
+        }
+        if wanted {
+            i += 1;
+        } else {
+            exp.lines.remove(i);
+        }
+    }
+    Ok(())
 }
 
 fn expand(exp: &mut Expansion<'_>, path: &str) -> Result<(), ComposeError> {
@@ -346,6 +380,18 @@ mod tests {
         assert_eq!(evaluate("(TM + 1u) * 2u - 3u", &consts), Some(7));
         assert_eq!(evaluate("TM * X", &consts), None);
         assert_eq!(evaluate("1u - 2u", &consts), None);
+    }
+
+    #[test]
+    fn browsers_without_packed_integers_get_the_functions_that_are_called() {
+        let int = Selection::new();
+        let composed = |dialect| compose("matmul/gemm_int.wgsl", &int, dialect).expect("composes").wgsl;
+        let (with, without) = (composed(Dialect::Browser), composed(Dialect::BrowserBase));
+        assert!(with.contains("dot4I8Packed(") && !with.contains("fn dot4I8Packed("));
+        assert!(without.contains("fn dot4I8Packed(a: u32, b: u32) -> i32 {"));
+        assert!(!without.contains("fn pack4xI8("), "not called");
+        let plain = compose("norm/rms_norm.wgsl", &int, Dialect::BrowserBase).expect("composes").wgsl;
+        assert_eq!(plain, compose("norm/rms_norm.wgsl", &int, Dialect::Browser).expect("composes").wgsl);
     }
 
     #[test]

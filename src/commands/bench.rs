@@ -34,7 +34,7 @@ enum What {
 struct BenchModel {
     #[command(flatten)]
     model: ModelArgs,
-    /// Random weights of a known shape instead of a checkpoint: llama-79m, llama-3.2-1b, llama-3.1-8b
+    /// Random weights of a known shape instead of a checkpoint: llama-79m, llama-300mb, llama-3.2-1b, llama-3.1-8b
     #[arg(long, value_name = "PRESET", conflicts_with = "model")]
     synthetic: Option<String>,
     /// Prompt length

@@ -46,7 +46,7 @@ struct Row {
 impl BenchKernels {
     /// Runs the bench.
     pub async fn run(self, gpu: &Gpu, global: &Global) -> Result<(), Failure> {
-        let ceilings = probe::measure(gpu)?;
+        let ceilings = probe::measure(gpu).await?;
         let mut out = std::io::stdout().lock();
         if !global.json {
             writeln!(out, "{}", device::describe(gpu.caps()))?;

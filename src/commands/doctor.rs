@@ -45,7 +45,7 @@ impl Doctor {
             out.flush()?;
         }
         let report = selftest::run(&gpu).await;
-        let ceilings = probe::measure(&gpu)?;
+        let ceilings = probe::measure(&gpu).await?;
         gpu.check()?;
         if global.json {
             let report = json!({

@@ -3,28 +3,26 @@
 //!
 //! A missing or malformed golden fails the test that needs it, with the path.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
+use crate::files;
+
 /// The folder of all goldens.
 pub fn dir() -> PathBuf {
-    std::env::var_os("GIRIH_GOLDENS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens"), PathBuf::from)
+    files::goldens()
 }
 
 /// Subfolders of a folder of goldens, sorted; empty if there is none.
 pub fn folders(kind: &str) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = fs::read_dir(dir().join(kind))
-        .into_iter()
-        .flatten()
-        .filter_map(|e| Some(e.ok()?.path()))
-        .filter(|p| p.is_dir())
-        .collect();
-    found.sort();
-    found
+    let dir = dir().join(kind);
+    let files = files::below(&dir);
+    let mut names: Vec<&str> = files.iter().filter_map(|file| Some(file.split_once('/')?.0)).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.into_iter().map(|name| dir.join(name)).collect()
 }
 
 /// A JSON file.
@@ -32,7 +30,7 @@ pub fn folders(kind: &str) -> Vec<PathBuf> {
 /// # Panics
 /// A file that cannot be read or parsed.
 pub fn json(path: &Path) -> Value {
-    let text = fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let text = files::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     serde_json::from_slice(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
@@ -48,7 +46,7 @@ impl Tensors {
     /// # Panics
     /// A file that cannot be read.
     pub fn open(path: &Path) -> Self {
-        let bytes = fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let bytes = files::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         Self { path: path.to_owned(), bytes }
     }
 

@@ -2,23 +2,23 @@
 //!
 //! Runs at the tier of `GIRIH_TIER` (the device's best if unset). `GIRIH_KERNEL=name` picks one kernel.
 
+use girih_kernels::Gpu;
 use girih_kernels::registry::KERNELS;
 use girih_kernels::testing::run_case;
-use girih_kernels::{Gpu, Options};
+use girih_tests::on_device;
 
-#[test]
-fn every_kernel_agrees_with_its_twin() {
-    let gpu = pollster::block_on(Gpu::new(Options::default())).expect("an adapter (see README: setup)");
+#[on_device]
+async fn every_kernel_agrees_with_its_twin(gpu: Gpu) {
     let only = std::env::var("GIRIH_KERNEL").ok();
     let mut failures = Vec::new();
     for kernel in KERNELS {
         if only.as_deref().is_some_and(|name| name != kernel.spec.name) {
             continue;
         }
-        let start = std::time::Instant::now();
+        let start = web_time::Instant::now();
         let mut launches = 0;
         for case in (kernel.cases)() {
-            let (mismatches, ran) = pollster::block_on(run_case(&gpu, kernel.spec, &case));
+            let (mismatches, ran) = run_case(&gpu, kernel.spec, &case).await;
             launches += ran;
             failures.extend(mismatches.iter().map(|m| format!("{}: {m}", kernel.spec.name)));
         }

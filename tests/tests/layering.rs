@@ -13,12 +13,29 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("ops", &["girih-kernels"]),
     ("model", &["girih-ops"]),
     ("quantize", &["girih-kernels"]),
-    ("tests", &["girih", "girih-shaders", "girih-kernels", "girih-ops", "girih-model", "naga", "xtask"]),
+    (
+        "tests",
+        &[
+            "girih",
+            "girih-shaders",
+            "girih-kernels",
+            "girih-ops",
+            "girih-model",
+            "girih-web-build",
+            "girih-test-macros",
+            "naga",
+            "xtask",
+        ],
+    ),
+    ("tests/browser", &["girih-kernels", "girih-ops", "girih-model", "girih-tests"]),
+    ("tests/macros", &[]),
+    ("web", &["girih-kernels", "girih-ops", "girih-model"]),
+    ("web/build", &[]),
     ("xtask", &[]),
 ];
 
 /// Files and folders that may ask at compile time whether this is a browser.
-const MAY_ASK_TARGET: &[&str] = &["kernels/src/gpu.rs", "model/src/source/"];
+const MAY_ASK_TARGET: &[&str] = &["kernels/src/gpu.rs", "model/src/source/", "web/src/lib.rs"];
 
 /// The file that may be unsafe.
 const MAY_BE_UNSAFE: &str = "kernels/src/pipeline_cache.rs";

@@ -8,12 +8,14 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use girih_model::source::{DirSource, MemorySource};
+use girih_model::source::MemorySource;
 use girih_model::{
     EvalOptions, GenerateOptions, Input, LoadError, LoadOptions, Model, Rows, RunError, Sampling, Session,
     SessionOptions, Tail, generate, perplexity,
 };
+use girih_ops::Gpu;
 use girih_tests::goldens::{self, Tensors, assert_close};
+use girih_tests::{files, on_device};
 use serde_json::{Value, json};
 
 /// Every golden folder whose architecture this version knows; at least one of each kind must be there.
@@ -32,10 +34,9 @@ fn models(kind: &str) -> Vec<(PathBuf, Value)> {
     found
 }
 
-fn load(path: &Path) -> Arc<Model> {
-    let gpu = girih_tests::gpu();
-    let source = Arc::new(DirSource::new(path));
-    pollster::block_on(Model::load(&gpu, source, LoadOptions::default(), |_| ()))
+async fn load(gpu: &Gpu, path: &Path) -> Arc<Model> {
+    Model::load(gpu, files::source(path), LoadOptions::default(), |_| ())
+        .await
         .unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
@@ -55,16 +56,16 @@ fn ids(tensors: &Tensors, name: &str) -> Vec<u32> {
     tensors.ints(name).into_iter().map(|v| v as u32).collect()
 }
 
-fn forward(session: &mut Session, token_ids: &[u32]) -> Vec<f32> {
+async fn forward(session: &mut Session, token_ids: &[u32]) -> Vec<f32> {
     let input = [Input { slot: 0, token_ids }];
     let logits = session.forward(&input, Rows::All, None).expect("forward");
-    pollster::block_on(logits.to_f32(session.gpu())).expect("read")
+    logits.to_f32(session.gpu()).await.expect("read")
 }
 
-#[test]
-fn logits_and_layers_are_those_of_transformers() {
+#[on_device("goldens/models")]
+async fn logits_and_layers_are_those_of_transformers(gpu: Gpu) {
     for (path, reference) in models("causal") {
-        let model = load(&path);
+        let model = load(&gpu, &path).await;
         let tensors = Tensors::open(&path.join("reference.safetensors"));
         let (name, atol) = (name(&path), tolerance(&reference));
         let prompts: Vec<String> =
@@ -72,7 +73,7 @@ fn logits_and_layers_are_those_of_transformers() {
         for prompt in &prompts {
             let mut session = session(&model, 1);
             let token_ids = ids(&tensors, &format!("{prompt}.input_ids"));
-            let logits = forward(&mut session, &token_ids);
+            let logits = forward(&mut session, &token_ids).await;
             assert_close(
                 &format!("{name} {prompt}"),
                 &logits,
@@ -90,43 +91,40 @@ fn logits_and_layers_are_those_of_transformers() {
         assert_eq!(trace.len() as u32, model.config().num_hidden_layers + 1);
         for (i, state) in trace.iter().enumerate() {
             let key = if i == 0 { "p17.hidden.embed".into() } else { format!("p17.hidden.layer{}", i - 1) };
-            let got = pollster::block_on(state.to_f32(session.gpu())).expect("read");
+            let got = state.to_f32(session.gpu()).await.expect("read");
             assert_close(&format!("{name} {key}"), &got, &tensors.f32(&key).1, atol, 1e-4);
         }
         println!("{name}: {} prompts, {} layers within {atol:.1e}", prompts.len(), trace.len() - 1);
     }
 }
 
-#[test]
-fn both_styles_of_config_give_the_same_model() {
+#[on_device("goldens/models")]
+async fn both_styles_of_config_give_the_same_model(gpu: Gpu) {
     for (path, _) in models("causal") {
-        let alt = path.join("config.alt.json");
-        if !alt.exists() {
+        if files::read(&path.join("config.alt.json")).is_err() {
             continue;
         }
-        let dir = std::env::temp_dir().join(format!("girih-alt-{}-{}", std::process::id(), name(&path)));
-        std::fs::create_dir_all(&dir).expect("a folder");
-        for entry in std::fs::read_dir(&path).expect("a folder") {
-            let entry = entry.expect("an entry");
-            let file = entry.file_name();
-            let file = file.to_string_lossy();
-            if entry.path().is_file() && file != "config.json" && !file.starts_with("reference") {
-                let target = if file == "config.alt.json" { "config.json" } else { &*file };
-                std::fs::copy(entry.path(), dir.join(target)).expect("a copy");
+        let mut source = MemorySource::new();
+        for file in files::below(&path) {
+            let bytes = || files::read(&path.join(&file)).expect("a file");
+            match file.as_str() {
+                "config.json" => (),
+                "config.alt.json" => source = source.with("config.json", bytes()),
+                file if file.starts_with("reference") => (),
+                file => source = source.with(file, bytes()),
             }
         }
         let token_ids: Vec<u32> = (0..60).map(|i| i * 7 % 300).collect();
-        let one = forward(&mut session(&load(&path), 1), &token_ids);
-        let other = forward(&mut session(&load(&dir), 1), &token_ids);
-        std::fs::remove_dir_all(&dir).expect("removed");
+        let one = forward(&mut session(&load(&gpu, &path).await, 1), &token_ids).await;
+        let other = forward(&mut session(&try_load(&gpu, source).await.expect("loads"), 1), &token_ids).await;
         assert_eq!(one, other, "{}: config.alt.json", name(&path));
     }
 }
 
-#[test]
-fn greedy_tokens_are_those_of_transformers() {
+#[on_device("goldens/models")]
+async fn greedy_tokens_are_those_of_transformers(gpu: Gpu) {
     for (path, reference) in models("causal") {
-        let model = load(&path);
+        let model = load(&gpu, &path).await;
         let tensors = Tensors::open(&path.join("reference.safetensors"));
         let want = ids(&tensors, "greedy.tokens");
         let prompt = ids(&tensors, "p17.input_ids");
@@ -138,11 +136,11 @@ fn greedy_tokens_are_those_of_transformers() {
             slot: 0,
         };
         let mut session = session(&model, 1);
-        let run = |session: &mut Session| {
+        let run = async |session: &mut Session| {
             let flow = |_: &str| ControlFlow::Continue(());
-            pollster::block_on(generate(session, None, &prompt, &options, flow)).expect("generate")
+            generate(session, None, &prompt, &options, flow).await.expect("generate")
         };
-        let first = run(&mut session);
+        let first = run(&mut session).await;
         assert_eq!(
             first.token_ids,
             want,
@@ -151,7 +149,7 @@ fn greedy_tokens_are_those_of_transformers() {
             reference["greedy"]["min_top2_logit_margin"]
         );
         // Again, with the prompt in the cache already.
-        let second = run(&mut session);
+        let second = run(&mut session).await;
         assert_eq!(second.token_ids, want, "{} from the cache", name(&path));
         assert_eq!(second.cached_tokens, prompt.len() - 1);
         // The host's choice among all logits or candidates must be the same path at a temperature near zero.
@@ -160,17 +158,16 @@ fn greedy_tokens_are_those_of_transformers() {
             ..options.clone()
         };
         let flow = |_: &str| ControlFlow::Continue(());
-        let sampled =
-            pollster::block_on(generate(&mut session, None, &prompt, &cold, flow)).expect("generate");
+        let sampled = generate(&mut session, None, &prompt, &cold, flow).await.expect("generate");
         assert_eq!(sampled.token_ids, want, "{} sampled on the host", name(&path));
         println!("{}: {} greedy tokens", name(&path), want.len());
     }
 }
 
-#[test]
-fn incremental_decoding_gives_the_logits_of_one_pass() {
+#[on_device("goldens/models")]
+async fn incremental_decoding_gives_the_logits_of_one_pass(gpu: Gpu) {
     for (path, reference) in models("causal") {
-        let model = load(&path);
+        let model = load(&gpu, &path).await;
         let tensors = Tensors::open(&path.join("reference.safetensors"));
         let prompt = reference["incremental"]["prompt"].as_str().expect("a prompt");
         let token_ids = ids(&tensors, &format!("{prompt}.input_ids"));
@@ -184,7 +181,7 @@ fn incremental_decoding_gives_the_logits_of_one_pass() {
         let mut logits = Vec::new();
         let mut at = 0;
         for step in steps {
-            logits.extend(forward(&mut session, &token_ids[at..at + step]));
+            logits.extend(forward(&mut session, &token_ids[at..at + step]).await);
             at += step;
         }
         let (shape, want) = tensors.f32("incremental.logits_last8");
@@ -193,10 +190,10 @@ fn incremental_decoding_gives_the_logits_of_one_pass() {
     }
 }
 
-#[test]
-fn a_ragged_batch_gives_the_logits_of_each_sequence_alone() {
+#[on_device("goldens/models")]
+async fn a_ragged_batch_gives_the_logits_of_each_sequence_alone(gpu: Gpu) {
     for (path, reference) in models("causal") {
-        let model = load(&path);
+        let model = load(&gpu, &path).await;
         let tensors = Tensors::open(&path.join("reference.safetensors"));
         let sequences: Vec<Vec<u32>> =
             serde_json::from_value(reference["batch"]["sequences"].clone()).expect("sequences");
@@ -204,7 +201,7 @@ fn a_ragged_batch_gives_the_logits_of_each_sequence_alone() {
         let inputs: Vec<Input<'_>> =
             (0..).zip(&sequences).map(|(slot, token_ids)| Input { slot, token_ids }).collect();
         let logits = session.forward(&inputs, Rows::All, None).expect("forward");
-        let logits = pollster::block_on(logits.to_f32(session.gpu())).expect("read");
+        let logits = logits.to_f32(session.gpu()).await.expect("read");
         let (shape, want) = tensors.f32("batch.logits");
         let (width, vocab) = (shape[1], shape[2]);
         let mask = tensors.ints("batch.attention_mask");
@@ -222,18 +219,18 @@ fn a_ragged_batch_gives_the_logits_of_each_sequence_alone() {
     }
 }
 
-#[test]
-fn texts_give_the_ids_and_logits_of_transformers() {
+#[on_device("goldens/models")]
+async fn texts_give_the_ids_and_logits_of_transformers(gpu: Gpu) {
     let mut compared = 0;
     for (path, reference) in models("causal") {
         let tensors = Tensors::open(&path.join("reference.safetensors"));
         for (i, case) in reference["text_cases"].as_array().into_iter().flatten().enumerate() {
-            let model = load(&path);
+            let model = load(&gpu, &path).await;
             let tokenizer = model.tokenizer().expect("a tokenizer");
             let want: Vec<u32> = serde_json::from_value(case["input_ids"].clone()).expect("ids");
             let got = tokenizer.encode(case["text"].as_str().expect("a text"), true).expect("encodes");
             assert_eq!(got, want, "{} text {i}", name(&path));
-            let logits = forward(&mut session(&model, 1), &got);
+            let logits = forward(&mut session(&model, 1), &got).await;
             let want = tensors.f32(&format!("text{i}.logits")).1;
             assert_close(&format!("{} text {i}", name(&path)), &logits, &want, tolerance(&reference), 1e-4);
             compared += 1;
@@ -242,10 +239,10 @@ fn texts_give_the_ids_and_logits_of_transformers() {
     println!("{compared} texts");
 }
 
-#[test]
-fn embedding_models_give_the_vectors_of_transformers() {
+#[on_device("goldens/models")]
+async fn embedding_models_give_the_vectors_of_transformers(gpu: Gpu) {
     for (path, reference) in models("embedding") {
-        let model = load(&path);
+        let model = load(&gpu, &path).await;
         let tensors = Tensors::open(&path.join("reference.safetensors"));
         let sequences: Vec<Vec<u32>> =
             serde_json::from_value(reference["sequences"].clone()).expect("sequences");
@@ -253,7 +250,7 @@ fn embedding_models_give_the_vectors_of_transformers() {
             let got = model.embedding_ids(text.as_str().expect("a text")).expect("encodes");
             assert_eq!(&got, want, "{}: {text}", name(&path));
         }
-        let states = pollster::block_on(model.states(&sequences, None, None)).expect("states");
+        let states = model.states(&sequences, None, None).await.expect("states");
         let (shape, want) = tensors.f32("batch.last_hidden_state");
         let (width, channels) = (shape[1], shape[2]);
         let mask = tensors.ints("batch.attention_mask");
@@ -263,22 +260,22 @@ fn embedding_models_give_the_vectors_of_transformers() {
                 rows.flat_map(|t| want[(b * width + t) * channels..][..channels].to_vec()).collect();
             assert_close(&format!("{} states {b}", name(&path)), states, &want, 5e-4, 1e-4);
         }
-        let vectors = pollster::block_on(model.embed(&sequences)).expect("embed").concat();
+        let vectors = model.embed(&sequences).await.expect("embed").concat();
         assert_close(&name(&path), &vectors, &tensors.f32("batch.embedding").1, 2e-5, 1e-4);
         let mut trace = Vec::new();
-        pollster::block_on(model.states(&sequences[1..2], None, Some(&mut trace))).expect("states");
+        model.states(&sequences[1..2], None, Some(&mut trace)).await.expect("states");
         for (i, state) in trace.iter().enumerate() {
             let key =
                 if i == 0 { "text1.hidden.embed".into() } else { format!("text1.hidden.layer{}", i - 1) };
-            let got = pollster::block_on(state.to_f32(model.gpu())).expect("read");
+            let got = state.to_f32(model.gpu()).await.expect("read");
             assert_close(&format!("{} {key}", name(&path)), &got, &tensors.f32(&key).1, 5e-4, 1e-4);
         }
         if tensors.has("pair.input_ids") {
             let pair = vec![ids(&tensors, "pair.input_ids")];
             let segments = vec![ids(&tensors, "pair.token_type_ids")];
-            let states = pollster::block_on(model.states(&pair, Some(&segments), None)).expect("states");
+            let states = model.states(&pair, Some(&segments), None).await.expect("states");
             assert_close("pair", &states[0], &tensors.f32("pair.last_hidden_state").1, 5e-4, 1e-4);
-            let pooled = pollster::block_on(model.pooler(&pair[0], Some(&segments[0]))).expect("pooler");
+            let pooled = model.pooler(&pair[0], Some(&segments[0])).await.expect("pooler");
             assert_close("pooler", &pooled, &tensors.f32("pair.pooler_output").1, 5e-4, 1e-4);
         }
         println!("{}: {} texts", name(&path), sequences.len());
@@ -292,7 +289,7 @@ fn changed(name: &str, config: &Value, rename: impl Fn(&str) -> String) -> Memor
     for (field, value) in config.as_object().expect("an object") {
         merged[field] = value.clone();
     }
-    let bytes = std::fs::read(path.join("model.safetensors")).expect("weights");
+    let bytes = files::read(&path.join("model.safetensors")).expect("weights");
     let (len, rest) = bytes.split_at(8);
     let len = u64::from_le_bytes(len.try_into().expect("8 bytes")) as usize;
     let header: Value = serde_json::from_slice(&rest[..len]).expect("a header");
@@ -303,16 +300,17 @@ fn changed(name: &str, config: &Value, rename: impl Fn(&str) -> String) -> Memor
     MemorySource::new().with("config.json", merged.to_string().into_bytes()).with("model.safetensors", file)
 }
 
-fn try_load(source: MemorySource) -> Result<Arc<Model>, LoadError> {
-    let gpu = girih_tests::gpu();
-    pollster::block_on(Model::load(&gpu, Arc::new(source), LoadOptions::default(), |_| ()))
+async fn try_load(gpu: &Gpu, source: MemorySource) -> Result<Arc<Model>, LoadError> {
+    Model::load(gpu, Arc::new(source), LoadOptions::default(), |_| ()).await
 }
 
-#[test]
-fn what_a_checkpoint_has_counts_where_its_configuration_is_vague() {
-    let logits = |source| forward(&mut session(&try_load(source).expect("loads"), 1), &[3, 1, 4, 1, 5]);
+#[on_device("goldens/models/llama_llama3rope")]
+async fn what_a_checkpoint_has_counts_where_its_configuration_is_vague(gpu: Gpu) {
+    let logits = async |source| {
+        forward(&mut session(&try_load(&gpu, source).await.expect("loads"), 1), &[3, 1, 4, 1, 5]).await
+    };
     let same = |name: &str| name.to_owned();
-    let want = logits(changed("llama_llama3rope", &json!({}), same));
+    let want = logits(changed("llama_llama3rope", &json!({}), same)).await;
     let multimodal = |name: &str| match name {
         "__metadata__" => name.to_owned(),
         name => format!("language_model.{name}"),
@@ -321,11 +319,16 @@ fn what_a_checkpoint_has_counts_where_its_configuration_is_vague() {
         ("no architectures", json!({"architectures": null})),
         ("said to be tied, but has a head of its own", json!({"tie_word_embeddings": true})),
     ] {
-        assert_eq!(logits(changed("llama_llama3rope", &config, same)), want, "{what}");
+        assert_eq!(logits(changed("llama_llama3rope", &config, same)).await, want, "{what}");
     }
-    assert_eq!(logits(changed("llama_llama3rope", &json!({}), multimodal)), want, "a part of a larger model");
-    let error =
-        try_load(changed("llama_llama3rope", &json!({"attention_bias": true}), same)).expect_err("biases");
+    assert_eq!(
+        logits(changed("llama_llama3rope", &json!({}), multimodal)).await,
+        want,
+        "a part of a larger model"
+    );
+    let error = try_load(&gpu, changed("llama_llama3rope", &json!({"attention_bias": true}), same))
+        .await
+        .expect_err("biases");
     assert!(
         matches!(&error, LoadError::Tensors { missing, .. } if missing[0].ends_with("q_proj.bias")),
         "{error}"
@@ -333,24 +336,24 @@ fn what_a_checkpoint_has_counts_where_its_configuration_is_vague() {
 }
 
 /// A long prompt is computed in pieces; all of them take the frequencies of the whole.
-#[test]
-fn long_prompts_take_one_set_of_frequencies() {
+#[on_device("goldens/models/phi3_longrope")]
+async fn long_prompts_take_one_set_of_frequencies(gpu: Gpu) {
     let config = json!({"original_max_position_embeddings": 530, "max_position_embeddings": 1024});
-    let model = try_load(changed("phi3_longrope", &config, str::to_owned)).expect("loads");
+    let model = try_load(&gpu, changed("phi3_longrope", &config, str::to_owned)).await.expect("loads");
     let prompt: Vec<u32> = (0..600).map(|i| i * 7 % 300).collect();
-    let whole = forward(&mut session(&model, 1), &prompt);
+    let whole = forward(&mut session(&model, 1), &prompt).await;
     let vocab_size = model.config().vocab_size as usize;
     let mut pieces = session(&model, 1);
     assert_eq!(pieces.rope_switch(), Some(530));
     let input = Input { slot: 0, token_ids: &prompt };
     let last = pieces.forward(&[input], Rows::Last, None).expect("forward");
-    let last = pollster::block_on(last.to_f32(model.gpu())).expect("read");
+    let last = last.to_f32(model.gpu()).await.expect("read");
     assert_close("long prompt", &last, &whole[599 * vocab_size..], 1e-4, 1e-4);
 }
 
-#[test]
-fn mistakes_of_the_caller_are_errors() {
-    let model = try_load(changed("llama_llama3rope", &json!({}), str::to_owned)).expect("loads");
+#[on_device("goldens/models/llama_llama3rope")]
+async fn mistakes_of_the_caller_are_errors(gpu: Gpu) {
+    let model = try_load(&gpu, changed("llama_llama3rope", &json!({}), str::to_owned)).await.expect("loads");
     let mut session = session(&model, 1);
     assert!(session.tokens(9).is_empty() && session.room(0) == 256);
     session.truncate(9, 0);
@@ -369,10 +372,9 @@ fn mistakes_of_the_caller_are_errors() {
         stop_ids: vec![],
         slot: 9,
     };
-    let generated =
-        pollster::block_on(generate(&mut session, None, &[1], &options, |_| ControlFlow::Continue(())));
+    let generated = generate(&mut session, None, &[1], &options, |_| ControlFlow::Continue(())).await;
     assert!(matches!(generated, Err(RunError::Slot { .. })));
     let options = EvalOptions { window: 8, bos: None };
-    let scored = pollster::block_on(perplexity(&mut session, &[1, 512], options, |_| ()));
+    let scored = perplexity(&mut session, &[1, 512], options, |_| ()).await;
     assert!(matches!(scored, Err(RunError::TokenId { id: 512, .. })));
 }

@@ -2,6 +2,7 @@
 
 use girih_ops::{Attention, Batch, Chunk, DType, Frame, Gpu, KvView, Tensor, attention_with_lse};
 use girih_tests::goldens::{self, Case, assert_close};
+use girih_tests::on_device;
 
 const NOT_COVERED: [&str; 2] = ["alibi", "paged_decode"];
 
@@ -156,7 +157,7 @@ fn batch(gpu: &Gpu, sequences: &[Sequence]) -> Batch {
     batch
 }
 
-fn run(gpu: &Gpu, case: &Case<'_>, f16: bool) -> Vec<String> {
+async fn run(gpu: &Gpu, case: &Case<'_>, f16: bool) -> Vec<String> {
     let (sequences, dims) = if case.has("cu_q") { packed(case) } else { padded(case) };
     let [hq, _, d, _] = dims;
     let q: Vec<f32> = sequences.iter().flat_map(|s| s.q.iter().copied()).collect();
@@ -179,9 +180,9 @@ fn run(gpu: &Gpu, case: &Case<'_>, f16: bool) -> Vec<String> {
     let labels = frame.recording().labels();
     frame.submit().expect("submit");
     let name = format!("{} {labels:?}", case.name);
-    let got = pollster::block_on(out.to_f32(gpu)).expect("read");
+    let got = out.to_f32(gpu).await.expect("read");
     assert_close(&name, &got, &want, 2e-5, 1e-4);
-    let got = pollster::block_on(lse.to_f32(gpu)).expect("read");
+    let got = lse.to_f32(gpu).await.expect("read");
     let mut row = 0;
     for seq in &sequences {
         if let Some(want) = &seq.lse {
@@ -194,9 +195,8 @@ fn run(gpu: &Gpu, case: &Case<'_>, f16: bool) -> Vec<String> {
     labels
 }
 
-#[test]
-fn attention_agrees_with_every_golden() {
-    let gpu = girih_tests::gpu();
+#[on_device("goldens/ops/attention")]
+async fn attention_agrees_with_every_golden(gpu: Gpu) {
     let op = goldens::op("attention");
     let mut kernels = std::collections::BTreeSet::new();
     let mut count = 0;
@@ -204,10 +204,10 @@ fn attention_agrees_with_every_golden() {
         if NOT_COVERED.contains(&case.name.as_str()) || case.has("bias") || case.has("block_table") {
             continue;
         }
-        kernels.extend(run(&gpu, &case, false));
+        kernels.extend(run(&gpu, &case, false).await);
         count += 1;
         if case.name.starts_with("f16_inputs") {
-            kernels.extend(run(&gpu, &case, true));
+            kernels.extend(run(&gpu, &case, true).await);
         }
     }
     println!("{count} cases through {kernels:?}");
@@ -215,9 +215,8 @@ fn attention_agrees_with_every_golden() {
 }
 
 /// Many splits and a batch whose buffers say more keys than there are: grids come from the batch, keys from `seqs`.
-#[test]
-fn decode_takes_the_number_of_keys_from_the_device() {
-    let gpu = girih_tests::gpu();
+#[on_device]
+async fn decode_takes_the_number_of_keys_from_the_device(gpu: Gpu) {
     let (heads, kv_heads, dim, capacity) = (4, 2, 32, 8192);
     let kv = KvView::alloc(&gpu, 1, kv_heads, capacity, dim, false).expect("cache");
     let values = girih_kernels::testing::seeded((kv_heads * capacity * dim) as usize, 1);
@@ -234,7 +233,7 @@ fn decode_takes_the_number_of_keys_from_the_device() {
         softcap: None,
         sinks: Some(&sinks),
     };
-    let run = |max_kv_len: u32| {
+    let run = async |max_kv_len: u32| {
         let mut batch =
             Batch::upload(&gpu, &[Chunk { slot: 0, start: 99, token_ids: &[0] }]).expect("a batch");
         batch.max_kv_len = max_kv_len;
@@ -243,20 +242,19 @@ fn decode_takes_the_number_of_keys_from_the_device() {
         let dispatches = frame.recording().labels().len();
         frame.submit().expect("submit");
         assert_eq!(out.dtype(), DType::F32);
-        let read = |t: &Tensor| pollster::block_on(t.to_f32(&gpu)).expect("read");
-        (read(&out), read(&lse), dispatches)
+        let read = async |t: &Tensor| t.to_f32(&gpu).await.expect("read");
+        (read(&out).await, read(&lse).await, dispatches)
     };
-    let (out, lse, dispatches) = run(100);
+    let (out, lse, dispatches) = run(100).await;
     assert_eq!(dispatches, 1, "one split needs no merge");
-    let (split_out, split_lse, dispatches) = run(capacity);
+    let (split_out, split_lse, dispatches) = run(capacity).await;
     assert_eq!(dispatches, 2, "splits and a merge");
     assert_close("split", &split_out, &out, 1e-5, 1e-5);
     assert_close("split lse", &split_lse, &lse, 1e-5, 1e-5);
 }
 
-#[test]
-fn wrong_arguments_are_errors_that_say_so() {
-    let gpu = girih_tests::gpu();
+#[on_device]
+async fn wrong_arguments_are_errors_that_say_so(gpu: Gpu) {
     let kv = KvView::alloc(&gpu, 1, 2, 8, 32, false).expect("cache");
     let batch = Batch::upload(&gpu, &[Chunk { slot: 0, start: 0, token_ids: &[0, 0] }]).expect("a batch");
     let good =
@@ -275,9 +273,8 @@ fn wrong_arguments_are_errors_that_say_so() {
 }
 
 /// Known answers: values `((hash(n + a·0x9E3779B9) & 255) - 128) / 128`, 4 heads over 2, 16 rows of 8 channels.
-#[test]
-fn known_answers() {
-    let gpu = girih_tests::gpu();
+#[on_device]
+async fn known_answers(gpu: Gpu) {
     let (hq, hkv, n, d) = (4_usize, 2_usize, 16_usize, 8_usize);
     let values = |len: usize, a: u32| -> Vec<f32> {
         (0..len as u32)
@@ -311,24 +308,24 @@ fn known_answers() {
         softcap: None,
         sinks: None,
     };
-    let run = |opts: Attention<'_>| {
+    let run = async |opts: Attention<'_>| {
         let mut frame = Frame::new(&gpu);
         let (out, lse) = attention_with_lse(&mut frame, &q, &kv, &batch, &opts).expect("attention");
         frame.submit().expect("submit");
-        let read = |t: &Tensor| pollster::block_on(t.to_f32(&gpu)).expect("read");
-        let (out, lse) = (read(&out), read(&lse));
+        let read = async |t: &Tensor| t.to_f32(&gpu).await.expect("read");
+        let (out, lse) = (read(&out).await, read(&lse).await);
         let sum = out.iter().sum::<f32>();
         let sum_abs = out.iter().map(|v| v.abs()).sum::<f32>();
         // Row 0 of head 0, row 15 of head 3.
         (out[..8].to_vec(), out[(15 * hq + 3) * d..].to_vec(), vec![lse[15 * hq + 3], sum, sum_abs])
     };
-    let (first, last, sums) = run(dense);
+    let (first, last, sums) = run(dense).await;
     let want = [0.476_562, 0.007_812, 0.921_875, 0.140_625, 0.085_938, -0.070_312, -0.070_312, -0.140_625];
     assert_close("A first", &first, &want, 2e-6, 0.0);
     let want = [0.080_317, 0.062_949, 0.245_415, 0.143_866, 0.085_88, -0.241_32, -0.168_955, 0.047_661];
     assert_close("A last", &last, &want, 2e-6, 0.0);
     assert_close("A sums", &sums, &[2.8245, 7.542_661, 108.397_95], 6e-5, 1e-6);
-    let (first, last, sums) = run(Attention { window: Some(4), sinks: Some(&sinks), ..dense });
+    let (first, last, sums) = run(Attention { window: Some(4), sinks: Some(&sinks), ..dense }).await;
     let want = [0.182_284, 0.002_988, 0.352_615, 0.053_789, 0.032_871, -0.026_894, -0.026_894, -0.053_789];
     assert_close("B first", &first, &want, 2e-6, 0.0);
     let want = [0.100_482, -0.242_865, 0.214_79, 0.071_465, -0.233_681, -0.128_596, 0.126_641, -0.129_412];

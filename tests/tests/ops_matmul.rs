@@ -3,21 +3,20 @@
 use girih_kernels::activation;
 use girih_ops::{Act, Frame, GluAct, Gpu, Linear, Matrix, Norm, Options, Tensor, WeightType, linear};
 use girih_tests::goldens::{self, assert_close};
-use pollster::block_on;
+use girih_tests::on_device;
 
 /// Cases of the file that are not plain linears: rows are routed to experts.
 const NOT_COVERED: [&str; 1] = ["grouped_experts"];
 
-fn run(gpu: &Gpu, x: &Tensor, w: &Matrix, opts: &Linear<'_>) -> Vec<f32> {
+async fn run(gpu: &Gpu, x: &Tensor, w: &Matrix, opts: &Linear<'_>) -> Vec<f32> {
     let mut frame = Frame::new(gpu);
     let y = linear(&mut frame, x, w, opts).expect("records");
     frame.submit().expect("runs");
-    block_on(y.to_f32(gpu)).expect("reads")
+    y.to_f32(gpu).await.expect("reads")
 }
 
-#[test]
-fn linear_agrees_with_goldens() {
-    let gpu = girih_tests::gpu();
+#[on_device("goldens/ops/matmul")]
+async fn linear_agrees_with_goldens(gpu: Gpu) {
     let op = goldens::op("matmul");
     let mut covered = 0;
     for case in op.cases() {
@@ -41,7 +40,7 @@ fn linear_agrees_with_goldens() {
         let mut got = Vec::new();
         for (x, w) in x.chunks_exact((m * k) as usize).zip(w.chunks_exact((n * k) as usize)) {
             let matrix = Matrix::from_f32(&gpu, w, n, k, weight_type).expect("weights");
-            got.extend(run(&gpu, &Tensor::from_f32(&gpu, x, &[m, k]).expect("x"), &matrix, &opts));
+            got.extend(run(&gpu, &Tensor::from_f32(&gpu, x, &[m, k]).expect("x"), &matrix, &opts).await);
         }
         let largest =
             x.iter().fold(0.0_f32, |a, v| a.max(v.abs())) * w.iter().fold(0.0_f32, |a, v| a.max(v.abs()));
@@ -98,7 +97,7 @@ impl Problem {
     }
 }
 
-fn check(gpu: &Gpu, p: &Problem, center: bool, act: Act, f: impl Fn(f64) -> f64) {
+async fn check(gpu: &Gpu, p: &Problem, center: bool, act: Act, f: impl Fn(f64) -> f64) {
     let tensor = |data: &[f32], shape: &[u32]| Tensor::from_f32(gpu, data, shape).expect("uploads");
     let (m, n, k) = (p.m as u32, p.n as u32, p.k as u32);
     let columns = if matches!(act, Act::Glu(_)) { p.n / 2 } else { p.n };
@@ -113,7 +112,7 @@ fn check(gpu: &Gpu, p: &Problem, center: bool, act: Act, f: impl Fn(f64) -> f64)
         Norm::Rms { weight: &weight, eps: 1e-5 }
     };
     let opts = Linear { norm: Some(norm), bias: Some(&bias), alpha: 0.5, act, residual: Some(&res) };
-    let got = run(gpu, &x, &w, &opts);
+    let got = run(gpu, &x, &w, &opts).await;
     let affine = p.affine(center, 0.5);
     let want: Vec<f32> = if matches!(act, Act::Glu(_)) {
         affine.chunks_exact(2).zip(&residual).map(|(v, &r)| (f(v[0]) * v[1] + f64::from(r)) as f32).collect()
@@ -123,37 +122,35 @@ fn check(gpu: &Gpu, p: &Problem, center: bool, act: Act, f: impl Fn(f64) -> f64)
     assert_close(&format!("{act:?} {m}x{n}x{k} center {center}"), &got, &want, 2e-4, 2e-5);
 }
 
-#[test]
-fn fusions_agree_with_their_definitions() {
-    let gpu = girih_tests::gpu();
+#[on_device]
+async fn fusions_agree_with_their_definitions(gpu: Gpu) {
     // Few rows: one dispatch does it all. Many: norm, product (split on a GPU), sum.
     for (m, n, k) in [(2, 30, 81), (9, 34, 600)] {
         let p = Problem::new(m, n, k);
-        check(&gpu, &p, false, Act::Glu(GluAct::Silu), activation::silu);
-        check(&gpu, &p, false, Act::Glu(GluAct::Relu), activation::relu);
-        check(&gpu, &p, false, Act::GeluErf, activation::gelu_erf);
-        check(&gpu, &p, false, Act::GeluTanh, activation::gelu_tanh);
-        check(&gpu, &p, false, Act::SoftCap(3.0), |v| 3.0 * (v / 3.0).tanh());
-        check(&gpu, &p, true, Act::Identity, |v| v);
+        check(&gpu, &p, false, Act::Glu(GluAct::Silu), activation::silu).await;
+        check(&gpu, &p, false, Act::Glu(GluAct::Relu), activation::relu).await;
+        check(&gpu, &p, false, Act::GeluErf, activation::gelu_erf).await;
+        check(&gpu, &p, false, Act::GeluTanh, activation::gelu_tanh).await;
+        check(&gpu, &p, false, Act::SoftCap(3.0), |v| 3.0 * (v / 3.0).tanh()).await;
+        check(&gpu, &p, true, Act::Identity, |v| v).await;
     }
 }
 
-#[test]
-fn a_matrix_in_parts_gives_the_same_result() {
+#[on_device]
+async fn a_matrix_in_parts_gives_the_same_result(_: Gpu) {
     let options = Options { max_binding_bytes: Some(128 << 10), ..Options::default() };
-    let gpu = block_on(Gpu::new(options)).expect("an adapter");
+    let gpu = girih_tests::gpu_with(options).await;
     for m in [1, 6] {
         let p = Problem::new(m, 400, 256);
         let matrix = Matrix::from_f32(&gpu, &p.w, 400, 256, WeightType::F32).expect("weights");
         assert_eq!(matrix.parts.len(), 4);
-        check(&gpu, &p, false, Act::Glu(GluAct::GeluTanh), activation::gelu_tanh);
-        check(&gpu, &p, false, Act::Silu, activation::silu);
+        check(&gpu, &p, false, Act::Glu(GluAct::GeluTanh), activation::gelu_tanh).await;
+        check(&gpu, &p, false, Act::Silu, activation::silu).await;
     }
 }
 
-#[test]
-fn wrong_arguments_are_errors() {
-    let gpu = girih_tests::gpu();
+#[on_device]
+async fn wrong_arguments_are_errors(gpu: Gpu) {
     let mut frame = Frame::new(&gpu);
     let matrix =
         |n, k| Matrix::from_f32(&gpu, &vec![0.0; (n * k) as usize], n, k, WeightType::F32).expect("w");

@@ -3,20 +3,19 @@
 use girih_kernels::Gpu;
 use girih_ops::{Frame, Tensor};
 use girih_tests::goldens::{Case, assert_close, op};
-use girih_tests::gpu;
+use girih_tests::on_device;
 
 fn tensor(gpu: &Gpu, case: &Case<'_>, name: &str) -> Tensor {
     let (shape, values) = case.f32(name);
     Tensor::from_f32(gpu, &values, &shape).expect("uploads")
 }
 
-fn values(gpu: &Gpu, x: &Tensor) -> Vec<f32> {
-    pollster::block_on(x.to_f32(gpu)).expect("reads back")
+async fn values(gpu: &Gpu, x: &Tensor) -> Vec<f32> {
+    x.to_f32(gpu).await.expect("reads back")
 }
 
-#[test]
-fn rms_norm_agrees_with_the_goldens() {
-    let gpu = gpu();
+#[on_device("goldens/ops/rmsnorm")]
+async fn rms_norm_agrees_with_the_goldens(gpu: Gpu) {
     let goldens = op("rmsnorm");
     let mut ran = 0;
     for case in goldens.cases() {
@@ -44,7 +43,7 @@ fn rms_norm_agrees_with_the_goldens() {
                 let res = tensor(&gpu, &case, "res");
                 let (r, y) = girih_ops::add_rms_norm(&mut frame, &x, &res, w, eps).expect("records");
                 frame.submit().expect("runs");
-                assert_close(&case.name, &values(&gpu, &r), &case.f32("r").1, 1e-6, 1e-6);
+                assert_close(&case.name, &values(&gpu, &r).await, &case.f32("r").1, 1e-6, 1e-6);
                 y
             }
             Some(w) => {
@@ -54,19 +53,24 @@ fn rms_norm_agrees_with_the_goldens() {
                 frame.submit().expect("runs");
                 let shifted: Vec<f32> = case.f32("x").1.iter().zip(&want).map(|(x, y)| x + y).collect();
                 let largest = shifted.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-                assert_close(&case.name, &values(&gpu, &post), &shifted, 1e-6 * f64::from(largest), 5e-6);
+                assert_close(
+                    &case.name,
+                    &values(&gpu, &post).await,
+                    &shifted,
+                    1e-6 * f64::from(largest),
+                    5e-6,
+                );
                 y
             }
         };
         frame.submit().expect("runs");
-        assert_close(&case.name, &values(&gpu, &y), &want, 1e-6, 5e-6);
+        assert_close(&case.name, &values(&gpu, &y).await, &want, 1e-6, 5e-6);
     }
     assert!(ran > 0, "no case ran");
 }
 
-#[test]
-fn layer_norm_agrees_with_the_goldens() {
-    let gpu = gpu();
+#[on_device("goldens/ops/layernorm")]
+async fn layer_norm_agrees_with_the_goldens(gpu: Gpu) {
     let goldens = op("layernorm");
     for case in goldens.cases() {
         let eps = case.number("eps").expect("eps") as f32;
@@ -75,13 +79,12 @@ fn layer_norm_agrees_with_the_goldens() {
         let mut frame = Frame::new(&gpu);
         let y = girih_ops::layer_norm(&mut frame, &x, &w, b.as_ref(), eps).expect("records");
         frame.submit().expect("runs");
-        assert_close(&case.name, &values(&gpu, &y), &case.f32("y").1, 5e-6, 1e-5);
+        assert_close(&case.name, &values(&gpu, &y).await, &case.f32("y").1, 5e-6, 1e-5);
     }
 }
 
-#[test]
-fn shapes_that_do_not_fit_are_typed_errors() {
-    let gpu = gpu();
+#[on_device]
+async fn shapes_that_do_not_fit_are_typed_errors(gpu: Gpu) {
     let mut frame = Frame::new(&gpu);
     let x = Tensor::from_f32(&gpu, &[0.0; 12], &[3, 4]).expect("uploads");
     let w = Tensor::from_f32(&gpu, &[0.0; 3], &[3]).expect("uploads");

@@ -3,15 +3,15 @@
 use girih_kernels::{Caps, Gpu};
 use girih_ops::{Activation, Frame, Glu, GluLayout, Matrix, Softmax, Tensor, WeightType};
 use girih_tests::goldens::{Case, assert_close, op};
-use girih_tests::gpu;
+use girih_tests::on_device;
 
 fn tensor(gpu: &Gpu, case: &Case<'_>, name: &str) -> Tensor {
     let (shape, values) = case.f32(name);
     Tensor::from_f32(gpu, &values, &shape).expect("uploads")
 }
 
-fn values(gpu: &Gpu, x: &Tensor) -> Vec<f32> {
-    pollster::block_on(x.to_f32(gpu)).expect("reads back")
+async fn values(gpu: &Gpu, x: &Tensor) -> Vec<f32> {
+    x.to_f32(gpu).await.expect("reads back")
 }
 
 /// The kind that a golden's name stands for.
@@ -39,9 +39,8 @@ fn kind(case: &Case<'_>) -> Glu {
     found.unwrap_or_else(|| panic!("{name}: which activation?")).1.into()
 }
 
-#[test]
-fn glu_and_activations_agree_with_the_goldens() {
-    let gpu = gpu();
+#[on_device("goldens/ops/glu")]
+async fn glu_and_activations_agree_with_the_goldens(gpu: Gpu) {
     let goldens = op("glu");
     for case in goldens.cases() {
         let mut frame = Frame::new(&gpu);
@@ -62,13 +61,12 @@ fn glu_and_activations_agree_with_the_goldens() {
         };
         let y = y.expect("records");
         frame.submit().expect("runs");
-        assert_close(&case.name, &values(&gpu, &y), &case.f32("y").1, 2e-6, 1e-5);
+        assert_close(&case.name, &values(&gpu, &y).await, &case.f32("y").1, 2e-6, 1e-5);
     }
 }
 
-#[test]
-fn softmax_agrees_with_the_goldens() {
-    let gpu = gpu();
+#[on_device("goldens/ops/softmax")]
+async fn softmax_agrees_with_the_goldens(gpu: Gpu) {
     let goldens = op("softmax");
     for case in goldens.cases() {
         // Infinities do not go to the GPU: the most negative finite number masks as well.
@@ -87,16 +85,15 @@ fn softmax_agrees_with_the_goldens() {
         let mut frame = Frame::new(&gpu);
         let (p, lse) = girih_ops::softmax(&mut frame, &tensor(&gpu, &case, "x"), &opts).expect("records");
         frame.submit().expect("runs");
-        assert_close(&case.name, &values(&gpu, &p), &case.f32("p").1, 1e-6, 1e-5);
+        assert_close(&case.name, &values(&gpu, &p).await, &case.f32("p").1, 1e-6, 1e-5);
         if case.has("lse") {
-            assert_close(&case.name, &values(&gpu, &lse), &case.f32("lse").1, 2e-6, 2e-6);
+            assert_close(&case.name, &values(&gpu, &lse).await, &case.f32("lse").1, 2e-6, 2e-6);
         }
     }
 }
 
-#[test]
-fn add_broadcasts_a_row_and_refuses_the_rest() {
-    let gpu = gpu();
+#[on_device]
+async fn add_broadcasts_a_row_and_refuses_the_rest(gpu: Gpu) {
     let mut frame = Frame::new(&gpu);
     let a = Tensor::from_f32(&gpu, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3]).expect("uploads");
     let b = Tensor::from_f32(&gpu, &[10.0, 20.0, 30.0], &[3]).expect("uploads");
@@ -106,13 +103,12 @@ fn add_broadcasts_a_row_and_refuses_the_rest() {
     let error = girih_ops::add(&mut frame, &a, &short).expect_err("does not fit").to_string();
     assert!(error.contains("b has shape [2], must be [2, 3] or [3]"), "{error}");
     frame.submit().expect("runs");
-    assert_eq!(values(&gpu, &sum), [11.0, 22.0, 33.0, 14.0, 25.0, 36.0]);
-    assert_eq!(values(&gpu, &twice), [-1.0, -2.0, -3.0, -4.0, -5.0, -6.0]);
+    assert_eq!(values(&gpu, &sum).await, [11.0, 22.0, 33.0, 14.0, 25.0, 36.0]);
+    assert_eq!(values(&gpu, &twice).await, [-1.0, -2.0, -3.0, -4.0, -5.0, -6.0]);
 }
 
-#[test]
-fn embedding_spans_the_parts_of_a_table() {
-    let gpu = gpu();
+#[on_device]
+async fn embedding_spans_the_parts_of_a_table(gpu: Gpu) {
     let (n, k) = (150u32, 20u32);
     // Bindings of 64 rows: the table has three parts.
     let small = gpu.with_caps(Caps { binding_bytes: 64 * 24 * 4, ..gpu.caps().clone() });
@@ -130,8 +126,8 @@ fn embedding_spans_the_parts_of_a_table() {
         frame.submit().expect("runs");
         let row = |id: u32| (0..k).map(move |c| if id < n { ((id * k + c) % 251) as f32 * 2.0 } else { 0.0 });
         let want: Vec<f32> = ids.iter().flat_map(|&id| row(id)).collect();
-        assert_eq!(values(&gpu, &y), want, "{weight_type:?}");
+        assert_eq!(values(&gpu, &y).await, want, "{weight_type:?}");
         let want: Vec<f32> = [64, 0, n].into_iter().flat_map(row).collect();
-        assert_eq!(values(&gpu, &picked), want);
+        assert_eq!(values(&gpu, &picked).await, want);
     }
 }

@@ -7,7 +7,7 @@ use girih_ops::{
     linear,
 };
 use girih_tests::goldens::{self, Case, assert_close};
-use pollster::block_on;
+use girih_tests::on_device;
 
 fn matrix(gpu: &Gpu, format: Format, rows: &[Row]) -> Matrix {
     let k = rows[0].codes.len() as u32;
@@ -20,34 +20,33 @@ fn matrix(gpu: &Gpu, format: Format, rows: &[Row]) -> Matrix {
     matrix
 }
 
-fn run(gpu: &Gpu, x: &[f32], w: &Matrix) -> Vec<f32> {
+async fn run(gpu: &Gpu, x: &[f32], w: &Matrix) -> Vec<f32> {
     let mut frame = Frame::new(gpu);
     let x = Tensor::from_f32(gpu, x, &[x.len() as u32 / w.k, w.k]).expect("uploads");
     let y = linear(&mut frame, &x, w, &Linear::default()).expect("records");
     frame.submit().expect("runs");
-    block_on(y.to_f32(gpu)).expect("reads")
+    y.to_f32(gpu).await.expect("reads")
 }
 
-fn table(gpu: &Gpu, ids: &[u32], w: &Matrix) -> Vec<f32> {
+async fn table(gpu: &Gpu, ids: &[u32], w: &Matrix) -> Vec<f32> {
     let mut frame = Frame::new(gpu);
     let ids = Tensor::from_u32(gpu, ids, &[ids.len() as u32]).expect("uploads");
     let y = embedding(&mut frame, &ids, w, 1.0).expect("records");
     frame.submit().expect("runs");
-    block_on(y.to_f32(gpu)).expect("reads")
+    y.to_f32(gpu).await.expect("reads")
 }
 
 /// The values of the matrix by rows, and its product with a few and with many rows of x.
-fn check(case: &Case<'_>, format: Format, rows: &[Row]) {
-    let gpu = girih_tests::gpu();
-    let w = matrix(&gpu, format, rows);
+async fn check(gpu: &Gpu, case: &Case<'_>, format: Format, rows: &[Row]) {
+    let w = matrix(gpu, format, rows);
     let ids: Vec<u32> = (0..w.n).collect();
     let want: Vec<f32> = case.f32("w").1[..(w.n * w.k) as usize].to_vec();
-    assert_close(&format!("{} w", case.name), &table(&gpu, &ids, &w), &want, 1e-37, 2e-7);
+    assert_close(&format!("{} w", case.name), &table(gpu, &ids, &w).await, &want, 1e-37, 2e-7);
     if case.has("x") {
         let (x, y) = (case.f32("x").1, case.f32("y").1);
         for repeat in [1, 3] {
             let what = format!("{} y {repeat}", case.name);
-            assert_close(&what, &run(&gpu, &x.repeat(repeat), &w), &y.repeat(repeat), 2e-5, 1e-5);
+            assert_close(&what, &run(gpu, &x.repeat(repeat), &w).await, &y.repeat(repeat), 2e-5, 1e-5);
         }
     }
 }
@@ -57,8 +56,8 @@ fn nibbles(bytes: &[i64]) -> Vec<u8> {
     bytes.iter().flat_map(|&b| [b as u8 & 15, b as u8 >> 4]).collect()
 }
 
-#[test]
-fn mxfp4() {
+#[on_device("goldens/ops/mxfp4")]
+async fn mxfp4(gpu: Gpu) {
     for case in goldens::op("mxfp4").cases() {
         let (shape, _) = case.f32("blocks");
         let (codes, scales) = (nibbles(&case.ints("blocks")), case.ints("scales"));
@@ -73,12 +72,12 @@ fn mxfp4() {
                 ..Row::default()
             })
             .collect();
-        check(&case, Format::MXFP4, &rows);
+        check(&gpu, &case, Format::MXFP4, &rows).await;
     }
 }
 
-#[test]
-fn nvfp4() {
+#[on_device("goldens/ops/nvfp4")]
+async fn nvfp4(gpu: Gpu) {
     for case in goldens::op("nvfp4").cases() {
         let (shape, _) = case.f32("packed");
         let (codes, scales) = (nibbles(&case.ints("packed")), case.ints("scales"));
@@ -93,12 +92,12 @@ fn nvfp4() {
                 ..Row::default()
             })
             .collect();
-        check(&case, Format::NVFP4, &rows);
+        check(&gpu, &case, Format::NVFP4, &rows).await;
     }
 }
 
-#[test]
-fn fp8_block() {
+#[on_device("goldens/ops/fp8_block")]
+async fn fp8_block(gpu: Gpu) {
     for case in goldens::op("fp8_block").cases() {
         let (shape, _) = case.f32("w_fp8");
         let (codes, (scale_shape, scales)) = (case.ints("w_fp8"), case.f32("scale_inv"));
@@ -115,7 +114,7 @@ fn fp8_block() {
                 }
             })
             .collect();
-        check(&case, Format::fp8(block), &rows);
+        check(&gpu, &case, Format::fp8(block), &rows).await;
     }
 }
 
@@ -148,19 +147,19 @@ fn float_formats() {
     }
 }
 
-#[test]
-fn quantised_matrices_in_several_parts_give_the_products_of_one() {
+#[on_device]
+async fn quantised_matrices_in_several_parts_give_the_products_of_one(gpu: Gpu) {
     const LIMIT: u64 = 16 << 20;
     let (n, k) = (4300u32, 4096u32);
     let format = Format::Q8_0;
     let small = Options { max_binding_bytes: Some(LIMIT), ..Options::default() };
-    let small = block_on(Gpu::new(small)).expect("an adapter");
+    let small = girih_tests::gpu_with(small).await;
     let codes: Vec<u32> = (0..n * format.code_words(k)).map(hash).collect();
     // Scales of 1 / 256.
     let scales = vec![0x1c00_1c00; (n * format.scale_words(k)) as usize];
     let x = seeded(k as usize, 1);
     let ids = [0, 4095, 4096, n - 1, n];
-    let [whole, split] = [girih_tests::gpu(), small].map(|gpu| {
+    let measure = async |gpu: Gpu| {
         let w = Matrix::alloc(&gpu, format, n, k).expect("fits");
         // In two writes, of which the second crosses the border of the parts.
         let rows = 4001;
@@ -169,8 +168,9 @@ fn quantised_matrices_in_several_parts_give_the_products_of_one() {
         w.write_packed_rows(&gpu, 0, head, scales_head).expect("whole rows");
         w.write_packed_rows(&gpu, rows, tail, scales_tail).expect("whole rows");
         let largest = w.parts.iter().map(|p| p.buffer.size()).max();
-        (w.parts.len(), largest, run(&gpu, &x, &w), table(&gpu, &ids, &w))
-    });
+        (w.parts.len(), largest, run(&gpu, &x, &w).await, table(&gpu, &ids, &w).await)
+    };
+    let (whole, split) = (measure(gpu).await, measure(small).await);
     assert_eq!((whole.0, split.0), (1, 2));
     assert!(split.1 <= Some(LIMIT));
     assert_eq!(whole.2, split.2);
@@ -178,9 +178,8 @@ fn quantised_matrices_in_several_parts_give_the_products_of_one() {
     assert_eq!(&split.3[(4 * k) as usize..], vec![0.0; k as usize]);
 }
 
-#[test]
-fn parts_of_a_matrix_may_differ_in_format() {
-    let gpu = girih_tests::gpu();
+#[on_device]
+async fn parts_of_a_matrix_may_differ_in_format(gpu: Gpu) {
     let k = 40;
     let runs = [(30, Format::Q8_0.into()), (10, WeightFormat::F16), (6, Format::Q4_0.into())];
     let w = Matrix::alloc_parts(&gpu, &runs, k).expect("fits");
@@ -201,16 +200,15 @@ fn parts_of_a_matrix_may_differ_in_format() {
             w.write_rows(&gpu, row0, &bytes).expect("whole rows");
         }
         let alone = Matrix::from_f32(&gpu, values, rows, k, format).expect("fits");
-        let y = run(&gpu, &x, &alone);
+        let y = run(&gpu, &x, &alone).await;
         want.iter_mut().zip(y.chunks_exact(rows as usize)).for_each(|(w, y)| w.extend_from_slice(y));
         row0 += rows;
     }
-    assert_eq!(run(&gpu, &x, &w), want.concat());
+    assert_eq!(run(&gpu, &x, &w).await, want.concat());
 }
 
-#[test]
-fn wrong_arguments_are_errors() {
-    let gpu = girih_tests::gpu();
+#[on_device]
+async fn wrong_arguments_are_errors(gpu: Gpu) {
     let q = Matrix::alloc(&gpu, Format::Q4_0, 4, 64).expect("fits");
     let dense = Matrix::alloc(&gpu, WeightFormat::F32, 4, 64).expect("fits");
     let text = |result: Result<(), girih_ops::OpError>| result.expect_err("refused").to_string();
@@ -242,11 +240,10 @@ fn wrong_arguments_are_errors() {
 }
 
 /// A kernel reads whole rows of each of its operands, and says which one is too short.
-#[test]
-fn short_buffers_are_typed_errors() {
+#[on_device]
+async fn short_buffers_are_typed_errors(gpu: Gpu) {
     use girih_kernels::fused::Norm;
     use girih_kernels::matmul::{Act, Epilogue, Part, Shape, gemm, gemv, gemv_int, int};
-    let gpu = girih_tests::gpu();
     let format = Format::Q4_0;
     let (m, n, k) = (2, 8, 64u32);
     // x, codes, scales, weight of the norm, bias, y.

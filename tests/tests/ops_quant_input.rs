@@ -8,8 +8,7 @@ use girih_ops::{
     linear,
 };
 use girih_tests::goldens::{assert_close, op};
-use girih_tests::gpu;
-use pollster::block_on;
+use girih_tests::on_device;
 
 /// A mixing on the host: its name, what it does to a row of x, how a matrix is told.
 struct Mixing {
@@ -95,7 +94,7 @@ fn quantised(x: &[f64], activation: QuantActivation) -> Vec<f64> {
 }
 
 /// A layer of 2·N rows in two formats, with norm, scale, mixing, quantiser, bias, gated unit and residual.
-fn check(gpu: &Gpu, m: usize, k: usize, activation: QuantActivation, mixing: &Mixing, norm: usize) {
+async fn check(gpu: &Gpu, m: usize, k: usize, activation: QuantActivation, mixing: &Mixing, norm: usize) {
     let runs = [(26u32, Format::Q4_0), (22, Format::Q5_1)];
     let n: u32 = runs.iter().map(|r| r.0).sum();
     let what = format!("{m}x{n}x{k} {activation} {} norm {norm}", mixing.name);
@@ -139,7 +138,7 @@ fn check(gpu: &Gpu, m: usize, k: usize, activation: QuantActivation, mixing: &Mi
     let mut frame = Frame::new(gpu);
     let y = linear(&mut frame, &upload(&x, &[m as u32, k as u32]), &matrix, &opts).expect("records");
     frame.submit().expect("runs");
-    let got = block_on(y.to_f32(gpu)).expect("reads");
+    let got = y.to_f32(gpu).await.expect("reads");
 
     let mut want = Vec::new();
     for (t, x) in x.chunks_exact(k).enumerate() {
@@ -181,9 +180,8 @@ fn check(gpu: &Gpu, m: usize, k: usize, activation: QuantActivation, mixing: &Mi
     assert_close(&what, &got, &want, f64::from(step * largest), 1e-5);
 }
 
-#[test]
-fn inputs_are_scaled_mixed_and_quantised_as_defined() {
-    let gpu = gpu();
+#[on_device]
+async fn inputs_are_scaled_mixed_and_quantised_as_defined(gpu: Gpu) {
     let int = |bits, group, clip| QuantActivation::Int { bits, group, clip };
     let activations = [
         QuantActivation::Float,
@@ -198,19 +196,18 @@ fn inputs_are_scaled_mixed_and_quantised_as_defined() {
             for (a, activation) in
                 activations.into_iter().enumerate().filter(|(a, _)| (a + i + j) % 2 == 0 || i < 2)
             {
-                check(&gpu, m, k, activation, mixing, (a + j) % 3);
+                check(&gpu, m, k, activation, mixing, (a + j) % 3).await;
             }
         }
     }
-    check(&gpu, 4, 96, QuantActivation::INT8, &MIXINGS[0], 1);
-    check(&gpu, 5, 64, QuantActivation::INT8, &MIXINGS[0], 2);
-    check(&gpu, 3, 768, int(4, Format::ROW, 0.9), &MIXINGS[1], 1);
+    check(&gpu, 4, 96, QuantActivation::INT8, &MIXINGS[0], 1).await;
+    check(&gpu, 5, 64, QuantActivation::INT8, &MIXINGS[0], 2).await;
+    check(&gpu, 3, 768, int(4, Format::ROW, 0.9), &MIXINGS[1], 1).await;
 }
 
 /// Golden `fake_quant`: both operands quantised by rows, integer product.
-#[test]
-fn integer_products_agree_with_the_goldens() {
-    let gpu = gpu();
+#[on_device("goldens/ops/fake_quant")]
+async fn integer_products_agree_with_the_goldens(gpu: Gpu) {
     let goldens = op("fake_quant");
     let mut products = 0;
     for case in goldens.cases().into_iter().filter(|c| c.has("wq")) {
@@ -235,7 +232,7 @@ fn integer_products_agree_with_the_goldens() {
             let x = Tensor::from_f32(&gpu, &x, &[shape[0] * repeat as u32, shape[1]]).expect("uploads");
             let y = linear(&mut frame, &x, &matrix, &Linear::default()).expect("records");
             frame.submit().expect("runs");
-            let got = block_on(y.to_f32(&gpu)).expect("reads");
+            let got = y.to_f32(&gpu).await.expect("reads");
             assert_close(&case.name, &got, &case.f32("y").1.repeat(repeat), 1e-5, 1e-5);
             products += 1;
         }
@@ -244,9 +241,8 @@ fn integer_products_agree_with_the_goldens() {
 }
 
 /// The input of a matrix says nothing of its rows, unless they are scaled or mixed to meet it.
-#[test]
-fn rows_of_a_table_are_read_unless_they_are_mixed() {
-    let gpu = gpu();
+#[on_device]
+async fn rows_of_a_table_are_read_unless_they_are_mixed(gpu: Gpu) {
     let ids = Tensor::from_u32(&gpu, &[1], &[1]).expect("uploads");
     let rows = |input: Input| {
         let table = Matrix::alloc(&gpu, Format::Q8_0, 2, 32).expect("fits").with_input(input);
@@ -258,9 +254,8 @@ fn rows_of_a_table_are_read_unless_they_are_mixed() {
 }
 
 /// What is not a number does not become one: neither in front of a product nor on its way.
-#[test]
-fn nan_and_infinity_stay_through_the_quantisers() {
-    let gpu = gpu();
+#[on_device]
+async fn nan_and_infinity_stay_through_the_quantisers(gpu: Gpu) {
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         for (m, group) in [(2, 32), (2, Format::ROW), (7, 32), (7, Format::ROW)] {
             let activation = QuantActivation::Int { bits: 8, group, clip: 1.0 };
@@ -279,7 +274,7 @@ fn nan_and_infinity_stay_through_the_quantisers() {
             let mut frame = Frame::new(&gpu);
             let y = linear(&mut frame, &x, &matrix, &Linear::default()).expect("records");
             frame.submit().expect("runs");
-            let y = block_on(y.to_f32(&gpu)).expect("reads");
+            let y = y.to_f32(&gpu).await.expect("reads");
             for (row, y) in y.chunks(n as usize).enumerate() {
                 assert!(
                     y.iter().all(|v| v.is_finite() != (row == 1)),

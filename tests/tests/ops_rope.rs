@@ -4,16 +4,14 @@ use girih_kernels::Gpu;
 use girih_kernels::testing::seeded;
 use girih_ops::{Batch, Chunk, Frame, KvView, QkNorm, RopeAppend, RopeFreqs, RopeStyle, RopeTable, Tensor};
 use girih_tests::goldens::{assert_close, op};
-use girih_tests::gpu;
-use pollster::block_on;
+use girih_tests::on_device;
 
-fn values(gpu: &Gpu, x: &Tensor) -> Vec<f32> {
-    block_on(x.to_f32(gpu)).expect("reads back")
+async fn values(gpu: &Gpu, x: &Tensor) -> Vec<f32> {
+    x.to_f32(gpu).await.expect("reads back")
 }
 
-#[test]
-fn rope_agrees_with_the_goldens_by_table_and_computed() {
-    let gpu = gpu();
+#[on_device("goldens/ops/rope")]
+async fn rope_agrees_with_the_goldens_by_table_and_computed(gpu: Gpu) {
     let goldens = op("rope");
     for case in goldens.cases() {
         let style = match case.json["style"].as_str() {
@@ -41,7 +39,7 @@ fn rope_agrees_with_the_goldens_by_table_and_computed() {
             let table = table.expect("a table");
             let y = girih_ops::rope(&mut frame, &x, &positions, &table, style).expect("records");
             frame.submit().expect("runs");
-            assert_close(&format!("{} {kind}", case.name), &values(&gpu, &y), &want, 2e-6, 2e-6);
+            assert_close(&format!("{} {kind}", case.name), &values(&gpu, &y).await, &want, 2e-6, 2e-6);
         }
     }
 }
@@ -66,8 +64,8 @@ fn split(qkv: &[f32], s: &Sizes) -> [Vec<f32>; 3] {
     ]
 }
 
-fn read_cache(gpu: &Gpu, buffer: &girih_ops::Buffer, f16: bool) -> Vec<f32> {
-    let bytes = block_on(gpu.read(buffer)).expect("reads back");
+async fn read_cache(gpu: &Gpu, buffer: &girih_ops::Buffer, f16: bool) -> Vec<f32> {
+    let bytes = gpu.read(buffer).await.expect("reads back");
     if f16 {
         bytes.chunks_exact(2).map(|c| half::f16::from_le_bytes([c[0], c[1]]).to_f32()).collect()
     } else {
@@ -75,9 +73,8 @@ fn read_cache(gpu: &Gpu, buffer: &girih_ops::Buffer, f16: bool) -> Vec<f32> {
     }
 }
 
-#[test]
-fn the_fused_append_agrees_with_norm_rope_and_copy() {
-    let gpu = gpu();
+#[on_device]
+async fn the_fused_append_agrees_with_norm_rope_and_copy(gpu: Gpu) {
     let sizes = [
         Sizes { num_q: 4, num_kv: 2, head_dim: 64, rotary_dim: 64, f16: true },
         Sizes { num_q: 6, num_kv: 2, head_dim: 80, rotary_dim: 32, f16: false },
@@ -126,9 +123,9 @@ fn the_fused_append_agrees_with_norm_rope_and_copy() {
             };
             let (want_q, want_k) = (part(&q, s.num_q, &wq), part(&k, s.num_kv, &wk));
             frame.submit().expect("runs");
-            assert_close(&what, &values(&gpu, &got_q), &values(&gpu, &want_q), 1e-5, 1e-5);
+            assert_close(&what, &values(&gpu, &got_q).await, &values(&gpu, &want_q).await, 1e-5, 1e-5);
             let (abs, rel) = if s.f16 { (1e-4, 1.1e-3) } else { (1e-5, 1e-5) };
-            for (buffer, rows) in [(&kv.k, values(&gpu, &want_k)), (&kv.v, v)] {
+            for (buffer, rows) in [(&kv.k, values(&gpu, &want_k).await), (&kv.v, v)] {
                 let mut want = vec![0.0f32; (3 * s.num_kv * capacity * d) as usize];
                 let mut token = 0;
                 for chunk in &chunks {
@@ -142,16 +139,15 @@ fn the_fused_append_agrees_with_norm_rope_and_copy() {
                         token += 1;
                     }
                 }
-                let got = read_cache(&gpu, buffer, s.f16);
+                let got = read_cache(&gpu, buffer, s.f16).await;
                 assert_close(&what, &got[..want.len()], &want, abs, rel);
             }
         }
     }
 }
 
-#[test]
-fn long_sequences_take_the_long_frequencies() {
-    let gpu = gpu();
+#[on_device]
+async fn long_sequences_take_the_long_frequencies(gpu: Gpu) {
     let (short, long) = ([1.0f32, 0.5], [0.25f32, 0.125]);
     let freqs = RopeFreqs { inv_freq: &short, attention_factor: 1.0 };
     let far = RopeFreqs { inv_freq: &long, attention_factor: 1.5 };
@@ -177,14 +173,13 @@ fn long_sequences_take_the_long_frequencies() {
         let a = girih_ops::rope(&mut frame, &x, &batch.positions, &table, RopeStyle::Half).expect("records");
         let b = girih_ops::rope(&mut frame, &x, &batch.positions, &long, RopeStyle::Half).expect("records");
         frame.submit().expect("runs");
-        let want = [&values(&gpu, &a)[..4], &values(&gpu, &b)[4..]].concat();
-        assert_close(&format!("computed {computed}"), &values(&gpu, &q), &want, 1e-6, 1e-6);
+        let want = [&values(&gpu, &a).await[..4], &values(&gpu, &b).await[4..]].concat();
+        assert_close(&format!("computed {computed}"), &values(&gpu, &q).await, &want, 1e-6, 1e-6);
     }
 }
 
-#[test]
-fn what_does_not_fit_is_a_typed_error() {
-    let gpu = gpu();
+#[on_device]
+async fn what_does_not_fit_is_a_typed_error(gpu: Gpu) {
     let freqs = RopeFreqs { inv_freq: &[1.0, 0.5], attention_factor: 1.0 };
     assert!(RopeTable::new(&gpu, 6, &freqs, None, 8).is_err(), "3 frequencies are wanted");
     assert!(RopeTable::new(&gpu, 5, &freqs, None, 8).is_err(), "odd");

@@ -1,14 +1,12 @@
 //! Sampling against independent results and against itself on the host.
 
 use girih_kernels::testing::{hash, seeded};
-use girih_ops::{Batch, Chunk, DType, Frame, Tensor};
+use girih_ops::{Batch, Chunk, DType, Frame, Gpu, Tensor};
 use girih_tests::goldens::op;
-use girih_tests::gpu;
-use pollster::block_on;
+use girih_tests::on_device;
 
-#[test]
-fn argmax_agrees_with_the_goldens() {
-    let gpu = gpu();
+#[on_device("goldens/ops/sampling")]
+async fn argmax_agrees_with_the_goldens(gpu: Gpu) {
     let goldens = op("sampling");
     let mut ran = 0;
     for case in goldens.cases() {
@@ -22,7 +20,7 @@ fn argmax_agrees_with_the_goldens() {
         let mut frame = Frame::new(&gpu);
         let best = girih_ops::argmax(&mut frame, &logits).expect("records");
         frame.submit().expect("runs");
-        let got: Vec<i64> = block_on(best.to_u32(&gpu)).expect("reads").into_iter().map(i64::from).collect();
+        let got: Vec<i64> = best.to_u32(&gpu).await.expect("reads").into_iter().map(i64::from).collect();
         assert_eq!(got, case.ints("greedy"), "{}", case.name);
     }
     assert!(ran > 0, "no case ran");
@@ -35,9 +33,8 @@ fn sorted(logits: &[f32]) -> Vec<(f32, u32)> {
     all
 }
 
-#[test]
-fn top_k_and_argmax_agree_on_large_vocabularies() {
-    let gpu = gpu();
+#[on_device]
+async fn top_k_and_argmax_agree_on_large_vocabularies(gpu: Gpu) {
     for (rows, vocab, k) in [(2u32, 151_936u32, 64u32), (3, 50_257, 40), (1, 4096, 1), (2, 97, 97)] {
         // Rounding makes ties.
         let data: Vec<f32> =
@@ -47,9 +44,9 @@ fn top_k_and_argmax_agree_on_large_vocabularies() {
         let (values, ids) = girih_ops::top_k(&mut frame, &logits, k).expect("records");
         let best = girih_ops::argmax(&mut frame, &logits).expect("records");
         frame.submit().expect("runs");
-        let values = block_on(values.to_f32(&gpu)).expect("reads");
-        let ids = block_on(ids.to_u32(&gpu)).expect("reads");
-        let best = block_on(best.to_u32(&gpu)).expect("reads");
+        let values = values.to_f32(&gpu).await.expect("reads");
+        let ids = ids.to_u32(&gpu).await.expect("reads");
+        let best = best.to_u32(&gpu).await.expect("reads");
         for (s, row) in data.chunks_exact(vocab as usize).enumerate() {
             let want = &sorted(row)[..k as usize];
             let at = s * k as usize;
@@ -60,9 +57,8 @@ fn top_k_and_argmax_agree_on_large_vocabularies() {
     }
 }
 
-#[test]
-fn a_greedy_plan_advances_its_own_batch() {
-    let gpu = gpu();
+#[on_device]
+async fn a_greedy_plan_advances_its_own_batch(gpu: Gpu) {
     let (num_seqs, vocab, steps) = (3u32, 20_000u32, 4u32);
     let winners: Vec<u32> = (0..num_seqs).map(|s| hash(s + 1) % vocab).collect();
     let mut data = seeded((num_seqs * vocab) as usize, 5);
@@ -80,16 +76,15 @@ fn a_greedy_plan_advances_its_own_batch() {
     assert_eq!(plan.num_dispatches(), 2);
     gpu.replay(&plan, steps); // one more than fits
     let want: Vec<u32> = winners.iter().flat_map(|&w| [3, w, w, w]).collect();
-    assert_eq!(block_on(out.to_u32(&gpu)).expect("reads"), want);
-    assert_eq!(block_on(batch.token_ids.to_u32(&gpu)).expect("reads"), winners);
-    assert_eq!(block_on(batch.positions.to_u32(&gpu)).expect("reads"), [4, 14, 24]);
-    let seqs = block_on(batch.seqs.to_u32(&gpu)).expect("reads");
+    assert_eq!(out.to_u32(&gpu).await.expect("reads"), want);
+    assert_eq!(batch.token_ids.to_u32(&gpu).await.expect("reads"), winners);
+    assert_eq!(batch.positions.to_u32(&gpu).await.expect("reads"), [4, 14, 24]);
+    let seqs = batch.seqs.to_u32(&gpu).await.expect("reads");
     assert_eq!(seqs, [0, 1, 5, 0, 1, 1, 15, 1, 2, 1, 25, 2]);
 }
 
-#[test]
-fn what_does_not_fit_is_a_typed_error() {
-    let gpu = gpu();
+#[on_device]
+async fn what_does_not_fit_is_a_typed_error(gpu: Gpu) {
     let mut frame = Frame::new(&gpu);
     let logits = frame.alloc(&[2, 8], DType::F32).expect("allocates");
     let error = girih_ops::top_k(&mut frame, &logits, 9).expect_err("k is above V").to_string();

@@ -5,15 +5,15 @@ use girih_kernels::testing::seeded;
 use girih_kernels::{Caps, Gpu};
 use girih_ops::{Frame, Norm, Quantized, RowMix, RowTransform, Tensor};
 use girih_tests::goldens::{Case, assert_close, op};
-use girih_tests::gpu;
+use girih_tests::on_device;
 
 fn tensor(gpu: &Gpu, case: &Case<'_>, name: &str) -> Tensor {
     let (shape, values) = case.f32(name);
     Tensor::from_f32(gpu, &values, &shape).expect("uploads")
 }
 
-fn values(gpu: &Gpu, x: &Tensor) -> Vec<f32> {
-    pollster::block_on(x.to_f32(gpu)).expect("reads back")
+async fn values(gpu: &Gpu, x: &Tensor) -> Vec<f32> {
+    x.to_f32(gpu).await.expect("reads back")
 }
 
 fn wide(values: &[f32]) -> Vec<f64> {
@@ -24,9 +24,8 @@ fn narrow(values: &[f64]) -> Vec<f32> {
     values.iter().map(|&v| v as f32).collect()
 }
 
-#[test]
-fn hadamard_agrees_with_the_goldens() {
-    let gpu = gpu();
+#[on_device("goldens/ops/hadamard")]
+async fn hadamard_agrees_with_the_goldens(gpu: Gpu) {
     let goldens = op("hadamard");
     for case in goldens.cases() {
         let n = case.number("n").expect("n") as u32;
@@ -51,13 +50,12 @@ fn hadamard_agrees_with_the_goldens() {
         }
         .expect("records");
         frame.submit().expect("runs");
-        assert_close(&case.name, &values(&gpu, &y), &want, 5e-6, 1e-5);
+        assert_close(&case.name, &values(&gpu, &y).await, &want, 5e-6, 1e-5);
     }
 }
 
-#[test]
-fn kronecker_agrees_with_the_goldens() {
-    let gpu = gpu();
+#[on_device("goldens/ops/kronecker")]
+async fn kronecker_agrees_with_the_goldens(gpu: Gpu) {
     let goldens = op("kronecker");
     for case in goldens.cases() {
         let scale = case.has("diag").then(|| tensor(&gpu, &case, "diag"));
@@ -68,7 +66,7 @@ fn kronecker_agrees_with_the_goldens() {
         frame.submit().expect("runs");
         let want = case.f32("y").1;
         let largest = f64::from(want.iter().fold(0.0f32, |m, v| m.max(v.abs())));
-        assert_close(&case.name, &values(&gpu, &y), &want, 2e-6 * largest, 1e-5);
+        assert_close(&case.name, &values(&gpu, &y).await, &want, 2e-6 * largest, 1e-5);
 
         let (n1, n2) = (p1.shape()[0] as usize, p2.shape()[0] as usize);
         let (p1, p2) = (wide(&case.f32("p1").1), wide(&case.f32("p2").1));
@@ -111,10 +109,11 @@ struct Codes {
 }
 
 /// The contents of quantised rows, with their sums checked.
-fn read(gpu: &Gpu, q: &Quantized) -> Codes {
-    let words = |t: &Tensor| pollster::block_on(t.to_u32(gpu)).expect("reads back");
-    let codes: Vec<i8> = words(&q.codes).iter().flat_map(|w| w.to_le_bytes().map(u8::cast_signed)).collect();
-    let scales = words(&q.scales);
+async fn read(gpu: &Gpu, q: &Quantized) -> Codes {
+    let words = async |t: &Tensor| t.to_u32(gpu).await.expect("reads back");
+    let codes: Vec<i8> =
+        words(&q.codes).await.iter().flat_map(|w| w.to_le_bytes().map(u8::cast_signed)).collect();
+    let scales = words(&q.scales).await;
     let row_len = 32 * q.k.div_ceil(32) as usize;
     assert_eq!(codes.len(), q.m as usize * row_len);
     for (block, (codes, scale)) in codes.chunks(32).zip(scales.chunks(2)).enumerate() {
@@ -128,9 +127,8 @@ fn read(gpu: &Gpu, q: &Quantized) -> Codes {
     Codes { codes, scales: scales.chunks(2).map(|s| f32::from_bits(s[0])).collect() }
 }
 
-#[test]
-fn the_quantiser_agrees_with_the_goldens() {
-    let gpu = gpu();
+#[on_device("goldens/ops/fake_quant")]
+async fn the_quantiser_agrees_with_the_goldens(gpu: Gpu) {
     let goldens = op("fake_quant");
     for case in goldens.cases() {
         let bits = case.number("bits").expect("bits") as u8;
@@ -143,7 +141,7 @@ fn the_quantiser_agrees_with_the_goldens() {
         let q =
             girih_ops::quantize_rows(&mut frame, &x, &RowTransform::default(), activation).expect("records");
         frame.submit().expect("runs");
-        let got = read(&gpu, &q);
+        let got = read(&gpu, &q).await;
         let blocks = k.div_ceil(32);
         let codes: Vec<i64> =
             got.codes.chunks(32 * blocks).flat_map(|row| row[..k].iter().map(|&c| i64::from(c))).collect();
@@ -171,9 +169,8 @@ fn the_quantiser_agrees_with_the_goldens() {
 
 /// Long rows, those that do not fit workgroup memory among them, against f64: values within rounding, codes within
 /// half a step and a little.
-#[test]
-fn long_rows_are_rotated_and_quantised() {
-    let device = gpu();
+#[on_device]
+async fn long_rows_are_rotated_and_quantised(device: Gpu) {
     let baseline = Caps { workgroup_bytes: 16 << 10, ..device.caps().clone() };
     let small = device.with_caps(baseline);
     let cases = [
@@ -209,14 +206,14 @@ fn long_rows_are_rotated_and_quantised() {
         let q = girih_ops::quantize_rows(&mut frame, &x_gpu, &transform, token).expect("records");
         let back = girih_ops::hadamard(&mut frame, &y, 0, true).expect("records");
         frame.submit().expect("runs");
-        assert_close(&format!("{n}"), &values(gpu, &y), &narrow(&want), 2e-5, 1e-5);
+        assert_close(&format!("{n}"), &values(gpu, &y).await, &narrow(&want), 2e-5, 1e-5);
         let plain: Vec<f32> = {
             let mut back = want.clone();
             hadamard::plan(n).expect("a plan").apply(&mut back, true);
             narrow(&back)
         };
-        assert_close(&format!("{n} and back"), &values(gpu, &back), &plain, 1e-4, 1e-5);
-        let got = read(gpu, &q);
+        assert_close(&format!("{n} and back"), &values(gpu, &back).await, &plain, 1e-4, 1e-5);
+        let got = read(gpu, &q).await;
         let blocks = n.div_ceil(32) as usize;
         for (i, want) in want.iter().enumerate() {
             let (row, channel) = (i / n as usize, i % n as usize);
@@ -227,9 +224,8 @@ fn long_rows_are_rotated_and_quantised() {
     }
 }
 
-#[test]
-fn blocks_permutations_and_groups() {
-    let gpu = gpu();
+#[on_device]
+async fn blocks_permutations_and_groups(gpu: Gpu) {
     let x = seeded(3 * 90, 1);
     let x_gpu = Tensor::from_f32(&gpu, &x, &[3, 90]).expect("uploads");
     let index: Vec<u32> = (0..90).map(|i| i * 7 % 90).collect();
@@ -243,11 +239,11 @@ fn blocks_permutations_and_groups() {
     let q = girih_ops::quantize_rows(&mut frame, &flat, &RowTransform::default(), int4).expect("records");
     frame.submit().expect("runs");
     let want: Vec<f32> = (0..270).map(|i| x[i / 90 * 90 + index[i % 90] as usize]).collect();
-    assert_eq!(values(&gpu, &y), want);
+    assert_eq!(values(&gpu, &y).await, want);
     let mut want = wide(&seeded(2 * 160, 3));
     hadamard::plan(40).expect("a plan").apply(&mut want, false);
-    assert_close("blocks of 40", &values(&gpu, &blocks), &narrow(&want), 5e-6, 1e-5);
-    let got = read(&gpu, &q);
+    assert_close("blocks of 40", &values(&gpu, &blocks).await, &narrow(&want), 5e-6, 1e-5);
+    let got = read(&gpu, &q).await;
     for (block, (codes, &scale)) in got.codes.chunks(32).zip(&got.scales).enumerate() {
         let group = &x[block / 2 * 64..(block / 2 * 64 + 64).min(270)];
         let amax = group.iter().fold(0.0f32, |m, v| m.max(v.abs()));
@@ -258,9 +254,8 @@ fn blocks_permutations_and_groups() {
     }
 }
 
-#[test]
-fn what_does_not_fit_is_a_typed_error() {
-    let gpu = gpu();
+#[on_device]
+async fn what_does_not_fit_is_a_typed_error(gpu: Gpu) {
     let mut frame = Frame::new(&gpu);
     let x = Tensor::from_f32(&gpu, &[0.0; 60], &[2, 30]).expect("uploads");
     let error = girih_ops::hadamard(&mut frame, &x, 0, false).expect_err("30 has no matrix").to_string();

@@ -1,11 +1,8 @@
 //! What the recorder refuses before the driver sees it, and that handles to one device tell buffers apart.
 
 use girih_kernels::registry::KERNELS;
-use girih_kernels::{Buffer, Gpu, Kernel, KernelError, Options, Recorder};
-
-fn gpu() -> Gpu {
-    pollster::block_on(Gpu::new(Options::default())).expect("an adapter (see README: setup)")
-}
+use girih_kernels::{Buffer, Gpu, Kernel, KernelError, Recorder};
+use girih_tests::on_device;
 
 fn copy_kernel() -> &'static Kernel {
     KERNELS.iter().find(|k| k.spec.name == "probe_copy").expect("the copy probe")
@@ -17,9 +14,8 @@ fn record_copy(recorder: &mut Recorder, src: &Buffer, dst: &Buffer) -> Result<()
     recorder.dispatch(copy_kernel().spec, choice, &[len, 1, 0, 0], &[src, dst], [1, 1, 1])
 }
 
-#[test]
-fn a_buffer_is_not_read_and_written_at_once() {
-    let gpu = gpu();
+#[on_device]
+async fn a_buffer_is_not_read_and_written_at_once(gpu: Gpu) {
     let mut recorder = Recorder::new(&gpu);
     let whole = gpu.alloc(1024).expect("memory");
     let (front, back) = (whole.slice(0, 512).expect("inside"), whole.slice(512, 512).expect("inside"));
@@ -29,18 +25,16 @@ fn a_buffer_is_not_read_and_written_at_once() {
     record_copy(&mut recorder, &front, &other).expect("two buffers");
 }
 
-#[test]
-fn a_binding_starts_where_the_device_wants_it() {
-    let gpu = gpu();
+#[on_device]
+async fn a_binding_starts_where_the_device_wants_it(gpu: Gpu) {
     let mut recorder = Recorder::new(&gpu);
     let (src, dst) = (gpu.alloc(1024).expect("memory"), gpu.alloc(1024).expect("memory"));
     let crooked = src.slice(4, 16).expect("inside");
     assert!(matches!(record_copy(&mut recorder, &crooked, &dst), Err(KernelError::Misaligned { .. })));
 }
 
-#[test]
-fn counts_that_do_not_fit_the_kernel_are_errors() {
-    let gpu = gpu();
+#[on_device]
+async fn counts_that_do_not_fit_the_kernel_are_errors(gpu: Gpu) {
     let mut recorder = Recorder::new(&gpu);
     let buffer = gpu.alloc(16).expect("memory");
     let (spec, choice) = (copy_kernel().spec, (copy_kernel().choices)().remove(0));
@@ -50,9 +44,8 @@ fn counts_that_do_not_fit_the_kernel_are_errors() {
     assert!(matches!(few, Err(KernelError::BadParam { .. })));
 }
 
-#[test]
-fn two_handles_to_a_device_do_not_mistake_buffers() {
-    let gpu = gpu();
+#[on_device]
+async fn two_handles_to_a_device_do_not_mistake_buffers(gpu: Gpu) {
     let other = gpu.with_caps(gpu.caps().clone());
     let dst = other.alloc(16).expect("memory");
     // One buffer of each handle, made in turn, through the bind group cache of one of them.
@@ -64,8 +57,7 @@ fn two_handles_to_a_device_do_not_mistake_buffers() {
             let mut recorder = Recorder::new(&other);
             record_copy(&mut recorder, src, &dst).expect("recorded");
             other.submit(&recorder).expect("submitted");
-            let got: Vec<u32> =
-                bytemuck::pod_collect_to_vec(&pollster::block_on(other.read(&dst)).expect("read"));
+            let got: Vec<u32> = bytemuck::pod_collect_to_vec(&other.read(&dst).await.expect("read"));
             assert_eq!(got, [value; 4]);
         }
     }
@@ -73,7 +65,7 @@ fn two_handles_to_a_device_do_not_mistake_buffers() {
 
 #[test]
 fn threads_that_submit_at_once_keep_their_parameters() {
-    let gpu = gpu();
+    let gpu = girih_tests::gpu();
     std::thread::scope(|scope| {
         for len in [1u32, 2, 3, 4] {
             let gpu = gpu.clone();

@@ -5,38 +5,33 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use girih_model::source::DirSource;
 use girih_model::{
     Conversation, EvalOptions, GenerateOptions, LoadOptions, Model, Sampling, Session, SessionOptions, Tail,
     WeightPolicy, compare, generate, perplexity,
 };
-use girih_ops::{Format, QuantActivation as Activation};
-use girih_tests::goldens;
+use girih_ops::{Format, Gpu, QuantActivation as Activation};
+use girih_tests::{files, goldens, on_device};
 use serde_json::Value;
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+async fn load(gpu: &Gpu, path: &Path) -> Arc<Model> {
+    load_with(gpu, path, WeightPolicy::default()).await
 }
 
-fn load(path: &Path) -> Arc<Model> {
-    load_with(path, WeightPolicy::default())
-}
-
-fn load_with(path: &Path, weights: WeightPolicy) -> Arc<Model> {
-    let gpu = girih_tests::gpu();
-    let source = Arc::new(DirSource::new(path));
-    pollster::block_on(Model::load(&gpu, source, LoadOptions { weights, ..LoadOptions::default() }, |_| ()))
+async fn load_with(gpu: &Gpu, path: &Path, weights: WeightPolicy) -> Arc<Model> {
+    let options = LoadOptions { weights, ..LoadOptions::default() };
+    Model::load(gpu, files::source(path), options, |_| ())
+        .await
         .unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-fn fable() -> (Arc<Model>, Value) {
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/trained/fable-5m/golden.json");
-    (load(&root().join("assets/fable-5m")), goldens::json(&golden))
+async fn fable(gpu: &Gpu) -> (Arc<Model>, Value) {
+    let golden = goldens::dir().join("trained/fable-5m/golden.json");
+    (load(gpu, &files::root().join("assets/fable-5m")).await, goldens::json(&golden))
 }
 
 /// The third-party model lies beside developers' checkouts only.
 fn stories260k() -> Option<PathBuf> {
-    let path = root().join("../shared/models/stories260k");
+    let path = files::root().join("../shared/models/stories260k");
     path.join("config.json").exists().then_some(path)
 }
 
@@ -48,37 +43,38 @@ fn greedy(max_tokens: usize) -> GenerateOptions {
     GenerateOptions { max_tokens, sampling: Sampling::default(), stop: vec![], stop_ids: vec![], slot: 0 }
 }
 
-fn run(session: &mut Session, prompt: &[u32], options: &GenerateOptions) -> girih_model::Generated {
+async fn run(session: &mut Session, prompt: &[u32], options: &GenerateOptions) -> girih_model::Generated {
     let model = session.model().clone();
     let tokenizer = model.tokenizer().expect("a tokenizer");
     let mut streamed = String::new();
-    let generated = pollster::block_on(generate(session, Some(tokenizer), prompt, options, |piece| {
+    let generated = generate(session, Some(tokenizer), prompt, options, |piece| {
         streamed.push_str(piece);
         ControlFlow::Continue(())
-    }))
+    })
+    .await
     .expect("generate");
     assert_eq!(streamed, generated.text, "what is streamed is the text");
     generated
 }
 
-fn check_greedy(session: &mut Session, case: &Value) {
+async fn check_greedy(session: &mut Session, case: &Value) {
     let model = session.model().clone();
     let prompt = ids(&case["prompt_ids"]);
     if let Some(text) = case["prompt"].as_str() {
         assert_eq!(model.tokenizer().expect("tokenizer").encode(text, true).expect("encodes"), prompt);
     }
     let want = ids(&case["new_token_ids"]);
-    let got = run(session, &prompt, &greedy(want.len()));
+    let got = run(session, &prompt, &greedy(want.len())).await;
     assert_eq!(got.token_ids, want, "{}", case["prompt"]);
     assert_eq!(got.text, case["text"].as_str().expect("a text"));
 }
 
-#[test]
-fn fable_tells_the_golden_stories() {
-    let (model, golden) = fable();
+#[on_device("goldens/trained", "assets/fable-5m")]
+async fn fable_tells_the_golden_stories(gpu: Gpu) {
+    let (model, golden) = fable(&gpu).await;
     let mut session = Session::new(&model, SessionOptions::default()).expect("a session");
     for case in golden["greedy"].as_array().expect("cases") {
-        check_greedy(&mut session, case);
+        check_greedy(&mut session, case).await;
     }
     let chat = &golden["chat_greedy"];
     let messages = chat["messages"].as_array().expect("messages");
@@ -93,12 +89,12 @@ fn fable_tells_the_golden_stories() {
         model.tokenizer().expect("tokenizer").encode(&rendered, false).expect("encodes"),
         ids(&chat["prompt_ids"])
     );
-    check_greedy(&mut session, chat);
+    check_greedy(&mut session, chat).await;
 }
 
-#[test]
-fn fable_has_the_golden_perplexity() {
-    let (model, golden) = fable();
+#[on_device("goldens/trained", "assets/fable-5m")]
+async fn fable_has_the_golden_perplexity(gpu: Gpu) {
+    let (model, golden) = fable(&gpu).await;
     let mut session = Session::new(&model, SessionOptions::default()).expect("a session");
     for key in ["perplexity", "perplexity_synthetic"] {
         let golden = &golden[key];
@@ -109,8 +105,7 @@ fn fable_has_the_golden_perplexity() {
         token_ids.truncate(golden["tokens"].as_u64().expect("a number") as usize);
         assert_eq!(token_ids, ids(&golden["token_ids"]), "{key}");
         let bos = model.bos_id();
-        let got =
-            pollster::block_on(perplexity(&mut session, &token_ids, EvalOptions { window, bos }, |_| ()));
+        let got = perplexity(&mut session, &token_ids, EvalOptions { window, bos }, |_| ()).await;
         let got = got.expect("perplexity");
         let want = golden["nll_per_token"].as_f64().expect("a number");
         assert!((got.nll - want).abs() < 2e-4, "{key}: {} nats, want {want}", got.nll);
@@ -123,12 +118,12 @@ fn stories260k_tells_the_golden_stories() {
         println!("not there: compared nothing");
         return;
     };
-    let model = load(&path);
+    let model = pollster::block_on(load(&girih_tests::gpu(), &path));
     let golden = goldens::json(&path.join("reference.json"));
     let mut session = Session::new(&model, SessionOptions::default()).expect("a session");
     for case in golden["greedy"].as_array().expect("cases") {
         let want = ids(&case["new_token_ids"]);
-        let got = run(&mut session, &ids(&case["prompt_ids"]), &greedy(want.len()));
+        let got = pollster::block_on(run(&mut session, &ids(&case["prompt_ids"]), &greedy(want.len())));
         assert_eq!(got.token_ids, want, "{}", case["prompt"]);
     }
     let story = &golden["story"];
@@ -144,21 +139,22 @@ fn stories260k_tells_the_golden_stories() {
     assert!((got.nll - want).abs() < 1e-4, "{} nats, want {want}", got.nll);
 }
 
-#[test]
-fn decoding_creates_nothing_after_the_first_token() {
-    let (model, golden) = fable();
+#[on_device("goldens/trained", "assets/fable-5m")]
+async fn decoding_creates_nothing_after_the_first_token(gpu: Gpu) {
+    let (model, golden) = fable(&gpu).await;
     let mut session = Session::new(&model, SessionOptions::default()).expect("a session");
     let prompt = ids(&golden["greedy"][0]["prompt_ids"]);
     for sampling in [Sampling::default(), Sampling { temperature: 0.8, top_k: 40, ..Sampling::default() }] {
         let options = GenerateOptions { sampling, ..greedy(40) };
-        run(&mut session, &prompt, &options); // warm-up: compiles, fills pools
+        run(&mut session, &prompt, &options).await; // warm-up: compiles, fills pools
         let model = session.model().clone();
         let gpu = model.gpu().clone();
         let mut first = None;
-        let _ = pollster::block_on(generate(&mut session, model.tokenizer().ok(), &prompt, &options, |_| {
+        let _ = generate(&mut session, model.tokenizer().ok(), &prompt, &options, |_| {
             first.get_or_insert(gpu.counters());
             ControlFlow::Continue(())
-        }))
+        })
+        .await
         .expect("generate");
         let (before, after) = (first.expect("some text"), gpu.counters());
         assert_eq!(before.pipelines, after.pipelines, "pipelines");
@@ -169,7 +165,7 @@ fn decoding_creates_nothing_after_the_first_token() {
 
 #[test]
 fn the_dispatches_of_a_decode_step_are_the_golden_ones() {
-    let (model, _) = fable();
+    let (model, _) = pollster::block_on(fable(&girih_tests::gpu()));
     let mut session = Session::new(&model, SessionOptions::default()).expect("a session");
     let tier = model.gpu().caps().tier;
     let plan = session.decode_plan(Tail::Greedy).expect("a plan");
@@ -190,9 +186,9 @@ fn the_dispatches_of_a_decode_step_are_the_golden_ones() {
 }
 
 /// Rounded to nearest on load: the divergence from the model as it is, the story, the dispatches.
-#[test]
-fn quantised_on_load_the_model_tells_its_stories() {
-    let (dense, golden) = fable();
+#[on_device("goldens/trained", "assets/fable-5m")]
+async fn quantised_on_load_the_model_tells_its_stories(gpu: Gpu) {
+    let (dense, golden) = fable(&gpu).await;
     let text = golden["perplexity_synthetic"]["text"].as_str().expect("a text");
     let token_ids = dense.tokenizer().expect("a tokenizer").encode(text, true).expect("encodes");
     let story = &golden["greedy"][0];
@@ -207,7 +203,7 @@ fn quantised_on_load_the_model_tells_its_stories() {
     ];
     for (format, activation, largest, same) in cases {
         let policy = WeightPolicy { force: Some(format.into()), activations: Some(activation) };
-        let model = load_with(&root().join("assets/fable-5m"), policy);
+        let model = load_with(&gpu, &files::root().join("assets/fable-5m"), policy).await;
         let what = format!("{format} {activation}");
         let mut session = Session::new(&model, SessionOptions::default()).expect("a session");
         let plan = session.decode_plan(Tail::Greedy).expect("a plan");
@@ -217,11 +213,12 @@ fn quantised_on_load_the_model_tells_its_stories() {
         assert_eq!(labels.contains("gemv_int/"), activation != float, "{what}: {labels}");
         let prompt = ids(&story["prompt_ids"]);
         let want = ids(&story["new_token_ids"]);
-        let got = run(&mut session, &prompt, &greedy(want.len())).token_ids;
+        let got = run(&mut session, &prompt, &greedy(want.len())).await.token_ids;
         let equal = got.iter().zip(&want).take_while(|(a, b)| a == b).count();
         let options = EvalOptions { window: 128, bos: None };
         let end = token_ids.len().min(257);
-        let c = pollster::block_on(compare(&mut session, &mut reference, &token_ids[..end], options, |_| ()))
+        let c = compare(&mut session, &mut reference, &token_ids[..end], options, |_| ())
+            .await
             .expect("compares");
         println!("{what}: KL {:.6}, {equal} of {} tokens", c.kl, want.len());
         assert!(c.kl <= largest && c.kl > 0.0, "{what}: KL {}", c.kl);
@@ -229,29 +226,29 @@ fn quantised_on_load_the_model_tells_its_stories() {
     }
 }
 
-#[test]
-fn stopping_cancelling_and_full_contexts_end_cleanly() {
-    let (model, golden) = fable();
+#[on_device("goldens/trained", "assets/fable-5m")]
+async fn stopping_cancelling_and_full_contexts_end_cleanly(gpu: Gpu) {
+    let (model, golden) = fable(&gpu).await;
     let context = 24;
     let options = SessionOptions { context: Some(context), ..SessionOptions::default() };
     let mut session = Session::new(&model, options).expect("a session");
     let prompt = ids(&golden["greedy"][0]["prompt_ids"]);
-    let full = run(&mut session, &prompt, &greedy(100));
+    let full = run(&mut session, &prompt, &greedy(100)).await;
     assert_eq!(full.finish, girih_model::Finish::Context);
     assert_eq!(prompt.len() + full.token_ids.len(), context as usize + 1);
     let stop = GenerateOptions { stop: vec!["puppy".into()], ..greedy(100) };
-    let stopped = run(&mut session, &prompt, &stop);
+    let stopped = run(&mut session, &prompt, &stop).await;
     assert_eq!(stopped.finish, girih_model::Finish::Stop);
     assert_eq!(stopped.text, ", there was a merry ");
     let mut pieces = 0;
-    let cancelled =
-        pollster::block_on(generate(&mut session, model.tokenizer().ok(), &prompt, &greedy(100), |_| {
-            pieces += 1;
-            if pieces == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        }))
-        .expect("generate");
+    let cancelled = generate(&mut session, model.tokenizer().ok(), &prompt, &greedy(100), |_| {
+        pieces += 1;
+        if pieces == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })
+    .await
+    .expect("generate");
     assert_eq!(cancelled.finish, girih_model::Finish::Cancelled);
     assert!(cancelled.token_ids.len() < 8);
     // And the session is as good as new.
-    assert_eq!(run(&mut session, &prompt, &greedy(10)).token_ids, full.token_ids[..10]);
+    assert_eq!(run(&mut session, &prompt, &greedy(10)).await.token_ids, full.token_ids[..10]);
 }

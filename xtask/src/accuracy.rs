@@ -14,7 +14,7 @@ const TEXTS: [(&str, &str); 2] = [("perplexity", "books"), ("perplexity_syntheti
 /// # Errors
 /// A build that fails, goldens that cannot be read.
 pub fn run(models: &[&str]) -> Result<bool, String> {
-    let program = process::build_girih()?;
+    let program = process::build_program("girih")?;
     setup::ensure_adapter(&program, setup::Options::default())?;
     let root = source::root();
     let golden = read(&root.join("tests/goldens/trained/fable-5m/golden.json"))?;

@@ -1,10 +1,13 @@
-//! Development commands: `cargo xtask setup | run | test | ci | tidy | accuracy | bless`. The library part reads source
+//! Development commands: `cargo xtask setup | run | web | test | ci | tidy | accuracy | bless`. The library part reads source
 //! text, for `tidy` and for the layering test.
 
 pub mod accuracy;
 pub mod apt;
+pub mod browser;
+mod install;
 pub mod process;
 pub mod setup;
 pub mod source;
 pub mod suite;
 pub mod tidy;
+pub mod web;

@@ -1,15 +1,17 @@
-//! Development commands: `cargo xtask setup | run | test | ci | tidy | accuracy | bless`.
+//! Development commands: `cargo xtask setup | run | web | test | ci | tidy | accuracy | bless`.
 
 use std::process::{Command, ExitCode};
 
-use xtask::suite::{self, Times};
-use xtask::{accuracy, process, setup, tidy};
+use xtask::suite::{self, Times, Totals};
+use xtask::{accuracy, browser, process, setup, tidy, web};
 
 const USAGE: &str = "\
 cargo xtask <command>
 
-  setup [--check | --dry-run]   make a Vulkan adapter available (Linux: installs Mesa's CPU driver if there is none)
+  setup [--check | --dry-run]   make available what the tests need: a Vulkan adapter (Linux: installs Mesa's CPU driver
+                                if there is none), Chromium with its driver, node with npm
   run [-- ARGS]                 build, set up, generate a short text; or `girih ARGS`
+  web [--serve [--port N]]      build the package and the page for browsers into target/web; serve the page
   test [--tier t0..t4]          set up, then the whole suite, and what runs on the GPU again at lower tiers
   ci                            format, clippy, docs, then test
   tidy                          counts for reviewers (information only)
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
         }
         ["setup", rest @ ..] => setup(rest),
         ["run", rest @ ..] => girih(rest),
+        ["web", rest @ ..] => web::web(rest).map(|()| true),
         ["test"] => test(None),
         ["test", "--tier", tier] => test(Some(tier)),
         ["ci"] => ci(),
@@ -54,12 +57,18 @@ fn setup(args: &[&str]) -> Result<bool, String> {
         ["--dry-run"] => setup::Options { dry_run: true, ..Default::default() },
         other => return Err(format!("setup knows --check and --dry-run, not {}", other.join(" "))),
     };
-    setup::ensure_adapter(&process::build_girih()?, options).map(|_| true)
+    // Each says what it lacks, also if the other does.
+    let adapter = setup::ensure_adapter(&process::build_program("girih")?, options);
+    let programs = browser::ensure(&browser::OF_TESTS, options);
+    match (adapter, programs) {
+        (Err(adapter), Err(programs)) => Err(format!("{adapter}\n{programs}")),
+        (adapter, programs) => adapter.and(programs).map(|()| true),
+    }
 }
 
 fn girih(args: &[&str]) -> Result<bool, String> {
     let args = args.strip_prefix(&["--"]).unwrap_or(args);
-    let program = process::build_girih()?;
+    let program = process::build_program("girih")?;
     setup::ensure_adapter(&program, setup::Options::default())?;
     let default = ["generate", "--prompt", "Once upon a time", "--max-tokens", "200"];
     let args = if args.is_empty() { &default[..] } else { args };
@@ -70,23 +79,36 @@ fn girih(args: &[&str]) -> Result<bool, String> {
 
 fn test(tier: Option<&str>) -> Result<bool, String> {
     let mut times = Times::default();
-    let program = times.step("build girih", process::build_girih)?;
-    let adapter = times.step("setup", || setup::ensure_adapter(&program, setup::Options::default()))?;
-    let totals = suite::test(&mut times, &adapter, tier)?;
+    let totals = suite(&mut times, tier)?;
     Ok(close(&times, &totals, &[]))
 }
 
 fn ci() -> Result<bool, String> {
     let mut times = Times::default();
     let failed = suite::checks(&mut times);
-    let program = times.step("build girih", process::build_girih)?;
-    let adapter = times.step("setup", || setup::ensure_adapter(&program, setup::Options::default()))?;
-    let totals = suite::test(&mut times, &adapter, None)?;
+    let totals = suite(&mut times, None)?;
     Ok(close(&times, &totals, &failed))
 }
 
+/// What the tests need, then the tests.
+fn suite(times: &mut Times, tier: Option<&str>) -> Result<Totals, String> {
+    let program = times.step("build girih", || process::build_program("girih"))?;
+    let options = setup::Options::default();
+    let adapter = times.step("setup", || {
+        browser::ensure(&browser::OF_TESTS, options).and_then(|()| setup::ensure_adapter(&program, options))
+    })?;
+    // One build for all tests in a browser; without it they fail, and the others still run.
+    let package = times.step("web", web::package);
+    let mut totals = suite::test(times, &adapter, tier)?;
+    if let Err(error) = package {
+        totals.failed += 1;
+        totals.names.push(format!("cargo xtask web: {error}"));
+    }
+    Ok(totals)
+}
+
 /// Times, what failed, and the closing line.
-fn close(times: &Times, totals: &suite::Totals, failed: &[&str]) -> bool {
+fn close(times: &Times, totals: &Totals, failed: &[&str]) -> bool {
     times.print();
     for name in &totals.names {
         println!("failed: {name}");

@@ -51,13 +51,13 @@ pub fn stream(mut command: Command, mut line: impl FnMut(&str)) -> Result<bool, 
     Ok(status.success())
 }
 
-/// Builds the `girih` command with the features of the whole workspace, so that no other build repeats its
+/// Builds a program of the workspace with the features of the whole workspace, so that no other build repeats its
 /// dependencies; returns where it is.
 ///
 /// # Errors
 /// A build that fails.
-pub fn build_girih() -> Result<PathBuf, String> {
-    let args = ["build", "--workspace", "--bin", "girih", "--message-format=json-render-diagnostics"];
+pub fn build_program(name: &str) -> Result<PathBuf, String> {
+    let args = ["build", "--workspace", "--bin", name, "--message-format=json-render-diagnostics"];
     let mut found = None;
     let built = stream(cargo(&args, &[]), |line| {
         if let Some(path) = executable(line) {
@@ -65,9 +65,9 @@ pub fn build_girih() -> Result<PathBuf, String> {
         }
     })?;
     if !built {
-        return Err("girih does not build".into());
+        return Err(format!("{name} does not build"));
     }
-    found.ok_or_else(|| "cargo did not say where girih is".into())
+    found.ok_or_else(|| format!("cargo did not say where {name} is"))
 }
 
 /// The program that a line of cargo's JSON messages says was built.

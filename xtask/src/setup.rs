@@ -1,13 +1,10 @@
 //! `cargo xtask setup`: makes a Vulkan adapter available, a CPU one (Mesa's lavapipe) where there is no GPU.
 
-use std::fmt::Write as _;
-use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::{fmt, fs};
 
-use crate::apt::{self, Backports, OsRelease, Source};
-use crate::process;
+use crate::apt::{self, Backports};
+use crate::install::{Host, Plan, Step};
 
 /// What `girih doctor --probe` answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,87 +42,8 @@ pub fn probe(girih: &Path) -> Probe {
     }
 }
 
-/// What decides how an adapter can be had.
-#[derive(Clone, Debug, Default)]
-struct Host {
-    /// `linux`, `macos`, `windows`, ...
-    os: String,
-    release: OsRelease,
-    has_apt: bool,
-    /// Words before a command that needs root: none for root, `sudo`, or `None` if it cannot be had.
-    root: Option<Vec<&'static str>>,
-    sources: Vec<Source>,
-}
-
-impl Host {
-    fn here() -> Self {
-        let mut sources = Vec::new();
-        let lists = fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten();
-        let files = lists.map(|e| e.path()).chain(["/etc/apt/sources.list".into()]);
-        for path in files.filter(|p| p.extension().is_some_and(|e| e == "list" || e == "sources")) {
-            let text = fs::read_to_string(&path).unwrap_or_default();
-            sources.extend(apt::sources(&path.to_string_lossy(), &text));
-        }
-        Self {
-            os: std::env::consts::OS.into(),
-            release: apt::os_release(&fs::read_to_string("/etc/os-release").unwrap_or_default()),
-            has_apt: succeeds("apt-get", &["--version"]),
-            root: root_prefix(),
-            sources,
-        }
-    }
-}
-
-fn succeeds(program: &str, args: &[&str]) -> bool {
-    let silent = Command::new(program)
-        .args(args)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    silent.is_ok_and(|s| s.success())
-}
-
-fn root_prefix() -> Option<Vec<&'static str>> {
-    let id = Command::new("id").arg("-u").output().ok()?;
-    if id.stdout.trim_ascii() == b"0" {
-        return Some(Vec::new());
-    }
-    if succeeds("sudo", &["-n", "true"]) {
-        return Some(vec!["sudo", "-n"]);
-    }
-    // A password can only be asked of someone.
-    (std::io::stdin().is_terminal() && succeeds("sudo", &["--version"])).then(|| vec!["sudo"])
-}
-
-/// One thing to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Step {
-    Run(Vec<String>),
-    Write { path: &'static str, text: String },
-    Remove { path: &'static str },
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Run(words) => write!(f, "{}", words.join(" ")),
-            Self::Write { path, text } => write!(f, "write {path}: {}", text.trim_end().replace('\n', "; ")),
-            Self::Remove { path } => write!(f, "remove {path}"),
-        }
-    }
-}
-
-/// How an adapter can be had.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Plan {
-    /// Attempts in order; the first whose steps all succeed is enough. `undo` runs after a failed attempt.
-    Install { attempts: Vec<Vec<Step>>, undo: Vec<Step> },
-    /// Not by this program: what to tell the user.
-    Manual(String),
-}
-
 const BACKPORTS_FILE: &str = "/etc/apt/sources.list.d/girih-backports.sources";
+const WHAT: &str = "a Vulkan driver";
 const PACKAGES: [&str; 2] = ["libvulkan1", "mesa-vulkan-drivers"];
 
 fn plan(host: &Host) -> Plan {
@@ -154,21 +72,18 @@ fn plan(host: &Host) -> Plan {
              Debian-like:  {manual}"
         ));
     }
-    let Some(prefix) = &host.root else {
+    let install = |from: &[&str]| {
+        host.apt_get(&[&["install", "-y", "--no-install-recommends"], from, PACKAGES.as_slice()].concat())
+    };
+    let from_backports = install(&["-t", "bookworm-backports"]);
+    let (Some(update), Some(install), Some(from_backports)) =
+        (host.apt_get(&["update"]), install(&[]), from_backports)
+    else {
         return Plan::Manual(format!("neither root nor sudo here; as root run:\n  {manual}"));
     };
-    let apt_get = |args: &[&str]| {
-        let env = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"];
-        Step::Run(prefix.iter().chain(&env).chain(args).map(|&w| w.to_owned()).collect())
-    };
-    let update = apt_get(&["update"]);
-    let install = |from: &[&str]| {
-        apt_get(&[&["install", "-y", "--no-install-recommends"], from, PACKAGES.as_slice()].concat())
-    };
-    let plain = vec![update.clone(), install(&[])];
+    let plain = vec![update.clone(), install];
     // Mesa 25.0.7 instead of 22.3.6: 10 to 60 % less time in lavapipe.
     let backported = host.release.id == "debian" && host.release.codename == "bookworm";
-    let from_backports = install(&["-t", "bookworm-backports"]);
     match apt::backports(&host.sources, &host.release.codename) {
         Backports::Present if backported => {
             Plan::Install { attempts: vec![vec![update, from_backports], plain], undo: vec![] }
@@ -198,7 +113,7 @@ pub fn ensure_adapter(girih: &Path, options: Options) -> Result<String, String> 
     let host = Host::here();
     if options.dry_run {
         println!("probe: {:?}\nwithout an adapter this would happen here:", probe(girih));
-        print!("{}", describe(&plan(&host)));
+        print!("{}", plan(&host).describe(WHAT));
         return Ok(String::new());
     }
     match probe(girih) {
@@ -212,34 +127,9 @@ pub fn ensure_adapter(girih: &Path, options: Options) -> Result<String, String> 
         }
         Probe::Missing => println!("no adapter"),
     }
+    let advice = |error| format!("{error}\nBy hand, as root: apt-get install {}", PACKAGES.join(" "));
     let plan = plan(&host);
-    let Plan::Install { attempts, undo } = &plan else {
-        return Err(describe(&plan));
-    };
-    print!("{}", describe(&plan));
-    if std::io::stdin().is_terminal() && !confirmed() {
-        return Err("nothing was changed".into());
-    }
-    let prefix = host.root.unwrap_or_default();
-    let mut failures = Vec::new();
-    for steps in attempts {
-        match steps.iter().try_for_each(|step| perform(step, &prefix)) {
-            Ok(()) => {
-                failures.clear();
-                break;
-            }
-            Err(error) => {
-                println!("{error}");
-                failures.push(error);
-                if failures.len() < attempts.len() {
-                    undo.iter().try_for_each(|step| perform(step, &prefix))?;
-                }
-            }
-        }
-    }
-    if let Some(error) = failures.last() {
-        return Err(format!("{error}\nBy hand, as root: apt-get install {}", PACKAGES.join(" ")));
-    }
+    plan.perform(&host, WHAT).map_err(|e| if matches!(plan, Plan::Manual(_)) { e } else { advice(e) })?;
     match probe(girih) {
         Probe::Found(adapter) => {
             println!("adapter: {adapter}");
@@ -249,72 +139,10 @@ pub fn ensure_adapter(girih: &Path, options: Options) -> Result<String, String> 
     }
 }
 
-fn describe(plan: &Plan) -> String {
-    let mut text = String::new();
-    match plan {
-        Plan::Manual(what) => text = format!("{what}\n"),
-        Plan::Install { attempts, undo } => {
-            for (i, steps) in attempts.iter().enumerate() {
-                text += if i == 0 { "Installing a Vulkan driver:\n" } else { "and if that fails:\n" };
-                for step in undo.iter().filter(|_| i > 0).chain(steps) {
-                    let _ = writeln!(text, "  {step}");
-                }
-            }
-        }
-    }
-    text
-}
-
-fn confirmed() -> bool {
-    print!("Do this? [y/N] ");
-    let _ = std::io::stdout().flush();
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).is_ok()
-        && ["y", "yes"].contains(&answer.trim().to_lowercase().as_str())
-}
-
-fn perform(step: &Step, prefix: &[&str]) -> Result<(), String> {
-    println!("$ {step}");
-    let as_root = |words: &[&str], input: &str| {
-        let words: Vec<&str> = prefix.iter().chain(words).copied().collect();
-        let fail = |e: std::io::Error| format!("{}: {e}", words.join(" "));
-        let mut child = Command::new(words[0])
-            .args(&words[1..])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .map_err(fail)?;
-        if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(input.as_bytes()).map_err(fail)?;
-        }
-        let status = child.wait().map_err(fail)?;
-        if status.success() { Ok(()) } else { Err(format!("{}: {status}", words.join(" "))) }
-    };
-    match step {
-        Step::Write { path, text } => as_root(&["tee", path], text),
-        Step::Remove { path } => as_root(&["rm", "-f", path], ""),
-        Step::Run(words) => {
-            let once = || {
-                let mut command = Command::new(&words[0]);
-                command.args(&words[1..]);
-                process::run(command).map_err(|e| format!("`{}`: {e}", words.join(" ")))
-            };
-            // Mirrors fail now and then, and an update does no harm twice.
-            once().or_else(|error| {
-                if words.last().is_some_and(|w| w == "update") {
-                    println!("{error}; once more");
-                    once()
-                } else {
-                    Err(error)
-                }
-            })
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::apt::OsRelease;
 
     fn debian(codename: &str, sources: &str) -> Host {
         Host {

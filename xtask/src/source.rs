@@ -19,7 +19,8 @@ pub struct File {
     pub text: String,
 }
 
-/// All files below `dir` (itself below `root`) with the extension, sorted; empty if there is no such folder.
+/// All files below `dir` (itself below `root`) with the extension, sorted; empty if there is no such folder. Packages
+/// of npm are left out.
 pub fn files(root: &Path, dir: &str, extension: &str) -> Vec<File> {
     let mut found = Vec::new();
     let mut open = vec![root.join(dir)];
@@ -27,7 +28,9 @@ pub fn files(root: &Path, dir: &str, extension: &str) -> Vec<File> {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             let path = entry.path();
             if path.is_dir() {
-                open.push(path);
+                if entry.file_name() != "node_modules" {
+                    open.push(path);
+                }
             } else if path.extension().is_some_and(|e| e == extension)
                 && let Ok(text) = fs::read_to_string(&path)
             {

@@ -24,7 +24,7 @@ impl Totals {
             self.passed += count(counts, "passed");
             self.failed += count(counts, "failed");
         } else if let Some(name) = line.strip_prefix("test ").and_then(|l| l.strip_suffix(" ... FAILED")) {
-            self.names.push(name.to_owned());
+            self.names.push(name.trim_end().to_owned()); // the tests in a browser are printed as a table
         }
     }
 
@@ -198,14 +198,15 @@ mod tests {
             "running 3 tests",
             "test a::b ... ok",
             "test a::c ... FAILED",
-            "test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.10s",
+            "test api::d    ... FAILED",
+            "test result: FAILED. 2 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.10s",
             "test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out; finished in 1.25s",
         ] {
             totals.read(line);
         }
-        assert_eq!((totals.passed, totals.failed), (14, 1));
-        assert_eq!(totals.names, ["a::c"]);
-        assert_eq!(totals.to_string(), "14 passed, 1 failed");
+        assert_eq!((totals.passed, totals.failed), (14, 2));
+        assert_eq!(totals.names, ["a::c", "api::d"]);
+        assert_eq!(totals.to_string(), "14 passed, 2 failed");
     }
 
     #[test]
@@ -216,5 +217,13 @@ mod tests {
             file("tests/tests/text.rs", "// Gpu\nfn main() {}"),
         ];
         assert_eq!(binaries(&files, &["Gpu"]), ["--test", "twins"]);
+    }
+
+    #[test]
+    fn the_tests_in_a_browser_run_once() {
+        let files = test_files();
+        assert!(files.iter().any(|file| file.path == "tests/tests/browser.rs"));
+        let again = binaries(&files, &["Gpu", "gpu", "run_case"]);
+        assert!(!again.is_empty() && !again.contains(&"browser".to_owned()), "{again:?}");
     }
 }

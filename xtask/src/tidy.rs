@@ -6,7 +6,8 @@ use std::process::Command;
 use crate::source::{self, File, Function};
 
 /// Folders with code of ours.
-pub const CODE: [&str; 8] = ["shaders", "kernels", "ops", "model", "quantize", "src", "tests", "xtask"];
+pub const CODE: [&str; 9] =
+    ["shaders", "kernels", "ops", "model", "quantize", "src", "tests", "web", "xtask"];
 
 /// All Rust and WGSL files.
 pub fn code_files() -> Vec<File> {

@@ -98,7 +98,7 @@ fn rows_subgroup(shape: &Shape, lanes: u32) -> Choice {
             .selection()
             .set("LANES", lanes)
             .set("R", if few { 2 } else { 4 })
-            .set("KG", 32 / lanes)
+            .set("KG", 4)
             .part("own_key", "attention/own_key_subgroup.wgsl")
             .part("key", "attention/key_subgroup.wgsl")
             .part("own_value", "attention/own_value_subgroup.wgsl")

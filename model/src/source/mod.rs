@@ -33,6 +33,24 @@ pub trait Shared {}
 #[cfg(target_arch = "wasm32")]
 impl<T: ?Sized> Shared for T {}
 
+/// What a callback must be to be kept by a loading that may move to another thread: `Send`, except on the web.
+#[cfg(not(target_arch = "wasm32"))]
+pub trait Sendable: Send {}
+#[cfg(not(target_arch = "wasm32"))]
+impl<T: Send + ?Sized> Sendable for T {}
+/// What a callback must be to be kept by a loading that may move to another thread: `Send`, except on the web.
+#[cfg(target_arch = "wasm32")]
+pub trait Sendable {}
+#[cfg(target_arch = "wasm32")]
+impl<T: ?Sized> Sendable for T {}
+
+/// A callback in a box.
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) type Callback<T> = Box<dyn FnMut(T) + Send>;
+/// A callback in a box.
+#[cfg(target_arch = "wasm32")]
+pub(crate) type Callback<T> = Box<dyn FnMut(T)>;
+
 /// Random access to the files of one checkpoint.
 pub trait ByteSource: Debug + Shared {
     /// Bytes `range` of a file.

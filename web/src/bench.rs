@@ -1,0 +1,67 @@
+//! Kernels beside the ceilings of the device.
+
+use girih_kernels::registry::KERNELS;
+use girih_kernels::{Gpu, KernelError, bench, probe};
+use js_sys::Function;
+use serde_json::{Value, json};
+use wasm_bindgen::JsValue;
+
+use crate::error::{Code, failure, of};
+use crate::value::to_js;
+
+/// Seconds for each shape.
+const SECONDS: f64 = 0.3;
+
+/// Runs the kernels whose name holds `wanted`.
+pub async fn run(gpu: &Gpu, wanted: &str, on_row: &Function) -> Result<JsValue, JsValue> {
+    let ceilings = probe::measure(gpu).await.map_err(|e| of(&e))?;
+    let mut rows = Vec::new();
+    'kernels: for kernel in KERNELS.iter().filter(|k| k.spec.name.contains(wanted)) {
+        for case in (kernel.benches)() {
+            let measured = match bench::run(gpu, kernel.spec, &case, SECONDS).await {
+                Ok(measured) => measured,
+                // A shape for larger devices is no failure of the others.
+                Err(
+                    KernelError::OverLimit { .. }
+                    | KernelError::Gpu(girih_kernels::GpuError::BufferTooLarge { .. }),
+                ) => continue,
+                Err(e) => return Err(of(&e)),
+            };
+            for m in measured {
+                if let Some(what) = m.wrong {
+                    let what = format!("{} {}: {what}", kernel.spec.name, case.name);
+                    return Err(failure(Code::Internal, &what));
+                }
+                let seconds = m.quantile(0.5);
+                let (bytes, flops) = (case.bytes as f64, case.flops as f64);
+                // Percent of the roof above the kernel's intensity.
+                let roof = (flops / bytes * ceilings.copy_bytes).min(ceilings.fma_flops);
+                let memory_bound = flops / bytes * ceilings.copy_bytes < ceilings.fma_flops;
+                let (rate, unit) =
+                    if memory_bound { (bytes / seconds, "GB/s") } else { (flops / seconds, "GFLOP/s") };
+                let row = json!({
+                    "kernel": kernel.spec.name, "name": case.name, "variant": format!("{} {}", m.variant, m.selection),
+                    "medianMs": seconds * 1e3, "p10Ms": m.quantile(0.1) * 1e3, "p90Ms": m.quantile(0.9) * 1e3,
+                    "bytes": bytes, "flops": flops, "intensity": flops / bytes, "rate": rate / 1e9, "rateUnit": unit,
+                    "ceilingPercent": 100.0 * flops / seconds / roof,
+                });
+                let go_on = on_row.call1(&JsValue::UNDEFINED, &to_js(&row))?;
+                rows.push(row);
+                if go_on.is_falsy() && !go_on.is_undefined() {
+                    break 'kernels;
+                }
+            }
+        }
+    }
+    gpu.check().map_err(|e| of(&e))?;
+    Ok(to_js(&report(gpu, &ceilings, rows)))
+}
+
+fn report(gpu: &Gpu, ceilings: &probe::Ceilings, rows: Vec<Value>) -> Value {
+    json!({
+        "adapter": gpu.caps().adapter.name, "tier": gpu.caps().tier.to_string(),
+        "ceilings": { "copyGBs": ceilings.copy_bytes / 1e9, "fmaGflops": ceilings.fma_flops / 1e9,
+            "dispatchMicros": ceilings.dispatch * 1e6 },
+        "rows": rows,
+    })
+}

@@ -1,0 +1,238 @@
+//! The device of a page.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use girih_kernels::caps::Caps;
+use girih_kernels::shaders::Dialect;
+use girih_kernels::{Gpu, Options, selftest};
+use girih_model::{LoadOptions, Model, Session, SessionOptions, WeightPolicy};
+use girih_ops::{Format, QuantActivation, WeightFormat};
+use js_sys::{Function, Promise};
+use serde_json::{Value, json};
+use wasm_bindgen::prelude::wasm_bindgen;
+use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen_futures::{JsFuture, future_to_promise, spawn_local};
+
+use crate::error::{Code, failure, of};
+use crate::model::EngineModel;
+use crate::source::JsSource;
+use crate::value::{from_js, get, optional, text, to_js, whole};
+
+/// A device and what is loaded on it.
+#[wasm_bindgen]
+#[derive(Debug)]
+pub struct Engine {
+    gpu: Rc<RefCell<Gpu>>,
+    /// The engine made the device, and may end it.
+    owned: bool,
+}
+
+#[wasm_bindgen]
+impl Engine {
+    /// Opens the browser's adapter, or takes the page's device.
+    ///
+    /// Options: `device`, a `GPUDevice`; `maxTier`; `powerPreference`; `maxBindingBytes`; `packedDot: false` does
+    /// without WGSL's packed 8-bit integers.
+    #[wasm_bindgen(unchecked_return_type = "Promise<Engine>")]
+    pub fn create(options: JsValue) -> Promise {
+        future_to_promise(async move { create(options).await.map(JsValue::from) })
+    }
+
+    /// What the device can do.
+    pub fn caps(&self) -> JsValue {
+        to_js(&describe(self.gpu.borrow().caps()))
+    }
+
+    /// What was made so far.
+    pub fn counters(&self) -> JsValue {
+        let c = self.gpu.borrow().counters();
+        to_js(&json!({ "pipelines": c.pipelines, "bindGroups": c.bind_groups, "buffers": c.buffers,
+            "submits": c.submits, "dispatches": c.dispatches }))
+    }
+
+    /// Calls back once, with reason and message, when the device is lost.
+    #[wasm_bindgen(js_name = onLost)]
+    pub fn on_lost(&self, callback: Function) {
+        let gpu = self.gpu.borrow();
+        let Some(device) = gpu.device().as_webgpu() else { return };
+        let device: &JsValue = device.as_ref();
+        let Ok(lost) = get(device, "lost").dyn_into::<Promise>() else { return };
+        spawn_local(async move {
+            if let Ok(info) = JsFuture::from(lost).await {
+                let _ = callback.call2(&JsValue::UNDEFINED, &get(&info, "reason"), &get(&info, "message"));
+            }
+        });
+    }
+
+    /// Runs every kernel's known-answer test. What fails is not used from then on.
+    #[wasm_bindgen(js_name = selfTest, unchecked_return_type = "Promise<{ ran: number; blocked: string[] }>")]
+    pub fn self_test(&self) -> Promise {
+        let gpu = self.gpu.clone();
+        future_to_promise(async move {
+            let tested = gpu.borrow().clone();
+            let report = selftest::run(&tested).await;
+            tested.check().map_err(|e| of(&e))?;
+            block(&gpu, &report.blocked);
+            Ok(to_js(&json!({ "ran": report.ran, "blocked": report.blocked })))
+        })
+    }
+
+    /// Applies the verdict of an earlier self-test: `kernel/variant` names that are not to be used.
+    pub fn block(&self, variants: Vec<String>) {
+        block(&self.gpu, &variants);
+    }
+
+    /// Loads a checkpoint and compiles all that it needs. `onProgress(stage, done, total)` with the stages `weights`
+    /// (bytes) and `pipelines`.
+    ///
+    /// Options: `context`; `weights`, `activations` as the command's.
+    #[wasm_bindgen(js_name = loadModel, unchecked_return_type = "Promise<EngineModel>")]
+    pub fn load_model(&self, source: JsValue, options: JsValue, on_progress: Function) -> Promise {
+        let gpu = self.gpu.borrow().clone();
+        future_to_promise(async move {
+            let source = Arc::new(JsSource::new(source));
+            let loaded = load(&gpu, source.clone(), &options, &on_progress).await;
+            // What the page's object threw says more than what came of it.
+            loaded.map(JsValue::from).map_err(|error| source.take_thrown().unwrap_or(error))
+        })
+    }
+
+    /// Measures the ceilings of the device, then the kernels whose name holds `kernels` beside them. `onRow` is given
+    /// each row; it ends the bench by returning false.
+    #[wasm_bindgen(unchecked_return_type = "Promise<BenchReport>")]
+    pub fn bench(&self, options: JsValue, on_row: Function) -> Promise {
+        let gpu = self.gpu.borrow().clone();
+        future_to_promise(async move {
+            let options = from_js(&options)?;
+            let wanted = optional(&options, "kernels", "a text", text)?.unwrap_or_default();
+            crate::bench::run(&gpu, &wanted, &on_row).await
+        })
+    }
+
+    /// Ends the device if the engine made it; all that is on it is gone.
+    pub fn destroy(&self) {
+        if self.owned {
+            self.gpu.borrow().destroy();
+        }
+    }
+}
+
+async fn create(options: JsValue) -> Result<Engine, JsValue> {
+    // A device is no JSON.
+    let device = get(&options, "device");
+    let plain = js_sys::Object::assign(&js_sys::Object::new(), options.unchecked_ref());
+    crate::value::set(&plain, "device", &JsValue::UNDEFINED);
+    let plain = from_js(&plain)?;
+    let max_tier = optional(&plain, "maxTier", "a tier: t0, t1, t2, t3 or t4", |v| v.as_str()?.parse().ok())?;
+    let low_power = |v: &Value| match v.as_str() {
+        Some("low-power") => Some(true),
+        Some("high-performance") => Some(false),
+        _ => None,
+    };
+    let wanted = Options {
+        max_tier,
+        max_binding_bytes: optional(&plain, "maxBindingBytes", "a number of bytes", Value::as_u64)?,
+        low_power: optional(&plain, "powerPreference", "low-power or high-performance", low_power)?
+            .unwrap_or(false),
+        ..Options::default()
+    };
+    let owned = device.is_falsy();
+    let gpu = if owned { Gpu::new(wanted).await } else { Gpu::from_web(&device, wanted).await };
+    let mut gpu = gpu.map_err(|e| of(&e))?;
+    if optional(&plain, "packedDot", "true or false", Value::as_bool)? == Some(false) {
+        gpu = gpu.with_caps(Caps { dialect: Dialect::BrowserBase, ..gpu.caps().clone() });
+    }
+    Ok(Engine { gpu: Rc::new(RefCell::new(gpu)), owned })
+}
+
+fn block(gpu: &RefCell<Gpu>, variants: &[String]) {
+    if variants.is_empty() {
+        return;
+    }
+    let mut gpu = gpu.borrow_mut();
+    let mut caps = gpu.caps().clone();
+    caps.blocked.extend(variants.iter().cloned());
+    *gpu = gpu.with_caps(caps);
+}
+
+fn describe(caps: &Caps) -> Value {
+    json!({
+        "tier": caps.tier.to_string(), "adapter": caps.adapter.name, "isCpu": caps.is_cpu,
+        "subgroups": caps.subgroup_size.map(|(smallest, largest)| [smallest, largest]), "f16": caps.f16,
+        "packedDot": caps.dialect != Dialect::BrowserBase, "timestamps": caps.timestamps,
+        "workgroupBytes": caps.workgroup_bytes, "invocations": caps.invocations,
+        "bindingBytes": caps.binding_bytes, "bufferBytes": caps.buffer_bytes,
+        "storageBuffers": caps.storage_buffers,
+    })
+}
+
+/// `--weights` of the command.
+fn weights(value: &Value) -> Option<WeightFormat> {
+    Some(match value.as_str()? {
+        "f32" => WeightFormat::F32,
+        "f16" => WeightFormat::F16,
+        "bf16" => WeightFormat::Bf16,
+        "int8" => Format::Q8_0.into(),
+        "int4" => Format::Q4_0.into(),
+        "mxfp4" => Format::MXFP4.into(),
+        "nvfp4" => Format::NVFP4.into(),
+        other => other.parse::<Format>().ok()?.into(),
+    })
+}
+
+/// `--activations` of the command.
+fn activations(value: &Value) -> Option<QuantActivation> {
+    match value.as_str()? {
+        "int8" => Some(QuantActivation::INT8),
+        other => other.parse().ok(),
+    }
+}
+
+async fn load(
+    gpu: &Gpu,
+    source: Arc<JsSource>,
+    options: &JsValue,
+    on_progress: &Function,
+) -> Result<EngineModel, JsValue> {
+    let options = from_js(options)?;
+    let formats = "f32, f16, bf16, int8, int4, mxfp4, nvfp4 or a format like int4-g128-f16-z8";
+    let policy = WeightPolicy {
+        force: optional(&options, "weights", formats, weights)?,
+        activations: optional(&options, "activations", "float, int8 or one like int8-token", activations)?,
+    };
+    let context = optional(&options, "context", "a number of tokens", whole)?;
+    let tell = {
+        let on_progress = on_progress.clone();
+        move |stage: &str, done: f64, total: f64| {
+            let _ = on_progress.call3(&JsValue::UNDEFINED, &stage.into(), &done.into(), &total.into());
+        }
+    };
+    let on_weights = tell.clone();
+    let last = Cell::new(0);
+    let model = Model::load(gpu, source, LoadOptions { context, weights: policy }, move |p| {
+        // A message for each percent, not for each vector.
+        let percent = 100 * p.loaded / p.total.max(1);
+        if last.replace(percent) != percent {
+            on_weights("weights", p.loaded as f64, p.total as f64);
+        }
+    })
+    .await
+    .map_err(|e| of(&e))?;
+    let session = if model.encoder().is_some() {
+        tell("pipelines", 0.0, 1.0);
+        model.warm_up_embedding().await.map_err(|e| of(&e))?;
+        tell("pipelines", 1.0, 1.0);
+        None
+    } else {
+        let mut session = Session::new(&model, SessionOptions::default()).map_err(|e| of(&e))?;
+        let told = session.warm_up(|done, total| tell("pipelines", done as f64, total as f64)).await;
+        told.map_err(|e| of(&e))?;
+        Some(session)
+    };
+    if let Some(message) = gpu.loss() {
+        return Err(failure(Code::DeviceLost, message));
+    }
+    Ok(EngineModel::new(model, session))
+}

@@ -1,0 +1,99 @@
+//! A loaded model.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use girih_model::{Model, RunError, Session, SessionOptions};
+use js_sys::{Array, Float32Array, Promise};
+use serde_json::json;
+use wasm_bindgen::JsValue;
+use wasm_bindgen::prelude::wasm_bindgen;
+use wasm_bindgen_futures::future_to_promise;
+
+use crate::error::of;
+use crate::session::{EngineSession, conversation};
+use crate::value::{from_js, to_js};
+
+/// A model on the device.
+#[wasm_bindgen]
+#[derive(Debug)]
+pub struct EngineModel {
+    model: Arc<Model>,
+    /// The session that loading has warmed up, for whoever asks first.
+    warm: Rc<RefCell<Option<Session>>>,
+}
+
+impl EngineModel {
+    pub(crate) fn new(model: Arc<Model>, warm: Option<Session>) -> Self {
+        Self { model, warm: Rc::new(RefCell::new(warm)) }
+    }
+}
+
+fn run_error(error: impl Into<RunError>) -> JsValue {
+    of(&error.into())
+}
+
+#[wasm_bindgen]
+impl EngineModel {
+    /// What was loaded.
+    pub fn info(&self) -> JsValue {
+        let (model, config) = (&self.model, self.model.config());
+        to_js(&json!({
+            "modelType": config.model_type, "layers": config.num_hidden_layers, "hiddenSize": config.hidden_size,
+            "vocabSize": config.vocab_size, "context": model.context(),
+            "maxContext": config.max_position_embeddings, "weightBytes": model.weight_bytes(),
+            "cacheBytes": if model.encoder().is_some() { 0 } else { config.cache_bytes(model.context()) },
+            "parameters": model.parameters(), "isEncoder": model.encoder().is_some(),
+            "hasChatTemplate": !model.chat().is_empty(), "notes": model.notes(),
+            "unusedTensors": model.unused_tensors(),
+        }))
+    }
+
+    /// A cache for one conversation, of `context` tokens (the model's if left out).
+    pub fn session(&self, context: Option<u32>) -> Result<EngineSession, JsValue> {
+        let warm = self.warm.borrow_mut().take();
+        let wanted = context.unwrap_or(self.model.context());
+        let session = match warm.filter(|s| s.cache().capacity() == wanted) {
+            Some(session) => session,
+            None => {
+                let options = SessionOptions { context, ..SessionOptions::default() };
+                Session::new(&self.model, options).map_err(run_error)?
+            }
+        };
+        Ok(EngineSession::new(session))
+    }
+
+    /// Token ids of a text, with the special tokens that the model wants around it if `addSpecial`.
+    pub fn tokenize(
+        &self,
+        text: &str,
+        #[wasm_bindgen(js_name = addSpecial)] add_special: bool,
+    ) -> Result<Vec<u32>, JsValue> {
+        self.model.tokenizer().map_err(run_error)?.encode(text, add_special).map_err(run_error)
+    }
+
+    /// The text of token ids, without special tokens.
+    pub fn detokenize(&self, ids: &[u32]) -> Result<String, JsValue> {
+        self.model.tokenizer().map_err(run_error)?.decode(ids, true).map_err(run_error)
+    }
+
+    /// A conversation as the chat template writes it, with the opening of the answer. `options` are more variables of
+    /// the template.
+    pub fn render(&self, messages: JsValue, options: JsValue) -> Result<String, JsValue> {
+        let conversation = conversation(&messages, &from_js(&options)?)?;
+        self.model.chat().render(&conversation).map_err(run_error)
+    }
+
+    /// One vector for each text, pooled as the model was trained.
+    #[wasm_bindgen(unchecked_return_type = "Promise<Float32Array[]>")]
+    pub fn embed(&self, texts: Vec<String>) -> Promise {
+        let model = self.model.clone();
+        future_to_promise(async move {
+            let ids: Result<Vec<_>, RunError> = texts.iter().map(|t| model.embedding_ids(t)).collect();
+            let vectors = model.embed(&ids.map_err(run_error)?).await.map_err(run_error)?;
+            let list: Array = vectors.iter().map(|v| Float32Array::from(v.as_slice())).collect();
+            Ok(list.into())
+        })
+    }
+}
