@@ -1,7 +1,7 @@
 // What is kept, and what happens when there is no room.
 import { test } from "./registry.js";
 import { MODEL, bytes, watchRequests, bytesOf } from "./server.js";
-import { engine, withEmptyCache } from "./setup.js";
+import { uncached, withEmptyCache } from "./setup.js";
 
 const BERT = "/goldens/models/bert_mean_pool/";
 
@@ -30,7 +30,7 @@ test("cache_that_is_too_small_is_said_once_and_the_model_loads", async (t) => {
   t.ok((await girih.cache.list()).every(({ complete, bytes }) => !complete && bytes <= 1_000_000), "what is kept");
   await t.rejects(girih.loadModel(MODEL, { manifest: false, cache: "require" }), "quota", /no room/);
   await t.rejects(girih.loadModel([new File(["{}"], "config.json")], { cache: "require" }), "quota", /only downloads/);
-  const without = await engine(t, { cache: "none" });
+  const without = await uncached(t);
   await t.rejects(without.loadModel(MODEL, { cache: "require" }), "quota", /no cache/);
 });
 

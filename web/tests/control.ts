@@ -2,11 +2,7 @@
 import type { Generation, Model } from "./package.js";
 import { test, type Test } from "./registry.js";
 import { MODEL, PROMPT, golden } from "./server.js";
-import { engine } from "./setup.js";
-
-async function model(t: Test): Promise<Model> {
-  return (await engine(t)).loadModel(MODEL);
-}
+import { engine, own, storyTeller } from "./setup.js";
 
 async function told(generation: Generation): Promise<string> {
   let text = "";
@@ -22,7 +18,7 @@ async function works(t: Test, story: Model): Promise<void> {
 }
 
 test("cancelling_before_the_start", async (t) => {
-  const story = await model(t);
+  const story = await storyTeller(t);
   const reason = new Error("changed my mind");
   const generation = story.generate(PROMPT, { signal: AbortSignal.abort(reason) });
   t.equal(await t.thrown(generation.result), reason, "the result");
@@ -33,7 +29,7 @@ test("cancelling_before_the_start", async (t) => {
 });
 
 test("cancelling_in_a_long_prompt", async (t) => {
-  const story = await model(t);
+  const story = await storyTeller(t);
   const text = (await golden()).greedy[0]?.text ?? "";
   const ids = (await story.tokenize(text.repeat(8))).slice(0, 500);
   const whole = await story.generate(ids, { temperature: 0, maxTokens: 1 }).result;
@@ -52,7 +48,7 @@ test("cancelling_in_a_long_prompt", async (t) => {
 });
 
 test("cancelling_while_it_writes", async (t) => {
-  const story = await model(t);
+  const story = await storyTeller(t);
   const controller = new AbortController();
   const generation = story.generate(PROMPT, { temperature: 0, maxTokens: 400, signal: controller.signal });
   let text = "";
@@ -69,7 +65,7 @@ test("cancelling_while_it_writes", async (t) => {
 });
 
 test("cancelling_by_break", async (t) => {
-  const story = await model(t);
+  const story = await storyTeller(t);
   const generation = story.generate(PROMPT, { temperature: 0, maxTokens: 400 });
   let text = "";
   for await (const piece of generation) {
@@ -90,7 +86,7 @@ test("cancelling_by_break", async (t) => {
 });
 
 test("one_model_takes_turns", async (t) => {
-  const story = await model(t);
+  const story = await storyTeller(t);
   const wanted = (await golden()).greedy.slice(0, 3);
   const generations = wanted.map(({ prompt }) => story.generate(prompt, { temperature: 0, maxTokens: 10 }));
   const results = await Promise.all(generations.map(({ result }) => result));
@@ -116,7 +112,7 @@ test("two_models_write_at_the_same_time", async (t) => {
 });
 
 test("the_thread_of_the_page_is_not_held", async (t) => {
-  const girih = await engine(t);
+  const girih = await own(t);
   // A tick of a channel comes as soon as the thread is free.
   const { port1, port2 } = new MessageChannel();
   let last = performance.now();
@@ -143,7 +139,7 @@ test("the_thread_of_the_page_is_not_held", async (t) => {
 });
 
 test("a_hidden_tab_goes_on_writing", async (t) => {
-  const story = await model(t);
+  const story = await storyTeller(t);
   // What a hidden tab loses: frames stop, and timers run once a second or less.
   const [frame, timer] = [window.requestAnimationFrame, window.setTimeout];
   t.after(() => void Object.assign(window, { requestAnimationFrame: frame, setTimeout: timer }));

@@ -2,7 +2,7 @@
 import { Girih } from "./package.js";
 import { test } from "./registry.js";
 import { MODEL, PROMPT } from "./server.js";
-import { engine, uncached } from "./setup.js";
+import { engine, own } from "./setup.js";
 import { pageDevice } from "./gpu.js";
 
 interface Memory {
@@ -66,7 +66,7 @@ test("models_come_and_go_without_growth", async (t) => {
     };
     return buffer;
   };
-  const girih = await engine(t, { device });
+  const girih = await own(t, { device });
   const after: [number, number][] = [];
   for (let i = 0; i < 4; i++) {
     const story = await girih.loadModel(MODEL);
@@ -83,7 +83,7 @@ test("models_come_and_go_without_growth", async (t) => {
 });
 
 test("a_model_larger_than_the_limit_of_the_heap_fits_it", async (t) => {
-  const girih = await uncached(t);
+  const girih = await own(t, { cache: "none" });
   const start = performance.now();
   const large = await girih.loadModel("/synthetic/llama-300mb/", { context: 64 });
   const { heapBytes, longestTaskMs } = await girih.stats();

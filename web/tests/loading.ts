@@ -2,7 +2,7 @@
 import type { Manifest, Model, ProgressEvent } from "./package.js";
 import { test, type Test } from "./registry.js";
 import { MODEL, PROMPT, bytes, bytesOf, file, golden, secondOrigin, sha256, watchRequests } from "./server.js";
-import { engine, uncached, withEmptyCache } from "./setup.js";
+import { engine, own, uncached, withEmptyCache } from "./setup.js";
 
 const FILES = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
 const WEIGHTS = "model.safetensors";
@@ -33,7 +33,7 @@ async function manifestOf(blockSize: number | null): Promise<Manifest> {
 
 test("loading_reports_its_stages_in_order", async (t) => {
   const events: ProgressEvent[] = [];
-  const girih = await uncached(t, { onProgress: (event) => events.push(event) });
+  const girih = await own(t, { cache: "none", onProgress: (event) => events.push(event) });
   await girih.loadModel(MODEL);
   const stages = events.map(({ stage }) => stage);
   const order = [...new Set(stages)];

@@ -2,7 +2,7 @@
 import type { LostEvent } from "./package.js";
 import { test } from "./registry.js";
 import { MODEL, PROMPT, bytesOf, golden, watchRequests } from "./server.js";
-import { engine, uncached, until } from "./setup.js";
+import { own, until } from "./setup.js";
 import { pageDevice, roundTrip } from "./gpu.js";
 
 const GREEDY = { temperature: 0, maxTokens: 24 };
@@ -16,7 +16,7 @@ function destroyDevices(): void {
 
 test("a_lost_device_is_told_and_rebuilt", async (t) => {
   const lost: LostEvent[] = [];
-  const girih = await engine(t, { workerUrl: new URL("./stubbed_worker.js", import.meta.url), onLost: (event) => lost.push(event) });
+  const girih = await own(t, { workerUrl: new URL("./stubbed_worker.js", import.meta.url), onLost: (event) => lost.push(event) });
   const story = await girih.loadModel(MODEL);
   const wanted = (await golden()).greedy[0]?.new_token_ids.slice(0, 24) ?? [];
   const generation = story.generate(PROMPT, { temperature: 0, maxTokens: 400 });
@@ -43,7 +43,7 @@ test("a_lost_device_is_told_and_rebuilt", async (t) => {
 test("the_device_of_the_page_stays_usable", async (t) => {
   const device = await pageDevice();
   t.after(() => device.destroy());
-  const girih = await uncached(t, { device });
+  const girih = await own(t, { cache: "none", device });
   const story = await girih.loadModel(MODEL);
   const wanted = (await golden()).greedy[0]?.new_token_ids.slice(0, 24) ?? [];
   const generation = story.generate(PROMPT, GREEDY);
@@ -54,14 +54,14 @@ test("the_device_of_the_page_stays_usable", async (t) => {
   t.equal(await roundTrip(device, 11), 11, "the page's own work, beside the engine");
   await girih.dispose();
   t.equal(await roundTrip(device, 12), 12, "the page's own work, after the engine");
-  const again = await uncached(t, { device });
+  const again = await own(t, { cache: "none", device });
   t.equal([...(await (await again.loadModel(MODEL)).generate(PROMPT, GREEDY).result).tokenIds], wanted, "tokens of a second engine");
 });
 
 test("a_lost_device_of_the_page_needs_a_new_one", async (t) => {
   const device = await pageDevice();
   const lost: LostEvent[] = [];
-  const girih = await uncached(t, { device, onLost: (event) => lost.push(event) });
+  const girih = await own(t, { cache: "none", device, onLost: (event) => lost.push(event) });
   const story = await girih.loadModel(MODEL);
   device.destroy();
   await until("the event", () => lost.length === 1);

@@ -1,17 +1,13 @@
 // What the package is for: texts and vectors that agree with independent results.
-import type { GenerateOptions, Model } from "./package.js";
-import { test, type Test } from "./registry.js";
+import type { GenerateOptions } from "./package.js";
+import { test } from "./registry.js";
 import { MODEL, PROMPT, bytes, golden } from "./server.js";
-import { engine, uncached } from "./setup.js";
+import { engine, own, storyTeller, uncached } from "./setup.js";
 
 const GREEDY: GenerateOptions = { temperature: 0 };
 
-async function model(t: Test): Promise<Model> {
-  return (await engine(t)).loadModel(MODEL);
-}
-
 test("story_equals_the_golden_token_by_token", async (t) => {
-  const story = await model(t);
+  const story = await storyTeller(t);
   t.note(story.info);
   t.equal(story.info.name, "fable-5m", "name");
   for (const { prompt, prompt_ids, new_token_ids, text } of (await golden()).greedy) {
@@ -36,7 +32,7 @@ test("story_equals_the_golden_token_by_token", async (t) => {
 });
 
 test("story_from_a_conversation_equals_the_golden", async (t) => {
-  const story = await model(t);
+  const story = await storyTeller(t);
   const { messages, prompt_ids, new_token_ids, text } = (await golden()).chat_greedy;
   const generation = story.chat(messages, { ...GREEDY, maxTokens: new_token_ids.length });
   let told = "";
@@ -53,7 +49,7 @@ test("story_from_a_conversation_equals_the_golden", async (t) => {
 });
 
 test("sampling_is_reproducible_by_its_seed", async (t) => {
-  const story = await model(t);
+  const story = await storyTeller(t);
   const sample = async (seed: number) =>
     (await story.generate(PROMPT, { temperature: 0.9, topP: 0.95, topK: 50, seed, maxTokens: 40 }).result).text;
   const [first, again, other] = [await sample(7), await sample(7), await sample(8)];
@@ -63,7 +59,7 @@ test("sampling_is_reproducible_by_its_seed", async (t) => {
 });
 
 test("options_of_sampling_reach_the_sampler", async (t) => {
-  const story = await model(t);
+  const story = await storyTeller(t);
   const { new_token_ids } = (await golden()).greedy[0] ?? { new_token_ids: [] };
   const first = new_token_ids[0] ?? 0;
   const banned = await story.generate(PROMPT, { ...GREEDY, maxTokens: 1, logitBias: { [first]: -100 } }).result;
@@ -75,7 +71,7 @@ test("options_of_sampling_reach_the_sampler", async (t) => {
 });
 
 test("stop_strings_end_the_text_before_them", async (t) => {
-  const story = await model(t);
+  const story = await storyTeller(t);
   const whole = (await story.generate(PROMPT, { ...GREEDY, maxTokens: 60 }).result).text;
   const stop = whole.slice(40, 47);
   const generation = story.generate(PROMPT, { ...GREEDY, maxTokens: 60, stop: [stop] });
@@ -88,7 +84,7 @@ test("stop_strings_end_the_text_before_them", async (t) => {
 });
 
 test("no_pipeline_is_made_after_loading_whatever_the_length_of_the_prompt", async (t) => {
-  const story = await model(t);
+  const story = await storyTeller(t);
   const text = (await golden()).greedy[0]?.text ?? "";
   const ids = await story.tokenize(text.repeat(4));
   for (const length of [1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 100, 128, 129, 200, 256]) {
@@ -165,14 +161,14 @@ test("caps_and_support_say_what_is_there", async (t) => {
   t.equal(girih.caps.tier, "t4", "tier of SwiftShader, a CPU");
   t.equal(girih.caps.subgroups, [4, 4], "sizes of subgroups");
   t.ok(girih.caps.isCpu, "it is a CPU");
-  const low = await uncached(t, { maxTier: "t0" });
+  const low = await own(t, { cache: "none", maxTier: "t0" });
   t.equal(low.caps.tier, "t0", "tier when held down");
 });
 
 test("the_self_test_blocks_nothing_here", async (t) => {
   const stages: string[] = [];
   const codes: string[] = [];
-  await uncached(t, { selfTest: true, onProgress: ({ stage }) => stages.push(stage), onNotice: ({ code }) => codes.push(code) });
+  await own(t, { cache: "none", selfTest: true, onProgress: ({ stage }) => stages.push(stage), onNotice: ({ code }) => codes.push(code) });
   t.note(stages, codes);
   t.equal(stages[0], "engine", "the first stage");
   t.equal(codes, [], "notices");
