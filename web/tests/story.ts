@@ -155,6 +155,17 @@ test("a_sharded_and_a_quantised_checkpoint_give_the_golden_tokens", async (t) =>
   }
 });
 
+test("an_engine_runs_in_a_worker_of_the_page", async (t) => {
+  const worker = new Worker(new URL("./own_worker.js", import.meta.url), { type: "module" });
+  t.after(() => worker.terminate());
+  const told = await new Promise<{ text?: string; error?: string }>((resolve) => {
+    worker.onmessage = ({ data }: MessageEvent<{ text?: string; error?: string }>) => resolve(data);
+    worker.onerror = ({ message }) => resolve({ error: message });
+  });
+  t.equal(told.error, undefined, "error");
+  t.ok((told.text ?? "") !== "" && ((await golden()).greedy[0]?.text.startsWith(told.text ?? "") ?? false), `"${told.text}" begins the golden text`);
+});
+
 test("caps_and_support_say_what_is_there", async (t) => {
   const girih = await uncached(t);
   t.note(girih.caps);

@@ -335,7 +335,7 @@ export class EngineHost implements Peer {
     try {
       return await this.#inTurn(model, async ({ session }) => {
         if (session === null) throw new GirihError("bad-argument", "the model is an encoder: it makes vectors (embed), not text");
-        if (run.stopped) return NOTHING;
+        if (run.stopped) return nothing();
         run.session = session;
         const onText = (text: string) => {
           if (text !== "") emit(text);
@@ -361,10 +361,12 @@ export class EngineHost implements Peer {
 }
 
 /** A generation that was cancelled before its turn. */
-const NOTHING: GenerateResult = {
-  text: "", tokenIds: new Uint32Array(), finish: "cancelled", promptTokens: 0, cachedTokens: 0, prefillSeconds: 0,
-  decodeSeconds: 0, tokensPerSecond: 0, dispatchesPerToken: 0, pipelinesCreated: 0,
-};
+function nothing(): GenerateResult {
+  return {
+    text: "", tokenIds: new Uint32Array(), finish: "cancelled", promptTokens: 0, cachedTokens: 0, prefillSeconds: 0,
+    decodeSeconds: 0, tokensPerSecond: 0, dispatchesPerToken: 0, pipelinesCreated: 0,
+  };
+}
 
 /** What a model is called: the last part of where it is from. */
 function nameOf(input: Input): string {

@@ -221,7 +221,8 @@ export class Girih {
     try {
       return await peer.call("open", args, { signal, onEvent: onProgress });
     } catch (thrown) {
-      await peer.close(new GirihError("disposed", "the engine did not start"));
+      // Not waited for: a signal that was aborted shall reject at once.
+      void peer.close(new GirihError("disposed", "the engine did not start"));
       throw thrown;
     }
   }
