@@ -110,7 +110,10 @@ test("protocol_cancelling_before_and_while_waiting", async (t) => {
   waiting.abort(reason);
   t.equal(await t.thrown(second.result), reason, "while waiting");
   const third = model.generate("c", { maxTokens: 1 });
+  const left = [model.generate("d"), model.generate("e")];
+  for (const generation of left) await generation[Symbol.asyncIterator]().return?.();
   for await (const _ of first) break;
+  for (const generation of left) t.equal((await generation.result).finish, "cancelled", "left before its turn");
   t.equal((await first.result).finish, "cancelled", "after break");
   t.equal((await third.result).text, "c0 ", "the next in turn");
 });
@@ -172,7 +175,7 @@ test("protocol_disposing_rejects_what_runs_and_is_idempotent", async (t) => {
   await Promise.all(outcomes);
   await t.rejects(girih.stats(), "disposed");
   await t.rejects(girih.rebuild(), "disposed");
-  await t.rejects(girih.cache.list().catch((e) => Promise.reject(e)), "disposed");
+  await t.rejects(girih.cache.list(), "disposed");
   await t.rejects(model.generate("w").result, "disposed");
   await model.dispose();
 });

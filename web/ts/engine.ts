@@ -21,7 +21,7 @@ export interface EngineOptions {
 }
 
 export interface Engine {
-  caps(): Caps;
+  caps(): Omit<Caps, "architecture">;
   counters(): Counters;
   onLost(callback: (reason: string, message: string) => void): void;
   selfTest(): Promise<{ ran: number; blocked: string[] }>;
@@ -38,7 +38,7 @@ export interface Engine {
 }
 
 export interface EngineModel {
-  info(): ModelInfo;
+  info(): Omit<ModelInfo, "name">;
   session(context?: number): EngineSession;
   tokenize(text: string, addSpecial: boolean): Uint32Array;
   detokenize(ids: Uint32Array): string;

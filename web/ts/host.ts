@@ -7,8 +7,8 @@ import { abortable, type CallOptions, type Calls, type GenerateArgs, type Input,
 import { FilesSource } from "./sources/files.js";
 import { HttpSource } from "./sources/http.js";
 import { BlockStore, noCache, readVerdict, writeVerdict } from "./sources/opfs.js";
-import { webgpuAdvice } from "./support.js";
-import type { GenerateResult, Manifest, ModelSource, ProgressEvent } from "./types.js";
+import { architectureOf, webgpuAdvice } from "./support.js";
+import type { Caps, GenerateResult, Manifest, ModelSource, ProgressEvent } from "./types.js";
 
 /** Bytes that are hashed at a time. */
 const HASH_BYTES = 8 << 20;
@@ -152,12 +152,16 @@ export class EngineHost implements Peer {
     return model;
   }
 
-  async #open(args: OpenArgs, emit: (event: ProgressEvent) => void, signal: AbortSignal) {
+  async #open(args: OpenArgs, emit: (event: ProgressEvent) => void, signal: AbortSignal): Promise<Caps> {
     const advice = webgpuAdvice();
     if (args.device === undefined && advice !== null) throw new GirihError("no-webgpu", advice);
     emit({ stage: "engine" });
     this.#module = await this.#loadModule(args.wasmUrl);
     signal.throwIfAborted();
+    const panic = this.#module.lastPanic();
+    if (panic !== undefined) {
+      throw new GirihError("internal", `the engine of this thread has panicked, only reloading the page helps: ${panic}`);
+    }
     const { device, maxTier, powerPreference } = args;
     const engine = await this.#module.Engine.create({ device, maxTier, powerPreference });
     if (signal.aborted || this.#failure !== null) {
@@ -171,20 +175,20 @@ export class EngineHost implements Peer {
       this.#fail(error);
       this.#listener.ended(error, { reason, message });
     });
-    const caps = engine.caps();
+    const caps: Caps = { ...engine.caps(), architecture: await architectureOf(device, powerPreference) };
     if (caps.subgroups === null) {
       this.#listener.notice({ code: "no-subgroups", message: `${caps.adapter} offers no subgroups: slower kernels are used` });
     }
     if (args.cache !== "none") {
       this.#store = await BlockStore.open(args.cache.maxBytes, (notice) => this.#listener.notice(notice));
     }
-    if (args.selfTest) await this.#selfTest(engine, this.#module.version(), emit);
+    if (args.selfTest) await this.#selfTest(engine, caps, this.#module.version(), emit);
     return caps;
   }
 
   /** Tests the kernels of an adapter that was not seen before with this version and this browser. */
-  async #selfTest(engine: Engine, version: string, emit: (event: ProgressEvent) => void): Promise<void> {
-    const { adapter, architecture, tier } = engine.caps();
+  async #selfTest(engine: Engine, caps: Caps, version: string, emit: (event: ProgressEvent) => void): Promise<void> {
+    const { adapter, architecture, tier } = caps;
     const about = [version, adapter, architecture, tier, navigator.userAgent].join("\n");
     let verdict = await readVerdict(about);
     if (verdict === null) {
@@ -331,7 +335,7 @@ export class EngineHost implements Peer {
     try {
       return await this.#inTurn(model, async ({ session }) => {
         if (session === null) throw new GirihError("bad-argument", "the model is an encoder: it makes vectors (embed), not text");
-        if (run.stopped) return NOTHING;
+        if (run.stopped) return nothing();
         run.session = session;
         const onText = (text: string) => {
           if (text !== "") emit(text);
@@ -357,10 +361,12 @@ export class EngineHost implements Peer {
 }
 
 /** A generation that was cancelled before its turn. */
-const NOTHING: GenerateResult = {
-  text: "", tokenIds: new Uint32Array(), finish: "cancelled", promptTokens: 0, cachedTokens: 0, prefillSeconds: 0,
-  decodeSeconds: 0, tokensPerSecond: 0, dispatchesPerToken: 0, pipelinesCreated: 0,
-};
+function nothing(): GenerateResult {
+  return {
+    text: "", tokenIds: new Uint32Array(), finish: "cancelled", promptTokens: 0, cachedTokens: 0, prefillSeconds: 0,
+    decodeSeconds: 0, tokensPerSecond: 0, dispatchesPerToken: 0, pipelinesCreated: 0,
+  };
+}
 
 /** What a model is called: the last part of where it is from. */
 function nameOf(input: Input): string {

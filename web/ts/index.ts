@@ -63,10 +63,10 @@ export class Girih {
     this.#options = options;
     this.#owner = { peer: () => this.#live(), forget: (model) => void this.#models.delete(model) };
     this.cache = {
-      list: (): Promise<CachedModel[]> => this.#open().call("cacheList", {}),
-      remove: (key) => this.#open().call("cacheRemove", { key }),
-      clear: () => this.#open().call("cacheClear", {}),
-      usage: () => this.#open().call("cacheUsage", {}),
+      list: async (): Promise<CachedModel[]> => this.#open().call("cacheList", {}),
+      remove: async (key) => this.#open().call("cacheRemove", { key }),
+      clear: async () => this.#open().call("cacheClear", {}),
+      usage: async () => this.#open().call("cacheUsage", {}),
     };
   }
 
@@ -221,7 +221,8 @@ export class Girih {
     try {
       return await peer.call("open", args, { signal, onEvent: onProgress });
     } catch (thrown) {
-      await peer.close(new GirihError("disposed", "the engine did not start"));
+      // Not waited for: a signal that was aborted shall reject at once.
+      void peer.close(new GirihError("disposed", "the engine did not start"));
       throw thrown;
     }
   }

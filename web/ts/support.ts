@@ -3,7 +3,13 @@ import type { Support } from "./types.js";
 
 /** As much of WebGPU as is asked here; TypeScript's own types lack it. */
 interface AdapterSource {
-  requestAdapter(): Promise<{ readonly features: ReadonlySet<string> } | null>;
+  requestAdapter(options?: { powerPreference?: string }): Promise<{
+    readonly features: ReadonlySet<string>;
+    readonly info?: AdapterInfo;
+  } | null>;
+}
+interface AdapterInfo {
+  readonly architecture: string;
 }
 
 function gpu(): AdapterSource | undefined {
@@ -19,6 +25,14 @@ export function webgpuAdvice(): string | null {
   const inWorker = typeof document === "undefined";
   return `this browser has no WebGPU${inWorker ? " in workers (say `worker: false`, or update it)" : ""}: use a current ` +
     "Chrome, Edge, Firefox or Safari, and see that hardware acceleration is on";
+}
+
+/** The family of the GPU as the browser names it; empty if it does not. */
+export async function architectureOf(device: GPUDevice | undefined, powerPreference: string | undefined): Promise<string> {
+  const info = device === undefined
+    ? (await gpu()?.requestAdapter({ powerPreference }))?.info
+    : (device as { adapterInfo?: AdapterInfo }).adapterInfo;
+  return info?.architecture ?? "";
 }
 
 /** What this browser offers. Makes no device. */
