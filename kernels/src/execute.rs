@@ -172,7 +172,12 @@ impl Gpu {
             }
         }
         self.write(uniforms, 0, &params);
-        Ok(Plan { steps, labels: recorder.labels(), commands: recorder.commands().to_vec(), _uniforms: uniforms.clone() })
+        Ok(Plan {
+            steps,
+            labels: recorder.labels(),
+            commands: recorder.commands().to_vec(),
+            _uniforms: uniforms.clone(),
+        })
     }
 
     /// Runs a plan once with a timestamp around every dispatch.
