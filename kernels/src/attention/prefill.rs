@@ -31,7 +31,8 @@ fn select(caps: &Caps, shape: &Shape, has_sinks: bool) -> (Choice, Params, [u32;
     let smallest = caps.subgroup_size.filter(|_| caps.subgroups()).map_or(0, |(min, _)| min);
     let allowed = |variant: &str| !caps.is_blocked(SPEC.name, variant);
     let choice = if caps.cpu_variants() && allowed("rows") {
-        // Not with 4 lanes: SwiftShader, which has them, compiles that for minutes, in gigabytes, until the device is lost.
+        // Not with 4 lanes: SwiftShader, which has them, compiles that for minutes, in gigabytes, until the device
+        // is lost.
         if smallest >= 8 && allowed("rows_subgroup") { rows_subgroup(shape) } else { rows(shape) }
     } else if smallest >= 8 && allowed("tiles_subgroup") {
         tiles_subgroup(shape)
