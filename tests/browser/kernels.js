@@ -3,7 +3,9 @@
 // A test that fails panics, and a panic ends its WASM instance. The next test gets a new one: a module with another
 // query is another module to the browser, with its own instance and its own device.
 
-const tier = new URLSearchParams(location.search).get("tier") ?? "t0";
+// ?tier=t0 (or t1, ..); GIRIH_KERNEL and GIRIH_MODEL narrow tests down as the variables of the environment do natively.
+const parameters = new URLSearchParams(location.search);
+const tier = parameters.get("tier") ?? "t0";
 const compiled = WebAssembly.compileStreaming(fetch("girih_browser_tests_bg.wasm"));
 
 /** @type {Map<string, Uint8Array>} files that some test has needed */
@@ -15,6 +17,7 @@ async function instance() {
   if (current === null) {
     const tests = await import(`./girih_browser_tests.js?instance=${++instances}`);
     await tests.default({ module_or_path: await compiled });
+    for (const [name, value] of parameters) if (name.startsWith("GIRIH_")) tests.set_variable(name, value);
     current = tests;
   }
   return current;

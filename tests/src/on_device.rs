@@ -3,7 +3,7 @@
 use girih_kernels::{Gpu, Options};
 
 #[cfg(not(target_arch = "wasm32"))]
-pub use native::{gpu, load, run};
+pub use native::{gpu, load, run, variable};
 
 /// A device with other options than the tests' own, at the tier of the tests.
 ///
@@ -39,6 +39,11 @@ mod native {
         pollster::block_on(Model::load(gpu, source, options, |_| ())).unwrap_or_else(|e| panic!("{e}"))
     }
 
+    /// A variable that narrows a test down: of the environment.
+    pub fn variable(name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+
     /// Runs a test with a new device to its end.
     pub fn run(test: impl AsyncFnOnce(Gpu)) {
         pollster::block_on(test(gpu()));
@@ -54,11 +59,12 @@ fn tier() -> Option<girih_kernels::Tier> {
 #[cfg(target_arch = "wasm32")]
 use page::tier;
 #[cfg(target_arch = "wasm32")]
-pub use page::{log, set_tier, shared_gpu, take_log};
+pub use page::{log, set_tier, set_variable, shared_gpu, take_log, variable};
 
 #[cfg(target_arch = "wasm32")]
 mod page {
     use std::cell::{Cell, RefCell};
+    use std::collections::BTreeMap;
 
     use girih_kernels::{Gpu, Options, Tier};
 
@@ -67,6 +73,7 @@ mod page {
     thread_local! {
         static TIER: Cell<Option<Tier>> = const { Cell::new(None) };
         static GPU: RefCell<Option<Gpu>> = const { RefCell::new(None) };
+        static VARIABLES: RefCell<BTreeMap<String, String>> = const { RefCell::new(BTreeMap::new()) };
         static LOG: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
     }
 
@@ -77,6 +84,16 @@ mod page {
 
     pub(super) fn tier() -> Option<Tier> {
         TIER.get()
+    }
+
+    /// Sets what [`variable`] gives.
+    pub fn set_variable(name: &str, value: &str) {
+        VARIABLES.with_borrow_mut(|variables| variables.insert(name.into(), value.into()));
+    }
+
+    /// A variable that narrows a test down: of the page's address.
+    pub fn variable(name: &str) -> Option<String> {
+        VARIABLES.with_borrow(|variables| variables.get(name).cloned())
     }
 
     /// The device of the tests: one for all of a WASM instance, which ends with the first failure.

@@ -9,7 +9,7 @@ use girih_tests::on_device;
 
 #[on_device]
 async fn every_kernel_agrees_with_its_twin(gpu: Gpu) {
-    let only = std::env::var("GIRIH_KERNEL").ok();
+    let only = on_device::variable("GIRIH_KERNEL");
     let mut failures = Vec::new();
     for kernel in KERNELS {
         if only.as_deref().is_some_and(|name| name != kernel.spec.name) {

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 /// Every golden folder whose architecture this version knows; at least one of each kind must be there.
 fn models(kind: &str) -> Vec<(PathBuf, Value)> {
-    let only = std::env::var("GIRIH_MODEL").ok();
+    let only = on_device::variable("GIRIH_MODEL");
     let known = girih_model::arch::MODEL_TYPES;
     let found: Vec<_> = goldens::folders("models")
         .into_iter()

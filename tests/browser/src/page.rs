@@ -65,6 +65,12 @@ pub fn put_file(path: &str, bytes: Vec<u8>) {
     files::put(path, bytes);
 }
 
+/// Sets a variable that narrows tests down, `GIRIH_KERNEL` say.
+#[wasm_bindgen]
+pub fn set_variable(name: &str, value: &str) {
+    on_device::set_variable(name, value);
+}
+
 /// Lines that tests printed since the last call.
 #[wasm_bindgen]
 pub fn take_log() -> Vec<String> {
