@@ -60,7 +60,7 @@ pub fn package() -> Result<(), String> {
         _ => {}
     }
     ensure_target()?;
-    let mut build = vec!["build", "--profile", "web", "--target", TARGET];
+    let mut build = vec!["build", "--profile", "wasm", "--target", TARGET];
     build.extend(MODULES.iter().flat_map(|module| ["-p", module]));
     run(cargo(&build, &[]))?;
     let program = process::build_program("girih-web-build")?;
@@ -122,6 +122,6 @@ mod tests {
     #[test]
     fn the_modules_are_built_with_the_profile_of_the_workspace() {
         let manifest = fs::read_to_string(source::root().join("Cargo.toml")).unwrap();
-        assert!(manifest.contains("[profile.web]"));
+        assert!(manifest.contains("[profile.wasm]"));
     }
 }

@@ -36,7 +36,7 @@ impl Paths {
     pub fn of(root: &Path) -> Self {
         Self {
             root: root.into(),
-            modules: root.join("target/wasm32-unknown-unknown/web"),
+            modules: root.join("target/wasm32-unknown-unknown/wasm"),
             out: root.join("target/web"),
         }
     }
@@ -59,7 +59,7 @@ pub enum PackageError {
         source: io::Error,
     },
     /// A module that was not built.
-    #[error("found no {}, wanted the module of `cargo build --profile web --target wasm32-unknown-unknown`: \
+    #[error("found no {}, wanted the module of `cargo build --profile wasm --target wasm32-unknown-unknown`: \
              `cargo xtask web` does all of it", .0.display())]
     NoModule(PathBuf),
     /// A module that wasm-bindgen refuses.
