@@ -19,10 +19,10 @@ async function json<T>(path: string): Promise<T> {
   return (await response.json()) as T;
 }
 
-/** What the server was asked for since now. */
+/** What the server was asked for since now: all of it, or paths that begin or end with `part`. */
 export async function watchRequests(): Promise<(part?: string) => Promise<Logged[]>> {
   const before = (await json<Logged[]>("/log")).length;
-  return async (part = "") => (await json<Logged[]>(`/log?since=${before}`)).filter(({ path }) => path.includes(part));
+  return async (part = "") => (await json<Logged[]>(`/log?since=${before}`)).filter(({ path }) => path.startsWith(part) || path.endsWith(part));
 }
 
 /** Bytes of bodies. */

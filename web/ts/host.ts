@@ -14,6 +14,8 @@ import type { Caps, GenerateResult, Manifest, ModelSource, ProgressEvent } from 
 const HASH_BYTES = 8 << 20;
 /** How long closing waits for what runs. */
 const CLOSE_MS = 1000;
+/** How long after a failure the loss of the device may be told. */
+const LOSS_MS = 100;
 
 /** A loaded model, and what waits for it. */
 interface HostModel {
@@ -93,7 +95,15 @@ export class EngineHost implements Peer {
       return await abortable(needsEngine ? abortable(work, this.#end.signal) : work, signal);
     } catch (thrown) {
       if (signal.aborted || this.#failure !== null) throw thrown;
-      throw this.#explain(thrown);
+      const error = this.#explain(thrown);
+      if (error.code !== "internal" || this.#engine === null) throw error;
+      // What fails on a device that is going is told before the loss of the device.
+      const { signal: end } = this.#end;
+      await new Promise((done) => {
+        setTimeout(done, LOSS_MS);
+        end.addEventListener("abort", done, { once: true });
+      });
+      throw this.#failure ?? error;
     }
   }
 
@@ -171,7 +181,7 @@ export class EngineHost implements Peer {
     this.#engine = engine;
     engine.onLost((reason, message) => {
       if (this.#failure !== null) return;
-      const error = new GirihError("device-lost", `the GPU device is lost (${reason}): ${message}. rebuild() makes a new one`);
+      const error = new GirihError("device-lost", `the GPU device is lost (${reason}): ${message.replace(/\.$/, "")}. rebuild() makes a new one`);
       this.#fail(error);
       this.#listener.ended(error, { reason, message });
     });
@@ -221,7 +231,11 @@ export class EngineHost implements Peer {
         .loadModel(watched, options, (stage, done, total) => emit({ stage, done, total }))
         .catch((thrown: unknown) => {
           // What the source said is more than what the engine makes of it.
-          throw over.aborted ? over.reason : (watched.failure ?? thrown);
+          if (over.aborted) throw over.reason;
+          if (watched.failure !== undefined) throw watched.failure;
+          const { code, message } = GirihError.from(thrown);
+          const { input } = args;
+          throw code === "not-found" && input.kind === "url" ? new GirihError(code, `${message} (looked in ${input.url})`) : thrown;
         });
       const model: HostModel = { engine, session: null, turn: Promise.resolve(), released: false };
       try {
