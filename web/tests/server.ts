@@ -25,9 +25,9 @@ export async function watchRequests(): Promise<(part?: string) => Promise<Logged
   return async (part = "") => (await json<Logged[]>(`/log?since=${before}`)).filter(({ path }) => path.startsWith(part) || path.endsWith(part));
 }
 
-/** Bytes of bodies. */
+/** Bytes of files; what a server says about one that is not there does not count. */
 export function bytesOf(log: Logged[]): number {
-  return log.reduce((sum, { bytes }) => sum + bytes, 0);
+  return log.reduce((sum, { status, bytes }) => (status < 300 ? sum + bytes : sum), 0);
 }
 
 /** The server's second origin, with a slash at its end. */

@@ -387,7 +387,7 @@ impl Shared {
     }
 }
 
-/// Sends a short text; returns its length.
+/// Sends a short text; returns how many bytes of it were sent: none to who asks for the head alone.
 fn send_text(
     stream: &mut TcpStream,
     request: &Request,
@@ -398,9 +398,10 @@ fn send_text(
 ) -> io::Result<u64> {
     let head = head.with("Content-Type", media_type).with("Content-Length", text.len().to_string());
     head.write(stream, cors)?;
-    if request.method != "HEAD" {
-        stream.write_all(text.as_bytes())?;
+    if request.method == "HEAD" {
+        return Ok(0);
     }
+    stream.write_all(text.as_bytes())?;
     Ok(text.len() as u64)
 }
 
