@@ -4,7 +4,7 @@
 const TM: u32 = 8u; //!spec
 const TN: u32 = 8u; //!spec
 const TX: u32 = 8u; //!spec
-// Smallest subgroup that the parts work on.
+// Rows of x that the parts share among the lanes of a subgroup, which is at least as large.
 const LANES: u32 = 1u; //!spec
 //!import matmul/gemm_params.wgsl
 //!import matmul/share_load.wgsl
@@ -15,13 +15,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, lane: Lane) {
     let n0 = (group.x * TX + lane.id) * TN;
     var acc: array<f32, TM * TN>;
     for (var k8 = 0u; k8 < p.num_k8; k8++) {
-        var own: array<Vec8, (TM + 7u) / 8u>;
-        for (var b = 0u; b < (TM + 7u) / 8u; b++) { //!unroll
-            own[b] = own_x8(m0 + 8u * b, k8, lane);
+        var own: array<Vec8, (TM + LANES - 1u) / LANES>;
+        for (var b = 0u; b < (TM + LANES - 1u) / LANES; b++) { //!unroll
+            own[b] = own_x8(m0 + LANES * b, k8, lane);
         } //!unroll
         var frag_x: array<Vec8, TM>;
         for (var i = 0u; i < TM; i++) { //!unroll
-            frag_x[i] = share_x8(own[i / 8u], m0 + i / 8u * 8u, i % 8u, k8);
+            frag_x[i] = share_x8(own[i / LANES], m0 + i / LANES * LANES, i % LANES, k8);
         } //!unroll
         for (var j = 0u; j < TN; j++) { //!unroll
             let frag_w = load_w8(min(n0 + j, p.num_n - 1u), k8);

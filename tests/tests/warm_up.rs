@@ -4,6 +4,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use girih_model::source::MemorySource;
 use girih_model::{
     Finish, GenerateOptions, Input, LoadOptions, Model, Rows, Sampling, Session, SessionOptions,
     WeightPolicy, generate,
@@ -40,7 +41,7 @@ fn nothing_is_compiled_after_the_warm_up() {
         assert!(session.tokens(0).is_empty(), "the cache is empty again");
         let made = gpu.counters().pipelines;
         assert_eq!(made, total as u64, "all that was compiled was announced");
-        for len in (1..=70).chain([100, 127, 128, 129, 200, 255, 256, 257, 400, 511, 512, 513, 600, 1030]) {
+        for len in (1..=70).chain([100, 127, 128, 129, 200, 255, 256, 257, 400, 470, 475]) {
             let ids = prompt(len);
             session.truncate(0, 0);
             session.forward(&[Input { slot: 0, token_ids: &ids }], Rows::Last, None).expect("forward");
@@ -96,9 +97,18 @@ fn a_generation_is_stopped_from_elsewhere() {
 
 #[test]
 fn a_long_prompt_is_stopped_between_its_pieces() {
-    let model = model(WeightPolicy::default());
+    // The models at hand have short contexts; nothing but the configuration says so.
+    let dir = girih_tests::goldens::dir().join("models/qwen3");
+    let read = |file: &str| std::fs::read(dir.join(file)).expect("a file of the golden model");
+    let config = String::from_utf8(read("config.json")).expect("text");
+    let longer = config.replace("\"max_position_embeddings\": 256", "\"max_position_embeddings\": 2048");
+    assert_ne!(config, longer);
+    let source = MemorySource::new()
+        .with("config.json", longer.into_bytes())
+        .with("model.safetensors", read("model.safetensors"));
+    let model = load(&gpu(), Arc::new(source), LoadOptions::default());
     let mut session = Session::new(&model, SessionOptions::default()).expect("a session");
-    let ids = prompt(1800);
+    let ids: Vec<u32> = (0..1800).map(|i| i * 7 % 200).collect();
     session.canceller().cancel();
     let none = pollster::block_on(session.prefill(Input { slot: 0, token_ids: &ids })).expect("prefill");
     assert!(none.is_none());

@@ -12,12 +12,15 @@ use crate::value::to_js;
 /// Seconds for each shape.
 const SECONDS: f64 = 0.3;
 
-/// Runs the kernels whose name holds `wanted`.
+/// Runs the cases whose kernel and shape, as in `gemv 1x4096x4096 f32`, hold `wanted`.
 pub async fn run(gpu: &Gpu, wanted: &str, on_row: &Function) -> Result<JsValue, JsValue> {
     let ceilings = probe::measure(gpu).await.map_err(|e| of(&e))?;
     let mut rows = Vec::new();
-    'kernels: for kernel in KERNELS.iter().filter(|k| k.spec.name.contains(wanted)) {
+    'kernels: for kernel in KERNELS {
         for case in (kernel.benches)() {
+            if !format!("{} {}", kernel.spec.name, case.name).contains(wanted) {
+                continue;
+            }
             let measured = match bench::run(gpu, kernel.spec, &case, SECONDS).await {
                 Ok(measured) => measured,
                 // A shape for larger devices is no failure of the others.

@@ -99,7 +99,8 @@ impl Engine {
         })
     }
 
-    /// Measures the ceilings of the device, then the kernels whose name holds `kernels` beside them. `onRow` is given
+    /// Measures the ceilings of the device, then beside them the cases whose kernel and shape, as in
+    /// `gemv 1x4096x4096 f32`, hold `kernels`. `onRow` is given
     /// each row; it ends the bench by returning false.
     #[wasm_bindgen(unchecked_return_type = "Promise<BenchReport>")]
     pub fn bench(&self, options: JsValue, on_row: Function) -> Promise {

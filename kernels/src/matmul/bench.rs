@@ -75,9 +75,9 @@ pub(super) fn gemv() -> Vec<BenchCase> {
     };
     let launches: Launches =
         |caps, name| parse(name).map(|(s, f)| gemv_kernel::bench_launches(caps, s, f)).unwrap_or_default();
-    let dense = [[1, 4096, 4096], [1, 2048, 8192], [1, 768, 768], [1, 4096, 768]];
+    let dense = [[1, 4096, 4096], [1, 2048, 2048], [1, 2048, 8192], [1, 768, 768], [1, 4096, 768]];
     let mut all = cases(&dense, &DENSE, rest, launches);
-    all.extend(cases(&[[1, 4096, 4096], [1, 14336, 4096]], &QUANT, rest, launches));
+    all.extend(cases(&[[1, 4096, 4096], [1, 2048, 2048], [1, 14336, 4096]], &QUANT, rest, launches));
     all
 }
 
@@ -90,8 +90,8 @@ pub(super) fn gemm() -> Vec<BenchCase> {
     };
     let launches: Launches =
         |caps, name| parse(name).map(|(s, f)| gemm_kernel::bench_launch(caps, s, f)).into_iter().collect();
-    let dense = [[512, 4096, 4096], [1024, 1024, 1024], [128, 768, 2048]];
+    let dense = [[512, 4096, 4096], [1024, 1024, 1024], [128, 2048, 2048], [128, 768, 2048]];
     let mut all = cases(&dense, &DENSE, rest, launches);
-    all.extend(cases(&[[8, 4096, 4096], [512, 1024, 1024]], &QUANT, rest, launches));
+    all.extend(cases(&[[8, 4096, 4096], [128, 2048, 2048], [512, 1024, 1024]], &QUANT, rest, launches));
     all
 }

@@ -173,6 +173,8 @@ const DIRECT: Tile = Tile { direct: true, ..Tile::new(4, 8, 8, 1) };
 const DIRECT_SUBGROUP: Tile = Tile { direct: true, lanes: 8, ..Tile::new(16, 2, 8, 1) };
 /// The same for up to 8 rows.
 const DIRECT_SUBGROUP_8: Tile = Tile { tm: 8, ..DIRECT_SUBGROUP };
+/// For subgroups of 4: SwiftShader, whose vectors have 4 lanes and 16 registers.
+const DIRECT_SUBGROUP_4: Tile = Tile { direct: true, lanes: 4, ..Tile::new(8, 4, 4, 1) };
 
 /// Groups of 8 channels of a tile in workgroup memory.
 const BK8: u32 = 2;
@@ -194,11 +196,12 @@ fn plan(caps: &Caps, shape: Shape) -> Plan {
     let whole = |tile| Plan { tile, splits: 1, split_k8: num_k8 };
     if caps.cpu_variants() && !caps.is_blocked(SPEC.name, "direct") {
         let lanes = caps.subgroup_size.map_or(1, |(smallest, _)| smallest);
-        let subgroup = lanes >= DIRECT_SUBGROUP.lanes && !caps.is_blocked(SPEC.name, "direct_subgroup");
-        return whole(match subgroup {
-            true if shape.m <= 8 => DIRECT_SUBGROUP_8,
-            true => DIRECT_SUBGROUP,
-            false => DIRECT,
+        let allowed = !caps.is_blocked(SPEC.name, "direct_subgroup");
+        return whole(match lanes {
+            8.. if allowed && shape.m <= 8 => DIRECT_SUBGROUP_8,
+            8.. if allowed => DIRECT_SUBGROUP,
+            4.. if allowed => DIRECT_SUBGROUP_4,
+            _ => DIRECT,
         });
     }
     let groups = |tile: Tile| u64::from(shape.m.div_ceil(tile.bm())) * u64::from(shape.n.div_ceil(tile.bn()));
@@ -271,7 +274,7 @@ pub(super) fn bench_launch(caps: &Caps, shape: Shape, format: WeightFormat) -> L
 
 fn choices() -> Vec<Choice> {
     let mut all = Vec::new();
-    for tile in [LARGE, MEDIUM, SMALL, DIRECT, DIRECT_SUBGROUP, DIRECT_SUBGROUP_8] {
+    for tile in [LARGE, MEDIUM, SMALL, DIRECT, DIRECT_SUBGROUP, DIRECT_SUBGROUP_8, DIRECT_SUBGROUP_4] {
         let mut add = |format, k| {
             let shape = Shape { m: 64, n: 64, k };
             all.push(choice(tile, shape, format, false, EpilogueKind::default()));
@@ -360,8 +363,8 @@ fn cases() -> Vec<TestCase> {
     let quant = |m, n, k, format: Format| shape(m, n, k, format.into());
     let (f32, f16, bf16) = (WeightFormat::F32, WeightFormat::F16, WeightFormat::Bf16);
     let full = |act, glu| EpilogueKind { act, glu, bias: true, residual: true };
-    let all = [LARGE, MEDIUM, SMALL, DIRECT, DIRECT_SUBGROUP, DIRECT_SUBGROUP_8];
-    let two = [SMALL, DIRECT_SUBGROUP];
+    let all = [LARGE, MEDIUM, SMALL, DIRECT, DIRECT_SUBGROUP, DIRECT_SUBGROUP_8, DIRECT_SUBGROUP_4];
+    let two = [SMALL, DIRECT_SUBGROUP, DIRECT_SUBGROUP_4];
     vec![
         case("many_tiles", shape(133, 130, 48, f32), plain, &all, 1),
         case("one_tile", shape(5, 6, 16, f32), plain, &all, 1),
@@ -371,7 +374,7 @@ fn cases() -> Vec<TestCase> {
         case("one_split", shape(5, 6, 64, f32), plain, &[SMALL], 2),
         case("splits", shape(35, 67, 200, f16), plain, &[MEDIUM], 3),
         case("gpt_oss_20b", shape(16, 160, 2880, bf16), plain, &[DIRECT_SUBGROUP], 1),
-        case("q4_0", quant(19, 70, 264, Format::Q4_0), plain, &[SMALL, DIRECT_SUBGROUP], 1),
+        case("q4_0", quant(19, 70, 264, Format::Q4_0), plain, &two, 1),
         case(
             "int8_odd",
             quant(5, 67, 30, Format::asymmetric(Code::Int8, Format::ROW)),
@@ -409,6 +412,10 @@ mod tests {
             plan(&cpu, shape(16, 1024, 4096)),
             Plan { tile: DIRECT_SUBGROUP, splits: 1, split_k8: 512 }
         );
+        let narrow = Caps { subgroup_size: Some((4, 4)), ..cpu.clone() };
+        assert_eq!(plan(&narrow, shape(16, 1024, 4096)).tile, DIRECT_SUBGROUP_4);
+        let none = Caps { subgroup_size: None, ..cpu };
+        assert_eq!(plan(&none, shape(16, 1024, 4096)).tile, DIRECT);
     }
 
     #[test]

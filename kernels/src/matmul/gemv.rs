@@ -190,11 +190,13 @@ enum Kind {
 
 /// Lanes of [`Kind::Lanes`].
 const LANES: u32 = 8;
+/// The same where subgroups have 4: SwiftShader.
+const NARROW_LANES: u32 = 4;
 
 impl Config {
     /// Rows of W that a workgroup takes.
     fn group_rows(self) -> u32 {
-        if self.kind == Kind::Lanes { self.rows * LANES } else { self.rows }
+        if self.kind == Kind::Lanes { self.rows * self.wg } else { self.rows }
     }
 }
 
@@ -207,8 +209,12 @@ fn select(
 ) -> (Choice, u32) {
     let allowed = |variant: &str| caps.subgroups() && !caps.is_blocked(SPEC.name, variant);
     let kind = if allowed("subgroup") { Kind::Subgroup } else { Kind::Portable };
-    let enough_lanes = caps.subgroup_size.is_some_and(|(smallest, _)| smallest >= LANES);
-    let (wg, rows) = if caps.cpu_variants() && enough_lanes && allowed("lanes_subgroup") {
+    let lanes = caps.subgroup_size.map_or(1, |(smallest, _)| smallest);
+    let (wg, rows) = if caps.cpu_variants() && lanes >= NARROW_LANES && allowed("lanes_subgroup") {
+        if lanes < LANES {
+            let config = Config { wg: NARROW_LANES, rows: 2, kind: Kind::Lanes };
+            return (choice(config, shape, format, norm, epilogue), config.group_rows());
+        }
         // Measured on lavapipe: f32 weights are bound by memory, which prefers fewer streams.
         let rows = if format == WeightFormat::F32 { 2 } else { 4 };
         let config = Config { wg: LANES, rows, kind: Kind::Lanes };
@@ -251,7 +257,7 @@ fn choice(
             ("matmul/gemv.wgsl", "subgroup", num_sums * wg) // one f32 for each subgroup of at least 4
         }
         Kind::Lanes => {
-            selection = selection.set("LANES", LANES);
+            selection = selection.set("LANES", wg);
             if let WeightFormat::Quant(_) = format {
                 selection = selection.part("products", "quant/gemv_products.wgsl");
             }
@@ -261,13 +267,14 @@ fn choice(
     Choice { file, variant, selection: epilogue.apply(selection), invocations: wg, workgroup_bytes }
 }
 
-const CONFIGS: [Config; 6] = [
+const CONFIGS: [Config; 7] = [
     Config { wg: 64, rows: 2, kind: Kind::Portable },
     Config { wg: 128, rows: 4, kind: Kind::Subgroup },
     Config { wg: 8, rows: 4, kind: Kind::Portable },
     Config { wg: 8, rows: 4, kind: Kind::Subgroup },
     Config { wg: LANES, rows: 2, kind: Kind::Lanes },
     Config { wg: LANES, rows: 4, kind: Kind::Lanes },
+    Config { wg: NARROW_LANES, rows: 2, kind: Kind::Lanes },
 ];
 
 fn choices() -> Vec<Choice> {
@@ -432,7 +439,7 @@ mod tests {
         let cpu = Caps { subgroup_size: Some((8, 8)), tier: Tier::Cpu, is_cpu: true, ..Caps::baseline() };
         assert_eq!((pick(&cpu).0.variant, pick(&cpu).0.invocations), ("lanes_subgroup", 8));
         let narrow = Caps { subgroup_size: Some((4, 4)), ..cpu };
-        assert_eq!((pick(&narrow).0.variant, pick(&narrow).0.invocations), ("subgroup", 8));
+        assert_eq!((pick(&narrow).0.variant, pick(&narrow).0.invocations), ("lanes_subgroup", 4));
     }
 
     #[test]
