@@ -145,8 +145,7 @@ fn define_packed_4x8(exp: &mut Expansion<'_>) -> Result<(), ComposeError> {
         let text = &exp.lines[i].text;
         if let Some(signature) = text.strip_prefix("fn ") {
             let name = signature.split('(').next().unwrap_or_default();
-            let call = format!("{name}(");
-            wanted = calls.iter().any(|line| line.contains(&call));
+            wanted = calls.iter().any(|line| calls_function(line, name));
         } else if text.is_empty() || text.starts_with("//") {
             wanted = false;
         }
@@ -157,6 +156,14 @@ fn define_packed_4x8(exp: &mut Expansion<'_>) -> Result<(), ComposeError> {
         }
     }
     Ok(())
+}
+
+/// Whether a line calls a function: `unpack(` is no call of `pack`.
+fn calls_function(line: &str, name: &str) -> bool {
+    line.match_indices(name).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        line[at + name.len()..].starts_with('(') && !before.is_some_and(|c| c.is_alphanumeric() || c == '_')
+    })
 }
 
 fn expand(exp: &mut Expansion<'_>, path: &str) -> Result<(), ComposeError> {

@@ -36,8 +36,10 @@ fn tint_accepts_every_selectable_shader() {
     let mut seen = HashSet::new();
     let mut shaders = Vec::new();
     for kernel in KERNELS {
-        for choice in (kernel.choices)() {
-            let composed = compose(choice.file, &choice.selection, Dialect::Browser).expect("composes");
+        let dialects = [Dialect::Browser, Dialect::BrowserBase];
+        for (choice, dialect) in (kernel.choices)().into_iter().flat_map(|c| dialects.map(|d| (c.clone(), d)))
+        {
+            let composed = compose(choice.file, &choice.selection, dialect).expect("composes");
             if seen.insert(composed.wgsl.clone()) {
                 let name = format!("{}/{} [{}]", kernel.spec.name, choice.variant, choice.selection);
                 shaders.push((name, composed.wgsl));

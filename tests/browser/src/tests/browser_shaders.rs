@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use girih_kernels::registry::KERNELS;
 use girih_kernels::shaders::{Dialect, compose};
-use girih_kernels::{Gpu, selftest, wgpu};
+use girih_kernels::testing::run_case;
+use girih_kernels::{Caps, Gpu, selftest, wgpu};
 use girih_tests::on_device;
 
 /// Whether a shader enables only what the device has.
@@ -19,8 +20,9 @@ async fn every_selectable_shader_compiles_without_warnings(gpu: Gpu) {
     let mut left_out = 0;
     let mut failures = Vec::new();
     for kernel in KERNELS {
-        for choice in (kernel.choices)() {
-            let composed = compose(choice.file, &choice.selection, Dialect::Browser).expect("composes");
+        let dialects = [Dialect::Browser, Dialect::BrowserBase];
+        for (choice, dialect) in (kernel.choices)().into_iter().flat_map(|c| dialects.map(|d| (c.clone(), d))) {
+            let composed = compose(choice.file, &choice.selection, dialect).expect("composes");
             if !seen.insert(composed.wgsl.clone()) {
                 continue;
             }
@@ -50,6 +52,22 @@ async fn every_selectable_shader_compiles_without_warnings(gpu: Gpu) {
     assert!(seen.len() - left_out > 100, "{} shaders of {}", seen.len() - left_out, seen.len());
     assert!(failures.is_empty(), "{} messages:\n{}", failures.len(), failures.join("\n"));
     gpu.check().expect("no error of the device");
+}
+
+/// The functions that stand in for WGSL's packed integers compute what those do.
+#[on_device]
+async fn kernels_without_packed_integers_agree_with_their_twins(gpu: Gpu) {
+    let gpu = gpu.with_caps(Caps { dialect: Dialect::BrowserBase, ..gpu.caps().clone() });
+    let mut launches = 0;
+    for kernel in KERNELS.iter().filter(|k| ["gemv_int", "gemm_int", "transform_rows"].contains(&k.spec.name)) {
+        for case in (kernel.cases)().into_iter().take(2) {
+            let (mismatches, ran) = run_case(&gpu, kernel.spec, &case).await;
+            let mismatches: Vec<String> = mismatches.iter().map(ToString::to_string).collect();
+            assert!(mismatches.is_empty(), "{}:\n{}", kernel.spec.name, mismatches.join("\n"));
+            launches += ran;
+        }
+    }
+    assert!(launches > 5, "{launches} launches");
 }
 
 /// Pipelines too, of what the self-test runs: it blocks a variant that a browser refuses.
