@@ -66,8 +66,13 @@ impl Buffer {
     /// The wgpu buffer behind the range. Once it was asked for, its memory is freed when the last clone of it is gone
     /// too.
     pub fn wgpu(&self) -> &wgpu::Buffer {
-        self.raw.shared.store(true, Ordering::Relaxed);
+        self.share();
         &self.raw.buffer
+    }
+
+    /// Others use the memory for longer than there are handles.
+    pub(crate) fn share(&self) {
+        self.raw.shared.store(true, Ordering::Relaxed);
     }
 
     /// The same for uses that end before the handle does.

@@ -18,7 +18,7 @@ pub struct Plan {
     /// What was recorded; keeps every bound range alive and out of any pool.
     commands: Vec<Command>,
     /// Parameters of all dispatches; bind groups do not keep a buffer of ours alive.
-    _params: Buffer,
+    params: Buffer,
 }
 
 #[derive(Debug)]
@@ -66,8 +66,20 @@ impl Plan {
         self.labels.len()
     }
 
-    /// Encodes the plan into the caller's encoder.
+    /// Encodes the plan into the caller's encoder. The plan may be dropped before that is submitted.
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
+        self.params.share();
+        for command in &self.commands {
+            match command {
+                Command::Dispatch(d) => d.buffers.iter().for_each(Buffer::share),
+                Command::Copy { src, dst } => [src, dst].into_iter().for_each(Buffer::share),
+            }
+        }
+        self.encode_into(encoder);
+    }
+
+    /// For an encoder that is submitted at once.
+    fn encode_into(&self, encoder: &mut wgpu::CommandEncoder) {
         let mut steps = self.steps.iter().peekable();
         while let Some(step) = steps.peek() {
             if let Step::Copy { src, dst } = step {
@@ -137,7 +149,7 @@ impl Gpu {
     pub fn replay(&self, plan: &Plan, times: u32) {
         let mut encoder = self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         for _ in 0..times {
-            plan.encode(&mut encoder);
+            plan.encode_into(&mut encoder);
         }
         self.queue().submit([encoder.finish()]);
         self.count(|c| &c.submits);
@@ -173,7 +185,7 @@ impl Gpu {
         }
         self.write(uniforms, 0, &params);
         let commands = recorder.commands().to_vec();
-        Ok(Plan { steps, labels: recorder.labels(), commands, _params: uniforms.clone() })
+        Ok(Plan { steps, labels: recorder.labels(), commands, params: uniforms.clone() })
     }
 
     /// Runs a plan once with a timestamp around every dispatch.

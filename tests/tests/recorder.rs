@@ -1,7 +1,7 @@
 //! What the recorder refuses before the driver sees it, and that handles to one device tell buffers apart.
 
 use girih_kernels::registry::KERNELS;
-use girih_kernels::{Buffer, Gpu, Kernel, KernelError, Recorder};
+use girih_kernels::{Buffer, Gpu, Kernel, KernelError, Recorder, wgpu};
 use girih_tests::on_device;
 
 fn copy_kernel() -> &'static Kernel {
@@ -23,6 +23,24 @@ async fn a_buffer_is_not_read_and_written_at_once(gpu: Gpu) {
     assert!(matches!(recorder.copy(&front, &back), Err(KernelError::Aliased { .. })));
     let other = gpu.alloc(512).expect("memory");
     record_copy(&mut recorder, &front, &other).expect("two buffers");
+}
+
+/// What an engine does that encodes a plan into its own pass: it keeps a result, not the plan.
+#[on_device]
+async fn a_plan_may_be_dropped_before_its_encoder_is_submitted(gpu: Gpu) {
+    let words: Vec<u32> = (0..64).collect();
+    let dst = gpu.alloc(256).expect("memory");
+    let mut encoder = gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    {
+        let src = gpu.upload(bytemuck::cast_slice(&words)).expect("memory");
+        let mut recorder = Recorder::new(&gpu);
+        record_copy(&mut recorder, &src, &dst).expect("records");
+        gpu.plan(&recorder).expect("a plan").encode(&mut encoder);
+    }
+    gpu.queue().submit([encoder.finish()]);
+    let got: Vec<u32> = bytemuck::pod_collect_to_vec(&gpu.read(&dst).await.expect("reads"));
+    assert_eq!(got, words);
+    gpu.check().expect("no error of the device");
 }
 
 #[on_device]
