@@ -1,5 +1,6 @@
 //! Finds the tests on a device in `tests/tests` and here, and the files that they read.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
@@ -27,7 +28,7 @@ fn below(dir: &Path, name: &str, found: &mut Vec<String>) {
         let path = format!("{name}/{}", entry.file_name().to_string_lossy());
         if entry.path().is_dir() {
             below(&entry.path(), &path, found);
-        } else if !path.ends_with(".md") {
+        } else if entry.path().extension().is_none_or(|e| e != "md") {
             found.push(path);
         }
     }
@@ -53,7 +54,7 @@ fn main() {
             if NATIVE_ONLY.contains(&module.as_str()) {
                 continue;
             }
-            modules += &format!("#[path = {path:?}]\nmod {module};\n");
+            writeln!(modules, "#[path = {:?}]\nmod {module};", path.display().to_string()).expect("a text");
             for test in found {
                 let name = format!("{module}::{}", test.name);
                 let mut needed = Vec::new();
@@ -62,9 +63,9 @@ fn main() {
                     needed.extend(files.iter().filter(|file| scan::begins(file, start)));
                     assert!(needed.len() > before, "{name} reads {start:?}: there is no such file");
                 }
-                entries += &format!(
-                    "Test {{ name: {name:?}, files: &{needed:?}, run: |gpu| Box::pin({name}(gpu)) }},\n"
-                );
+                let run = format!("|gpu| Box::pin({name}(gpu))");
+                writeln!(entries, "Test {{ name: {name:?}, files: &{needed:?}, run: {run} }},")
+                    .expect("a text");
             }
         }
     }

@@ -1,7 +1,7 @@
 //! girih in a browser: what the npm package `girih` runs in its worker.
 //!
-//! One [`Engine`](engine::Engine) is one device. Nothing here blocks; every promise that fails does so with an `Error`
-//! whose `code` is one of a small set ([`error`]). JavaScript's objects are read and written as JSON where they are small
+//! One `Engine` is one device. Nothing here blocks; every promise that fails does so with an `Error`
+//! whose `code` is one of a small set (`error.rs`). JavaScript's objects are read and written as JSON where they are small
 //! and as typed arrays where they are not.
 #![cfg(target_arch = "wasm32")]
 
