@@ -100,8 +100,7 @@ impl Engine {
     }
 
     /// Measures the ceilings of the device, then beside them the cases whose kernel and shape, as in
-    /// `gemv 1x4096x4096 f32`, hold `kernels`. `onRow` is given
-    /// each row; it ends the bench by returning false.
+    /// `gemv 1x4096x4096 f32`, hold `kernels`. `onRow` is given each row; it ends the bench by returning false.
     #[wasm_bindgen(unchecked_return_type = "Promise<BenchReport>")]
     pub fn bench(&self, options: JsValue, on_row: Function) -> Promise {
         let gpu = self.gpu.borrow().clone();

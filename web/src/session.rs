@@ -43,8 +43,8 @@ enum Prompt {
 
 #[wasm_bindgen]
 impl EngineSession {
-    /// Continues a text or token ids. `onText(text, tokens)` is given each piece of text when it is certain, and the
-    /// number of tokens so far; it ends the generation by returning false.
+    /// Continues a text or token ids. `onText(text)` is given each piece of text when it is certain; it ends the
+    /// generation by returning false.
     #[wasm_bindgen(unchecked_return_type = "Promise<GenerateResult>")]
     pub fn generate(&self, prompt: JsValue, options: JsValue, on_text: Function) -> Promise {
         let prompt = match (prompt.as_string(), prompt.dyn_into::<Uint32Array>()) {

@@ -56,7 +56,7 @@ class FakeSession implements EngineSession {
       }
       tokenIds.push(tokenIds.length);
       text += word;
-      if (!onText(word, tokenIds.length)) {
+      if (!onText(word)) {
         finish = "cancelled";
         break;
       }

@@ -46,8 +46,8 @@ export interface EngineModel {
   free(): void;
 }
 
-/** Called with text that is certain and the number of tokens so far; `false` stops. */
-export type OnText = (text: string, tokens: number) => boolean;
+/** Called with text that is certain; `false` stops. */
+export type OnText = (text: string) => boolean;
 
 export interface EngineSession {
   generate(prompt: string | Uint32Array, options: SamplingOptions, onText: OnText): Promise<GenerateResult>;
