@@ -40,7 +40,10 @@ fn expand(files: TokenStream, item: TokenStream) -> Result<TokenStream, &'static
         return Err("a test on a device takes it: `gpu: Gpu`");
     }
     let function: TokenStream = function.iter().cloned().collect();
-    let mut body = function.clone();
+    // A test that only records waits for nothing.
+    let allowed = "#[allow(clippy::unused_async)]";
+    let mut body = parse(allowed);
+    body.extend(function.clone());
     body.extend(parse(&format!("::girih_tests::on_device::run({name})")));
     let mut out = parse("#[cfg(not(target_arch = \"wasm32\"))] #[test]");
     out.extend(attributes.iter().cloned());
@@ -48,6 +51,7 @@ fn expand(files: TokenStream, item: TokenStream) -> Result<TokenStream, &'static
     out.extend([TokenTree::Group(Group::new(Delimiter::Brace, body))]);
     out.extend(parse("#[cfg(target_arch = \"wasm32\")]"));
     out.extend(attributes.iter().cloned());
+    out.extend(parse(allowed));
     out.extend(parse("pub"));
     out.extend(function);
     Ok(out)

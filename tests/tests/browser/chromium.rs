@@ -18,7 +18,7 @@ use tokio::runtime::Runtime;
 use xtask::browser::{CHROMEDRIVER, CHROMIUM};
 
 /// The longest that a test may take: some load models of hundreds of megabytes on a CPU device.
-const LONGEST_TEST: Duration = Duration::from_secs(600);
+const LONGEST_TEST: Duration = Duration::from_mins(10);
 
 /// Headless, on any user account, with WebGPU on the CPU.
 const FLAGS: [&str; 11] = [
@@ -147,12 +147,12 @@ impl Chromium {
         let connecting = async move {
             let mut builder = ClientBuilder::new(HttpConnector::new());
             builder.capabilities(capabilities);
-            tokio::time::timeout(Duration::from_secs(60), builder.connect(&url)).await
+            tokio::time::timeout(Duration::from_mins(1), builder.connect(&url)).await
         };
         let client = self.runtime.block_on(connecting);
         let client = client.map_err(|_| "Chromium did not start within 60 s")?;
         let client = client.map_err(|e| format!("Chromium did not start: {e}"))?;
-        let timeouts = TimeoutConfiguration::new(Some(LONGEST_TEST), Some(Duration::from_secs(60)), None);
+        let timeouts = TimeoutConfiguration::new(Some(LONGEST_TEST), Some(Duration::from_mins(1)), None);
         self.client = Some(client.clone());
         self.wait(async move { client.update_timeouts(timeouts).await })
     }
@@ -193,7 +193,7 @@ impl Chromium {
         self.goto(url)?;
         let begun = Instant::now();
         while self.evaluate("return window.girihTests !== undefined")? != json!(true) {
-            if begun.elapsed() > Duration::from_secs(60) {
+            if begun.elapsed() > Duration::from_mins(1) {
                 self.url = None;
                 return Err(format!(
                     "{url}: no window.girihTests within 60 s\n  {}",

@@ -107,7 +107,7 @@ fn look(
 fn wait_for(chromium: &Chromium, what: &str, script: &str) -> Result<(), Failed> {
     let begun = Instant::now();
     while chromium.evaluate(script)? != Value::Bool(true) {
-        if begun.elapsed() > Duration::from_secs(180) {
+        if begun.elapsed() > Duration::from_mins(3) {
             let state = chromium.evaluate("return document.body.innerText.slice(0, 600)")?;
             let console = chromium.console().join("\n  ");
             return Err(format!("found no {what} within 180 s; the page says {state}\n  {console}").into());
