@@ -57,10 +57,10 @@ pub async fn run(gpu: &Gpu, wanted: &str, on_row: &Function) -> Result<JsValue, 
         }
     }
     gpu.check().map_err(|e| of(&e))?;
-    Ok(to_js(&report(gpu, &ceilings, rows)))
+    Ok(to_js(&report(gpu, &ceilings, &rows)))
 }
 
-fn report(gpu: &Gpu, ceilings: &probe::Ceilings, rows: Vec<Value>) -> Value {
+fn report(gpu: &Gpu, ceilings: &probe::Ceilings, rows: &[Value]) -> Value {
     json!({
         "adapter": gpu.caps().adapter.name, "tier": gpu.caps().tier.to_string(),
         "ceilings": { "copyGBs": ceilings.copy_bytes / 1e9, "fmaGflops": ceilings.fma_flops / 1e9,

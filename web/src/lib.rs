@@ -4,6 +4,8 @@
 //! whose `code` is one of a small set (`error.rs`). JavaScript's objects are read and written as JSON where they are small
 //! and as typed arrays where they are not.
 #![cfg(target_arch = "wasm32")]
+// JavaScript hands its objects over by value.
+#![allow(clippy::needless_pass_by_value)]
 
 mod bench;
 mod engine;

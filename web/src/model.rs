@@ -54,14 +54,11 @@ impl EngineModel {
     pub fn session(&self, context: Option<u32>) -> Result<EngineSession, JsValue> {
         let warm = self.warm.borrow_mut().take();
         let wanted = context.unwrap_or(self.model.context());
-        let session = match warm.filter(|s| s.cache().capacity() == wanted) {
-            Some(session) => session,
-            None => {
-                let options = SessionOptions { context, ..SessionOptions::default() };
-                Session::new(&self.model, options).map_err(run_error)?
-            }
-        };
-        Ok(EngineSession::new(session))
+        if let Some(session) = warm.filter(|s| s.cache().capacity() == wanted) {
+            return Ok(EngineSession::new(session));
+        }
+        let options = SessionOptions { context, ..SessionOptions::default() };
+        Ok(EngineSession::new(Session::new(&self.model, options).map_err(run_error)?))
     }
 
     /// Token ids of a text, with the special tokens that the model wants around it if `addSpecial`.
