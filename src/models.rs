@@ -8,8 +8,8 @@ use clap::Args;
 use girih_kernels::Gpu;
 use girih_model::source::{ByteSource, DirSource};
 use girih_model::synthetic::SyntheticSource;
-use girih_model::{LoadOptions, Model, WeightPolicy};
-use girih_ops::{Format, QuantActivation, WeightFormat};
+use girih_model::{LoadOptions, Model, WeightPolicy, weight_format};
+use girih_ops::{QuantActivation, WeightFormat};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::Global;
@@ -33,19 +33,8 @@ pub struct ModelArgs {
 }
 
 fn parse_weights(s: &str) -> Result<WeightFormat, String> {
-    Ok(match s {
-        "f32" => WeightFormat::F32,
-        "f16" => WeightFormat::F16,
-        "bf16" => WeightFormat::Bf16,
-        "int8" => Format::Q8_0.into(),
-        "int4" => Format::Q4_0.into(),
-        "mxfp4" => Format::MXFP4.into(),
-        "nvfp4" => Format::NVFP4.into(),
-        other => other
-            .parse::<Format>()
-            .map_err(|e| format!("neither f32, f16, bf16, int8, int4, mxfp4, nvfp4 nor a format: {e}"))?
-            .into(),
-    })
+    let names = "neither f32, f16, bf16, int8, int4, mxfp4, nvfp4 nor a format";
+    weight_format(s).map_err(|e| format!("{names}: {e}"))
 }
 
 fn parse_activations(s: &str) -> Result<QuantActivation, String> {

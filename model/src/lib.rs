@@ -69,4 +69,4 @@ pub use sampler::{Sampler, Sampling};
 pub use session::{Canceller, Input, Rows, Session, SessionOptions, Tail};
 pub use source::{ByteSource, MemorySource};
 pub use tokenizer::Tokenizer;
-pub use weights::WeightPolicy;
+pub use weights::{WeightPolicy, weight_format};

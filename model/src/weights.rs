@@ -38,6 +38,24 @@ pub struct WeightPolicy {
     pub activations: Option<Activation>,
 }
 
+/// The format that users call so: `f32`, `f16`, `bf16`, `int8` ([`Format::Q8_0`]), `int4` ([`Format::Q4_0`]), `mxfp4`,
+/// `nvfp4`, or the name of a [`Format`].
+///
+/// # Errors
+/// Another name.
+pub fn weight_format(name: &str) -> Result<WeightFormat, quant::FormatError> {
+    Ok(match name {
+        "f32" => WeightFormat::F32,
+        "f16" => WeightFormat::F16,
+        "bf16" => WeightFormat::Bf16,
+        "int8" => Format::Q8_0.into(),
+        "int4" => Format::Q4_0.into(),
+        "mxfp4" => Format::MXFP4.into(),
+        "nvfp4" => Format::NVFP4.into(),
+        other => other.parse::<Format>()?.into(),
+    })
+}
+
 /// Rows of a matrix or elements of a vector, as they lie in the checkpoint. Names are relative to the scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rows<'a> {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use girih_kernels::caps::Caps;
 use girih_kernels::shaders::Dialect;
 use girih_kernels::{Gpu, Options, selftest};
-use girih_model::{LoadOptions, Model, Session, SessionOptions, WeightPolicy};
-use girih_ops::{Format, QuantActivation, WeightFormat};
+use girih_model::{LoadOptions, Model, Session, SessionOptions, WeightPolicy, weight_format};
+use girih_ops::QuantActivation;
 use js_sys::{Function, Promise};
 use serde_json::{Value, json};
 use wasm_bindgen::prelude::wasm_bindgen;
@@ -168,20 +168,6 @@ fn describe(caps: &Caps) -> Value {
     })
 }
 
-/// `--weights` of the command.
-fn weights(value: &Value) -> Option<WeightFormat> {
-    Some(match value.as_str()? {
-        "f32" => WeightFormat::F32,
-        "f16" => WeightFormat::F16,
-        "bf16" => WeightFormat::Bf16,
-        "int8" => Format::Q8_0.into(),
-        "int4" => Format::Q4_0.into(),
-        "mxfp4" => Format::MXFP4.into(),
-        "nvfp4" => Format::NVFP4.into(),
-        other => other.parse::<Format>().ok()?.into(),
-    })
-}
-
 /// `--activations` of the command.
 fn activations(value: &Value) -> Option<QuantActivation> {
     match value.as_str()? {
@@ -199,7 +185,7 @@ async fn load(
     let options = from_js(options)?;
     let formats = "f32, f16, bf16, int8, int4, mxfp4, nvfp4 or a format like int4-g128-f16-z8";
     let policy = WeightPolicy {
-        force: optional(&options, "weights", formats, weights)?,
+        force: optional(&options, "weights", formats, |v| weight_format(v.as_str()?).ok())?,
         activations: optional(&options, "activations", "float, int8 or one like int8-token", activations)?,
     };
     let context = optional(&options, "context", "a number of tokens", whole)?;
