@@ -117,7 +117,7 @@ const BACKENDS: wgpu::Backends =
 #[cfg(target_arch = "wasm32")]
 const BACKENDS: wgpu::Backends = wgpu::Backends::BROWSER_WEBGPU;
 
-pub(crate) fn instance() -> wgpu::Instance {
+fn instance() -> wgpu::Instance {
     wgpu::Instance::new(wgpu::InstanceDescriptor {
         backends: BACKENDS,
         flags: wgpu::InstanceFlags::empty(),

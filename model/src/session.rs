@@ -294,8 +294,9 @@ impl Session {
     }
 
     /// Compiles what prompts of any length and decoding may need, and runs it once, since some drivers compile when a
-    /// pipeline is used first. Nothing is compiled afterwards. `progress` is told how many of how many pipelines are
-    /// ready. Forgets what is cached.
+    /// pipeline is used first. Nothing is compiled afterwards by pieces of up to 512 tokens, which is all of them but one:
+    /// the piece that crosses [`Session::rope_switch`] is as long as that, and a device may take other tiles for it.
+    /// `progress` is told how many of how many pipelines are ready. Forgets what is cached.
     ///
     /// # Errors
     /// Shaders that the device refuses, memory that is exhausted.
