@@ -141,7 +141,7 @@ impl Model {
         let source = gguf::checkpoint(source).await?;
         let config = load_config(&*source).await?;
         let table = TensorTable::open(&*source).await?;
-        let limit = config.max_position_embeddings;
+        let limit = config.max_context;
         let context = options.context.unwrap_or(limit.min(DEFAULT_CONTEXT));
         if context == 0 || context > limit {
             return Err(LoadError::Context { got: context, limit });

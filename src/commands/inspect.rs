@@ -44,8 +44,8 @@ impl Inspect {
         let cache = |tokens: u32| config.cache_bytes(tokens);
         let contexts: Vec<u32> = [512, 2048, 8192, 32_768, 131_072]
             .into_iter()
-            .filter(|&t| t < config.max_position_embeddings)
-            .chain([config.max_position_embeddings])
+            .filter(|&t| t < config.max_context)
+            .chain([config.max_context])
             .collect();
         if global.json {
             let report = json!({

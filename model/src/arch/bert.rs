@@ -2,10 +2,30 @@
 
 use girih_ops::Act;
 
+use crate::config::class::{Bias, Class, Rotation};
 use crate::config::{Activation, Config};
 use crate::error::LoadError;
 use crate::layers::{
     Attention, AttentionSpec, Encoder, EncoderLayer, HeadNorm, Linear, Modules, Norm, Scope,
+};
+
+pub(super) const CLASS: Class = Class {
+    name: "Bert",
+    vocab_size: 30_522,
+    hidden_size: 768,
+    intermediate_size: 3072,
+    layers: 12,
+    heads: 12,
+    max_position_embeddings: 512,
+    eps: 1e-12,
+    act: "gelu",
+    tie: true,
+    biases: [Bias::Fixed(true); 3],
+    rotation: Rotation::None,
+    type_vocab_size: 2,
+    refused_flags: &["use_bidirectional_attention", "is_decoder", "add_cross_attention"],
+    pad_token_id: Some(0),
+    ..Class::DECODER
 };
 
 pub(super) async fn load(w: &Scope, cfg: &Config) -> Result<Encoder, LoadError> {

@@ -1,9 +1,29 @@
 //! Cohere (Command R): attention and MLP side by side after one layer norm without bias; interleaved rotary
 //! embedding; logits times `logit_scale`.
 
+use crate::config::class::Class;
 use crate::error::LoadError;
 use crate::layers::build::Build;
 use crate::layers::{Attention, Block, Decoder, Norm, Parallel};
+
+pub(super) const CLASS: Class = Class {
+    name: "Cohere",
+    vocab_size: 256_000,
+    hidden_size: 8192,
+    intermediate_size: 22_528,
+    layers: 40,
+    heads: 64,
+    max_position_embeddings: 8192,
+    eps: 1e-5,
+    tie: true,
+    theta: 500_000.0,
+    logit_scale: Some(0.0625),
+    qk_norm_flag: true,
+    bos_token_id: Some(5),
+    eos_token_ids: &[255_001],
+    pad_token_id: Some(0),
+    ..Class::DECODER
+};
 
 pub(super) async fn load(b: &Build<'_>) -> Result<Decoder, LoadError> {
     let cfg = b.cfg;

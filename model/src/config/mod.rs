@@ -1,30 +1,22 @@
 //! `config.json`: what an architecture needs, in one form for all checkpoints.
 //!
 //! Both styles are read: that of most published checkpoints (`rope_theta`, `rope_scaling`, `torch_dtype`) and that
-//! of transformers 5 (`rope_parameters`, `dtype`). Defaults are those of transformers, per model.
+//! of transformers 5 (`rope_parameters`, `dtype`). What is assumed where a file is silent stands with the architecture
+//! ([`class::Class`]); here it is only read.
+
+pub(crate) mod class;
+mod fields;
+mod layers;
+mod nested;
 
 use serde_json::{Map, Value};
 
+use self::class::{Bias, Class};
+use self::fields::{Fields, bad};
 use crate::LoadError;
+use crate::arch::{self, MODEL_TYPES};
 use crate::format::json;
 use crate::rope::{RopeParameters, RopeScaling};
-
-/// Models that are known.
-pub const KNOWN: [&str; 13] = [
-    "bert",
-    "cohere",
-    "gemma2",
-    "gemma3_text",
-    "glm4",
-    "granite",
-    "llama",
-    "mistral",
-    "olmo2",
-    "phi3",
-    "qwen2",
-    "qwen3",
-    "smollm3",
-];
 
 /// Activation of the MLP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,7 +43,7 @@ pub enum LayerType {
 /// Configuration of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Family, one of [`KNOWN`].
+    /// Family, one of [`MODEL_TYPES`].
     pub model_type: String,
     /// Classes that the checkpoint was made with: `LlamaForCausalLM`.
     pub architectures: Vec<String>,
@@ -75,6 +67,9 @@ pub struct Config {
     pub hidden_act: Activation,
     /// Longest sequence the model is made for.
     pub max_position_embeddings: u32,
+    /// Longest sequence that can be computed: `max_position_embeddings`, or more where the configuration asks for it by
+    /// a scaling of the positions ([`RopeParameters::scaled_length`]).
+    pub max_context: u32,
     /// Trained length, where it is stated apart from a scaling of the positions.
     pub original_max_position_embeddings: Option<u32>,
     /// Added to the mean square in RMS norms.
@@ -131,180 +126,6 @@ pub struct Config {
     pub raw: Map<String, Value>,
 }
 
-/// What transformers assumes where a configuration says nothing.
-struct Defaults {
-    /// Key/value heads; `None`: as many as query heads.
-    kv_heads: Option<u32>,
-    head_dim: Option<u32>,
-    max_position_embeddings: u32,
-    /// Trained length where a scaling states none; it has precedence over that of the scaling.
-    original: Option<u32>,
-    eps: f64,
-    tie: bool,
-    /// Key, value and query biases, output bias, MLP bias; `None`: as configured.
-    biases: [Option<bool>; 3],
-    /// Biases of attention where nothing is configured.
-    attention_bias: bool,
-    theta: f64,
-    partial: f64,
-    act: &'static str,
-}
-
-fn defaults(model: &str) -> Option<Defaults> {
-    const CONFIGURED: [Option<bool>; 3] = [None, None, Some(false)];
-    let base = Defaults {
-        kv_heads: None,
-        head_dim: None,
-        max_position_embeddings: 2048,
-        original: None,
-        eps: 1e-6,
-        tie: false,
-        biases: CONFIGURED,
-        attention_bias: false,
-        theta: 10000.0,
-        partial: 1.0,
-        act: "silu",
-    };
-    let no_bias = [Some(false); 3];
-    Some(match model {
-        "llama" | "granite" => Defaults { biases: [None; 3], ..base },
-        "mistral" => {
-            Defaults { kv_heads: Some(8), max_position_embeddings: 131_072, biases: no_bias, ..base }
-        }
-        "qwen2" => Defaults {
-            kv_heads: Some(32),
-            max_position_embeddings: 32768,
-            biases: [Some(true), Some(false), Some(false)],
-            ..base
-        },
-        "qwen3" => {
-            Defaults { kv_heads: Some(32), max_position_embeddings: 32768, head_dim: Some(128), ..base }
-        }
-        "gemma2" => Defaults {
-            kv_heads: Some(4),
-            max_position_embeddings: 8192,
-            head_dim: Some(256),
-            tie: true,
-            act: "gelu_pytorch_tanh",
-            ..base
-        },
-        "gemma3_text" => Defaults {
-            kv_heads: Some(4),
-            max_position_embeddings: 131_072,
-            head_dim: Some(256),
-            tie: true,
-            act: "gelu_pytorch_tanh",
-            theta: 1e6,
-            ..base
-        },
-        "phi3" => Defaults {
-            max_position_embeddings: 4096,
-            original: Some(4096),
-            eps: 1e-5,
-            biases: no_bias,
-            ..base
-        },
-        "glm4" => Defaults {
-            kv_heads: Some(2),
-            attention_bias: true,
-            max_position_embeddings: 131_072,
-            eps: 1.5625e-7,
-            head_dim: Some(128),
-            biases: [None, Some(false), Some(false)],
-            partial: 0.5,
-            ..base
-        },
-        "cohere" => {
-            Defaults { max_position_embeddings: 8192, eps: 1e-5, tie: true, theta: 500_000.0, ..base }
-        }
-        "olmo2" => Defaults { eps: 1e-5, ..base },
-        "smollm3" => Defaults {
-            kv_heads: Some(4),
-            max_position_embeddings: 32768,
-            tie: true,
-            biases: [None; 3],
-            theta: 2e6,
-            ..base
-        },
-        "bert" => Defaults {
-            max_position_embeddings: 512,
-            eps: 1e-12,
-            tie: true,
-            biases: [Some(true); 3],
-            act: "gelu",
-            ..base
-        },
-        _ => return None,
-    })
-}
-
-/// Reads fields and says what is wrong with them.
-struct Fields<'a>(&'a Map<String, Value>);
-
-impl Fields<'_> {
-    fn get(&self, field: &str) -> Option<&Value> {
-        self.0.get(field).filter(|v| !v.is_null())
-    }
-
-    fn bad(&self, field: &str, want: impl Into<String>) -> LoadError {
-        bad(field, self.0.get(field), want)
-    }
-
-    fn int(&self, field: &str, max: u32) -> Result<Option<u32>, LoadError> {
-        self.get(field)
-            .map(|v| {
-                let n = v.as_u64().filter(|n| (1..=u64::from(max)).contains(n));
-                n.map(|n| n as u32).ok_or_else(|| self.bad(field, format!("a whole number from 1 to {max}")))
-            })
-            .transpose()
-    }
-
-    fn required(&self, field: &str, max: u32) -> Result<u32, LoadError> {
-        self.int(field, max)?.ok_or_else(|| self.bad(field, format!("a whole number from 1 to {max}")))
-    }
-
-    fn float(&self, field: &str) -> Result<Option<f64>, LoadError> {
-        self.get(field)
-            .map(|v| v.as_f64().filter(|v| v.abs() < 1e30).ok_or_else(|| self.bad(field, "a finite number")))
-            .transpose()
-    }
-
-    /// A number above zero.
-    fn positive(&self, field: &str) -> Result<Option<f32>, LoadError> {
-        match self.float(field)? {
-            Some(v) if v as f32 <= 0.0 => Err(self.bad(field, "a number above 0")),
-            v => Ok(v.map(|v| v as f32)),
-        }
-    }
-
-    fn flag(&self, field: &str) -> Result<Option<bool>, LoadError> {
-        self.get(field).map(|v| v.as_bool().ok_or_else(|| self.bad(field, "true or false"))).transpose()
-    }
-
-    /// One token or several. Negative numbers, which some files use for none, are left out.
-    fn tokens(&self, field: &str) -> Result<Vec<u32>, LoadError> {
-        let list = match self.get(field) {
-            None => return Ok(Vec::new()),
-            Some(Value::Array(list)) => list.as_slice(),
-            Some(one) => std::slice::from_ref(one),
-        };
-        let mut tokens = Vec::new();
-        for v in list {
-            match v.as_i64().map(u32::try_from) {
-                Some(Ok(token)) => tokens.push(token),
-                Some(Err(_)) if v.as_i64() < Some(0) => {}
-                _ => return Err(self.bad(field, "a token id or a list of them")),
-            }
-        }
-        Ok(tokens)
-    }
-}
-
-fn bad(field: &str, got: Option<&Value>, want: impl Into<String>) -> LoadError {
-    let got = got.map_or_else(|| "absent".to_owned(), ToString::to_string).chars().take(200).collect();
-    LoadError::Config { field: field.to_owned(), got, want: want.into() }
-}
-
 impl Config {
     /// Reads `config.json`.
     ///
@@ -313,176 +134,120 @@ impl Config {
     pub fn parse(bytes: &[u8]) -> Result<Self, LoadError> {
         let value = json::parse("config.json", bytes)?;
         let Value::Object(top) = value else { return Err(bad("top level", Some(&value), "an object")) };
-        let raw = match top.get("text_config") {
-            Some(Value::Object(nested)) => {
-                let mut raw = nested.clone();
-                let shared = [
-                    "architectures",
-                    "tie_word_embeddings",
-                    "bos_token_id",
-                    "eos_token_id",
-                    "pad_token_id",
-                    "torch_dtype",
-                    "dtype",
-                    "vocab_size",
-                    "model_type",
-                    "quantization_config",
-                    "compression_config",
-                ];
-                for name in shared {
-                    if let (true, Some(v)) = (raw.get(name).is_none_or(Value::is_null), top.get(name)) {
-                        raw.insert(name.to_owned(), v.clone());
-                    }
-                }
-                raw
-            }
-            _ => top,
-        };
-        Self::from_map(raw)
+        Self::from_map(nested::text_part(top)?)
     }
 
     fn from_map(raw: Map<String, Value>) -> Result<Self, LoadError> {
         let f = Fields(&raw);
-        let model_type = f.get("model_type").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let model = model_type.as_str();
-        let Some(d) = defaults(model) else {
-            return Err(LoadError::UnknownModel { got: model_type, known: KNOWN.to_vec() });
+        let architectures = names(&f);
+        let model_type = model_type(&f, &architectures);
+        let Some(class) = arch::class(&model_type) else {
+            return Err(LoadError::UnknownModel { got: model_type, known: MODEL_TYPES.to_vec() });
         };
-        let gemma = matches!(model, "gemma2" | "gemma3_text");
-
-        let hidden_size = f.required("hidden_size", 1 << 20)?;
-        let num_hidden_layers = f.required("num_hidden_layers", 4096)?;
-        let heads = f.required("num_attention_heads", 4096)?;
-        let kv_heads = match (f.int("num_key_value_heads", 4096)?, raw.get("num_key_value_heads")) {
-            (Some(kv_heads), _) => kv_heads,
-            (None, Some(_)) => heads, // null
-            (None, None) => d.kv_heads.unwrap_or(heads),
-        };
-        if !heads.is_multiple_of(kv_heads) {
-            let want = format!("a divisor of num_attention_heads ({heads})");
-            return Err(bad("num_key_value_heads", Some(&kv_heads.into()), want));
-        }
-        let head_dim = match (f.int("head_dim", 4096)?, d.head_dim) {
-            (Some(head_dim), _) | (None, Some(head_dim)) => head_dim,
-            (None, None) if hidden_size.is_multiple_of(heads) => hidden_size / heads,
-            (None, None) => {
-                let want = format!("a multiple of num_attention_heads ({heads}) where head_dim is absent");
-                return Err(f.bad("hidden_size", want));
-            }
-        };
-        let max_position_embeddings =
-            f.int("max_position_embeddings", 1 << 30)?.unwrap_or(d.max_position_embeddings);
-        let original = f.int("original_max_position_embeddings", 1 << 30)?.or(d.original);
-        let act_field = if gemma { "hidden_activation" } else { "hidden_act" };
-        let act = f.get(act_field).map_or(Some(d.act), Value::as_str);
-        let hidden_act = match act {
-            Some("silu" | "swish") => Activation::Silu,
-            Some("gelu" | "gelu_python") => Activation::Gelu,
-            Some("gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_new" | "gelu_fast" | "gelu_accurate") => {
-                Activation::GeluTanh
-            }
-            Some("relu") => Activation::Relu,
-            _ => return Err(f.bad(act_field, "silu, gelu, gelu_pytorch_tanh, gelu_new, gelu_fast or relu")),
-        };
-        for field in ["use_bidirectional_attention", "is_decoder", "add_cross_attention"] {
-            // Other masks than those that are built in: gemma encoders, decoders made of BERT.
-            if matches!(
-                (model, field),
-                ("gemma2" | "gemma3_text", "use_bidirectional_attention") | ("bert", _)
-            ) && f.flag(field)?.unwrap_or(false)
-            {
+        for field in class.refused_flags {
+            if f.flag(field)?.unwrap_or(false) {
                 return Err(f.bad(field, "false (other kinds of attention are not supported yet)"));
             }
         }
         if f.get("position_embedding_type").is_some_and(|v| v != "absolute") {
             return Err(f.bad("position_embedding_type", "absolute"));
         }
-        let configured = f.flag("attention_bias")?.unwrap_or(d.attention_bias);
-        let attention_bias = d.biases[0].unwrap_or(configured);
-        let attention_output_bias = d.biases[1].unwrap_or(configured);
-        let mlp_bias = d.biases[2].map_or_else(|| f.flag("mlp_bias").map(|b| b.unwrap_or(false)), Ok)?;
+        let hidden_size = f.size("hidden_size", 1 << 20, class.hidden_size)?;
+        let num_hidden_layers = f.size("num_hidden_layers", 4096, class.layers)?;
+        let heads = f.size("num_attention_heads", 4096, class.heads)?;
+        let kv_heads = kv_heads(&f, class, heads)?;
+        let head_dim = head_dim(&f, class, hidden_size, heads)?;
+        let max_position_embeddings =
+            f.size("max_position_embeddings", 1 << 30, class.max_position_embeddings)?;
+        let original =
+            f.int("original_max_position_embeddings", 1 << 30)?.or(class.original_max_position_embeddings);
+        let bias = |of: Bias, field: &str| match of {
+            Bias::Fixed(bias) => Ok(bias),
+            Bias::Configured(default) => Ok::<_, LoadError>(f.flag(field)?.unwrap_or(default)),
+        };
+        let [qkv_bias, o_bias, mlp_bias] = class.biases;
 
-        let uses_rope = rope_layers(&f, model, num_hidden_layers)?;
-        let (layer_types, sliding_window) = layer_types(&f, model, num_hidden_layers, &uses_rope)?;
-        let (rope, rope_sliding) = ropes(&f, model, &d, max_position_embeddings, original)?;
-        if model != "bert" {
+        let uses_rope = layers::rotating(&f, class, num_hidden_layers)?;
+        let (layer_types, sliding_window) = layers::types(&f, class, &uses_rope)?;
+        let (rope, rope_sliding) = layers::ropes(&f, class, max_position_embeddings, original)?;
+        let mut max_context = max_position_embeddings;
+        if uses_rope.contains(&true) {
             for rope in [Some(&rope), rope_sliding.as_ref()].into_iter().flatten() {
                 let rotary_dim = rope.rotary_dim(head_dim);
                 rope.frequencies(rotary_dim, None)?;
                 rope.frequencies(rotary_dim, Some(max_position_embeddings))?;
             }
-        }
-
-        let softcap = |field: &str, default: f32| match raw.get(field) {
-            None if model == "gemma2" => Ok(Some(default)),
-            _ if gemma => f.positive(field),
-            _ => Ok(None),
-        };
-        // Fields that only some families know; transformers leaves them out of account elsewhere.
-        let factor = |family: &str, field: &str, default: f32| {
-            let stated = if model == family { f.positive(field)?.or(Some(default)) } else { None };
-            Ok::<f32, LoadError>(stated.unwrap_or(1.0))
-        };
-        let rms_norm_eps = f.float("rms_norm_eps")?.unwrap_or(d.eps);
-        let layer_norm_eps = f.float("layer_norm_eps")?.unwrap_or(d.eps);
-        for (field, eps) in [("rms_norm_eps", rms_norm_eps), ("layer_norm_eps", layer_norm_eps)] {
-            if !(0.0..1.0).contains(&eps) {
-                return Err(f.bad(field, "from 0 to 1"));
+            let linear = matches!(rope.scaling, RopeScaling::Linear { .. });
+            if !(linear && class.scaling_included) {
+                max_context = max_context.max(rope.scaled_length());
             }
         }
-        let strings = |v: &Value| v.as_str().map(str::to_owned);
+        let [rms_norm_eps, layer_norm_eps] =
+            [epsilon(&f, "rms_norm_eps", class)?, epsilon(&f, "layer_norm_eps", class)?];
+        let factor = |field: &str| match class.multipliers {
+            true => Ok(f.positive(field)?.unwrap_or(1.0)),
+            // Other classes do not know these fields; transformers leaves them out of account.
+            false => Ok::<f32, LoadError>(1.0),
+        };
+        let softcap = |i: usize, field: &str| match class.softcaps {
+            None => Ok(None),
+            Some(defaults) if f.0.get(field).is_none() => Ok(defaults[i]),
+            Some(_) => f.positive(field),
+        };
+        let token = |field: &str, default: Option<u32>| {
+            Ok::<_, LoadError>(f.tokens(field, default.as_slice())?.first().copied())
+        };
         Ok(Self {
-            architectures: f
-                .get("architectures")
-                .and_then(Value::as_array)
-                .map(|list| list.iter().filter_map(strings).collect())
-                .unwrap_or_default(),
-            dtype: f.get("dtype").or_else(|| f.get("torch_dtype")).and_then(strings),
-            vocab_size: f.required("vocab_size", 1 << 24)?,
+            dtype: f.get("dtype").or_else(|| f.get("torch_dtype")).and_then(Value::as_str).map(dtype_name),
+            vocab_size: f.size("vocab_size", 1 << 24, class.vocab_size)?,
             hidden_size,
-            intermediate_size: f.required("intermediate_size", 1 << 24)?,
+            intermediate_size: f.size("intermediate_size", 1 << 24, class.intermediate_size)?,
             num_hidden_layers,
             num_attention_heads: heads,
             num_key_value_heads: kv_heads,
             head_dim,
-            hidden_act,
+            hidden_act: activation(&f, class)?,
             max_position_embeddings,
+            max_context,
             original_max_position_embeddings: original,
-            rms_norm_eps: rms_norm_eps as f32,
-            layer_norm_eps: layer_norm_eps as f32,
-            tie_word_embeddings: f.flag("tie_word_embeddings")?.unwrap_or(d.tie),
-            attention_bias,
-            attention_output_bias,
-            mlp_bias,
+            rms_norm_eps,
+            layer_norm_eps,
+            tie_word_embeddings: f.flag("tie_word_embeddings")?.unwrap_or(class.tie),
+            attention_bias: bias(qkv_bias, "attention_bias")?,
+            attention_output_bias: bias(o_bias, "attention_bias")?,
+            mlp_bias: bias(mlp_bias, "mlp_bias")?,
             sliding_window,
             layer_types,
             partial_rotary_factor: rope.partial_rotary_factor,
             rope,
             rope_sliding,
             uses_rope,
-            attn_logit_softcapping: softcap("attn_logit_softcapping", 50.0)?,
-            final_logit_softcapping: softcap("final_logit_softcapping", 30.0)?,
-            query_pre_attn_scalar: if gemma {
-                f.positive("query_pre_attn_scalar")?.or(Some(256.0))
-            } else {
-                None
+            attn_logit_softcapping: softcap(0, "attn_logit_softcapping")?,
+            final_logit_softcapping: softcap(1, "final_logit_softcapping")?,
+            query_pre_attn_scalar: match class.query_pre_attn_scalar {
+                None => None,
+                default => f.positive("query_pre_attn_scalar")?.or(default),
             },
-            embedding_multiplier: factor("granite", "embedding_multiplier", 1.0)?,
-            residual_multiplier: factor("granite", "residual_multiplier", 1.0)?,
-            attention_multiplier: match model {
-                "granite" => Some(factor("granite", "attention_multiplier", 1.0)?),
-                _ => None,
+            embedding_multiplier: factor("embedding_multiplier")?,
+            residual_multiplier: factor("residual_multiplier")?,
+            attention_multiplier: match class.multipliers {
+                true => Some(factor("attention_multiplier")?),
+                false => None,
             },
-            logits_scaling: factor("granite", "logits_scaling", 1.0)?,
-            logit_scale: factor("cohere", "logit_scale", 0.0625)?,
-            use_qk_norm: f.flag("use_qk_norm")?.unwrap_or(false),
-            type_vocab_size: match f.int("type_vocab_size", 1 << 16)? {
-                None if model == "bert" => 2,
-                n => n.unwrap_or(0),
+            logits_scaling: factor("logits_scaling")?,
+            logit_scale: match class.logit_scale {
+                None => 1.0,
+                Some(default) => f.positive("logit_scale")?.unwrap_or(default),
             },
-            bos_token_id: f.tokens("bos_token_id")?.first().copied(),
-            eos_token_ids: f.tokens("eos_token_id")?,
-            pad_token_id: f.tokens("pad_token_id")?.first().copied(),
+            use_qk_norm: class.qk_norm_flag && f.flag("use_qk_norm")?.unwrap_or(false),
+            type_vocab_size: match class.type_vocab_size {
+                0 => 0,
+                default => f.size("type_vocab_size", 1 << 16, default)?,
+            },
+            bos_token_id: token("bos_token_id", class.bos_token_id)?,
+            eos_token_ids: f.tokens("eos_token_id", class.eos_token_ids)?,
+            pad_token_id: token("pad_token_id", class.pad_token_id)?,
+            architectures,
             model_type,
             raw,
         })
@@ -510,10 +275,10 @@ impl Config {
         self.logit_scale / self.logits_scaling
     }
 
-    /// Bytes of keys and values of one sequence of `tokens` tokens, as f32 in every layer.
+    /// Bytes of keys and values of one sequence of `tokens` tokens, as f32 in every layer; `u64::MAX` if they are more.
     pub fn cache_bytes(&self, tokens: u32) -> u64 {
         let row = u64::from(self.num_key_value_heads) * u64::from(self.head_dim);
-        2 * 4 * u64::from(self.num_hidden_layers) * u64::from(tokens) * row
+        [u64::from(tokens), row, 2 * 4].into_iter().fold(self.num_hidden_layers.into(), u64::saturating_mul)
     }
 
     /// Rotary embedding of a layer; `None` if it has none.
@@ -533,142 +298,78 @@ impl Config {
     }
 }
 
-/// Which layers rotate.
-fn rope_layers(f: &Fields<'_>, model: &str, layers: u32) -> Result<Vec<bool>, LoadError> {
-    let layers = layers as usize;
-    match model {
-        "bert" => Ok(vec![false; layers]),
-        "smollm3" => {
-            let Some(list) = f.get("no_rope_layers") else {
-                let interval = f.int("no_rope_layer_interval", 1 << 20)?.unwrap_or(4) as usize;
-                return Ok((1..=layers).map(|i| i % interval != 0).collect());
+/// `architectures`; what is no text is left out.
+fn names(f: &Fields<'_>) -> Vec<String> {
+    let list = f.get("architectures").and_then(Value::as_array);
+    list.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+/// What `model_type` says; where it is absent, the type whose models have a name like the first of `architectures`.
+fn model_type(f: &Fields<'_>, architectures: &[String]) -> String {
+    match f.get("model_type") {
+        Some(Value::String(name)) => name.clone(),
+        Some(other) => json::excerpt(other),
+        None => {
+            let is_of = |model: &&&str| {
+                let name = architectures.first();
+                name.is_some_and(|name| arch::class(model).is_some_and(|class| class.is_of(name)))
             };
-            let list = list.as_array().filter(|list| list.len() == layers);
-            let flags = list.and_then(|list| {
-                list.iter().map(|v| v.as_u64().filter(|v| *v < 2).map(|v| v == 1)).collect::<Option<Vec<_>>>()
-            });
-            flags.ok_or_else(|| f.bad("no_rope_layers", format!("a list of {layers} numbers, 1 or 0")))
+            MODEL_TYPES.iter().find(is_of).map(|model| (*model).to_owned()).unwrap_or_default()
         }
-        _ => Ok(vec![true; layers]),
     }
 }
 
-/// What each layer sees, and how wide the window is.
-fn layer_types(
-    f: &Fields<'_>,
-    model: &str,
-    layers: u32,
-    uses_rope: &[bool],
-) -> Result<(Vec<LayerType>, Option<u32>), LoadError> {
-    let layers = layers as usize;
-    let slides = match model {
-        "mistral" | "phi3" | "gemma2" | "gemma3_text" => true,
-        "qwen2" | "qwen3" | "smollm3" => f.flag("use_sliding_window")?.unwrap_or(false),
-        _ => false,
-    };
-    if !slides {
-        return Ok((vec![LayerType::Full; layers], None));
-    }
-    let window = match f.int("sliding_window", 1 << 30)? {
-        None if !f.0.contains_key("sliding_window") && !matches!(model, "phi3" | "smollm3") => Some(4096),
-        window => window,
-    };
-    let sliding = |test: &dyn Fn(usize) -> bool| {
-        (0..layers).map(|i| if test(i) { LayerType::Sliding } else { LayerType::Full }).collect::<Vec<_>>()
-    };
-    let types = if let Some(list) = f.get("layer_types") {
-        let list = list.as_array().filter(|list| list.len() == layers);
-        let types = list.and_then(|list| {
-            let parse = |v: &Value| match v.as_str() {
-                Some("full_attention") => Some(LayerType::Full),
-                Some("sliding_attention") => Some(LayerType::Sliding),
-                _ => None,
-            };
-            list.iter().map(parse).collect::<Option<Vec<_>>>()
-        });
-        let want = || format!("a list of {layers} of full_attention and sliding_attention");
-        types.ok_or_else(|| f.bad("layer_types", want()))?
-    } else {
-        match (model, window) {
-            ("gemma2", _) => sliding(&|i| i % 2 == 0),
-            ("gemma3_text", _) => {
-                let pattern = f.int("sliding_window_pattern", 1 << 20)?.unwrap_or(6) as usize;
-                sliding(&|i| (i + 1) % pattern != 0)
-            }
-            (_, None) => sliding(&|_| false),
-            ("qwen2" | "qwen3", _) => {
-                let from = match f.get("max_window_layers") {
-                    None => 28,
-                    Some(v) => v.as_u64().ok_or_else(|| f.bad("max_window_layers", "a whole number"))?,
-                };
-                sliding(&|i| i as u64 >= from)
-            }
-            ("smollm3", _) => sliding(&|i| !uses_rope[i]),
-            _ => sliding(&|_| true),
-        }
-    };
-    if !types.contains(&LayerType::Sliding) {
-        return Ok((types, None));
-    }
-    if window.is_none() {
-        return Err(f.bad("sliding_window", "a whole number: some layers have sliding attention"));
-    }
-    Ok((types, window))
+/// `bfloat16` of `torch.bfloat16`.
+fn dtype_name(name: &str) -> String {
+    name.strip_prefix("torch.").unwrap_or(name).to_owned()
 }
 
-/// Rotary embeddings of full and, where they differ, of sliding layers.
-fn ropes(
-    f: &Fields<'_>,
-    model: &str,
-    d: &Defaults,
-    max: u32,
-    original: Option<u32>,
-) -> Result<(RopeParameters, Option<RopeParameters>), LoadError> {
-    let object = |field: &str| match f.get(field) {
-        None => Ok(None),
-        Some(Value::Object(map)) => Ok(Some(map)),
-        Some(_) => Err(f.bad(field, "an object or null")),
+fn kv_heads(f: &Fields<'_>, class: &Class, heads: u32) -> Result<u32, LoadError> {
+    const FIELD: &str = "num_key_value_heads";
+    let kv_heads = match f.int(FIELD, 4096)? {
+        Some(kv_heads) => kv_heads,
+        None if f.is_null(FIELD) => heads,
+        None => class.kv_heads.unwrap_or(heads),
     };
-    let theta = match f.float("rope_theta")? {
-        Some(theta) if theta <= 1.0 => return Err(f.bad("rope_theta", "a number above 1")),
-        theta => theta.unwrap_or(d.theta),
-    };
-    let partial = f.float("partial_rotary_factor")?.unwrap_or(d.partial);
-    if !(partial > 0.0 && partial <= 1.0) {
-        return Err(f.bad("partial_rotary_factor", "above 0, at most 1"));
+    if heads.is_multiple_of(kv_heads) {
+        return Ok(kv_heads);
     }
-    let parse =
-        |params: &Map<String, Value>, theta| RopeParameters::parse(params, theta, partial, max, original);
-    let local = match f.float("rope_local_base_freq")? {
-        Some(theta) if theta <= 1.0 => return Err(f.bad("rope_local_base_freq", "a number above 1")),
-        theta => theta.unwrap_or(10000.0),
-    };
-    let plain = |theta| RopeParameters {
-        rope_theta: theta,
-        partial_rotary_factor: partial,
-        max_position_embeddings: max,
-        scaling: RopeScaling::Default,
-    };
-    let params = object("rope_parameters")?;
-    if let Some(params) = params {
-        let part = |name: &str| match params.get(name) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::Object(map)) => Ok(Some(map)),
-            other => Err(bad(&format!("rope_parameters.{name}"), other, "an object")),
-        };
-        let (full, sliding) = (part("full_attention")?, part("sliding_attention")?);
-        if full.is_some() || sliding.is_some() {
-            let rope = full.map_or_else(|| Ok(plain(theta)), |p| parse(p, theta))?;
-            let base = if model == "gemma3_text" { local } else { theta };
-            let sliding = sliding.map_or_else(|| Ok(plain(base)), |p| parse(p, base))?;
-            return Ok((rope, Some(sliding)));
+    let want = format!("a divisor of num_attention_heads ({heads})");
+    Err(bad(FIELD, Some(&kv_heads.into()), want))
+}
+
+fn head_dim(f: &Fields<'_>, class: &Class, hidden_size: u32, heads: u32) -> Result<u32, LoadError> {
+    const FIELD: &str = "head_dim";
+    match (f.int(FIELD, 4096)?, class.head_dim) {
+        (Some(head_dim), _) => Ok(head_dim),
+        (None, Some(_)) if f.is_null(FIELD) => Err(f.bad(FIELD, "a whole number from 1 to 4096")),
+        (None, Some(head_dim)) => Ok(head_dim),
+        (None, None) if hidden_size.is_multiple_of(heads) => Ok(hidden_size / heads),
+        (None, None) => {
+            let want = format!("a multiple of num_attention_heads ({heads}) where head_dim is absent");
+            Err(bad("hidden_size", Some(&hidden_size.into()), want))
         }
     }
-    let empty = Map::new();
-    let old = object("rope_scaling")?.filter(|old| !old.is_empty());
-    let params = old.or(params).unwrap_or(&empty);
-    let rope = parse(params, theta)?;
-    Ok((rope, (model == "gemma3_text").then(|| plain(local))))
+}
+
+fn activation(f: &Fields<'_>, class: &Class) -> Result<Activation, LoadError> {
+    match f.get(class.act_field).map_or(Some(class.act), Value::as_str) {
+        Some("silu" | "swish") => Ok(Activation::Silu),
+        Some("gelu" | "gelu_python") => Ok(Activation::Gelu),
+        Some("gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_new" | "gelu_fast" | "gelu_accurate") => {
+            Ok(Activation::GeluTanh)
+        }
+        Some("relu") => Ok(Activation::Relu),
+        _ => {
+            let want = "silu, gelu, gelu_pytorch_tanh, gelu_new, gelu_fast or relu";
+            Err(f.bad(class.act_field, want))
+        }
+    }
+}
+
+fn epsilon(f: &Fields<'_>, field: &str, class: &Class) -> Result<f32, LoadError> {
+    let eps = f.float(field)?.unwrap_or(class.eps);
+    if (0.0..1.0).contains(&eps) { Ok(eps as f32) } else { Err(f.bad(field, "from 0 to 1")) }
 }
 
 #[cfg(test)]
@@ -690,7 +391,7 @@ mod tests {
 
     #[test]
     fn every_known_model_has_defaults() {
-        for model in KNOWN {
+        for &model in MODEL_TYPES {
             let config = with(model, serde_json::json!({"num_key_value_heads": null})).expect(model);
             assert_eq!(config.layer_types.len(), 6);
         }
@@ -797,5 +498,126 @@ mod tests {
         assert_eq!(full, [5]);
         let thetas = [0, 5].map(|i| config.layer_rope(i).map(|r| r.rope_theta));
         assert_eq!(thetas, [Some(1e4), Some(1e6)]);
+    }
+
+    /// Multimodal models that are not what their text part's name suggests, or have none.
+    #[test]
+    fn wrappers_that_cannot_be_read_are_named() {
+        for (json, field) in [
+            (r#"{"model_type": "paligemma", "text_config": {"model_type": "gemma2"}}"#, "model_type"),
+            (r#"{"model_type": "llava"}"#, "text_config"),
+            (r#"{"model_type": "llava", "text_config": null}"#, "text_config"),
+            (r#"{"model_type": "llava", "text_config": [1]}"#, "text_config"),
+            (r#"{"model_type": "qwen2", "text_config": 3}"#, "text_config"),
+            (
+                r#"{"model_type": "x", "text_config": {"model_type": "qwen2", "rope_scaling": {"type": "mrope"}}}"#,
+                "rope_parameters.rope_type",
+            ),
+        ] {
+            let error = Config::parse(json.as_bytes()).expect_err(json);
+            assert!(matches!(&error, LoadError::Config { field: f, .. } if f == field), "{json}: {error}");
+        }
+        for (json, name) in [
+            (r#"{"model_type": "qwen2_5_vl", "hidden_size": 64}"#, "qwen2_5_vl"),
+            (
+                r#"{"model_type": "qwen2_5_vl", "text_config": {"model_type": "qwen2_5_vl_text"}}"#,
+                "qwen2_5_vl_text",
+            ),
+            (r#"{"model_type": "parrot_vl", "text_config": {"hidden_size": 64}}"#, "parrot_vl"),
+            (r#"{"model_type": 7}"#, "7"),
+        ] {
+            let error = Config::parse(json.as_bytes()).expect_err(json);
+            assert!(matches!(&error, LoadError::UnknownModel { got, .. } if got == name), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn forms_in_which_fields_are_published() {
+        let whole = serde_json::json!({"max_position_embeddings": 32768.0, "vocab_size": 1e3, "rope_theta": 1e6,
+            "eos_token_id": [2.0], "torch_dtype": "torch.bfloat16"});
+        let config = with("llama", whole).expect("whole numbers with a fraction of zero");
+        assert_eq!((config.max_position_embeddings, config.vocab_size), (32768, 1000));
+        assert_eq!((config.eos_token_ids, config.dtype.as_deref()), (vec![2], Some("bfloat16")));
+        for (model, json, field) in [
+            ("llama", r#"{"max_position_embeddings": 32768.5}"#, "max_position_embeddings"),
+            ("llama", r#"{"max_position_embeddings": "32768"}"#, "max_position_embeddings"),
+            ("llama", r#"{"rope_theta": "1e6"}"#, "rope_theta"),
+            ("llama", r#"{"vocab_size": null}"#, "vocab_size"),
+            ("qwen3", r#"{"num_key_value_heads": 2, "head_dim": null}"#, "head_dim"),
+            ("gemma3_text", r#"{"sliding_window_pattern": 0}"#, "sliding_window_pattern"),
+        ] {
+            let error = with(model, serde_json::from_str(json).expect("JSON")).expect_err(json);
+            assert!(matches!(&error, LoadError::Config { field: f, .. } if f == field), "{json}: {error}");
+        }
+        // Bare tokens that are no JSON are not taken for an absent field.
+        for token in ["NaN", "Infinity", "-Infinity"] {
+            let text = format!(r#"{{"model_type": "llama", "rope_theta": {token}}}"#);
+            let error = Config::parse(text.as_bytes()).expect_err(token);
+            let LoadError::Config { field, got, .. } = &error else { panic!("{token}: {error}") };
+            assert!(field == "rope_theta" && got.contains(token), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_missing_type_is_told_by_the_architecture() {
+        for (architecture, model) in [
+            ("LlamaForCausalLM", "llama"),
+            ("Gemma3ForCausalLM", "gemma3_text"),
+            ("BertModel", "bert"),
+            ("Qwen2ForSequenceClassification", "qwen2"),
+        ] {
+            let json = serde_json::json!({"architectures": [architecture]});
+            let config = Config::parse(json.to_string().as_bytes()).expect(architecture);
+            assert_eq!(config.model_type, model);
+        }
+        for architecture in ["Llama4ForCausalLM", "Qwen2MoeForCausalLM", "Gemma3nForCausalLM", "BertX", ""] {
+            let json = serde_json::json!({"architectures": [architecture]});
+            let error = Config::parse(json.to_string().as_bytes()).expect_err(architecture);
+            assert!(matches!(error, LoadError::UnknownModel { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn how_long_a_sequence_may_be() {
+        let limit = |model: &str, json| with(model, json).expect(model).max_context;
+        let yarn = |extra: Value| {
+            let mut scaling = serde_json::json!({"type": "yarn", "factor": 4.0});
+            scaling.as_object_mut().expect("an object").extend(extra.as_object().expect("an object").clone());
+            serde_json::json!({"max_position_embeddings": 32, "rope_scaling": scaling, "num_key_value_heads": 4})
+        };
+        let original = serde_json::json!({"original_max_position_embeddings": 32});
+        // As the cards of Qwen 2.5 and 3 say, with and without the trained length.
+        assert_eq!(limit("qwen2", yarn(original)), 128);
+        assert_eq!(limit("qwen2", yarn(serde_json::json!({}))), 128);
+        // Both lengths stated: the longer one.
+        let stated = serde_json::json!({"original_max_position_embeddings": 4});
+        assert_eq!(limit("qwen3", yarn(stated)), 32);
+        let linear = serde_json::json!({"max_position_embeddings": 64, "rope_scaling": {"type": "linear",
+            "factor": 2.5}});
+        assert_eq!(limit("llama", linear.clone()), 160);
+        // Gemma 3's length has the scaling in it.
+        assert_eq!(limit("gemma3_text", linear), 64);
+        let llama3 = serde_json::json!({"max_position_embeddings": 64, "rope_scaling": {"rope_type": "llama3",
+            "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8}});
+        assert_eq!(limit("llama", llama3), 64);
+        let dynamic = serde_json::json!({"max_position_embeddings": 64, "rope_scaling": {"type": "dynamic",
+            "factor": 2.0}});
+        assert_eq!(limit("llama", dynamic), 64);
+        let absurd = serde_json::json!({"max_position_embeddings": 1 << 30, "rope_scaling": {"type": "linear",
+            "factor": 1e12}});
+        assert_eq!(limit("llama", absurd), u32::MAX);
+        // Positions of an encoder are rows of a table, whatever is scaled.
+        let table = serde_json::json!({"max_position_embeddings": 64, "rope_scaling": {"type": "linear",
+            "factor": 2.0}});
+        assert_eq!(limit("bert", table), 64);
+    }
+
+    #[test]
+    fn sizes_do_not_overflow() {
+        let most = serde_json::json!({"num_hidden_layers": 4096, "num_attention_heads": 4096,
+            "num_key_value_heads": 4096, "head_dim": 4096});
+        let config = with("llama", most).expect("valid");
+        assert_eq!(config.cache_bytes(u32::MAX), u64::MAX);
+        assert_eq!(config.cache_bytes(1), 1 << 39);
     }
 }

@@ -177,6 +177,10 @@ impl Gguf {
         let rope = self.rope(family, factors, head_dim, context)?;
         c.extend(rope);
         c.extend(self.special_tokens()?);
+        // Absent means none here, not what the class of the configuration assumes.
+        for name in ["bos_token_id", "eos_token_id", "pad_token_id"] {
+            c.entry(name).or_insert(Value::Null);
+        }
         Ok(c)
     }
 
