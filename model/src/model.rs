@@ -9,7 +9,7 @@ use crate::arch::{self, Network};
 use crate::chat::ChatTemplates;
 use crate::config::Config;
 use crate::error::{LoadError, OutOfMemory, RunError};
-use crate::format::gguf;
+use crate::format;
 use crate::format::safetensors::{TensorInfo, TensorTable};
 use crate::generation_config::GenerationConfig;
 use crate::layers::{Block, Decoder, Encoder, EncoderLayer, Linear, Scope};
@@ -48,7 +48,7 @@ pub struct LoadOptions {
 fn estimate(table: &TensorTable, force: Option<WeightFormat>) -> u64 {
     let Some(force) = force else { return table.bytes() };
     let bytes = |w: &TensorInfo| {
-        let count: u64 = w.shape.iter().product();
+        let count = w.shape.iter().fold(1, |product: u64, &d| product.saturating_mul(d));
         if count == 0 {
             return 0;
         }
@@ -59,11 +59,11 @@ fn estimate(table: &TensorTable, force: Option<WeightFormat>) -> u64 {
                 let bits = format.bits_per_weight(u32::try_from(k).unwrap_or(u32::MAX));
                 (count as f64 * bits / 8.0) as u64
             }
-            (WeightFormat::Quant(_), _) => 4 * count,
-            (dense, _) => count * u64::from(dense.element_bytes().unwrap_or(4)),
+            (WeightFormat::Quant(_), _) => count.saturating_mul(4),
+            (dense, _) => count.saturating_mul(dense.element_bytes().unwrap_or(4).into()),
         }
     };
-    table.iter().map(bytes).sum()
+    table.iter().map(bytes).fold(0, u64::saturating_add)
 }
 
 /// A loaded model.
@@ -138,7 +138,7 @@ impl Model {
         options: LoadOptions,
         progress: impl FnMut(Progress) + Sendable + 'static,
     ) -> Result<Arc<Self>, LoadError> {
-        let source = gguf::checkpoint(source).await?;
+        let source = format::checkpoint(source).await?;
         let config = load_config(&*source).await?;
         let table = TensorTable::open(&*source).await?;
         let limit = config.max_context;

@@ -29,9 +29,9 @@ pub(super) const CLASS: Class = Class {
 };
 
 pub(super) async fn load(w: &Scope, cfg: &Config) -> Result<Encoder, LoadError> {
-    let w = if w.has("bert.embeddings.word_embeddings.weight") { &w.scope("bert") } else { w };
+    let w = &w.scope(&prefix(w));
     let (c, f) = (cfg.hidden_size, cfg.intermediate_size);
-    let norm = async |w: &Scope, name: &str| Norm::layer(&w.scope(name), c, cfg.layer_norm_eps).await;
+    let norm = async |w: &Scope, name: &str| Norm::layer(&w.scope(name), c, cfg.layer_norm_eps, true).await;
     let spec = AttentionSpec {
         hidden_size: c,
         num_q_heads: cfg.num_attention_heads,
@@ -82,4 +82,19 @@ pub(super) async fn load(w: &Scope, cfg: &Config) -> Result<Encoder, LoadError> 
             None
         },
     })
+}
+
+/// Where the encoder is: at the top, below `bert` in models with a task of their own, or below the one name that holds
+/// embeddings of words.
+fn prefix(w: &Scope) -> String {
+    const WORDS: &str = "embeddings.word_embeddings.weight";
+    let known = ["", "bert"].into_iter().find(|prefix| w.scope(prefix).has(WORDS));
+    if let Some(known) = known {
+        return known.to_owned();
+    }
+    let mut found = w.weights().table().iter().filter_map(|t| t.name.strip_suffix(WORDS)?.strip_suffix('.'));
+    match (found.next(), found.next()) {
+        (Some(only), None) => only.to_owned(),
+        _ => String::new(),
+    }
 }

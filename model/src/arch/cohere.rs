@@ -38,11 +38,11 @@ pub(super) async fn load(b: &Build<'_>) -> Result<Decoder, LoadError> {
     for i in 0..cfg.num_hidden_layers {
         let w = b.layer(i);
         blocks.push(Block::Parallel(Parallel {
-            norm: Norm::layer(&w.scope("input_layernorm"), cfg.hidden_size, cfg.layer_norm_eps).await?,
+            norm: Norm::layer(&w.scope("input_layernorm"), cfg.hidden_size, cfg.layer_norm_eps, false).await?,
             attn: Attention::load(&w.scope("self_attn"), b.attention(i).interleaved()).await?,
             mlp: b.mlp(&w).await?,
         }));
     }
-    let norm = Norm::layer(&b.weights.scope("norm"), cfg.hidden_size, cfg.layer_norm_eps).await?;
+    let norm = Norm::layer(&b.weights.scope("norm"), cfg.hidden_size, cfg.layer_norm_eps, false).await?;
     b.decoder(blocks, norm).await
 }

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::config::RopeFactors;
 use super::{Gguf, GgufTensor, GgufType, field};
 use crate::LoadError;
+use crate::format::paired;
 use crate::format::safetensors::{StoredType, TensorInfo, TensorTable};
 use crate::source::{BoxFuture, ByteSource};
 
@@ -38,18 +39,7 @@ impl Fix {
     /// Undoes it in whole units.
     fn undo(&self, bytes: &mut [u8]) {
         match *self {
-            Self::Pairs { head, row } => {
-                let (head, row) = (head as usize, row as usize);
-                let half = head / row / 2;
-                for stored in bytes.chunks_exact_mut(head) {
-                    let copy = stored.to_vec();
-                    for (i, pair) in copy.chunks_exact(2 * row).enumerate() {
-                        let (first, second) = pair.split_at(row);
-                        stored[i * row..][..row].copy_from_slice(first);
-                        stored[(half + i) * row..][..row].copy_from_slice(second);
-                    }
-                }
-            }
+            Self::Pairs { head, row } => paired::undo(bytes, head as usize, row as usize),
             Self::PlusOne => {
                 for v in bytes.as_chunks_mut::<4>().0 {
                     *v = (f32::from_le_bytes(*v) - 1.0).to_le_bytes();
