@@ -1,10 +1,10 @@
 //! Cohere (Command R): attention and MLP side by side after one layer norm without bias; interleaved rotary
-//! embedding; logits times `logit_scale`.
+//! embedding; logits times `logit_scale`; in the larger ones layer norms of each query and key head.
 
 use crate::config::class::Class;
 use crate::error::LoadError;
 use crate::layers::build::Build;
-use crate::layers::{Attention, Block, Decoder, Norm, Parallel};
+use crate::layers::{Attention, AttentionSpec, Block, Decoder, HeadNorm, Norm, Parallel};
 
 pub(super) const CLASS: Class = Class {
     name: "Cohere",
@@ -27,19 +27,14 @@ pub(super) const CLASS: Class = Class {
 
 pub(super) async fn load(b: &Build<'_>) -> Result<Decoder, LoadError> {
     let cfg = b.cfg;
-    if cfg.use_qk_norm {
-        return Err(LoadError::Config {
-            field: "use_qk_norm".into(),
-            got: "true".into(),
-            want: "false (layer norms of query and key heads are not supported yet)".into(),
-        });
-    }
+    let qk_norm = if cfg.use_qk_norm { HeadNorm::Layer } else { HeadNorm::None };
     let mut blocks = Vec::new();
     for i in 0..cfg.num_hidden_layers {
         let w = b.layer(i);
+        let spec = AttentionSpec { qk_norm, eps: cfg.layer_norm_eps, ..b.attention(i).interleaved() };
         blocks.push(Block::Parallel(Parallel {
             norm: Norm::layer(&w.scope("input_layernorm"), cfg.hidden_size, cfg.layer_norm_eps, false).await?,
-            attn: Attention::load(&w.scope("self_attn"), b.attention(i).interleaved()).await?,
+            attn: Attention::load(&w.scope("self_attn"), spec).await?,
             mlp: b.mlp(&w).await?,
         }));
     }
