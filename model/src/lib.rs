@@ -39,6 +39,7 @@ pub mod arch;
 pub mod chat;
 pub mod config;
 pub mod embed;
+pub mod embedding_config;
 pub mod error;
 pub mod eval;
 pub mod format;
@@ -46,6 +47,7 @@ pub mod generate;
 pub mod generation_config;
 pub mod layers;
 pub mod model;
+mod pieces;
 pub mod pooling;
 pub mod quantized;
 pub mod rope;
@@ -56,10 +58,12 @@ pub mod synthetic;
 #[cfg(test)]
 mod testing;
 pub mod tokenizer;
+mod vocabulary;
 pub mod weights;
 
 pub use chat::{ChatTemplates, Conversation};
 pub use config::Config;
+pub use embedding_config::{EmbeddingConfig, Prompt, Prompts};
 pub use error::{LoadError, MisShaped, OutOfMemory, RunError, TextError};
 pub use eval::{Comparison, EvalOptions, Perplexity, compare, perplexity};
 pub use generate::{Finish, GenerateOptions, Generated, generate};
