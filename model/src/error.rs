@@ -458,18 +458,6 @@ pub enum TextError {
         /// What the tokenizer said.
         message: String,
     },
-    /// Tokens that the model has no embedding for.
-    #[error(
-        "the tokenizer does not match the vocabulary: token {token:?} has id {got}, must be below {vocab_size}"
-    )]
-    Vocabulary {
-        /// A token out of range.
-        token: String,
-        /// Its id.
-        got: u32,
-        /// Size of the model's vocabulary.
-        vocab_size: u32,
-    },
     /// A text cannot be encoded.
     #[error("cannot encode: {message}")]
     Encode {
@@ -579,8 +567,12 @@ pub enum RunError {
         /// Tokens found.
         tokens: usize,
     },
-    /// A checkpoint without tokenizer.json.
-    #[error("the checkpoint has no tokenizer.json: texts cannot be encoded (`girih logits --ids` takes ids)")]
+    /// A checkpoint without tokenizer.json, or vocabulary files that stand for it.
+    #[error(
+        "the checkpoint has no tokenizer.json: texts cannot be encoded (`girih logits --ids` takes ids). A tokenizer.model \
+         or tekken.json alone is not read; `AutoTokenizer.from_pretrained(folder).save_pretrained(folder)` of transformers \
+         writes a tokenizer.json"
+    )]
     NoTokenizer,
     /// An encoder where a decoder is needed.
     #[error("{model_type} is an encoder: it computes embeddings (`girih embed`), no text")]
