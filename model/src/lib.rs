@@ -46,6 +46,7 @@ pub mod generate;
 pub mod generation_config;
 pub mod layers;
 pub mod model;
+mod pieces;
 pub mod pooling;
 pub mod quantized;
 pub mod rope;
@@ -56,6 +57,7 @@ pub mod synthetic;
 #[cfg(test)]
 mod testing;
 pub mod tokenizer;
+mod vocabulary;
 pub mod weights;
 
 pub use chat::{ChatTemplates, Conversation};

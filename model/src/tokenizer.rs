@@ -1,8 +1,14 @@
 //! Text to tokens and back.
 
-use tokenizers::Tokenizer as Inner;
+use tokenizers::{
+    DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, TokenizerImpl,
+};
 
 use crate::TextError;
+use crate::vocabulary::Vocabulary;
+
+type Inner =
+    TokenizerImpl<Vocabulary, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
 
 /// Held tokens after which a stream no longer waits for a character to be completed.
 const MAX_HELD: usize = 24;

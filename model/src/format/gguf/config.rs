@@ -26,17 +26,6 @@ pub(super) struct RopeFactors {
     pub short_long: Option<[Vec<f32>; 2]>,
 }
 
-/// Tokens that end an answer although metadata name another one, as in llama.cpp.
-const ENDS: [&str; 7] = [
-    "<|eot_id|>",
-    "<|eom_id|>",
-    "<|im_end|>",
-    "<|end|>",
-    "<end_of_turn>",
-    "<|END_OF_TURN_TOKEN|>",
-    "<|end_of_text|>",
-];
-
 impl Gguf {
     /// The family that the file names.
     pub(super) fn family(&self) -> Result<&'static Family, LoadError> {
@@ -259,33 +248,6 @@ impl Gguf {
                 c.insert("original_max_position_embeddings".to_owned(), trained.into());
             }
             c.insert("rope_scaling".to_owned(), Value::Object(params));
-        }
-        Ok(c)
-    }
-
-    /// Beginnings and ends of texts.
-    fn special_tokens(&self) -> Result<Map<String, Value>, LoadError> {
-        let id = |name: &str| self.uint(&format!("tokenizer.ggml.{name}_token_id"));
-        let mut c = Map::new();
-        if let Some(bos) = id("bos")? {
-            c.insert("bos_token_id".to_owned(), bos.into());
-        }
-        if let Some(pad) = id("padding")? {
-            c.insert("pad_token_id".to_owned(), pad.into());
-        }
-        let mut ends: Vec<u64> = Vec::new();
-        for name in ["eos", "eot", "eom"] {
-            ends.extend(id(name)?);
-        }
-        let kinds = self.uints("tokenizer.ggml.token_type")?.unwrap_or_default();
-        let tokens = self.texts("tokenizer.ggml.tokens")?.unwrap_or_default();
-        let control = |i: &usize| kinds.get(*i) == Some(&3);
-        let ids = tokens.iter().enumerate().filter(|(_, t)| ENDS.contains(&t.as_str())).map(|(i, _)| i);
-        ends.extend(ids.filter(control).map(|i| i as u64));
-        let mut seen = std::collections::BTreeSet::new();
-        ends.retain(|id| seen.insert(*id));
-        if !ends.is_empty() {
-            c.insert("eos_token_id".to_owned(), ends.into());
         }
         Ok(c)
     }
