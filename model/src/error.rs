@@ -602,6 +602,14 @@ pub enum RunError {
         /// Architecture.
         model_type: String,
     },
+    /// A prompt that the checkpoint does not name.
+    #[error("the prompt is {got:?}, the checkpoint has {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") })]
+    NoPrompt {
+        /// Name asked for.
+        got: String,
+        /// Names of the checkpoint's prompts.
+        known: Vec<String>,
+    },
     /// The cache does not fit.
     #[error("{0}")]
     OutOfMemory(#[from] OutOfMemory),

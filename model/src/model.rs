@@ -8,6 +8,7 @@ use girih_ops::{Gpu, WeightFormat};
 use crate::arch::{self, Network};
 use crate::chat::ChatTemplates;
 use crate::config::Config;
+use crate::embedding_config::{EmbeddingConfig, Prompts};
 use crate::error::{LoadError, OutOfMemory, RunError};
 use crate::format;
 use crate::format::safetensors::{TensorInfo, TensorTable};
@@ -75,7 +76,7 @@ pub struct Model {
     tokenizer: Option<Tokenizer>,
     chat: ChatTemplates,
     generation: GenerationConfig,
-    pooling: Pooling,
+    embedding: EmbeddingConfig,
     context: u32,
     weight_bytes: u64,
     parameters: u64,
@@ -146,18 +147,21 @@ impl Model {
         if context == 0 || context > limit {
             return Err(LoadError::Context { got: context, limit });
         }
-        let tokenizer = match read_whole(&*source, "tokenizer.json", MAX_TEXT).await? {
+        let embedding = EmbeddingConfig::load(&*source, &config).await?;
+        let mut tokenizer = match read_whole(&*source, "tokenizer.json", MAX_TEXT).await? {
             Some(bytes) => Some(Tokenizer::from_bytes(&bytes)?),
             None => None,
         };
-        if let Some(tokenizer) = &tokenizer {
+        if let Some(tokenizer) = &mut tokenizer {
             tokenizer.check_vocab(config.vocab_size)?;
+            if embedding.lower_case {
+                tokenizer.lower_case()?;
+            }
         }
         let tokenizer_config = read_whole(&*source, "tokenizer_config.json", MAX_TEXT).await?;
         let template = read_whole(&*source, "chat_template.jinja", MAX_TEXT).await?;
         let chat = ChatTemplates::load(tokenizer_config.as_deref(), template.as_deref())?;
         let generation = GenerationConfig::load(&*source, &config).await?;
-        let pooling = Pooling::load(&*source).await?;
         let total = table.bytes();
         let weight_bytes = estimate(&table, options.weights.force);
         let cache_bytes = config.cache_bytes(context);
@@ -206,7 +210,7 @@ impl Model {
             tokenizer,
             chat,
             generation,
-            pooling,
+            embedding,
             context,
             weight_bytes: weights.placed_bytes(),
             parameters: weights.placed_parameters(),
@@ -282,7 +286,17 @@ impl Model {
 
     /// How token states become an embedding.
     pub fn pooling(&self) -> &Pooling {
-        &self.pooling
+        &self.embedding.pooling
+    }
+
+    /// What may stand in front of a text that is embedded.
+    pub fn prompts(&self) -> &Prompts {
+        &self.embedding.prompts
+    }
+
+    /// How texts become embeddings.
+    pub fn embedding(&self) -> &EmbeddingConfig {
+        &self.embedding
     }
 
     /// The decoder.

@@ -117,6 +117,9 @@ impl Gguf {
                 out.insert(name.to_owned(), json!(tokens[id as usize]));
             }
         }
+        // Metadata always say whether texts are closed: nothing is to be guessed.
+        let closed = self.flag(&format!("{PREFIX}add_eos_token"))?.unwrap_or(false);
+        out.insert("add_eos_token".to_owned(), closed.into());
         let mut templates = Vec::new();
         if let Some(text) = self.text(TEMPLATE)? {
             templates.push(json!({"name": "default", "template": text}));
