@@ -345,6 +345,14 @@ pub enum LoadError {
         /// Types known.
         known: Vec<&'static str>,
     },
+    /// Tensors that the network does not use, in a checkpoint whose tensors all change the result.
+    #[error("tensors that {model_type} as girih knows it does not have: {}; their model computes something else", some(.tensors))]
+    UnusedTensors {
+        /// The architecture.
+        model_type: String,
+        /// Names.
+        tensors: Vec<String>,
+    },
     /// A field of a file other than config.json has a value that cannot be used.
     #[error("{file}: {field} is {got}, must be {want}")]
     Field {

@@ -224,6 +224,10 @@ impl Model {
             })?;
         gpu.check()?;
         let report = weights.report();
+        if weights.table().is_used_as_a_whole() && !report.unused.is_empty() {
+            let model_type = config.model_type.clone();
+            return Err(LoadError::UnusedTensors { model_type, tensors: report.unused });
+        }
         for name in &report.unused {
             tracing::warn!("tensor {name} of the checkpoint is not used");
         }
