@@ -199,18 +199,28 @@ pub enum LoadError {
         /// Types known.
         want: String,
     },
-    /// The index names a file that is not there.
-    #[error("{index}: {tensor} lies in {file}, which is missing")]
+    /// A folder without weights that can be read.
+    #[error(
+        "no weights: there must be model.safetensors, model.safetensors.index.json with its files, \
+         consolidated.safetensors or a GGUF file{}",
+        describe_unread(.unread)
+    )]
+    NoWeights {
+        /// Files found that hold weights in a format that is not read.
+        unread: Vec<String>,
+    },
+    /// The index names files that are not there.
+    #[error("{index}: {tensor} lies in {}, which {} missing", some(.files), if .files.len() == 1 { "is" } else { "are" })]
     MissingShard {
         /// Index.
         index: String,
-        /// File it names.
-        file: String,
-        /// A tensor of that file.
+        /// Files it names.
+        files: Vec<String>,
+        /// A tensor of the first of them.
         tensor: String,
     },
     /// The index names tensors that their file does not hold.
-    #[error("{index}: {file} does not hold {}", .tensors.join(", "))]
+    #[error("{index}: {file} does not hold {}", some(.tensors))]
     AbsentFromShard {
         /// Index.
         index: String,
@@ -335,6 +345,14 @@ pub enum LoadError {
         /// Types known.
         known: Vec<&'static str>,
     },
+    /// Tensors that the network does not use, in a checkpoint whose tensors all change the result.
+    #[error("tensors that {model_type} as girih knows it does not have: {}; their model computes something else", some(.tensors))]
+    UnusedTensors {
+        /// The architecture.
+        model_type: String,
+        /// Names.
+        tensors: Vec<String>,
+    },
     /// A field of a file other than config.json has a value that cannot be used.
     #[error("{file}: {field} is {got}, must be {want}")]
     Field {
@@ -408,13 +426,24 @@ fn device(error: &OpError) -> Option<&GpuError> {
     }
 }
 
-fn describe_tensors(missing: &[String], mis_shaped: &[MisShaped], unused: &[String]) -> String {
-    // A checkpoint of another architecture has hundreds.
+fn describe_unread(unread: &[String]) -> String {
+    if unread.is_empty() {
+        return String::new();
+    }
+    let names = unread.join(", ");
+    format!("; {names} is there, but pickled PyTorch files are not read: save the model as safetensors")
+}
+
+/// The first names of a list: a checkpoint of another architecture has hundreds of tensors.
+fn some(names: &[String]) -> String {
     const SHOWN: usize = 8;
-    let some = |names: &[String]| match names.len().checked_sub(SHOWN) {
+    match names.len().checked_sub(SHOWN) {
         Some(more @ 1..) => format!("{} and {more} more", names[..SHOWN].join(", ")),
         _ => names.join(", "),
-    };
+    }
+}
+
+fn describe_tensors(missing: &[String], mis_shaped: &[MisShaped], unused: &[String]) -> String {
     let mut parts = Vec::new();
     if !missing.is_empty() {
         parts.push(format!("missing tensors: {}", some(missing)));
@@ -436,18 +465,6 @@ pub enum TextError {
     Tokenizer {
         /// What the tokenizer said.
         message: String,
-    },
-    /// Tokens that the model has no embedding for.
-    #[error(
-        "the tokenizer does not match the vocabulary: token {token:?} has id {got}, must be below {vocab_size}"
-    )]
-    Vocabulary {
-        /// A token out of range.
-        token: String,
-        /// Its id.
-        got: u32,
-        /// Size of the model's vocabulary.
-        vocab_size: u32,
     },
     /// A text cannot be encoded.
     #[error("cannot encode: {message}")]
@@ -558,8 +575,12 @@ pub enum RunError {
         /// Tokens found.
         tokens: usize,
     },
-    /// A checkpoint without tokenizer.json.
-    #[error("the checkpoint has no tokenizer.json: texts cannot be encoded (`girih logits --ids` takes ids)")]
+    /// A checkpoint without tokenizer.json, or vocabulary files that stand for it.
+    #[error(
+        "the checkpoint has no tokenizer.json: texts cannot be encoded (`girih logits --ids` takes ids). A tokenizer.model \
+         or tekken.json alone is not read; `AutoTokenizer.from_pretrained(folder).save_pretrained(folder)` of transformers \
+         writes a tokenizer.json"
+    )]
     NoTokenizer,
     /// An encoder where a decoder is needed.
     #[error("{model_type} is an encoder: it computes embeddings (`girih embed`), no text")]

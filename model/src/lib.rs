@@ -22,7 +22,8 @@
 //!         max_tokens: 60,
 //!         sampling: Sampling { temperature: 0.7, top_p: 0.95, ..Sampling::default() },
 //!         stop: Vec::new(),
-//!         stop_ids: model.generation().eos_token_ids.clone(),
+//!         stop_ids: model.stop_ids(),
+//!         continues: true,
 //!         slot: 0,
 //!     };
 //!     let told = generate(&mut session, Some(model.tokenizer()?), &prompt, &options, |text| {
@@ -69,7 +70,7 @@ pub use eval::{Comparison, EvalOptions, Perplexity, compare, perplexity};
 pub use generate::{Finish, GenerateOptions, Generated, generate};
 pub use generation_config::GenerationConfig;
 pub use model::{LoadOptions, Model, Progress, load_config};
-pub use sampler::{Sampler, Sampling};
+pub use sampler::{Rules, Sampler, Sampling};
 pub use session::{Canceller, Input, Rows, Session, SessionOptions, Tail};
 pub use source::{ByteSource, MemorySource};
 pub use tokenizer::Tokenizer;

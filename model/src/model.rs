@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use girih_ops::{Gpu, WeightFormat};
 
 use crate::arch::{self, Network};
-use crate::chat::ChatTemplates;
+use crate::chat::{ChatTemplates, Conversation};
 use crate::config::Config;
 use crate::embedding_config::{EmbeddingConfig, Prompts};
 use crate::error::{LoadError, OutOfMemory, RunError};
-use crate::format::gguf;
+use crate::format;
 use crate::format::safetensors::{TensorInfo, TensorTable};
 use crate::generation_config::GenerationConfig;
 use crate::layers::{Block, Decoder, Encoder, EncoderLayer, Linear, Scope};
@@ -49,7 +49,7 @@ pub struct LoadOptions {
 fn estimate(table: &TensorTable, force: Option<WeightFormat>) -> u64 {
     let Some(force) = force else { return table.bytes() };
     let bytes = |w: &TensorInfo| {
-        let count: u64 = w.shape.iter().product();
+        let count = w.shape.iter().fold(1, |product: u64, &d| product.saturating_mul(d));
         if count == 0 {
             return 0;
         }
@@ -60,11 +60,37 @@ fn estimate(table: &TensorTable, force: Option<WeightFormat>) -> u64 {
                 let bits = format.bits_per_weight(u32::try_from(k).unwrap_or(u32::MAX));
                 (count as f64 * bits / 8.0) as u64
             }
-            (WeightFormat::Quant(_), _) => 4 * count,
-            (dense, _) => count * u64::from(dense.element_bytes().unwrap_or(4)),
+            (WeightFormat::Quant(_), _) => count.saturating_mul(4),
+            (dense, _) => count.saturating_mul(dense.element_bytes().unwrap_or(4).into()),
         }
     };
-    table.iter().map(bytes).sum()
+    table.iter().map(bytes).fold(0, u64::saturating_add)
+}
+
+/// The token that a template writes behind an answer. A template that refuses the conversation has none.
+fn end_of_answer(chat: &ChatTemplates, tokenizer: &Tokenizer) -> Option<u32> {
+    const ANSWER: &str = "forty-two";
+    let conversation = Conversation {
+        messages: serde_json::json!([
+            {"role": "user", "content": "What is six times seven?"},
+            {"role": "assistant", "content": ANSWER},
+        ]),
+        now: Some(0),
+        ..Conversation::default()
+    };
+    let text = chat.render(&conversation).ok()?;
+    tokenizer.added_prefix(text.rsplit_once(ANSWER)?.1.trim_start())
+}
+
+/// What to say of tokens that the model has no embedding for.
+fn beyond(tokenizer: &Tokenizer, vocab_size: u32) -> Option<String> {
+    let tokens = tokenizer.beyond(vocab_size);
+    let (id, token) = tokens.first()?;
+    Some(format!(
+        "{} of the tokenizer's tokens have no embedding, {token:?} with id {id} first (the model has {vocab_size}): a \
+         prompt with one is refused",
+        tokens.len()
+    ))
 }
 
 /// A loaded model.
@@ -139,29 +165,31 @@ impl Model {
         options: LoadOptions,
         progress: impl FnMut(Progress) + Sendable + 'static,
     ) -> Result<Arc<Self>, LoadError> {
-        let source = gguf::checkpoint(source).await?;
+        let source = format::checkpoint(source).await?;
         let config = load_config(&*source).await?;
         let table = TensorTable::open(&*source).await?;
-        let limit = config.max_position_embeddings;
+        let limit = config.max_context;
         let context = options.context.unwrap_or(limit.min(DEFAULT_CONTEXT));
         if context == 0 || context > limit {
             return Err(LoadError::Context { got: context, limit });
         }
         let embedding = EmbeddingConfig::load(&*source, &config).await?;
-        let mut tokenizer = match read_whole(&*source, "tokenizer.json", MAX_TEXT).await? {
-            Some(bytes) => Some(Tokenizer::from_bytes(&bytes)?),
-            None => None,
-        };
-        if let Some(tokenizer) = &mut tokenizer {
-            tokenizer.check_vocab(config.vocab_size)?;
-            if embedding.lower_case {
-                tokenizer.lower_case()?;
-            }
+        let mut tokenizer = Tokenizer::load(&*source).await?;
+        if let Some(tokenizer) = tokenizer.as_mut().filter(|_| embedding.lower_case) {
+            tokenizer.lower_case()?;
         }
         let tokenizer_config = read_whole(&*source, "tokenizer_config.json", MAX_TEXT).await?;
         let template = read_whole(&*source, "chat_template.jinja", MAX_TEXT).await?;
         let chat = ChatTemplates::load(tokenizer_config.as_deref(), template.as_deref())?;
         let generation = GenerationConfig::load(&*source, &config).await?;
+        let mut text_notes = generation.notes.clone();
+        if let Some(tokenizer) = &tokenizer {
+            text_notes.extend_from_slice(tokenizer.notes());
+            text_notes.extend(beyond(tokenizer, config.vocab_size));
+        }
+        for note in &text_notes {
+            tracing::warn!("{note}");
+        }
         let total = table.bytes();
         let weight_bytes = estimate(&table, options.weights.force);
         let cache_bytes = config.cache_bytes(context);
@@ -196,6 +224,10 @@ impl Model {
             })?;
         gpu.check()?;
         let report = weights.report();
+        if weights.table().is_used_as_a_whole() && !report.unused.is_empty() {
+            let model_type = config.model_type.clone();
+            return Err(LoadError::UnusedTensors { model_type, tensors: report.unused });
+        }
         for name in &report.unused {
             tracing::warn!("tensor {name} of the checkpoint is not used");
         }
@@ -211,7 +243,7 @@ impl Model {
             weight_bytes: weights.placed_bytes(),
             parameters: weights.placed_parameters(),
             unused: report.unused,
-            notes: report.notes,
+            notes: report.notes.into_iter().chain(text_notes).collect(),
         }))
     }
 
@@ -265,7 +297,8 @@ impl Model {
 
     /// Id of a special token, by its name in the tokenizer's configuration: `bos_token`, `pad_token`.
     pub fn special_id(&self, name: &str) -> Option<u32> {
-        self.tokenizer.as_ref()?.token_to_id(self.chat.special(name)?)
+        let tokenizer = self.tokenizer.as_ref()?;
+        tokenizer.token_to_id(tokenizer.named(name).or_else(|| self.chat.special(name))?)
     }
 
     /// The token that texts begin with, if the tokenizer puts one in front.
@@ -278,6 +311,28 @@ impl Model {
     /// Defaults of the checkpoint for generation.
     pub fn generation(&self) -> &GenerationConfig {
         &self.generation
+    }
+
+    /// Tokens that end a text: those that generation_config.json or config.json names, and the tokenizer's eos_token.
+    /// Files of one checkpoint often name different ones, and a model that writes any of them has ended.
+    pub fn stop_ids(&self) -> Vec<u32> {
+        let named = self.generation.eos_token_ids.iter().chain(&self.config.eos_token_ids).copied();
+        let mut ids = Vec::new();
+        for id in named.chain(self.special_id("eos_token")) {
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        ids
+    }
+
+    /// As [`Model::stop_ids`], for an answer: also the token that a chat template writes behind one, if it does and the
+    /// token is one that was added to the vocabulary.
+    pub fn answer_stop_ids(&self, chat: &ChatTemplates) -> Vec<u32> {
+        let mut ids = self.stop_ids();
+        let end = self.tokenizer.as_ref().and_then(|tokenizer| end_of_answer(chat, tokenizer));
+        ids.extend(end.filter(|id| !ids.contains(id)));
+        ids
     }
 
     /// How token states become an embedding.

@@ -121,6 +121,7 @@ fn values(config: &Config, name: &str, shape: &[u32], seed: u32) -> Vec<f32> {
     let is_norm = name.contains("norm") || name.contains("LayerNorm");
     let (center, width) = match shape {
         [_, _] if name.contains("embed") => (0.0, 1.0),
+        [_, _] if is_norm => (1.0, 0.3),
         [_, k] => (0.0, (3.0 / *k as f32).sqrt()),
         _ if is_norm && !name.ends_with("bias") && !config.model_type.starts_with("gemma") => (1.0, 0.3),
         _ => (0.0, 0.3),
@@ -194,6 +195,10 @@ fn tensors(config: &Config) -> Vec<(String, Vec<u32>)> {
             "olmo2" => Some((q, kv)),
             _ => None,
         };
+        if config.use_qk_norm {
+            add(name("self_attn.q_norm", "weight"), &[config.num_attention_heads, d]);
+            add(name("self_attn.k_norm", "weight"), &[config.num_key_value_heads, d]);
+        }
         if let Some((q, k)) = heads {
             add(name("self_attn.q_norm", "weight"), &[q]);
             add(name("self_attn.k_norm", "weight"), &[k]);
@@ -281,6 +286,12 @@ pub fn odd() -> Vec<Checkpoint> {
             F32,
             [50, 5, 1, 24, 77, 77],
             &json!({ "tie_word_embeddings": true, "logit_scale": 0.25 }),
+        ),
+        Checkpoint::new(
+            "cohere-qk_norm",
+            F16,
+            [36, 6, 2, 20, 50, 77],
+            &json!({ "tie_word_embeddings": true, "logit_scale": 0.25, "use_qk_norm": true }),
         ),
         Checkpoint::new(
             "gemma2",

@@ -34,8 +34,14 @@ pub struct Build<'a> {
 
 /// Where checkpoints keep the layers, and where the head: language models, the text part of multimodal ones (in
 /// older and newer style), embedding models.
-const PREFIXES: [[&str; 2]; 4] =
-    [["model", ""], ["language_model.model", "language_model"], ["model.language_model", ""], ["", ""]];
+const PREFIXES: [[&str; 2]; 6] = [
+    ["model", ""],
+    ["language_model.model", "language_model"],
+    ["model.language_model", ""],
+    ["model.text_model", ""],
+    ["language_model", ""],
+    ["", ""],
+];
 
 impl<'a> Build<'a> {
     /// Tables for every rotary embedding of the configuration, for `context` positions.
