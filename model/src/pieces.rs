@@ -1,7 +1,7 @@
 //! SentencePiece's BPE: pieces with scores, and no list of merges.
 
 use std::cmp::Ordering;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
 
 use serde::{Deserialize, Serialize};
 use tokenizers::Token;
@@ -28,6 +28,9 @@ struct Stored {
     tokens: Vec<String>,
     scores: Vec<f32>,
     unknown: Option<u32>,
+    /// Pieces that are joined but never come out: they fall apart again.
+    #[serde(default)]
+    unused: BTreeSet<u32>,
 }
 
 impl TryFrom<Stored> for Pieces {
@@ -126,38 +129,49 @@ impl Pieces {
     /// as there are any; what they consist of need not be pieces. Characters that stay alone and are no pieces become
     /// their bytes, or one unknown token for a run of them where the bytes are no pieces either.
     ///
+    /// Unused pieces fall apart into those that they were joined of.
+    ///
     /// Work and memory grow with `n log n` of the text, times the length of the longest piece.
     pub fn tokenize(&self, text: &str) -> Vec<Token> {
-        let symbols = self.join(text);
+        let (symbols, parts) = self.join(text);
         let mut tokens: Vec<Token> = Vec::new();
         let mut unknown_end = None;
         let mut at = 0;
+        let mut left: Vec<(usize, usize)> = Vec::new();
         while let Some(symbol) = symbols.get(at) {
-            let piece = &text[symbol.start..symbol.end];
-            let bytes = || piece.bytes().map(|b| self.bytes[b as usize]).collect::<Option<Vec<u32>>>();
-            if let Some(id) = self.id(piece) {
-                tokens.push(Token::new(id, piece.to_owned(), (symbol.start, symbol.end)));
-            } else if let Some(ids) = bytes() {
-                for (i, id) in (symbol.start..).zip(ids) {
-                    let value = self.spelling(id).unwrap_or_default().to_owned();
-                    tokens.push(Token::new(id, value, (i, i + 1)));
+            left.push((symbol.start, symbol.end));
+            while let Some((start, end)) = left.pop() {
+                if let Some(&middle) = parts.get(&(start, end)) {
+                    left.extend([(middle, end), (start, middle)]);
+                    continue;
                 }
-            } else if let Some(id) = self.stored.unknown {
-                match tokens.last_mut() {
-                    Some(last) if unknown_end == Some(symbol.start) => last.offsets.1 = symbol.end,
-                    _ => {
+                let piece = &text[start..end];
+                let bytes = || piece.bytes().map(|b| self.bytes[b as usize]).collect::<Option<Vec<u32>>>();
+                if let Some(id) = self.id(piece).filter(|id| !self.stored.unused.contains(id)) {
+                    tokens.push(Token::new(id, piece.to_owned(), (start, end)));
+                } else if let Some(ids) = bytes() {
+                    for (i, id) in (start..).zip(ids) {
                         let value = self.spelling(id).unwrap_or_default().to_owned();
-                        tokens.push(Token::new(id, value, (symbol.start, symbol.end)));
+                        tokens.push(Token::new(id, value, (i, i + 1)));
                     }
+                } else if let Some(id) = self.stored.unknown {
+                    match tokens.last_mut() {
+                        Some(last) if unknown_end == Some(start) => last.offsets.1 = end,
+                        _ => {
+                            let value = self.spelling(id).unwrap_or_default().to_owned();
+                            tokens.push(Token::new(id, value, (start, end)));
+                        }
+                    }
+                    unknown_end = Some(end);
                 }
-                unknown_end = Some(symbol.end);
             }
             at = symbol.right;
         }
         tokens
     }
 
-    fn join(&self, text: &str) -> Vec<Symbol> {
+    /// What no join is left for, and where pieces that do not come out were joined.
+    fn join(&self, text: &str) -> (Vec<Symbol>, HashMap<(usize, usize), usize>) {
         let starts = text.char_indices().map(|(start, c)| (start, start + c.len_utf8()));
         let mut symbols: Vec<Symbol> = starts
             .enumerate()
@@ -167,6 +181,7 @@ impl Pieces {
             last.right = NONE;
         }
         let mut joins = BinaryHeap::new();
+        let mut parts = HashMap::new();
         for right in 1..symbols.len() {
             joins.extend(self.candidate(text, &symbols, right - 1, right));
         }
@@ -174,6 +189,11 @@ impl Pieces {
             let (l, r) = (symbols[left], symbols[right]);
             if l.start == l.end || r.start == r.end || r.end - l.start != length {
                 continue;
+            }
+            if !self.stored.unused.is_empty()
+                && self.id(&text[l.start..r.end]).is_some_and(|id| self.stored.unused.contains(&id))
+            {
+                parts.insert((l.start, r.end), l.end);
             }
             symbols[left] = Symbol { end: r.end, right: r.right, ..l };
             symbols[right].start = r.end;
@@ -183,7 +203,7 @@ impl Pieces {
             joins.extend(self.candidate(text, &symbols, l.left, left));
             joins.extend(self.candidate(text, &symbols, left, r.right));
         }
-        symbols
+        (symbols, parts)
     }
 
     fn candidate(&self, text: &str, symbols: &[Symbol], left: usize, right: usize) -> Option<Join> {
@@ -207,6 +227,7 @@ mod tests {
             tokens: tokens.iter().map(|(t, _)| (*t).to_owned()).collect(),
             scores: tokens.iter().map(|(_, s)| *s).collect(),
             unknown,
+            unused: BTreeSet::new(),
         };
         Pieces::try_from(stored).expect("pieces")
     }
@@ -258,7 +279,7 @@ mod tests {
     fn files_that_no_vocabulary_can_be() {
         let stored = |tokens: &[&str], scores: &[f32], unknown| {
             let tokens = tokens.iter().map(|t| (*t).to_owned()).collect();
-            Pieces::try_from(Stored { tokens, scores: scores.to_vec(), unknown })
+            Pieces::try_from(Stored { tokens, scores: scores.to_vec(), unknown, unused: BTreeSet::new() })
         };
         assert!(stored(&["a"], &[], None).is_err());
         assert!(stored(&["a"], &[0.0], Some(1)).is_err());
@@ -273,8 +294,21 @@ mod tests {
     fn long_pieces_end_in_time() {
         let tokens: Vec<String> = (1..600).map(|n| "a".repeat(n)).collect();
         let scores = (1..600).map(|n| n as f32).collect();
-        let p = Pieces::try_from(Stored { tokens, scores, unknown: None }).expect("pieces");
+        let stored = Stored { tokens, scores, unknown: None, unused: BTreeSet::new() };
+        let p = Pieces::try_from(stored.clone()).expect("pieces");
         let text = "a".repeat(100_000);
         assert_eq!(p.tokenize(&text).iter().map(|t| t.offsets.1 - t.offsets.0).sum::<usize>(), text.len());
+        let p = Pieces::try_from(Stored { unused: (1..599).collect(), ..stored }).expect("pieces");
+        assert_eq!(p.tokenize(&text).len(), text.len());
+    }
+
+    #[test]
+    fn unused_pieces_fall_apart_into_what_was_joined() {
+        let mut p = pieces(&[("a", 0.0), ("b", 0.0), ("c", 0.0), ("ab", -1.0), ("abc", -2.0)], None);
+        assert_eq!(ids(&p, "abc"), [4]);
+        p.stored.unused = BTreeSet::from([4]);
+        assert_eq!(ids(&p, "abc"), [3, 2]);
+        p.stored.unused = BTreeSet::from([3]);
+        assert_eq!(ids(&p, "abcab"), [4, 0, 1]);
     }
 }

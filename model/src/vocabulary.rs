@@ -14,7 +14,7 @@ use crate::pieces::Pieces;
 /// The `model` of a `tokenizer.json`. Beside the types of the crate `tokenizers` there are two that vocabularies of GGUF
 /// files need:
 ///
-/// - `Pieces`: `tokens`, `scores`, `unknown`: SentencePiece's BPE without a list of merges.
+/// - `Pieces`: `tokens`, `scores`, `unknown`, `unused`: SentencePiece's BPE without a list of merges.
 /// - `Spelt`: a `model` of another type with `spellings` of ids that it does not know, for decoding.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
@@ -22,7 +22,7 @@ pub(crate) enum Vocabulary {
     /// As the crate has it, with spellings of further ids.
     Known {
         /// The crate's.
-        model: ModelWrapper,
+        model: Box<ModelWrapper>,
         /// Spellings that decoding knows and encoding does not.
         spellings: BTreeMap<u32, String>,
     },
@@ -39,10 +39,11 @@ impl<'de> Deserialize<'de> for Vocabulary {
                 let spellings: Vec<(u32, String)> =
                     Deserialize::deserialize(value["spellings"].take()).map_err(D::Error::custom)?;
                 let model = ModelWrapper::deserialize(value["model"].take()).map_err(D::Error::custom)?;
+                let model = Box::new(model);
                 Ok(Self::Known { model, spellings: spellings.into_iter().collect() })
             }
             _ => {
-                let model = ModelWrapper::deserialize(value).map_err(D::Error::custom)?;
+                let model = Box::new(ModelWrapper::deserialize(value).map_err(D::Error::custom)?);
                 Ok(Self::Known { model, spellings: BTreeMap::new() })
             }
         }

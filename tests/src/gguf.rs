@@ -550,6 +550,8 @@ pub fn tokenizer(out: &mut File, tokenizer: &Json, pre: &str) {
             set("merges", strings(joined.collect()));
             if let Some(bos) = find("<|begin_of_text|>").or(find("<｜begin▁of▁sentence｜>")) {
                 set("bos_token_id", Value::Uint(bos));
+                let begins = tokenizer["post_processor"].to_string().contains(&tokens[bos as usize]);
+                set("add_bos_token", Value::Bool(begins));
             }
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use girih_model::format::gguf::{Array, GgufSource, Value};
 use girih_model::source::{ByteSource, DirSource, MemorySource};
-use girih_model::{LoadError, Tokenizer};
+use girih_model::{Input, LoadError, LoadOptions, Model, Rows, RunError, Session, SessionOptions, Tokenizer};
 use girih_tests::gguf::{File, convert, tokenizer};
 use girih_tests::goldens;
 use pollster::block_on;
@@ -266,6 +266,41 @@ fn spellings_that_come_twice() {
     let got = pieces(&[("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3), ("▁a", 0.0, 1), ("▁a", 1.0, 1)]);
     let got = read(&got).expect("pieces");
     assert_eq!((got.ids("a"), got.text(&[4, 4])), (vec![3], "a a".to_owned()));
+}
+
+/// More tokens than embeddings, and fewer: what matters is which occur.
+#[test]
+fn vocabularies_of_another_size_than_the_embedding() {
+    let path = models("llama_llama3rope");
+    let mut file = convert(Arc::new(DirSource::new(&path)), &goldens::json(&path.join("config.json")));
+    tokenizer(&mut file, &goldens::json(&path.join("tokenizer.json")), "llama-bpe");
+    let gpu = girih_tests::gpu();
+    let load = |file: &File| {
+        let source = MemorySource::new().with("model.gguf", file.bytes(3));
+        let model = Model::load(&gpu, Arc::new(source), LoadOptions::default(), |_| ());
+        block_on(model).expect("a model")
+    };
+    let mut more = file.clone();
+    change(&mut more, |tokens, kinds| {
+        tokens.push("<|more|>".to_owned());
+        kinds.push(3);
+    });
+    let model = load(&more);
+    let mut session = Session::new(&model, SessionOptions::default()).expect("a session");
+    let mut run = |text: &str| {
+        let token_ids = model.tokenizer().expect("a tokenizer").encode(text, false).expect("encodes");
+        session.forward(&[Input { slot: 0, token_ids: &token_ids }], Rows::Last, None).map(|_| ())
+    };
+    run("a").expect("a token with an embedding");
+    let error = run("<|more|>").expect_err("a token without one");
+    assert!(matches!(error, RunError::TokenId { id: 512, vocab_size: 512 }), "{error}");
+    change(&mut file, |tokens, kinds| {
+        tokens.truncate(508);
+        kinds.truncate(508);
+    });
+    let model = load(&file);
+    let t = model.tokenizer().expect("a tokenizer");
+    assert_eq!(t.decode(&[64, 510, 64], false).expect("decodes"), "aa");
 }
 
 /// What an entry of the merges names need not be a piece: only what is joined.

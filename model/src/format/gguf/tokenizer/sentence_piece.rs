@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::{Array, Gguf, Value as Meta, field};
 use super::PREFIX;
-use super::special::{UNKNOWN, Vocabulary};
+use super::special::{UNKNOWN, UNUSED, Vocabulary};
 use crate::LoadError;
 
 impl Gguf {
@@ -32,8 +32,9 @@ impl Gguf {
             Some(id) => Some(id as u64),
             None => self.special("unknown", v.tokens)?,
         };
+        let unused: Vec<usize> = (0..v.tokens.len()).filter(|&id| v.kinds[id] == UNUSED).collect();
         let model = json!({"type": "Pieces", "tokens": v.tokens, "scores": scores[..v.tokens.len()],
-            "unknown": unknown});
+            "unknown": unknown, "unused": unused});
         let space = json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"});
         let mut normalizers = vec![space];
         let mut decoders = vec![

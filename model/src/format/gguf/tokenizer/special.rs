@@ -251,7 +251,9 @@ impl Gguf {
             }
         }
         for spelling in SHOWN {
-            of(spelling).iter().for_each(|&id| kinds[id] = USER_DEFINED);
+            for &id in of(spelling) {
+                kinds[id] = USER_DEFINED;
+            }
         }
         let mut seen = BTreeSet::new();
         ends.retain(|id| seen.insert(*id));
