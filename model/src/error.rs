@@ -347,6 +347,14 @@ pub enum LoadError {
         /// Types known.
         known: Vec<&'static str>,
     },
+    /// Tensors that the network does not use, in a checkpoint whose tensors all change the result.
+    #[error("tensors that {model_type} as girih knows it does not have: {}; their model computes something else", some(.tensors))]
+    UnusedTensors {
+        /// The architecture.
+        model_type: String,
+        /// Names.
+        tensors: Vec<String>,
+    },
     /// A field of a file other than config.json has a value that cannot be used.
     #[error("{file}: {field} is {got}, must be {want}")]
     Field {
@@ -464,18 +472,6 @@ pub enum TextError {
         /// What the tokenizer said.
         message: String,
     },
-    /// Tokens that the model has no embedding for.
-    #[error(
-        "the tokenizer does not match the vocabulary: token {token:?} has id {got}, must be below {vocab_size}"
-    )]
-    Vocabulary {
-        /// A token out of range.
-        token: String,
-        /// Its id.
-        got: u32,
-        /// Size of the model's vocabulary.
-        vocab_size: u32,
-    },
     /// A text cannot be encoded.
     #[error("cannot encode: {message}")]
     Encode {
@@ -585,8 +581,12 @@ pub enum RunError {
         /// Tokens found.
         tokens: usize,
     },
-    /// A checkpoint without tokenizer.json.
-    #[error("the checkpoint has no tokenizer.json: texts cannot be encoded (`girih logits --ids` takes ids)")]
+    /// A checkpoint without tokenizer.json, or vocabulary files that stand for it.
+    #[error(
+        "the checkpoint has no tokenizer.json: texts cannot be encoded (`girih logits --ids` takes ids). A tokenizer.model \
+         or tekken.json alone is not read; `AutoTokenizer.from_pretrained(folder).save_pretrained(folder)` of transformers \
+         writes a tokenizer.json"
+    )]
     NoTokenizer,
     /// An encoder where a decoder is needed.
     #[error("{model_type} is an encoder: it computes embeddings (`girih embed`), no text")]
@@ -599,6 +599,14 @@ pub enum RunError {
     NoPooler {
         /// Architecture.
         model_type: String,
+    },
+    /// A prompt that the checkpoint does not name.
+    #[error("the prompt is {got:?}, the checkpoint has {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") })]
+    NoPrompt {
+        /// Name asked for.
+        got: String,
+        /// Names of the checkpoint's prompts.
+        known: Vec<String>,
     },
     /// The cache does not fit.
     #[error("{0}")]

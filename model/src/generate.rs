@@ -7,7 +7,7 @@ use web_time::Instant;
 use crate::error::RunError;
 use crate::sampler::{Sampler, Sampling};
 use crate::session::{CANDIDATES, Canceller, Input, Session, Tail};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{DecodeStream, Tokenizer};
 
 /// What to generate and when to stop.
 #[derive(Clone, Debug)]
@@ -20,6 +20,9 @@ pub struct GenerateOptions {
     pub stop: Vec<String>,
     /// Tokens at which generation stops; they are not part of the result.
     pub stop_ids: Vec<u32>,
+    /// Whether the new text goes on where the prompt's ends, so that its first word keeps the space in front. Otherwise
+    /// it is a text of its own, as an answer is.
+    pub continues: bool,
     /// Slot of the cache.
     pub slot: u32,
 }
@@ -90,6 +93,8 @@ pub async fn generate(
     let slot = options.slot;
     let start = Instant::now();
     let mut sampler = Sampler::new(options.sampling.clone())?;
+    let mut output = Output::new(tokenizer, prompt, options, session.canceller().clone())?;
+    sampler.begin(prompt.len(), options.max_tokens, &output.stop_ids);
     if prompt.is_empty() {
         return Err(RunError::EmptyPrompt);
     }
@@ -120,7 +125,6 @@ pub async fn generate(
     let dispatches_per_token = session.decode_plan(tail)?.plan().num_dispatches();
     let prefill_seconds = start.elapsed().as_secs_f64();
     let decode_start = Instant::now();
-    let mut output = Output::new(tokenizer, prompt, options, session.canceller().clone());
     let mut flow = output.push(first, &mut on_text)?;
     if flow.is_none() {
         session.seek(tail, slot, first)?;
@@ -233,7 +237,11 @@ async fn sampled(
 /// Tokens so far, their text, and the part of it that was already given out.
 struct Output<'a> {
     options: &'a GenerateOptions,
-    stream: Option<crate::tokenizer::DecodeStream<'a>>,
+    /// Tokens that end the text: those asked for, and stop texts that are one special token.
+    stop_ids: Vec<u32>,
+    stream: Option<DecodeStream<'a>>,
+    /// The text with special tokens, where a stop text holds some.
+    spelt: Option<Spelt<'a>>,
     /// Prompt and new tokens.
     history: Vec<u32>,
     prompt_tokens: usize,
@@ -242,16 +250,59 @@ struct Output<'a> {
     canceller: Canceller,
 }
 
+/// The text with special tokens spelt out, in which stop texts with special tokens are looked for.
+struct Spelt<'a> {
+    stream: DecodeStream<'a>,
+    stop: Vec<String>,
+    text: String,
+    /// Up to here no stop text begins.
+    searched: usize,
+    /// How much of either text there was before each token.
+    places: Vec<(usize, usize)>,
+}
+
+impl Spelt<'_> {
+    /// Where in the text without special tokens a place of this one is.
+    fn place(&self, at: usize, len: usize) -> usize {
+        let next = self.places.partition_point(|&(spelt, _)| spelt <= at);
+        let end = self.places.get(next).map_or(len, |&(_, plain)| plain);
+        let (spelt, plain) = self.places[..next].last().copied().unwrap_or_default();
+        (plain + (at - spelt)).min(end)
+    }
+
+    /// Takes a token behind `len` bytes of text; where a stop text begins.
+    fn push(&mut self, token: u32, len: usize) -> Result<Option<usize>, RunError> {
+        self.places.push((self.text.len(), len));
+        self.text.push_str(&self.stream.push(token)?);
+        let found = first_match(&self.text[self.searched..], &self.stop).map(|at| self.searched + at);
+        self.searched = found.unwrap_or_else(|| self.text.len() - partial_match(&self.text, &self.stop));
+        Ok(found)
+    }
+}
+
 impl<'a> Output<'a> {
     fn new(
         tokenizer: Option<&'a Tokenizer>,
         prompt: &[u32],
         options: &'a GenerateOptions,
         canceller: Canceller,
-    ) -> Self {
-        let stream = tokenizer.map(|t| t.stream(true));
+    ) -> Result<Self, RunError> {
+        let mut stop_ids = options.stop_ids.clone();
+        let context = if options.continues { prompt } else { &[] };
+        let (mut stream, mut spelt) = (None, None);
+        if let Some(tokenizer) = tokenizer {
+            stream = Some(tokenizer.stream_after(context, true)?);
+            stop_ids.extend(options.stop.iter().filter_map(|text| tokenizer.special_id(text)));
+            let stop: Vec<String> =
+                options.stop.iter().filter(|text| tokenizer.holds_special(text)).cloned().collect();
+            if !stop.is_empty() {
+                let stream = tokenizer.stream_after(context, false)?;
+                spelt = Some(Spelt { stream, stop, text: String::new(), searched: 0, places: Vec::new() });
+            }
+        }
         let (history, prompt_tokens) = (prompt.to_vec(), prompt.len());
-        Self { options, stream, history, prompt_tokens, text: String::new(), emitted: 0, canceller }
+        let text = String::new();
+        Ok(Self { options, stop_ids, stream, spelt, history, prompt_tokens, text, emitted: 0, canceller })
     }
 
     /// Tokens that may still be generated.
@@ -271,20 +322,36 @@ impl<'a> Output<'a> {
         if self.canceller.is_cancelled() {
             return Ok(Some(Finish::Cancelled));
         }
-        if self.options.stop_ids.contains(&token) {
+        if self.stop_ids.contains(&token) {
             return Ok(Some(Finish::Stop));
         }
         self.history.push(token);
+        let before = self.text.len();
         if let Some(stream) = &mut self.stream {
             self.text.push_str(&stream.push(token)?);
         }
-        // What is out already holds no beginning of a stop text.
-        if let Some(at) = first_match(&self.text[self.emitted..], &self.options.stop) {
-            self.text.truncate(self.emitted + at);
+        let mut certain = self.text.len() - partial_match(&self.text, &self.options.stop);
+        let mut cut = self.stop_text();
+        if let Some(spelt) = &mut self.spelt {
+            let found = spelt.push(token, before)?;
+            if found.is_some()
+                && let Some(stream) = self.stream.take()
+            {
+                // Held back until now, and in front of the stop text.
+                self.text.push_str(&stream.finish()?);
+            }
+            let at = spelt.place(spelt.searched, self.text.len());
+            certain = certain.min(at);
+            cut = cut.into_iter().chain(found.map(|_| at)).min();
+        }
+        if let Some(at) = cut {
+            self.end_at(at);
             return Ok(Some(Finish::Stop));
         }
-        let certain = self.text.len() - partial_match(&self.text, &self.options.stop);
-        if certain > self.emitted {
+        let certain = (self.emitted..=certain).rev().find(|&i| self.text.is_char_boundary(i));
+        if let Some(certain) = certain
+            && certain > self.emitted
+        {
             let flow = on_text(&self.text[self.emitted..certain]);
             self.emitted = certain;
             if flow.is_break() {
@@ -294,16 +361,30 @@ impl<'a> Output<'a> {
         Ok((self.left() == 0).then_some(Finish::Length))
     }
 
+    /// Where the first stop text begins. What is out already holds no beginning of one.
+    fn stop_text(&self) -> Option<usize> {
+        first_match(&self.text[self.emitted..], &self.options.stop).map(|at| self.emitted + at)
+    }
+
+    /// Ends the text there; what was held back behind it does not count.
+    fn end_at(&mut self, at: usize) {
+        let at = (self.emitted..=at).rev().find(|&i| self.text.is_char_boundary(i));
+        self.text.truncate(at.unwrap_or(self.emitted));
+        self.stream = None;
+    }
+
     /// Gives out what was held back.
     fn finish(
         &mut self,
-        finish: Finish,
+        mut finish: Finish,
         on_text: &mut impl FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Finish, RunError> {
-        if let Some(stream) = self.stream.take()
-            && finish != Finish::Stop
-        {
+        if let Some(stream) = self.stream.take() {
             self.text.push_str(&stream.finish()?);
+            if let Some(at) = self.stop_text().filter(|_| finish != Finish::Cancelled) {
+                self.end_at(at);
+                finish = Finish::Stop;
+            }
         }
         if self.text.len() > self.emitted && finish != Finish::Cancelled {
             let _ = on_text(&self.text[self.emitted..]);
@@ -341,5 +422,78 @@ mod tests {
         assert_eq!(partial_match("ab\n", &stop), 1);
         assert_eq!(partial_match("ab", &stop), 0);
         assert_eq!(partial_match("ab</s>", &[String::new()]), 0);
+    }
+
+    /// A SentencePiece tokenizer: a space in front of the first word, which decoding takes away; bytes for the rest.
+    fn pieces() -> Tokenizer {
+        let text = r#"{"normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"},
+            {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
+            "decoder": {"type": "Sequence", "decoders": [
+                {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"},
+                {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+            "added_tokens": [
+                {"id": 0, "content": "<s>", "special": true, "normalized": false},
+                {"id": 1, "content": "<end>", "special": true, "normalized": false}],
+            "model": {"type": "BPE", "byte_fallback": true, "merges": [], "vocab": {"<s>": 0, "<end>": 1, "▁once": 2,
+                "▁the": 3, "<0xC3>": 4, "<0xA9>": 5, "▁": 6, "!": 7, "a": 8}}}"#;
+        Tokenizer::from_bytes(text.as_bytes()).expect("a tokenizer")
+    }
+
+    /// Tokens that a model writes; what is shown, and why it ends.
+    fn told(prompt: &[u32], tokens: &[u32], continues: bool, stop: &[&str]) -> (String, Finish) {
+        let options = GenerateOptions {
+            max_tokens: tokens.len(),
+            sampling: Sampling::default(),
+            stop: stop.iter().map(|&s| s.to_owned()).collect(),
+            stop_ids: vec![1],
+            continues,
+            slot: 0,
+        };
+        let tokenizer = pieces();
+        let mut output =
+            Output::new(Some(&tokenizer), prompt, &options, Canceller::default()).expect("a context");
+        let mut shown = String::new();
+        let mut show = |text: &str| {
+            shown += text;
+            ControlFlow::Continue(())
+        };
+        let ended = tokens.iter().find_map(|&token| output.push(token, &mut show).expect("decodes"));
+        let finish = output.finish(ended.expect("ends"), &mut show).expect("decodes");
+        assert_eq!(shown, output.text);
+        (shown, finish)
+    }
+
+    #[test]
+    fn a_continuation_keeps_its_space_and_an_answer_does_not() {
+        let word = |prompt: &[u32], continues| told(prompt, &[3, 3], continues, &[]).0;
+        assert_eq!(word(&[0, 2], true), " the the");
+        assert_eq!(word(&[0, 2], false), "the the");
+        assert_eq!(word(&[0], true), "the the", "the text begins here");
+        assert_eq!(word(&[2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0], true), " the the", "tokens without text");
+        assert_eq!(word(&[2, 6], true), " the the", "a prompt that ends in a space");
+        // The second half of a character that the prompt began.
+        assert_eq!(told(&[2, 4], &[5, 7], true, &[]).0, "é!");
+        assert_eq!(told(&[0, 2], &[3, 3, 7], true, &[" the!"]), (" the".to_owned(), Finish::Stop));
+        assert_eq!(told(&[0, 2], &[3, 7], true, &[" the"]), (String::new(), Finish::Stop));
+    }
+
+    #[test]
+    fn special_tokens_are_no_text_but_stop() {
+        let many = vec![0; 40];
+        assert_eq!(told(&[2], &[&[3][..], &many, &[3]].concat(), true, &[]).0, " the the");
+        assert_eq!(told(&[2], &[3, 0, 3], true, &["<s>"]), (" the".to_owned(), Finish::Stop));
+        assert_eq!(told(&[2], &[3, 7, 0, 3], true, &["!<s>"]), (" the".to_owned(), Finish::Stop));
+        assert_eq!(told(&[2], &[3, 0, 3, 7], true, &["<s> the"]), (" the".to_owned(), Finish::Stop));
+        assert_eq!(told(&[2], &[3, 0, 7, 3], true, &["<s> the"]), (" the! the".to_owned(), Finish::Length));
+        assert_eq!(told(&[2], &[3, 0, 0, 3], true, &["<s><s>", "x"]), (" the".to_owned(), Finish::Stop));
+        assert_eq!(told(&[2], &[3, 7, 0, 3], true, &["!<s><s>"]), (" the! the".to_owned(), Finish::Length));
+    }
+
+    #[test]
+    fn what_is_held_back_is_shown_before_an_end() {
+        assert_eq!(told(&[2], &[3, 4, 1], true, &[]), (" the\u{fffd}".to_owned(), Finish::Stop));
+        assert_eq!(told(&[2], &[3, 4], true, &[]), (" the\u{fffd}".to_owned(), Finish::Length));
+        assert_eq!(told(&[2], &[3, 7, 1], true, &["!!"]), (" the!".to_owned(), Finish::Stop));
+        assert_eq!(told(&[2], &[3, 7, 4, 1], true, &["!\u{fffd}"]), (" the".to_owned(), Finish::Stop));
     }
 }

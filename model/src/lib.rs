@@ -22,7 +22,8 @@
 //!         max_tokens: 60,
 //!         sampling: Sampling { temperature: 0.7, top_p: 0.95, ..Sampling::default() },
 //!         stop: Vec::new(),
-//!         stop_ids: model.generation().eos_token_ids.clone(),
+//!         stop_ids: model.stop_ids(),
+//!         continues: true,
 //!         slot: 0,
 //!     };
 //!     let told = generate(&mut session, Some(model.tokenizer()?), &prompt, &options, |text| {
@@ -39,6 +40,7 @@ pub mod arch;
 pub mod chat;
 pub mod config;
 pub mod embed;
+pub mod embedding_config;
 pub mod error;
 pub mod eval;
 pub mod format;
@@ -46,6 +48,7 @@ pub mod generate;
 pub mod generation_config;
 pub mod layers;
 pub mod model;
+mod pieces;
 pub mod pooling;
 pub mod quantized;
 pub mod rope;
@@ -56,16 +59,18 @@ pub mod synthetic;
 #[cfg(test)]
 mod testing;
 pub mod tokenizer;
+mod vocabulary;
 pub mod weights;
 
 pub use chat::{ChatTemplates, Conversation};
 pub use config::Config;
+pub use embedding_config::{EmbeddingConfig, Prompt, Prompts};
 pub use error::{LoadError, MisShaped, OutOfMemory, RunError, TextError};
 pub use eval::{Comparison, EvalOptions, Perplexity, compare, perplexity};
 pub use generate::{Finish, GenerateOptions, Generated, generate};
 pub use generation_config::GenerationConfig;
 pub use model::{LoadOptions, Model, Progress, load_config};
-pub use sampler::{Sampler, Sampling};
+pub use sampler::{Rules, Sampler, Sampling};
 pub use session::{Canceller, Input, Rows, Session, SessionOptions, Tail};
 pub use source::{ByteSource, MemorySource};
 pub use tokenizer::Tokenizer;

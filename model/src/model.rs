@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use girih_ops::{Gpu, WeightFormat};
 
 use crate::arch::{self, Network};
-use crate::chat::ChatTemplates;
+use crate::chat::{ChatTemplates, Conversation};
 use crate::config::Config;
+use crate::embedding_config::{EmbeddingConfig, Prompts};
 use crate::error::{LoadError, OutOfMemory, RunError};
 use crate::format;
 use crate::format::safetensors::{TensorInfo, TensorTable};
@@ -66,6 +67,32 @@ fn estimate(table: &TensorTable, force: Option<WeightFormat>) -> u64 {
     table.iter().map(bytes).fold(0, u64::saturating_add)
 }
 
+/// The token that a template writes behind an answer. A template that refuses the conversation has none.
+fn end_of_answer(chat: &ChatTemplates, tokenizer: &Tokenizer) -> Option<u32> {
+    const ANSWER: &str = "forty-two";
+    let conversation = Conversation {
+        messages: serde_json::json!([
+            {"role": "user", "content": "What is six times seven?"},
+            {"role": "assistant", "content": ANSWER},
+        ]),
+        now: Some(0),
+        ..Conversation::default()
+    };
+    let text = chat.render(&conversation).ok()?;
+    tokenizer.added_prefix(text.rsplit_once(ANSWER)?.1.trim_start())
+}
+
+/// What to say of tokens that the model has no embedding for.
+fn beyond(tokenizer: &Tokenizer, vocab_size: u32) -> Option<String> {
+    let tokens = tokenizer.beyond(vocab_size);
+    let (id, token) = tokens.first()?;
+    Some(format!(
+        "{} of the tokenizer's tokens have no embedding, {token:?} with id {id} first (the model has {vocab_size}): a \
+         prompt with one is refused",
+        tokens.len()
+    ))
+}
+
 /// A loaded model.
 #[derive(Debug)]
 pub struct Model {
@@ -75,7 +102,7 @@ pub struct Model {
     tokenizer: Option<Tokenizer>,
     chat: ChatTemplates,
     generation: GenerationConfig,
-    pooling: Pooling,
+    embedding: EmbeddingConfig,
     context: u32,
     weight_bytes: u64,
     parameters: u64,
@@ -146,18 +173,23 @@ impl Model {
         if context == 0 || context > limit {
             return Err(LoadError::Context { got: context, limit });
         }
-        let tokenizer = match read_whole(&*source, "tokenizer.json", MAX_TEXT).await? {
-            Some(bytes) => Some(Tokenizer::from_bytes(&bytes)?),
-            None => None,
-        };
-        if let Some(tokenizer) = &tokenizer {
-            tokenizer.check_vocab(config.vocab_size)?;
+        let embedding = EmbeddingConfig::load(&*source, &config).await?;
+        let mut tokenizer = Tokenizer::load(&*source).await?;
+        if let Some(tokenizer) = tokenizer.as_mut().filter(|_| embedding.lower_case) {
+            tokenizer.lower_case()?;
         }
         let tokenizer_config = read_whole(&*source, "tokenizer_config.json", MAX_TEXT).await?;
         let template = read_whole(&*source, "chat_template.jinja", MAX_TEXT).await?;
         let chat = ChatTemplates::load(tokenizer_config.as_deref(), template.as_deref())?;
         let generation = GenerationConfig::load(&*source, &config).await?;
-        let pooling = Pooling::load(&*source).await?;
+        let mut text_notes = generation.notes.clone();
+        if let Some(tokenizer) = &tokenizer {
+            text_notes.extend_from_slice(tokenizer.notes());
+            text_notes.extend(beyond(tokenizer, config.vocab_size));
+        }
+        for note in &text_notes {
+            tracing::warn!("{note}");
+        }
         let total = table.bytes();
         let weight_bytes = estimate(&table, options.weights.force);
         let cache_bytes = config.cache_bytes(context);
@@ -192,6 +224,10 @@ impl Model {
             })?;
         gpu.check()?;
         let report = weights.report();
+        if weights.table().is_used_as_a_whole() && !report.unused.is_empty() {
+            let model_type = config.model_type.clone();
+            return Err(LoadError::UnusedTensors { model_type, tensors: report.unused });
+        }
         for name in &report.unused {
             tracing::warn!("tensor {name} of the checkpoint is not used");
         }
@@ -202,12 +238,12 @@ impl Model {
             tokenizer,
             chat,
             generation,
-            pooling,
+            embedding,
             context,
             weight_bytes: weights.placed_bytes(),
             parameters: weights.placed_parameters(),
             unused: report.unused,
-            notes: report.notes,
+            notes: report.notes.into_iter().chain(text_notes).collect(),
         }))
     }
 
@@ -261,7 +297,8 @@ impl Model {
 
     /// Id of a special token, by its name in the tokenizer's configuration: `bos_token`, `pad_token`.
     pub fn special_id(&self, name: &str) -> Option<u32> {
-        self.tokenizer.as_ref()?.token_to_id(self.chat.special(name)?)
+        let tokenizer = self.tokenizer.as_ref()?;
+        tokenizer.token_to_id(tokenizer.named(name).or_else(|| self.chat.special(name))?)
     }
 
     /// The token that texts begin with, if the tokenizer puts one in front.
@@ -276,9 +313,41 @@ impl Model {
         &self.generation
     }
 
+    /// Tokens that end a text: those that generation_config.json or config.json names, and the tokenizer's eos_token.
+    /// Files of one checkpoint often name different ones, and a model that writes any of them has ended.
+    pub fn stop_ids(&self) -> Vec<u32> {
+        let named = self.generation.eos_token_ids.iter().chain(&self.config.eos_token_ids).copied();
+        let mut ids = Vec::new();
+        for id in named.chain(self.special_id("eos_token")) {
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        ids
+    }
+
+    /// As [`Model::stop_ids`], for an answer: also the token that a chat template writes behind one, if it does and the
+    /// token is one that was added to the vocabulary.
+    pub fn answer_stop_ids(&self, chat: &ChatTemplates) -> Vec<u32> {
+        let mut ids = self.stop_ids();
+        let end = self.tokenizer.as_ref().and_then(|tokenizer| end_of_answer(chat, tokenizer));
+        ids.extend(end.filter(|id| !ids.contains(id)));
+        ids
+    }
+
     /// How token states become an embedding.
     pub fn pooling(&self) -> &Pooling {
-        &self.pooling
+        &self.embedding.pooling
+    }
+
+    /// What may stand in front of a text that is embedded.
+    pub fn prompts(&self) -> &Prompts {
+        &self.embedding.prompts
+    }
+
+    /// How texts become embeddings.
+    pub fn embedding(&self) -> &EmbeddingConfig {
+        &self.embedding
     }
 
     /// The decoder.

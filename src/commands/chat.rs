@@ -43,7 +43,9 @@ impl Chat {
         }
         let mut session = Session::new(&model, SessionOptions::default())?;
         let tokenizer = model.tokenizer()?;
-        let options = self.sampling.options(&model, self.max_tokens);
+        let mut options = self.sampling.options(&model, self.max_tokens);
+        options.stop_ids = model.answer_stop_ids(templates);
+        options.continues = false;
         // The first Ctrl-C during an answer ends the answer; at the prompt it ends the program.
         let answering = Arc::new(AtomicBool::new(false));
         let cancelled = Arc::new(AtomicBool::new(false));

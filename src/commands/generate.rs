@@ -58,11 +58,12 @@ impl SamplingArgs {
                 repetition_penalty: self.repetition_penalty.unwrap_or(default.repetition_penalty),
                 presence_penalty: self.presence_penalty.unwrap_or(default.presence_penalty),
                 frequency_penalty: self.frequency_penalty.unwrap_or(default.frequency_penalty),
-                logit_bias: Vec::new(),
                 seed: self.seed,
+                ..default.clone()
             },
-            stop: self.stop.clone(),
-            stop_ids: model.generation().eos_token_ids.clone(),
+            stop: self.stop.iter().chain(&model.generation().stop_strings).cloned().collect(),
+            stop_ids: model.stop_ids(),
+            continues: true,
             slot: 0,
         }
     }

@@ -24,6 +24,7 @@ fn greedy(session: &mut Session, max_tokens: usize) -> Result<Generated, RunErro
         sampling: Sampling::default(),
         stop: Vec::new(),
         stop_ids: Vec::new(),
+        continues: true,
         slot: 0,
     };
     block_on(generate(session, Some(tokenizer), &prompt, &options, |_| ControlFlow::Continue(())))
@@ -165,6 +166,7 @@ fn a_lost_device_is_an_error_and_the_next_one_works() {
             sampling: Sampling { temperature, ..Sampling::default() },
             stop: Vec::new(),
             stop_ids: Vec::new(),
+            continues: true,
             slot: 0,
         };
         let mut pieces = 0;

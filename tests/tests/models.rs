@@ -133,6 +133,7 @@ async fn greedy_tokens_are_those_of_transformers(gpu: Gpu) {
             sampling: Sampling::default(),
             stop: Vec::new(),
             stop_ids: Vec::new(),
+            continues: true,
             slot: 0,
         };
         let mut session = session(&model, 1);
@@ -370,6 +371,7 @@ async fn mistakes_of_the_caller_are_errors(gpu: Gpu) {
         sampling: Sampling::default(),
         stop: vec![],
         stop_ids: vec![],
+        continues: true,
         slot: 9,
     };
     let generated = generate(&mut session, None, &[1], &options, |_| ControlFlow::Continue(())).await;

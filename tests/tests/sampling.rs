@@ -1,7 +1,9 @@
 //! Logit processing against transformers' processors.
 
-use girih_model::sampler::{Sampler, Sampling};
+use girih_model::sampler::{Past, Sampler, Sampling};
+use girih_model::{Config, GenerationConfig};
 use girih_tests::goldens;
+use serde_json::{Value, json};
 
 #[test]
 fn processors() {
@@ -48,5 +50,56 @@ fn processors() {
             let values: Vec<f32> = logits.iter().rev().copied().collect();
             assert_eq!(sampling.process_candidates(&values, &ids, previous).expect(name), kept, "{name}");
         }
+    }
+}
+
+fn ids(v: &Value) -> Vec<u32> {
+    v.as_array().expect("a list").iter().map(|id| id.as_u64().expect("an id") as u32).collect()
+}
+
+fn numbers(v: &Value) -> Vec<f64> {
+    v.as_array().expect("a list").iter().map(|v| v.as_f64().expect("a number")).collect()
+}
+
+/// A `generation_config.json` gives the probabilities that transformers' `generate` draws from.
+#[test]
+fn rules_of_checkpoints() {
+    let config = json!({
+        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 24, "hidden_size": 8,
+        "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1,
+        "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "eos_token_id": 3,
+    });
+    let config = Config::parse(config.to_string().as_bytes()).expect("a configuration");
+    let golden = goldens::json(&goldens::dir().join("ops/sampling_rules.json"));
+    let cases = golden["cases"].as_array().expect("cases");
+    assert!(cases.len() > 30);
+    for case in cases {
+        let name = case["name"].as_str().expect("a name");
+        let asked = GenerationConfig::parse(case["config"].to_string().as_bytes(), &config).expect(name);
+        let logits: Vec<f32> = numbers(&case["logits"]).into_iter().map(|v| v as f32).collect();
+        let (prompt, new) = (ids(&case["prompt"]), ids(&case["new"]));
+        let max_tokens = case["max_new_tokens"].as_u64().expect("a number") as usize;
+        let tokens = [prompt.as_slice(), &new].concat();
+        let past = Past {
+            tokens: &tokens,
+            prompt: prompt.len(),
+            limit: prompt.len() + max_tokens,
+            ends: &asked.eos_token_ids,
+        };
+        let kept = asked.sampling.process_after(&logits, &past).expect(name);
+        let mut got = vec![0.0f32; logits.len()];
+        for &(token, p) in &kept {
+            got[token as usize] = p as f32;
+        }
+        let want: Vec<f32> = numbers(&case["probs"]).into_iter().map(|v| v as f32).collect();
+        for (token, (g, w)) in got.iter().zip(&want).enumerate() {
+            assert_eq!(*g > 0.0, *w > 0.0, "{name}: token {token}: {g}, must be {w}");
+        }
+        goldens::assert_close(name, &got, &want, 1e-7, 1e-5);
+        // The loop knows the same of the text.
+        let mut sampler = Sampler::new(asked.sampling.clone()).expect(name);
+        sampler.begin(prompt.len(), max_tokens, &asked.eos_token_ids);
+        let drawn = sampler.sample(&logits, &tokens).expect(name);
+        assert!(want[drawn as usize] > 0.0, "{name}");
     }
 }

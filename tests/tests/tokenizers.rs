@@ -1,7 +1,9 @@
 //! Every golden tokenizer: encoding, pairs, decoding of arbitrary ids, streaming.
 
+use girih_model::source::MemorySource;
 use girih_model::tokenizer::Tokenizer;
 use girih_tests::goldens;
+use pollster::block_on;
 use serde_json::Value;
 
 fn ids(v: &Value) -> Vec<u32> {
@@ -121,7 +123,116 @@ fn vocabulary() {
     each(|name, tokenizer, golden| {
         let size = golden["vocab_size_with_added"].as_u64().expect("a size") as u32;
         assert_eq!(tokenizer.vocab_size(), size, "{name}");
-        tokenizer.check_vocab(size + 64).expect("fits");
-        assert!(tokenizer.check_vocab(size / 2).is_err(), "{name}");
+        assert_eq!(tokenizer.beyond(size + 64), [], "{name}");
+        assert!(!tokenizer.beyond(size / 2).is_empty(), "{name}");
     });
+}
+
+/// The files of a golden tokenizer with changes: a whole file, `null` for none, or a list of places and values.
+fn changed(base: &str, change: &Value) -> MemorySource {
+    const FILES: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"];
+    let folder = goldens::dir().join("tokenizers").join(base);
+    let mut files = serde_json::Map::new();
+    for file in FILES {
+        files.insert(file.to_owned(), goldens::json(&folder.join(file)));
+    }
+    for (file, change) in change.as_object().expect("files") {
+        let Some(edits) = change.as_array() else {
+            files.insert(file.clone(), change.clone());
+            continue;
+        };
+        for edit in edits {
+            let (last, path) = edit["at"].as_array().expect("a path").split_last().expect("a place");
+            let mut place = files.entry(file.clone()).or_insert_with(|| Value::Object(Default::default()));
+            for key in path {
+                place = place.get_mut(text(key)).expect("a place");
+            }
+            match (edit.get("value"), place) {
+                (Some(value), Value::Array(list)) => list.push(value.clone()),
+                (Some(value), place) => place[text(last)] = value.clone(),
+                (None, place) => drop(place.as_object_mut().and_then(|o| o.remove(text(last)))),
+            }
+        }
+    }
+    files
+        .into_iter()
+        .filter(|(_, v)| !v.is_null())
+        .fold(MemorySource::new(), |source, (file, value)| source.with(file, value.to_string().into_bytes()))
+}
+
+/// Special tokens that stand beside `tokenizer.json`, as transformers merges them.
+#[test]
+fn special_tokens_of_other_files() {
+    let golden = goldens::json(&goldens::dir().join("tokenizers/special_tokens.json"));
+    for case in list(&golden, "cases") {
+        let name = text(&case["name"]);
+        let source = changed(text(&case["base"]), &case["change"]);
+        let tokenizer = block_on(Tokenizer::load(&source)).expect(name).expect("a tokenizer");
+        for (field, want) in case["named"].as_object().expect("names") {
+            assert_eq!(tokenizer.named(field), Some(text(want)), "{name}: {field}");
+        }
+        for case in list(case, "cases") {
+            let what = format!("{name}: {}", case["text"]);
+            let encode = |special| tokenizer.encode(text(&case["text"]), special).expect("encodes");
+            assert_eq!(encode(true), ids(&case["ids"]), "{what}");
+            assert_eq!(encode(false), ids(&case["ids_no_special"]), "{what}");
+            let decode = |skip| tokenizer.decode(&ids(&case["ids"]), skip).expect("decodes");
+            assert_eq!(decode(false), text(&case["decoded"]), "{what}");
+            assert_eq!(decode(true), text(&case["decoded_skip_special"]), "{what}");
+        }
+        let other_id = ["decoder gives another id"].contains(&name);
+        assert_eq!(!tokenizer.notes().is_empty(), other_id, "{name}: {:?}", tokenizer.notes());
+    }
+}
+
+/// Vocabularies in files of their own give what the `tokenizer.json` of the same class gives.
+#[test]
+fn vocabularies_without_a_tokenizer_file() {
+    for (base, class) in [
+        ("wordpiece-bert", Value::Null),
+        ("bpe-gpt2", "GPT2Tokenizer".into()),
+        ("bpe-qwen", "Qwen2TokenizerFast".into()),
+    ] {
+        let folder = goldens::dir().join("tokenizers").join(base);
+        let whole = goldens::json(&folder.join("tokenizer.json"));
+        let mut config = goldens::json(&folder.join("tokenizer_config.json"));
+        config["tokenizer_class"] = class.clone();
+        let added = whole["added_tokens"].as_array().expect("a list").iter();
+        config["added_tokens_decoder"] = added.map(|t| (t["id"].to_string(), t.clone())).collect();
+        let vocab = whole["model"]["vocab"].as_object().expect("a vocabulary");
+        let mut source = MemorySource::new().with("tokenizer_config.json", config.to_string().into_bytes());
+        if class.is_null() {
+            let mut tokens: Vec<_> = vocab.iter().map(|(t, id)| (id.as_u64(), t.as_str())).collect();
+            tokens.sort_unstable();
+            let lines: String = tokens.iter().map(|(_, token)| format!("{token}\n")).collect();
+            source = source.with("vocab.txt", lines.into_bytes());
+        } else {
+            let merges = whole["model"]["merges"].as_array().expect("merges").iter();
+            let pair = |m: &Value| {
+                m.as_str().map_or_else(|| format!("{} {}", text(&m[0]), text(&m[1])), str::to_owned)
+            };
+            let lines: String = merges.map(|m| pair(m) + "\n").collect();
+            source = source.with("vocab.json", whole["model"]["vocab"].to_string().into_bytes());
+            source = source.with("merges.txt", format!("#version: 0.2\n{lines}").into_bytes());
+        }
+        let tokenizer = block_on(Tokenizer::load(&source)).expect(base).expect("a tokenizer");
+        assert_eq!(tokenizer.notes(), [""; 0], "{base}");
+        let golden = goldens::json(&folder.join("golden.json"));
+        for case in list(&golden, "encode") {
+            let input = text(&case["text"]);
+            for (special, want) in [(true, "ids"), (false, "ids_no_special")] {
+                assert_eq!(
+                    tokenizer.encode(input, special).expect("encodes"),
+                    ids(&case[want]),
+                    "{base}: {input:?}"
+                );
+            }
+            let decoded = tokenizer.decode(&ids(&case["ids"]), true).expect("decodes");
+            assert_eq!(decoded, text(&case["decoded_skip_special"]), "{base}: {input:?}");
+        }
+    }
+    // A class that is not known is none.
+    let config = br#"{"tokenizer_class": "T5Tokenizer"}"#.to_vec();
+    let source = MemorySource::new().with("tokenizer_config.json", config).with("vocab.txt", b"a".to_vec());
+    assert!(block_on(Tokenizer::load(&source)).expect("no error").is_none());
 }

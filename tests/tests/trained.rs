@@ -40,7 +40,14 @@ fn ids(value: &Value) -> Vec<u32> {
 }
 
 fn greedy(max_tokens: usize) -> GenerateOptions {
-    GenerateOptions { max_tokens, sampling: Sampling::default(), stop: vec![], stop_ids: vec![], slot: 0 }
+    GenerateOptions {
+        max_tokens,
+        sampling: Sampling::default(),
+        stop: vec![],
+        stop_ids: vec![],
+        continues: true,
+        slot: 0,
+    }
 }
 
 async fn run(session: &mut Session, prompt: &[u32], options: &GenerateOptions) -> girih_model::Generated {

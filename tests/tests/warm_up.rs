@@ -14,7 +14,7 @@ use girih_tests::{fable, gpu, load};
 
 fn options(max_tokens: usize, temperature: f32) -> GenerateOptions {
     let sampling = Sampling { temperature, seed: 1, ..Sampling::default() };
-    GenerateOptions { max_tokens, sampling, stop: vec![], stop_ids: vec![], slot: 0 }
+    GenerateOptions { max_tokens, sampling, stop: vec![], stop_ids: vec![], continues: true, slot: 0 }
 }
 
 fn model(weights: WeightPolicy) -> Arc<Model> {

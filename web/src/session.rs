@@ -138,9 +138,15 @@ fn read_options(model: &Model, options: &Value) -> Result<GenerateOptions, JsVal
             logit_bias: optional(options, "logitBias", "an object of token ids and numbers", bias)?
                 .unwrap_or_else(|| default.logit_bias.clone()),
             seed: optional(options, "seed", "a whole number that is not negative", seed)?.unwrap_or(0),
+            ..default.clone()
         },
-        stop: optional(options, "stop", "a list of texts", stop)?.unwrap_or_default(),
-        stop_ids: model.generation().eos_token_ids.clone(),
+        stop: {
+            let mut texts = optional(options, "stop", "a list of texts", stop)?.unwrap_or_default();
+            texts.extend(model.generation().stop_strings.iter().cloned());
+            texts
+        },
+        stop_ids: model.stop_ids(),
+        continues: true,
         slot: 0,
     })
 }
@@ -154,7 +160,11 @@ async fn run(
     let run_error = |error: RunError| of(&error);
     let model = session.model().clone();
     let plain = from_js(options)?;
-    let wanted = read_options(&model, &plain)?;
+    let mut wanted = read_options(&model, &plain)?;
+    if matches!(prompt, Prompt::Chat(_)) {
+        wanted.stop_ids = model.answer_stop_ids(model.chat());
+        wanted.continues = false;
+    }
     let tokenizer = model.tokenizer();
     let ids = match prompt {
         Prompt::Ids(ids) => ids,

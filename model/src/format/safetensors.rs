@@ -103,6 +103,7 @@ pub struct TensorInfo {
 #[derive(Clone, Debug, Default)]
 pub struct TensorTable {
     tensors: BTreeMap<String, TensorInfo>,
+    used_as_a_whole: bool,
 }
 
 impl TensorTable {
@@ -222,6 +223,17 @@ impl TensorTable {
             self.tensors.insert(info.name.clone(), info);
         }
         Ok(())
+    }
+
+    /// The same of a checkpoint with tensors that change the result by being there: none may be left unused.
+    #[must_use]
+    pub fn used_as_a_whole(self) -> Self {
+        Self { used_as_a_whole: true, ..self }
+    }
+
+    /// Whether a network must use all tensors.
+    pub fn is_used_as_a_whole(&self) -> bool {
+        self.used_as_a_whole
     }
 
     /// A tensor, by full name.

@@ -1,9 +1,16 @@
 //! From logits to the next token, on the host.
 //!
-//! Order and definitions are those of transformers' processors: logit bias, repetition, presence and frequency
-//! penalty, temperature, top-k, top-p, min-p.
+//! Order and definitions are those of transformers' processors: biases, penalties, [`Rules`], temperature, top-h, top-k,
+//! top-p, min-p, typical-p, epsilon and eta cutoff.
+
+mod cut;
+mod rules;
 
 use std::collections::HashMap;
+
+pub use rules::{Past, Rules};
+
+use rules::Here;
 
 /// How to choose the next token. The default is greedy.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +23,15 @@ pub struct Sampling {
     pub top_p: f32,
     /// Keeps tokens of at least this share of the largest probability; 0 keeps all.
     pub min_p: f32,
+    /// Keeps tokens while their share of the entropy of the 100 most likely ones sums to this at most; 0 keeps all.
+    pub top_h: f32,
+    /// Keeps the tokens whose surprise is nearest to the expected one and whose probability together reaches this; 1
+    /// keeps all.
+    pub typical_p: f32,
+    /// Keeps tokens of at least this probability; 0 keeps all.
+    pub epsilon_cutoff: f32,
+    /// Keeps tokens of at least the smaller of this and its root times exp(-entropy); 0 keeps all.
+    pub eta_cutoff: f32,
     /// Positive logits of seen tokens are divided by it, negative ones multiplied; 1 changes nothing.
     pub repetition_penalty: f32,
     /// Subtracted from the logits of seen tokens.
@@ -24,6 +40,8 @@ pub struct Sampling {
     pub frequency_penalty: f32,
     /// Added to the logits of tokens.
     pub logit_bias: Vec<(u32, f32)>,
+    /// What else the checkpoint asks for.
+    pub rules: Rules,
     /// Start of the random numbers.
     pub seed: u64,
 }
@@ -35,10 +53,15 @@ impl Default for Sampling {
             top_k: 0,
             top_p: 1.0,
             min_p: 0.0,
+            top_h: 0.0,
+            typical_p: 1.0,
+            epsilon_cutoff: 0.0,
+            eta_cutoff: 0.0,
             repetition_penalty: 1.0,
             presence_penalty: 0.0,
             frequency_penalty: 0.0,
             logit_bias: Vec::new(),
+            rules: Rules::default(),
             seed: 0,
         }
     }
@@ -87,7 +110,7 @@ impl Sampling {
     /// Whether the choice depends on the `k` largest logits only, whatever the tokens before.
     pub fn fits_candidates(&self, k: u32) -> bool {
         // One more than `top_k`, so that ties with the last one are seen.
-        self.top_k > 0 && self.top_k < k && self.keeps_logits()
+        self.top_k > 0 && self.top_k < k && self.top_h == 0.0 && self.keeps_logits()
     }
 
     fn keeps_logits(&self) -> bool {
@@ -95,6 +118,7 @@ impl Sampling {
             && self.presence_penalty == 0.0
             && self.frequency_penalty == 0.0
             && self.logit_bias.is_empty()
+            && self.rules.is_empty()
     }
 
     /// Checks every parameter.
@@ -111,6 +135,12 @@ impl Sampling {
         check("temperature", self.temperature, (0.0..=1e3).contains(&self.temperature), "from 0 to 1000")?;
         check("top_p", self.top_p, self.top_p > 0.0 && self.top_p <= 1.0, "above 0, at most 1")?;
         check("min_p", self.min_p, (0.0..=1.0).contains(&self.min_p), "from 0 to 1")?;
+        check("top_h", self.top_h, (0.0..=1.0).contains(&self.top_h), "from 0 to 1")?;
+        let typical = self.typical_p;
+        check("typical_p", typical, typical > 0.0 && typical <= 1.0, "above 0, at most 1")?;
+        for (field, v) in [("epsilon_cutoff", self.epsilon_cutoff), ("eta_cutoff", self.eta_cutoff)] {
+            check(field, v, (0.0..1.0).contains(&v), "from 0, below 1")?;
+        }
         let repetition = self.repetition_penalty;
         check("repetition_penalty", repetition, (1e-3..=1e3).contains(&repetition), "from 0.001 to 1000")?;
         for (field, v) in
@@ -121,7 +151,7 @@ impl Sampling {
         for &(_, bias) in &self.logit_bias {
             check("logit_bias", bias, bias.abs() <= 1e6, "from -1e6 to 1e6")?;
         }
-        Ok(())
+        self.rules.validate()
     }
 
     /// Probabilities of the tokens that are kept, most likely first (equal ones by id). `previous`: prompt and
@@ -130,7 +160,15 @@ impl Sampling {
     /// # Errors
     /// NaN or +infinity among the logits; no logit above -infinity; parameters out of range.
     pub fn process(&self, logits: &[f32], previous: &[u32]) -> Result<Vec<(u32, f64)>, SampleError> {
-        self.choose((0..).zip(logits.iter().copied()), logits.len(), previous)
+        self.process_after(logits, &Past::prompt(previous))
+    }
+
+    /// As [`Sampling::process`], for rules that depend on where the prompt and the text end.
+    ///
+    /// # Errors
+    /// As [`Sampling::process`].
+    pub fn process_after(&self, logits: &[f32], past: &Past<'_>) -> Result<Vec<(u32, f64)>, SampleError> {
+        self.choose((0..).zip(logits.iter().copied()), logits.len(), past)
     }
 
     /// As [`Sampling::process`] for the logits of some tokens only: the top candidates that the GPU found.
@@ -148,21 +186,22 @@ impl Sampling {
         if values.len() != ids.len() {
             return Err(SampleError::Candidates { values: values.len(), ids: ids.len() });
         }
-        self.choose(ids.iter().copied().zip(values.iter().copied()), ids.len(), previous)
+        let logits = ids.iter().copied().zip(values.iter().copied());
+        self.choose(logits, ids.len(), &Past::prompt(previous))
     }
 
     fn choose(
         &self,
         logits: impl Iterator<Item = (u32, f32)>,
         len: usize,
-        previous: &[u32],
+        past: &Past<'_>,
     ) -> Result<Vec<(u32, f64)>, SampleError> {
         self.validate()?;
         let mut seen: HashMap<u32, u32> = HashMap::new();
         let penalised =
             (self.repetition_penalty, self.presence_penalty, self.frequency_penalty) != (1.0, 0.0, 0.0);
         if penalised {
-            for &token in previous {
+            for &token in past.tokens {
                 *seen.entry(token).or_default() += 1;
             }
         }
@@ -170,17 +209,18 @@ impl Sampling {
         for &(token, b) in &self.logit_bias {
             *bias.entry(token).or_default() += f64::from(b);
         }
-        let mut kept: Vec<(u32, f64)> = Vec::with_capacity(len);
+        let rules = (!self.rules.is_empty()).then(|| Here::new(&self.rules, past));
+        let mut kept: cut::Kept = Vec::with_capacity(len);
         for (token, got) in logits {
             if got.is_nan() || got == f32::INFINITY {
                 return Err(SampleError::NotFinite { token, got });
             }
-            if got == f32::NEG_INFINITY {
-                continue;
-            }
             let mut logit = f64::from(got);
             if let Some(b) = bias.get(&token) {
                 logit += b;
+            }
+            if let Some(rules) = &rules {
+                logit = rules.before(token, logit);
             }
             if let Some(&count) = seen.get(&token) {
                 let penalty = f64::from(self.repetition_penalty);
@@ -188,7 +228,15 @@ impl Sampling {
                 logit -= f64::from(self.presence_penalty);
                 logit -= f64::from(self.frequency_penalty) * f64::from(count);
             }
-            kept.push((token, logit));
+            if let Some(rules) = &rules {
+                match rules.after(token, logit) {
+                    Some(changed) => logit = changed,
+                    None => continue,
+                }
+            }
+            if logit > f64::NEG_INFINITY {
+                kept.push((token, logit));
+            }
         }
         let order = |a: &(u32, f64), b: &(u32, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
         if self.temperature == 0.0 {
@@ -203,7 +251,7 @@ impl Sampling {
             *logit /= temperature;
         }
         let k = self.top_k as usize;
-        if k > 0 && k < kept.len() {
+        if k > 0 && k < kept.len() && self.top_h == 0.0 {
             let border = kept.select_nth_unstable_by(k - 1, order).1.1;
             kept.retain(|&(_, logit)| logit >= border);
         }
@@ -211,6 +259,13 @@ impl Sampling {
         let max = kept[0].1;
         for (_, v) in &mut kept {
             *v = (*v - max).exp();
+        }
+        if self.top_h > 0.0 {
+            cut::top_h(&mut kept, f64::from(self.top_h));
+            if k > 0 && k < kept.len() {
+                let border = kept[k - 1].1;
+                kept.retain(|t| t.1 >= border);
+            }
         }
         if self.top_p < 1.0 {
             let border = f64::from(self.top_p) * kept.iter().map(|t| t.1).sum::<f64>();
@@ -227,6 +282,15 @@ impl Sampling {
         let share = f64::from(self.min_p);
         let len = kept.partition_point(|t| t.1 >= share);
         kept.truncate(len.max(1));
+        if self.typical_p < 1.0 {
+            cut::typical(&mut kept, f64::from(self.typical_p));
+        }
+        if self.epsilon_cutoff > 0.0 {
+            cut::epsilon(&mut kept, f64::from(self.epsilon_cutoff));
+        }
+        if self.eta_cutoff > 0.0 {
+            cut::eta(&mut kept, f64::from(self.eta_cutoff));
+        }
         let sum: f64 = kept.iter().map(|t| t.1).sum();
         for (_, p) in &mut kept {
             *p /= sum;
@@ -265,6 +329,9 @@ impl Rng {
 pub struct Sampler {
     sampling: Sampling,
     rng: Rng,
+    prompt: usize,
+    limit: usize,
+    ends: Vec<u32>,
 }
 
 impl Sampler {
@@ -275,7 +342,15 @@ impl Sampler {
     pub fn new(sampling: Sampling) -> Result<Self, SampleError> {
         sampling.validate()?;
         let rng = Rng::new(sampling.seed);
-        Ok(Self { sampling, rng })
+        Ok(Self { sampling, rng, prompt: usize::MAX, limit: usize::MAX, ends: Vec::new() })
+    }
+
+    /// Says of the text that is to come how many tokens its prompt has, how many may follow, and what ends it. Without,
+    /// everything counts as prompt.
+    pub fn begin(&mut self, prompt: usize, max_tokens: usize, ends: &[u32]) {
+        self.prompt = prompt;
+        self.limit = prompt.saturating_add(max_tokens);
+        self.ends = ends.to_vec();
     }
 
     /// The parameters.
@@ -288,7 +363,9 @@ impl Sampler {
     /// # Errors
     /// As [`Sampling::process`].
     pub fn sample(&mut self, logits: &[f32], previous: &[u32]) -> Result<u32, SampleError> {
-        let kept = self.sampling.process(logits, previous)?;
+        let prompt = self.prompt.min(previous.len());
+        let past = Past { tokens: previous, prompt, limit: self.limit, ends: &self.ends };
+        let kept = self.sampling.process_after(logits, &past)?;
         Ok(self.draw(&kept))
     }
 
