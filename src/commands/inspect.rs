@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use girih_model::format::gguf;
+use girih_model::format;
 use girih_model::format::safetensors::TensorTable;
 use girih_model::quantized::Quantization;
 use girih_model::source::{ByteSource, DirSource};
