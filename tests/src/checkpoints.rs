@@ -152,7 +152,7 @@ fn tensors(config: &Config) -> Vec<(String, Vec<u32>)> {
     }
     let norms: &[&str] = match model {
         "cohere" => &["input_layernorm"],
-        "olmo2" => &["post_attention_layernorm", "post_feedforward_layernorm"],
+        "olmo2" | "olmo3" => &["post_attention_layernorm", "post_feedforward_layernorm"],
         "glm4" => {
             &["input_layernorm", "post_attention_layernorm", "post_self_attn_layernorm", "post_mlp_layernorm"]
         }
@@ -192,7 +192,7 @@ fn tensors(config: &Config) -> Vec<(String, Vec<u32>)> {
         linear("mlp.down_proj", c, f, config.mlp_bias);
         let heads = match model {
             "qwen3" | "gemma3_text" => Some((d, d)),
-            "olmo2" => Some((q, kv)),
+            "olmo2" | "olmo3" => Some((q, kv)),
             _ => None,
         };
         if config.use_qk_norm {
@@ -326,6 +326,12 @@ pub fn odd() -> Vec<Checkpoint> {
         ),
         Checkpoint::new("mistral", F16, [100, 3, 1, 80, 77, 331], &json!({ "sliding_window": 5 })),
         Checkpoint::new("olmo2", BF16, [36, 9, 3, 24, 50, 331], &json!({})),
+        Checkpoint::new(
+            "olmo3",
+            F16,
+            [44, 6, 2, 20, 52, 117],
+            &json!({"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 5}),
+        ),
         Checkpoint::new(
             "phi3",
             F32,

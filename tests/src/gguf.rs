@@ -257,7 +257,7 @@ fn family(model_type: &str) -> (&'static str, &'static [(&'static str, &'static 
             &[("post_self_attn_layernorm", "post_attention_norm"), ("post_mlp_layernorm", "post_ffw_norm")],
         ),
         "granite" => ("granite", &[]),
-        "olmo2" => (
+        "olmo2" | "olmo3" => (
             "olmo2",
             &[
                 ("post_attention_layernorm", "post_attention_norm"),

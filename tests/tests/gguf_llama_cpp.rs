@@ -82,6 +82,7 @@ fn logits_and_greedy_tokens_are_those_of_llama_cpp() {
                 sampling: Sampling::default(),
                 stop: Vec::new(),
                 stop_ids: Vec::new(),
+                continues: false,
                 slot: 0,
             };
             if firm > 0 {

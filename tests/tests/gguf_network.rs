@@ -154,11 +154,37 @@ fn keys_that_are_absent() {
     assert_ne!(bare.rope, config(&plain("llama-y")).expect("a config").rope);
 }
 
+/// A window makes another model of OLMo 2 and of Llama; which layers have it is a list or a period.
+#[test]
+fn windows_of_families_that_hold_several_models() {
+    let with = |pattern: Option<Value>| {
+        let mut file = plain("olmo2-x");
+        file.set("olmo2.attention.sliding_window", Value::Uint(8));
+        file.set("olmo2.block_count", Value::Uint(6));
+        file.set("olmo2.rope.scaling.type", Value::String("yarn".into()));
+        file.set("olmo2.rope.scaling.factor", Value::Float(4.0));
+        if let Some(pattern) = pattern {
+            file.set("olmo2.attention.sliding_window_pattern", pattern);
+        }
+        let config = config(&file).expect("a config");
+        let windows: Vec<bool> = (0..6).map(|i| config.layer_window(i) == Some(8)).collect();
+        (config, windows)
+    };
+    let (config, windows) = with(None);
+    assert_eq!((config.model_type.as_str(), windows), ("olmo3", vec![true, true, true, false, true, true]));
+    let [sliding, full] = [0, 3].map(|i| config.layer_rope(i).expect("rotates").clone());
+    assert_eq!(sliding.rope_theta, full.rope_theta);
+    assert_ne!(sliding.scaling, full.scaling);
+    assert_eq!(with(Some(Value::Uint(2))).1, [true, false, true, false, true, false]);
+    let list = vec![false, true, true, true, false, false];
+    assert_eq!(with(Some(Value::Array(Array::Bool(list.clone())))).1, list);
+    assert_eq!(self::config(&plain("olmo2-y")).expect("a config").model_type, "olmo2");
+}
+
 /// What changes the attention and is not built in.
 #[test]
 fn other_kinds_of_attention_are_refused() {
     for (model, key, value) in [
-        ("olmo2-x", "olmo2.attention.sliding_window", Value::Uint(8)),
         ("llama-x", "llama.attention.causal", Value::Bool(false)),
         ("llama-x", "llama.attention.scale", Value::Float(0.5)),
         ("gemma2-x", "gemma2.attention.scale", Value::Float(1e-30)),

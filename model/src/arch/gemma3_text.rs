@@ -1,7 +1,7 @@
 //! Gemma 3 (text): Gemma 2 without soft-capping, with norms of each query and key head and two rotary
 //! embeddings: a local one in sliding layers, a global one in full layers; embeddings times `sqrt(C)`.
 
-use crate::config::class::{Class, Slides};
+use crate::config::class::{Class, LocalRope, Slides};
 use crate::error::LoadError;
 use crate::layers::build::{Build, GEMMA_NORMS};
 use crate::layers::{AttentionSpec, Decoder, HeadNorm};
@@ -21,7 +21,7 @@ pub(super) const CLASS: Class = Class {
     act: "gelu_pytorch_tanh",
     tie: true,
     theta: 1e6,
-    local_theta: Some(10_000.0),
+    local_rope: LocalRope::Base(10_000.0),
     slides: Slides::Pattern(6),
     sliding_window: Some(4096),
     softcaps: Some([None, None]),

@@ -32,8 +32,8 @@ pub(crate) struct Class {
     /// Biases of q, k and v; of the attention's output; of the MLP.
     pub biases: [Bias; 3],
     pub theta: f64,
-    /// Base of the rotary embedding of sliding layers, where it is another one.
-    pub local_theta: Option<f64>,
+    /// Rotary embedding of sliding layers.
+    pub local_rope: LocalRope,
     /// Rotated share of a head.
     pub partial: f64,
     pub rotation: Rotation,
@@ -66,6 +66,17 @@ pub(crate) enum Bias {
     Configured(bool),
     /// Whatever the file says.
     Fixed(bool),
+}
+
+/// The rotary embedding of sliding layers where `rope_parameters` does not state one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum LocalRope {
+    /// That of all layers.
+    Shared,
+    /// The base of all layers without their scaling.
+    Unscaled,
+    /// A base of its own (`rope_local_base_freq`), with this default, without scaling.
+    Base(f64),
 }
 
 /// Which layers rotate queries and keys.
@@ -114,7 +125,7 @@ impl Class {
         tie: false,
         biases: [Bias::Configured(false), Bias::Configured(false), Bias::Fixed(false)],
         theta: 10_000.0,
-        local_theta: None,
+        local_rope: LocalRope::Shared,
         partial: 1.0,
         rotation: Rotation::All,
         slides: Slides::Never,

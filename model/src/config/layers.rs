@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::LayerType;
-use super::class::{Class, Rotation, Slides};
+use super::class::{Class, LocalRope, Rotation, Slides};
 use super::fields::{Fields, bad};
 use crate::LoadError;
 use crate::rope::{RopeParameters, RopeScaling};
@@ -115,12 +115,13 @@ pub(super) fn ropes(
     }
     let parse =
         |params: &Map<String, Value>, theta| RopeParameters::parse(params, theta, partial, max, original);
-    let local = match (class.local_theta, f.float("rope_local_base_freq")?) {
-        (None, _) => None,
-        (_, Some(theta)) if theta <= 1.0 => {
+    let local = match (class.local_rope, f.float("rope_local_base_freq")?) {
+        (LocalRope::Shared, _) => None,
+        (LocalRope::Unscaled, _) => Some(theta),
+        (LocalRope::Base(_), Some(theta)) if theta <= 1.0 => {
             return Err(f.bad("rope_local_base_freq", "a number above 1"));
         }
-        (default, theta) => theta.or(default),
+        (LocalRope::Base(default), theta) => Some(theta.unwrap_or(default)),
     };
     let plain = |theta| RopeParameters {
         rope_theta: theta,

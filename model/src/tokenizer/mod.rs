@@ -161,19 +161,20 @@ impl Tokenizer {
     /// # Errors
     /// [`TextError::Encode`].
     pub fn encode_within(&self, text: &str, most: usize, from_start: bool) -> Result<Vec<u32>, TextError> {
-        let error =
-            |e: Box<dyn std::error::Error + Send + Sync>| TextError::Encode { message: e.to_string() };
-        let mut encoding = self.inner.encode_fast(text, false).map_err(error)?;
-        let processor = self.inner.get_post_processor();
-        let added = processor.map_or(0, |p| p.added_tokens(false));
-        if encoding.len() + added > most {
-            let direction = if from_start { TruncationDirection::Left } else { TruncationDirection::Right };
-            encoding.truncate(most.saturating_sub(added), 0, direction);
-        }
-        if let Some(processor) = processor {
-            encoding = processor.process(encoding, None, true).map_err(error)?;
-        }
-        Ok(encoding.get_ids().to_vec())
+        let within = || {
+            let mut encoding = self.inner.encode_fast(text, false)?;
+            let processor = self.inner.get_post_processor();
+            let added = processor.map_or(0, |p| p.added_tokens(false));
+            if encoding.len() + added > most {
+                let direction = if from_start { TruncationDirection::Left } else { TruncationDirection::Right };
+                encoding.truncate(most.saturating_sub(added), 0, direction);
+            }
+            if let Some(processor) = processor {
+                encoding = processor.process(encoding, None, true)?;
+            }
+            Ok(encoding.get_ids().to_vec())
+        };
+        guarded(within).map_err(|message| TextError::Encode { message })
     }
 
     /// Puts texts into lower case before anything else, unless the tokenizer does it anyway. Special tokens spelt out in
@@ -198,7 +199,7 @@ impl Tokenizer {
         steps.insert(0, Lowercase.into());
         let sequence = tokenizers::normalizers::Sequence::new(steps);
         let set = self.inner.with_normalizer(Some(sequence));
-        set.map(|_| ()).map_err(|e| TextError::Tokenizer { message: e.to_string() })
+        set.map(|_| ()).map_err(|e| broken(e.to_string()))
     }
 
     /// Tokens and segments of a pair of texts, with special tokens.

@@ -27,6 +27,9 @@ pub(super) struct RopeFactors {
     pub short_long: Option<[Vec<f32>; 2]>,
 }
 
+/// More layers than any model has.
+const MAX_LAYERS: u64 = 1 << 16;
+
 /// Modules of a layer whose biases the network adds together.
 const QKV: &[&str] = &["attn_q", "attn_k", "attn_v", "attn_qkv"];
 const MLP: &[&str] = &["ffn_gate", "ffn_up", "ffn_down"];
@@ -65,8 +68,10 @@ impl Gguf {
     /// `model_type` of the file: some families of ggml hold several.
     fn model_type(&self, family: &Family) -> &'static str {
         let window = self.metadata.get(&format!("{}.attention.sliding_window", family.name));
+        let windowed = window.is_some_and(|w| !matches!(w, Meta::Uint(0) | Meta::Int(0)));
         match family.model_type {
-            "llama" if window.is_some_and(|w| !matches!(w, Meta::Uint(0) | Meta::Int(0))) => "mistral",
+            "llama" if windowed => "mistral",
+            "olmo2" if windowed => "olmo3",
             other => other,
         }
     }
@@ -127,11 +132,12 @@ impl Gguf {
         let vocab = rows("token_embd.weight").map_or_else(|| uint("vocab_size"), |n| Ok(Some(n)))?;
         let Some(vocab) = vocab else { return Err(self.bad(&key("vocab_size"), "a whole number")) };
         let pooled = uint("pooling_type")?.is_some_and(|t| t > 0);
-        let class = if pooled {
-            family.class.replace("ForCausalLM", "Model")
-        } else {
-            family.class.replace("Llama", if model_type == "mistral" { "Mistral" } else { "Llama" })
+        let class = match model_type {
+            "mistral" => "MistralForCausalLM",
+            "olmo3" => "Olmo3ForCausalLM",
+            _ => family.class,
         };
+        let class = if pooled { class.replace("ForCausalLM", "Model") } else { class.to_owned() };
         let mut c = Map::new();
         let mut set = |name: &str, value: Value| {
             c.insert(name.to_owned(), value);
@@ -183,18 +189,10 @@ impl Gguf {
                     set(name, cap.into());
                 }
             }
-            let period = "attention.sliding_window_pattern";
-            if !matches!(self.metadata.get(&key(period)), Some(Meta::Array(_)))
-                && let Some(period) = uint(period)?
-            {
-                set("sliding_window_pattern", period.into());
-            }
         }
-        if let Some(Meta::Array(Array::Bool(sliding))) =
-            self.metadata.get(&key("attention.sliding_window_pattern"))
-        {
-            let name = |&s: &bool| if s { "sliding_attention" } else { "full_attention" };
-            set("layer_types", sliding.iter().map(name).collect());
+        if let Some(sliding) = self.sliding_layers(&key("attention.sliding_window_pattern"), layers)? {
+            let name = |s: bool| if s { "sliding_attention" } else { "full_attention" };
+            set("layer_types", sliding.into_iter().map(name).collect());
         }
         if model_type == "granite" {
             let scale = self.attention_scale(family)?.unwrap_or((head_dim as f64).sqrt().recip());
@@ -229,6 +227,21 @@ impl Gguf {
         Ok(c)
     }
 
+    /// Which layers have a window, where the file says so: a truth value for each, or a period whose last layer has none
+    /// (0: all have one).
+    fn sliding_layers(&self, key: &str, layers: u64) -> Result<Option<Vec<bool>>, LoadError> {
+        match self.metadata.get(key) {
+            None => Ok(None),
+            Some(Meta::Array(Array::Bool(sliding))) => Ok(Some(sliding.clone())),
+            Some(Meta::Array(_)) => Err(self.bad(key, "a truth value for each layer, or a period")),
+            Some(_) if layers > MAX_LAYERS => Ok(None), // refused with the configuration
+            Some(_) => {
+                let period = self.uint(key)?.unwrap_or(0);
+                Ok(Some((0..layers).map(|i| period == 0 || i % period < period - 1).collect()))
+            }
+        }
+    }
+
     /// Factor of the scores, where the file states one.
     fn attention_scale(&self, family: &Family) -> Result<Option<f64>, LoadError> {
         let key = format!("{}.attention.scale", family.name);
@@ -253,11 +266,6 @@ impl Gguf {
         }
         if family.model_type == "granite" && self.flag(&key("rope.scaling.finetuned"))? == Some(false) {
             return Err(self.bad(&key("rope.scaling.finetuned"), "true (layers that rotate)"));
-        }
-        let windowed = self.uint(&key("attention.sliding_window"))?.is_some_and(|w| w > 0);
-        if family.model_type == "olmo2" && windowed {
-            let want = "absent or 0 (OLMo 3, which has windows, is not supported yet)";
-            return Err(self.bad(&key("attention.sliding_window"), want));
         }
         Ok(())
     }
