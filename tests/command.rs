@@ -615,7 +615,7 @@ fn broken_weights_are_refused() {
             b
         });
     });
-    refuses("missing", LLAMA, &["no such file"], |f| {
+    refuses("missing", LLAMA, &["no weights", "model.safetensors"], |f| {
         fs::remove_file(f.0.join(weights)).expect("removed");
     });
     refuses("shard", "llama_mha_bf16_sharded", &["model-00003-of-00005.safetensors"], |f| {
