@@ -79,6 +79,7 @@ impl Failure {
                 RunError::Sample(SampleError::Parameter { .. })
                 | RunError::PromptTooLong { .. }
                 | RunError::TokenId { .. }
+                | RunError::NoPrompt { .. }
                 | RunError::EmptyPrompt,
             ) => 4,
             Self::Quantize(error) => error.exit_code(),

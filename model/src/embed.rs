@@ -5,31 +5,61 @@ use std::sync::Arc;
 
 use girih_ops::{Batch, Chunk, Frame, OpError, Tensor};
 
+use crate::embedding_config::Prompt;
 use crate::error::RunError;
 use crate::layers::Trace;
 use crate::model::Model;
-use crate::pooling::{Mode, Pooling};
 use crate::session::{Input, Session, SessionOptions};
 
 /// Tokens of sequences that are embedded together, all counted as long as the longest.
 const EMBED_TOKENS: usize = 4096;
 
 impl Model {
-    /// Token ids of a text as [`Model::embed`] wants them: with the tokenizer's special tokens and, for models
-    /// that pool the last token, the end token that they were trained with.
+    /// Token ids of a text as [`Model::embed`] wants them, with the checkpoint's default prompt.
     ///
     /// # Errors
-    /// A checkpoint without a tokenizer, text that it cannot encode.
+    /// As [`Model::embedding_ids_with`].
     pub fn embedding_ids(&self, text: &str) -> Result<Vec<u32>, RunError> {
+        self.embedding_ids_with(text, Prompt::Default)
+    }
+
+    /// Token ids of a text behind a prompt, as [`Model::embed_with`] wants them: with the tokenizer's special tokens, and
+    /// no more than the checkpoint (`max_seq_length`) and the context allow; what does not fit is left out.
+    ///
+    /// # Errors
+    /// A checkpoint without a tokenizer or without this prompt, text that it cannot encode.
+    pub fn embedding_ids_with(&self, text: &str, prompt: Prompt<'_>) -> Result<Vec<u32>, RunError> {
         let tokenizer = self.tokenizer()?;
-        let mut ids = tokenizer.encode(text, true)?;
-        if let (Pooling { mode: Mode::LastToken, .. }, Some(end)) =
-            (self.pooling(), self.special_id("pad_token"))
-            && ids.last() != Some(&end)
-        {
-            ids.push(end);
+        let config = self.embedding();
+        let prompt = config.prompts.text(prompt)?;
+        let most = config.max_length.min(self.context()) as usize;
+        let encode = |most| {
+            if prompt.is_empty() {
+                return tokenizer.encode_within(text, most, config.truncate_start);
+            }
+            tokenizer.encode_within(&format!("{prompt}{text}"), most, config.truncate_start)
+        };
+        let end = config.end.as_deref().and_then(|token| tokenizer.token_to_id(token));
+        match end {
+            Some(end) if tokenizer.encode("", true)?.is_empty() => {
+                let mut ids = encode(most.saturating_sub(1))?;
+                ids.push(end);
+                Ok(ids)
+            }
+            _ => Ok(encode(most)?),
         }
-        Ok(ids)
+    }
+
+    /// Tokens at the beginning of a sequence that belong to a prompt and take no part in pooling.
+    fn prompt_tokens(&self, prompt: Prompt<'_>) -> Result<usize, RunError> {
+        let text = self.prompts().text(prompt)?;
+        if self.pooling().include_prompt || text.is_empty() {
+            return Ok(0);
+        }
+        let ids = self.embedding_ids_with("", prompt)?;
+        let tokenizer = self.tokenizer()?;
+        let closed = ids.last().is_some_and(|&id| tokenizer.is_special(id));
+        Ok(ids.len() - usize::from(closed))
     }
 
     /// States of the last layer for several sequences, `[T, C]` each. Encoders take segment ids (all zero if
@@ -172,12 +202,26 @@ impl Model {
     }
 
     /// One vector per sequence, pooled (and normalised) as the checkpoint says. Any number of sequences: they are
-    /// run in groups.
+    /// run in groups. Sequences of texts are those of [`Model::embedding_ids`].
     ///
     /// # Errors
     /// As [`Model::states`].
     pub async fn embed(self: &Arc<Self>, sequences: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, RunError> {
+        self.embed_with(sequences, Prompt::Default).await
+    }
+
+    /// As [`Model::embed`] for sequences of [`Model::embedding_ids_with`] with the same prompt: some checkpoints leave its
+    /// tokens out of the pooling.
+    ///
+    /// # Errors
+    /// As [`Model::states`]; a prompt that the checkpoint does not have.
+    pub async fn embed_with(
+        self: &Arc<Self>,
+        sequences: &[Vec<u32>],
+        prompt: Prompt<'_>,
+    ) -> Result<Vec<Vec<f32>>, RunError> {
         let channels = self.config().hidden_size as usize;
+        let prompt = self.prompt_tokens(prompt)?;
         let mut vectors = Vec::with_capacity(sequences.len());
         let mut left = sequences;
         while !left.is_empty() {
@@ -188,7 +232,7 @@ impl Model {
             });
             let (group, tail) = left.split_at(fits.count().max(1));
             let states = self.states(group, None, None).await?;
-            vectors.extend(states.iter().map(|s| self.pooling().apply(s, channels)));
+            vectors.extend(states.iter().map(|s| self.pooling().apply(s, channels, prompt)));
             left = tail;
         }
         Ok(vectors)

@@ -199,18 +199,28 @@ pub enum LoadError {
         /// Types known.
         want: String,
     },
-    /// The index names a file that is not there.
-    #[error("{index}: {tensor} lies in {file}, which is missing")]
+    /// A folder without weights that can be read.
+    #[error(
+        "no weights: there must be model.safetensors, model.safetensors.index.json with its files, \
+         consolidated.safetensors or a GGUF file{}",
+        describe_unread(.unread)
+    )]
+    NoWeights {
+        /// Files found that hold weights in a format that is not read.
+        unread: Vec<String>,
+    },
+    /// The index names files that are not there.
+    #[error("{index}: {tensor} lies in {}, which {} missing", some(.files), if .files.len() == 1 { "is" } else { "are" })]
     MissingShard {
         /// Index.
         index: String,
-        /// File it names.
-        file: String,
-        /// A tensor of that file.
+        /// Files it names.
+        files: Vec<String>,
+        /// A tensor of the first of them.
         tensor: String,
     },
     /// The index names tensors that their file does not hold.
-    #[error("{index}: {file} does not hold {}", .tensors.join(", "))]
+    #[error("{index}: {file} does not hold {}", some(.tensors))]
     AbsentFromShard {
         /// Index.
         index: String,
@@ -335,6 +345,14 @@ pub enum LoadError {
         /// Types known.
         known: Vec<&'static str>,
     },
+    /// Tensors that the network does not use, in a checkpoint whose tensors all change the result.
+    #[error("tensors that {model_type} as girih knows it does not have: {}; their model computes something else", some(.tensors))]
+    UnusedTensors {
+        /// The architecture.
+        model_type: String,
+        /// Names.
+        tensors: Vec<String>,
+    },
     /// A field of a file other than config.json has a value that cannot be used.
     #[error("{file}: {field} is {got}, must be {want}")]
     Field {
@@ -408,13 +426,24 @@ fn device(error: &OpError) -> Option<&GpuError> {
     }
 }
 
-fn describe_tensors(missing: &[String], mis_shaped: &[MisShaped], unused: &[String]) -> String {
-    // A checkpoint of another architecture has hundreds.
+fn describe_unread(unread: &[String]) -> String {
+    if unread.is_empty() {
+        return String::new();
+    }
+    let names = unread.join(", ");
+    format!("; {names} is there, but pickled PyTorch files are not read: save the model as safetensors")
+}
+
+/// The first names of a list: a checkpoint of another architecture has hundreds of tensors.
+fn some(names: &[String]) -> String {
     const SHOWN: usize = 8;
-    let some = |names: &[String]| match names.len().checked_sub(SHOWN) {
+    match names.len().checked_sub(SHOWN) {
         Some(more @ 1..) => format!("{} and {more} more", names[..SHOWN].join(", ")),
         _ => names.join(", "),
-    };
+    }
+}
+
+fn describe_tensors(missing: &[String], mis_shaped: &[MisShaped], unused: &[String]) -> String {
     let mut parts = Vec::new();
     if !missing.is_empty() {
         parts.push(format!("missing tensors: {}", some(missing)));
@@ -564,6 +593,14 @@ pub enum RunError {
     NoPooler {
         /// Architecture.
         model_type: String,
+    },
+    /// A prompt that the checkpoint does not name.
+    #[error("the prompt is {got:?}, the checkpoint has {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") })]
+    NoPrompt {
+        /// Name asked for.
+        got: String,
+        /// Names of the checkpoint's prompts.
+        known: Vec<String>,
     },
     /// The cache does not fit.
     #[error("{0}")]

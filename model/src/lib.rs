@@ -40,6 +40,7 @@ pub mod arch;
 pub mod chat;
 pub mod config;
 pub mod embed;
+pub mod embedding_config;
 pub mod error;
 pub mod eval;
 pub mod format;
@@ -63,6 +64,7 @@ pub mod weights;
 
 pub use chat::{ChatTemplates, Conversation};
 pub use config::Config;
+pub use embedding_config::{EmbeddingConfig, Prompt, Prompts};
 pub use error::{LoadError, MisShaped, OutOfMemory, RunError, TextError};
 pub use eval::{Comparison, EvalOptions, Perplexity, compare, perplexity};
 pub use generate::{Finish, GenerateOptions, Generated, generate};

@@ -8,8 +8,9 @@ use girih_ops::{Gpu, WeightFormat};
 use crate::arch::{self, Network};
 use crate::chat::{ChatTemplates, Conversation};
 use crate::config::Config;
+use crate::embedding_config::{EmbeddingConfig, Prompts};
 use crate::error::{LoadError, OutOfMemory, RunError};
-use crate::format::gguf;
+use crate::format;
 use crate::format::safetensors::{TensorInfo, TensorTable};
 use crate::generation_config::GenerationConfig;
 use crate::layers::{Block, Decoder, Encoder, EncoderLayer, Linear, Scope};
@@ -48,7 +49,7 @@ pub struct LoadOptions {
 fn estimate(table: &TensorTable, force: Option<WeightFormat>) -> u64 {
     let Some(force) = force else { return table.bytes() };
     let bytes = |w: &TensorInfo| {
-        let count: u64 = w.shape.iter().product();
+        let count = w.shape.iter().fold(1, |product: u64, &d| product.saturating_mul(d));
         if count == 0 {
             return 0;
         }
@@ -59,11 +60,11 @@ fn estimate(table: &TensorTable, force: Option<WeightFormat>) -> u64 {
                 let bits = format.bits_per_weight(u32::try_from(k).unwrap_or(u32::MAX));
                 (count as f64 * bits / 8.0) as u64
             }
-            (WeightFormat::Quant(_), _) => 4 * count,
-            (dense, _) => count * u64::from(dense.element_bytes().unwrap_or(4)),
+            (WeightFormat::Quant(_), _) => count.saturating_mul(4),
+            (dense, _) => count.saturating_mul(dense.element_bytes().unwrap_or(4).into()),
         }
     };
-    table.iter().map(bytes).sum()
+    table.iter().map(bytes).fold(0, u64::saturating_add)
 }
 
 /// The token that a template writes behind an answer. A template that refuses the conversation has none.
@@ -101,7 +102,7 @@ pub struct Model {
     tokenizer: Option<Tokenizer>,
     chat: ChatTemplates,
     generation: GenerationConfig,
-    pooling: Pooling,
+    embedding: EmbeddingConfig,
     context: u32,
     weight_bytes: u64,
     parameters: u64,
@@ -164,15 +165,19 @@ impl Model {
         options: LoadOptions,
         progress: impl FnMut(Progress) + Sendable + 'static,
     ) -> Result<Arc<Self>, LoadError> {
-        let source = gguf::checkpoint(source).await?;
+        let source = format::checkpoint(source).await?;
         let config = load_config(&*source).await?;
         let table = TensorTable::open(&*source).await?;
-        let limit = config.max_position_embeddings;
+        let limit = config.max_context;
         let context = options.context.unwrap_or(limit.min(DEFAULT_CONTEXT));
         if context == 0 || context > limit {
             return Err(LoadError::Context { got: context, limit });
         }
-        let tokenizer = Tokenizer::load(&*source).await?;
+        let embedding = EmbeddingConfig::load(&*source, &config).await?;
+        let mut tokenizer = Tokenizer::load(&*source).await?;
+        if let Some(tokenizer) = tokenizer.as_mut().filter(|_| embedding.lower_case) {
+            tokenizer.lower_case()?;
+        }
         let tokenizer_config = read_whole(&*source, "tokenizer_config.json", MAX_TEXT).await?;
         let template = read_whole(&*source, "chat_template.jinja", MAX_TEXT).await?;
         let chat = ChatTemplates::load(tokenizer_config.as_deref(), template.as_deref())?;
@@ -185,7 +190,6 @@ impl Model {
         for note in &text_notes {
             tracing::warn!("{note}");
         }
-        let pooling = Pooling::load(&*source).await?;
         let total = table.bytes();
         let weight_bytes = estimate(&table, options.weights.force);
         let cache_bytes = config.cache_bytes(context);
@@ -220,6 +224,10 @@ impl Model {
             })?;
         gpu.check()?;
         let report = weights.report();
+        if weights.table().is_used_as_a_whole() && !report.unused.is_empty() {
+            let model_type = config.model_type.clone();
+            return Err(LoadError::UnusedTensors { model_type, tensors: report.unused });
+        }
         for name in &report.unused {
             tracing::warn!("tensor {name} of the checkpoint is not used");
         }
@@ -230,7 +238,7 @@ impl Model {
             tokenizer,
             chat,
             generation,
-            pooling,
+            embedding,
             context,
             weight_bytes: weights.placed_bytes(),
             parameters: weights.placed_parameters(),
@@ -329,7 +337,17 @@ impl Model {
 
     /// How token states become an embedding.
     pub fn pooling(&self) -> &Pooling {
-        &self.pooling
+        &self.embedding.pooling
+    }
+
+    /// What may stand in front of a text that is embedded.
+    pub fn prompts(&self) -> &Prompts {
+        &self.embedding.prompts
+    }
+
+    /// How texts become embeddings.
+    pub fn embedding(&self) -> &EmbeddingConfig {
+        &self.embedding
     }
 
     /// The decoder.

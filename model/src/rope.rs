@@ -5,6 +5,7 @@
 use serde_json::{Map, Value};
 
 use crate::LoadError;
+use crate::format::json::{excerpt, excerpt_or_absent};
 
 /// Length scaling of a rotary embedding.
 #[derive(Clone, Debug, PartialEq)]
@@ -123,7 +124,7 @@ impl RopeParameters {
             let list = params.get(name).and_then(Value::as_array);
             let list = list.and_then(|l| l.iter().map(Value::as_f64).collect::<Option<Vec<_>>>());
             list.filter(|l| l.iter().all(|f| f.is_finite() && *f > 0.0))
-                .ok_or_else(|| bad(name, show(params.get(name)), "a list of positive numbers"))
+                .ok_or_else(|| bad(name, excerpt_or_absent(params.get(name)), "a list of positive numbers"))
         };
         let kind = ["rope_type", "type"].iter().find_map(|name| params.get(*name).filter(|v| !v.is_null()));
         let scaling = match kind.map_or(Some("default"), Value::as_str) {
@@ -159,7 +160,7 @@ impl RopeParameters {
                     truncate: match params.get("truncate") {
                         None | Some(Value::Null) => true,
                         Some(Value::Bool(truncate)) => *truncate,
-                        other => return Err(bad("truncate", show(other), "true or false")),
+                        other => return Err(bad("truncate", excerpt_or_absent(other), "true or false")),
                     },
                 }
             }
@@ -172,7 +173,7 @@ impl RopeParameters {
             },
             _ => {
                 let want = "default, linear, dynamic, llama3, yarn or longrope";
-                return Err(bad("rope_type", show(kind), want));
+                return Err(bad("rope_type", excerpt_or_absent(kind), want));
             }
         };
         let partial_rotary_factor =
@@ -195,6 +196,26 @@ impl RopeParameters {
     /// Rotated channels R of a head.
     pub fn rotary_dim(&self, head_dim: u32) -> u32 {
         (f64::from(head_dim) * self.partial_rotary_factor) as u32
+    }
+
+    /// Longest sequence that the configuration asks for: the length that the scaling is made for where it multiplies a
+    /// known one, else `max_position_embeddings`.
+    ///
+    /// `factor · original_max_position_embeddings` for yarn, `factor · max_position_embeddings` for linear: such
+    /// configurations keep the trained length in `max_position_embeddings`, as the documentation of transformers and
+    /// the vendors say. llama3 and longrope state the scaled length itself; dynamic scaling changes the frequencies
+    /// with the length of each sequence, which is not supported.
+    pub fn scaled_length(&self) -> u32 {
+        let max = f64::from(self.max_position_embeddings);
+        let scaled = match self.scaling {
+            RopeScaling::Yarn { factor, original_max_position_embeddings, .. } => {
+                factor * original_max_position_embeddings
+            }
+            RopeScaling::Linear { factor } => factor * max,
+            _ => max,
+        };
+        // Saturates.
+        max.max(scaled.floor()) as u32
     }
 
     /// Whether the frequencies change with the length of the sequence.
@@ -321,13 +342,9 @@ fn number(params: &Map<String, Value>, name: &str, min: f64) -> Result<Option<f6
         None | Some(Value::Null) => Ok(None),
         Some(value) => match value.as_f64().filter(|v| v.is_finite() && *v >= min && *v <= 1e12) {
             Some(v) => Ok(Some(v)),
-            None => Err(bad(name, value.to_string(), &format!("a number from {min} to 1e12"))),
+            None => Err(bad(name, excerpt(value), &format!("a number from {min} to 1e12"))),
         },
     }
-}
-
-fn show(value: Option<&Value>) -> String {
-    value.map_or_else(|| "absent".to_owned(), ToString::to_string).chars().take(200).collect()
 }
 
 fn bad(name: &str, got: String, want: &str) -> LoadError {

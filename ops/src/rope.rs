@@ -226,7 +226,7 @@ fn check_rotary_dim(op: &'static str, table: &RopeTable, head_dim: u32) -> Resul
     Err(OpError::Value { op, what: "rotary_dim of the table", got: f64::from(table.rotary_dim()), want })
 }
 
-/// RMS norms of queries and keys in front of the rotation.
+/// Norms of queries and keys in front of the rotation.
 #[derive(Clone, Copy, Debug)]
 pub enum QkNorm<'a> {
     /// None.
@@ -247,6 +247,15 @@ pub enum QkNorm<'a> {
         /// Weight of the keys `[Hkv * D]`.
         k: &'a Tensor,
         /// Added to the mean squares.
+        eps: f32,
+    },
+    /// Each head by itself, a layer norm without bias whose weights differ from head to head (Cohere).
+    Layer {
+        /// Weight of the queries `[Hq * D]`.
+        q: &'a Tensor,
+        /// Weight of the keys `[Hkv * D]`.
+        k: &'a Tensor,
+        /// Added to the variances.
         eps: f32,
     },
 }
@@ -314,10 +323,12 @@ pub fn rope_append(
             k.expect(OP, "weight of the k norm", &[head_dim])?;
             (append_kernel::Norm::PerHead, Some((q.buffer(), k.buffer())), eps)
         }
-        QkNorm::Full { q, k, eps } => {
+        QkNorm::Full { q, k, eps } | QkNorm::Layer { q, k, eps } => {
             q.expect(OP, "weight of the q norm", &[num_q_heads * head_dim])?;
             k.expect(OP, "weight of the k norm", &[num_kv_heads * head_dim])?;
-            (append_kernel::Norm::Full, Some((q.buffer(), k.buffer())), eps)
+            let layer = matches!(opts.norm, QkNorm::Layer { .. });
+            let norm = if layer { append_kernel::Norm::Layer } else { append_kernel::Norm::Full };
+            (norm, Some((q.buffer(), k.buffer())), eps)
         }
     };
     if let Some((table, _)) = opts.rope {

@@ -5,15 +5,25 @@
 @group(0) @binding(6) var<storage, read_write> q: array<f32>;         // [T, Hq D]
 
 fn input(row: Row, c: u32) -> f32 {
-    let v = qkv[row.base + c];
+    var v = qkv[row.base + c];
     if NORM == 0u { return v; }
+    if NORM == 3u { v -= row.mean; }
     if row.is_q { return v * row.scale * norm_q[row.w_base + c]; }
     return v * row.scale * norm_k[row.w_base + c];
 }
 fn raw(at: u32) -> vec4<f32> { return vec4<f32>(qkv[at], qkv[at + 1u], qkv[at + 2u], qkv[at + 3u]); }
-fn squares(at: u32, left: u32) -> f32 {
-    var sum = qkv[at] * qkv[at];
-    for (var i = 1u; i < min(left, 4u); i++) { sum += qkv[at + i] * qkv[at + i]; }
+fn total(at: u32, left: u32) -> f32 {
+    var sum = qkv[at];
+    for (var i = 1u; i < min(left, 4u); i++) { sum += qkv[at + i]; }
+    return sum;
+}
+fn squares(at: u32, left: u32, mean: f32) -> f32 {
+    var v = qkv[at] - mean;
+    var sum = v * v;
+    for (var i = 1u; i < min(left, 4u); i++) {
+        v = qkv[at + i] - mean;
+        sum += v * v;
+    }
     return sum;
 }
 fn put(at: u32, v: vec4<f32>, left: u32) {

@@ -5,14 +5,16 @@
 @group(0) @binding(6) var<storage, read_write> q: array<vec4<f32>>;   // [T, Hq D/4]
 
 fn input4(row: Row, c: u32) -> vec4<f32> {
-    let v = qkv[(row.base + c) / 4u];
+    var v = qkv[(row.base + c) / 4u];
     if NORM == 0u { return v; }
+    if NORM == 3u { v -= row.mean; }
     if row.is_q { return v * row.scale * norm_q[(row.w_base + c) / 4u]; }
     return v * row.scale * norm_k[(row.w_base + c) / 4u];
 }
 fn raw(at: u32) -> vec4<f32> { return qkv[at / 4u]; }
-fn squares(at: u32, left: u32) -> f32 {
-    let v = qkv[at / 4u];
+fn total(at: u32, left: u32) -> f32 { return dot(qkv[at / 4u], vec4<f32>(1.0)); }
+fn squares(at: u32, left: u32, mean: f32) -> f32 {
+    let v = qkv[at / 4u] - mean;
     return dot(v, v);
 }
 fn put(at: u32, v: vec4<f32>, left: u32) { q[at / 4u] = v; }

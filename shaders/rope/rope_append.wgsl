@@ -1,5 +1,6 @@
 // One row of [q heads | k heads | v heads] per token: q and k normalised (NORM 1: each head by itself; 2: the whole
-// projection) and rotated, q written to its own tensor, k and v appended to the cache at
+// projection; 3: each head by itself, less its mean, with weights of its own) and rotated, q written to its own tensor, k
+// and v appended to the cache at
 // slot · slot_stride + head · head_stride + position · token_stride. Workgroup (head, token); four channels per
 // invocation and step. The position is the sequence's: kv_len - q_len + row.
 const WG: u32 = 32u; //!spec
@@ -12,7 +13,7 @@ struct Params {
     k_slot: u32, k_head: u32, k_token: u32,
     v_slot: u32, v_head: u32, v_token: u32,
 }
-struct Row { base: u32, position: u32, block: u32, w_base: u32, is_q: bool, scale: f32 }
+struct Row { base: u32, position: u32, block: u32, w_base: u32, is_q: bool, scale: f32, mean: f32 }
 //!import common/batch.wgsl
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(2) var<storage, read> seqs: array<Seq>;            // [S]
@@ -48,21 +49,27 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, lane: Lane) {
     let block = select(0u, 1u, seq.kv_len > p.switch_len);
 
     var scale = 1.0;
+    var mean = 0.0;
     var w_base = 0u;
     if NORM != 0u && !is_v {
         var first = base;
         var len = p.head_dim;
+        if NORM >= 2u { w_base = select(head - p.num_q_heads, head, is_q) * p.head_dim; }
         if NORM == 2u {
             first = select(token_base + p.num_q_heads * p.head_dim, token_base, is_q);
             len = select(p.num_kv_heads, p.num_q_heads, is_q) * p.head_dim;
-            w_base = select(head - p.num_q_heads, head, is_q) * p.head_dim;
+        }
+        if NORM == 3u {
+            var sum = 0.0;
+            for (var c = 4u * lane.id; c < len; c += 4u * WG) { sum += total(first + c, len - c); }
+            mean = workgroup_sum(sum, lane) / f32(len);
         }
         var sum_sq = 0.0;
-        for (var c = 4u * lane.id; c < len; c += 4u * WG) { sum_sq += squares(first + c, len - c); }
+        for (var c = 4u * lane.id; c < len; c += 4u * WG) { sum_sq += squares(first + c, len - c, mean); }
         scale = inverseSqrt(workgroup_sum(sum_sq, lane) / f32(len) + p.eps);
     }
 
-    let row = Row(base, position, block, w_base, is_q, scale);
+    let row = Row(base, position, block, w_base, is_q, scale, mean);
     for (var c = 4u * lane.id; c < p.head_dim; c += 4u * WG) {
         let left = p.head_dim - c;
         var x = vec4<f32>(0.0);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use girih_model::format::gguf;
+use girih_model::format;
 use girih_model::format::safetensors::TensorTable;
 use girih_model::quantized::Quantization;
 use girih_model::source::{ByteSource, DirSource};
@@ -33,7 +33,7 @@ impl Inspect {
         };
         let name = self.dir.map_or_else(|| crate::embedded::NAME.to_owned(), |d| d.display().to_string());
         let named = |e: LoadError| Failure::Model { name: name.clone(), source: e.into() };
-        let source = gguf::checkpoint(source).await.map_err(named)?;
+        let source = format::checkpoint(source).await.map_err(named)?;
         let config = girih_model::load_config(&*source).await.map_err(named)?;
         let table = TensorTable::open(&*source).await.map_err(named)?;
         let mut out = std::io::stdout().lock();
@@ -44,8 +44,8 @@ impl Inspect {
         let cache = |tokens: u32| config.cache_bytes(tokens);
         let contexts: Vec<u32> = [512, 2048, 8192, 32_768, 131_072]
             .into_iter()
-            .filter(|&t| t < config.max_position_embeddings)
-            .chain([config.max_position_embeddings])
+            .filter(|&t| t < config.max_context)
+            .chain([config.max_context])
             .collect();
         if global.json {
             let report = json!({
@@ -61,7 +61,7 @@ impl Inspect {
                 "vocab_size": config.vocab_size,
                 "max_position_embeddings": config.max_position_embeddings,
                 "memory": contexts.iter().map(|&t| json!({ "context": t, "cache_bytes": cache(t),
-                    "total_bytes": weight_bytes + cache(t) })).collect::<Vec<_>>(),
+                    "total_bytes": weight_bytes.saturating_add(cache(t)) })).collect::<Vec<_>>(),
                 "quantised": groups.iter().map(|g| json!({ "format": g.format, "bits_per_weight": g.bits_per_weight(),
                     "activation": g.activation, "transform": g.transform, "modules": g.modules,
                     "unknown_columns": g.unknown_columns, "parameters": g.parameters })).collect::<Vec<_>>(),
@@ -104,7 +104,7 @@ impl Inspect {
         }
         writeln!(out, "{:>9}  {:>12}  {:>12}", "context", "cache (f32)", "total")?;
         for tokens in contexts {
-            let total = megabytes(weight_bytes + cache(tokens));
+            let total = megabytes(weight_bytes.saturating_add(cache(tokens)));
             writeln!(out, "{tokens:>9}  {:>12}  {total:>12}", megabytes(cache(tokens)))?;
         }
         writeln!(out)?;

@@ -121,6 +121,7 @@ fn values(config: &Config, name: &str, shape: &[u32], seed: u32) -> Vec<f32> {
     let is_norm = name.contains("norm") || name.contains("LayerNorm");
     let (center, width) = match shape {
         [_, _] if name.contains("embed") => (0.0, 1.0),
+        [_, _] if is_norm => (1.0, 0.3),
         [_, k] => (0.0, (3.0 / *k as f32).sqrt()),
         _ if is_norm && !name.ends_with("bias") && !config.model_type.starts_with("gemma") => (1.0, 0.3),
         _ => (0.0, 0.3),
@@ -151,7 +152,7 @@ fn tensors(config: &Config) -> Vec<(String, Vec<u32>)> {
     }
     let norms: &[&str] = match model {
         "cohere" => &["input_layernorm"],
-        "olmo2" => &["post_attention_layernorm", "post_feedforward_layernorm"],
+        "olmo2" | "olmo3" => &["post_attention_layernorm", "post_feedforward_layernorm"],
         "glm4" => {
             &["input_layernorm", "post_attention_layernorm", "post_self_attn_layernorm", "post_mlp_layernorm"]
         }
@@ -191,9 +192,13 @@ fn tensors(config: &Config) -> Vec<(String, Vec<u32>)> {
         linear("mlp.down_proj", c, f, config.mlp_bias);
         let heads = match model {
             "qwen3" | "gemma3_text" => Some((d, d)),
-            "olmo2" => Some((q, kv)),
+            "olmo2" | "olmo3" => Some((q, kv)),
             _ => None,
         };
+        if config.use_qk_norm {
+            add(name("self_attn.q_norm", "weight"), &[config.num_attention_heads, d]);
+            add(name("self_attn.k_norm", "weight"), &[config.num_key_value_heads, d]);
+        }
         if let Some((q, k)) = heads {
             add(name("self_attn.q_norm", "weight"), &[q]);
             add(name("self_attn.k_norm", "weight"), &[k]);
@@ -283,6 +288,12 @@ pub fn odd() -> Vec<Checkpoint> {
             &json!({ "tie_word_embeddings": true, "logit_scale": 0.25 }),
         ),
         Checkpoint::new(
+            "cohere-qk_norm",
+            F16,
+            [36, 6, 2, 20, 50, 77],
+            &json!({ "tie_word_embeddings": true, "logit_scale": 0.25, "use_qk_norm": true }),
+        ),
+        Checkpoint::new(
             "gemma2",
             F32,
             [36, 3, 1, 256, 50, 331],
@@ -315,6 +326,12 @@ pub fn odd() -> Vec<Checkpoint> {
         ),
         Checkpoint::new("mistral", F16, [100, 3, 1, 80, 77, 331], &json!({ "sliding_window": 5 })),
         Checkpoint::new("olmo2", BF16, [36, 9, 3, 24, 50, 331], &json!({})),
+        Checkpoint::new(
+            "olmo3",
+            F16,
+            [44, 6, 2, 20, 52, 117],
+            &json!({"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 5}),
+        ),
         Checkpoint::new(
             "phi3",
             F32,

@@ -43,7 +43,7 @@ impl File {
         self.metadata.push((key.to_owned(), value));
     }
 
-    /// The bytes of the file. Integers are written as u32 and i32, numbers as f32.
+    /// The bytes of the file. Integers are written as u32 (large ones as u64) and i32, numbers as f32.
     ///
     /// # Panics
     /// Arrays of arrays.
@@ -57,10 +57,16 @@ impl File {
             text(&mut out, key);
             let mut kind = |kind: u32| out.extend(kind.to_le_bytes());
             match value {
-                Value::Uint(v) => {
-                    kind(4);
-                    out.extend((*v as u32).to_le_bytes());
-                }
+                Value::Uint(v) => match u32::try_from(*v) {
+                    Ok(v) => {
+                        kind(4);
+                        out.extend(v.to_le_bytes());
+                    }
+                    Err(_) => {
+                        kind(10);
+                        out.extend(v.to_le_bytes());
+                    }
+                },
                 Value::Int(v) => {
                     kind(5);
                     out.extend((*v as i32).to_le_bytes());
@@ -116,6 +122,30 @@ impl File {
             out.extend(&t.bytes);
         }
         out
+    }
+
+    /// The file in `count` parts as gguf-split makes them: names and bytes. All metadata are in the first.
+    pub fn split(&self, name: &str, count: usize) -> Vec<(String, Vec<u8>)> {
+        let each = self.tensors.len().div_ceil(count).max(1);
+        let parts = (0..count).map(|no| {
+            let mut part = Self { metadata: Vec::new(), tensors: Vec::new() };
+            if no == 0 {
+                part.metadata.clone_from(&self.metadata);
+            }
+            part.tensors.extend(self.tensors.iter().skip(no * each).take(each).cloned());
+            part.set("split.no", Value::Uint(no as u64));
+            part.set("split.count", Value::Uint(count as u64));
+            part.set("split.tensors.count", Value::Int(self.tensors.len() as i64));
+            (format!("{name}-{:05}-of-{count:05}.gguf", no + 1), part.bytes(3))
+        });
+        parts.collect()
+    }
+
+    /// Adds a vector of f32.
+    pub fn vector(&mut self, name: &str, values: &[f32]) {
+        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let (name, shape) = (name.to_owned(), vec![values.len() as u64]);
+        self.tensors.push(Tensor { name, ty: GgufType::F32, shape, bytes });
     }
 
     /// The same file with every quantised matrix decoded to f32.
@@ -227,7 +257,7 @@ fn family(model_type: &str) -> (&'static str, &'static [(&'static str, &'static 
             &[("post_self_attn_layernorm", "post_attention_norm"), ("post_mlp_layernorm", "post_ffw_norm")],
         ),
         "granite" => ("granite", &[]),
-        "olmo2" => (
+        "olmo2" | "olmo3" => (
             "olmo2",
             &[
                 ("post_attention_layernorm", "post_attention_norm"),

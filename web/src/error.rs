@@ -109,7 +109,7 @@ impl Coded for OpError {
 impl Coded for LoadError {
     fn code(&self) -> Code {
         match self {
-            Self::NoFile { .. } => Code::NotFound,
+            Self::NoFile { .. } | Self::NoWeights { .. } => Code::NotFound,
             Self::OutOfMemory(_) => Code::OutOfMemory,
             Self::Gpu(e) => e.code(),
             Self::Op(e) => e.code(),

@@ -42,7 +42,7 @@ impl EngineModel {
         to_js(&json!({
             "modelType": config.model_type, "layers": config.num_hidden_layers, "hiddenSize": config.hidden_size,
             "vocabSize": config.vocab_size, "context": model.context(),
-            "maxContext": config.max_position_embeddings, "weightBytes": model.weight_bytes(),
+            "maxContext": config.max_context, "weightBytes": model.weight_bytes(),
             "cacheBytes": if model.encoder().is_some() { 0 } else { config.cache_bytes(model.context()) },
             "parameters": model.parameters(), "isEncoder": model.encoder().is_some(),
             "hasChatTemplate": !model.chat().is_empty(), "notes": model.notes(),

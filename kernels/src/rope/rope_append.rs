@@ -73,6 +73,8 @@ pub enum Norm {
     PerHead,
     /// All heads of q together, all heads of k together, weights `[Hq D]` and `[Hkv D]`.
     Full,
+    /// Each head by itself, less its mean (a layer norm without bias), weights `[Hq D]` and `[Hkv D]`.
+    Layer,
 }
 
 /// Buffers.
@@ -172,6 +174,7 @@ fn choice(wg: u32, vec4: bool, subgroup: bool, mode: Mode) -> Choice {
         Norm::None => 0,
         Norm::PerHead => 1,
         Norm::Full => 2,
+        Norm::Layer => 3,
     };
     let selection = Selection::new().set("WG", wg).set("STYLE", style).set("NORM", norm);
     let mut selection = parts(selection, angles, vec4);
@@ -203,7 +206,7 @@ fn choices() -> Vec<Choice> {
     let mut all = Vec::new();
     let ropes = Style::ALL.iter().flat_map(|&s| [Some((s, Angles::Table)), Some((s, Angles::Computed))]);
     for rope in ropes.chain([None]) {
-        for norm in [Norm::None, Norm::PerHead, Norm::Full] {
+        for norm in [Norm::None, Norm::PerHead, Norm::Full, Norm::Layer] {
             for f16 in [false, true] {
                 for (vec4, subgroup) in rows::widths() {
                     all.push(choice(32, vec4, subgroup, Mode { norm, rope, f16 }));
@@ -247,12 +250,19 @@ fn twin(call: &mut TwinCall<'_>) {
                     continue;
                 }
                 let is_k = head >= num_q;
-                let (whole, offset) = match (norm, is_k) {
-                    (2, false) => (&row[..num_q * d], head * d),
-                    (2, true) => (&row[num_q * d..(num_q + num_kv) * d], (head - num_q) * d),
-                    _ => (&row[head * d..(head + 1) * d], 0),
+                let offset = match norm {
+                    2 | 3 => (if is_k { head - num_q } else { head }) * d,
+                    _ => 0,
                 };
-                let mean_sq = whole.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / whole.len() as f64;
+                let whole = match (norm, is_k) {
+                    (2, false) => &row[..num_q * d],
+                    (2, true) => &row[num_q * d..(num_q + num_kv) * d],
+                    _ => &row[head * d..(head + 1) * d],
+                };
+                let len = whole.len() as f64;
+                let sum: f64 = whole.iter().map(|&v| f64::from(v)).sum();
+                let mean = if norm == 3 { sum / len } else { 0.0 };
+                let mean_sq = whole.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / len;
                 let scale = 1.0 / (mean_sq + f64::from(p.eps)).sqrt();
                 let weights = &weights[usize::from(is_k)];
                 let x: Vec<f64> = match norm {
@@ -260,7 +270,7 @@ fn twin(call: &mut TwinCall<'_>) {
                     _ => x
                         .iter()
                         .enumerate()
-                        .map(|(c, x)| x * scale * f64::from(weights[offset + c]))
+                        .map(|(c, x)| (x - mean) * scale * f64::from(weights[offset + c]))
                         .collect(),
                 };
                 let y = rotation.apply(&x, position, block);
@@ -325,8 +335,8 @@ fn cases() -> Vec<TestCase> {
         let cache = (3 * num_kv_heads * CAPACITY * head_dim) as usize;
         let before = seeded(cache, 9);
         let len = (num_tokens * (num_q_heads + 2 * num_kv_heads) * head_dim) as usize;
-        let full = modes.iter().any(|m| m.norm == Norm::Full);
-        let weight_heads = |heads: u32| (head_dim * if full { heads } else { 1 }) as usize;
+        let of_all = modes.iter().any(|m| matches!(m.norm, Norm::Full | Norm::Layer));
+        let weight_heads = |heads: u32| (head_dim * if of_all { heads } else { 1 }) as usize;
         let rel = if f16 { 1.1e-3 } else { 8e-6 };
         let mut case = TestCase::new(name, Tolerance { abs: if f16 { 2e-4 } else { 2e-5 }, rel })
             .input(&seeded(len, 1))
@@ -375,6 +385,14 @@ fn cases() -> Vec<TestCase> {
             ],
         ),
         case("full_norm", [3, 1], [8, 4], &ragged, &[mode(Norm::Full, table, false)]),
+        case(
+            "layer_norm",
+            [4, 2],
+            [16, 8],
+            &ragged,
+            &[mode(Norm::Layer, Some((Style::Interleaved, Angles::Table)), false)],
+        ),
+        case("odd_layer_norm", [3, 1], [13, 5], &ragged, &[mode(Norm::Layer, table, false)]),
         case("no_rope", [6, 2], [20, 0], &ragged, &[mode(Norm::None, None, true)]),
         case("computed_partial", [3, 3], [80, 16], &ragged, &[mode(Norm::PerHead, computed, false)]),
         case("even_f16", [3, 1], [10, 3], &ragged, &[mode(Norm::PerHead, table, true)]),

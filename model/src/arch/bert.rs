@@ -2,16 +2,36 @@
 
 use girih_ops::Act;
 
+use crate::config::class::{Bias, Class, Rotation};
 use crate::config::{Activation, Config};
 use crate::error::LoadError;
 use crate::layers::{
     Attention, AttentionSpec, Encoder, EncoderLayer, HeadNorm, Linear, Modules, Norm, Scope,
 };
 
+pub(super) const CLASS: Class = Class {
+    name: "Bert",
+    vocab_size: 30_522,
+    hidden_size: 768,
+    intermediate_size: 3072,
+    layers: 12,
+    heads: 12,
+    max_position_embeddings: 512,
+    eps: 1e-12,
+    act: "gelu",
+    tie: true,
+    biases: [Bias::Fixed(true); 3],
+    rotation: Rotation::None,
+    type_vocab_size: 2,
+    refused_flags: &["use_bidirectional_attention", "is_decoder", "add_cross_attention"],
+    pad_token_id: Some(0),
+    ..Class::DECODER
+};
+
 pub(super) async fn load(w: &Scope, cfg: &Config) -> Result<Encoder, LoadError> {
-    let w = if w.has("bert.embeddings.word_embeddings.weight") { &w.scope("bert") } else { w };
+    let w = &w.scope(&prefix(w));
     let (c, f) = (cfg.hidden_size, cfg.intermediate_size);
-    let norm = async |w: &Scope, name: &str| Norm::layer(&w.scope(name), c, cfg.layer_norm_eps).await;
+    let norm = async |w: &Scope, name: &str| Norm::layer(&w.scope(name), c, cfg.layer_norm_eps, true).await;
     let spec = AttentionSpec {
         hidden_size: c,
         num_q_heads: cfg.num_attention_heads,
@@ -62,4 +82,19 @@ pub(super) async fn load(w: &Scope, cfg: &Config) -> Result<Encoder, LoadError> 
             None
         },
     })
+}
+
+/// Where the encoder is: at the top, below `bert` in models with a task of their own, or below the one name that holds
+/// embeddings of words.
+fn prefix(w: &Scope) -> String {
+    const WORDS: &str = "embeddings.word_embeddings.weight";
+    let known = ["", "bert"].into_iter().find(|prefix| w.scope(prefix).has(WORDS));
+    if let Some(known) = known {
+        return known.to_owned();
+    }
+    let mut found = w.weights().table().iter().filter_map(|t| t.name.strip_suffix(WORDS)?.strip_suffix('.'));
+    match (found.next(), found.next()) {
+        (Some(only), None) => only.to_owned(),
+        _ => String::new(),
+    }
 }

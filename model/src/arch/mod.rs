@@ -1,6 +1,7 @@
 //! The architectures: one file per `model_type`, one line each below.
 
 use crate::config::Config;
+use crate::config::class::Class;
 use crate::error::LoadError;
 use crate::layers::build::Build;
 use crate::layers::{Decoder, Encoder, Scope};
@@ -22,6 +23,15 @@ macro_rules! decoders {
         /// Known values of `model_type`.
         pub const MODEL_TYPES: &[&str] = &[$(stringify!($name),)* "bert"];
 
+        /// What the configuration class of a `model_type` assumes.
+        pub(crate) fn class(model_type: &str) -> Option<&'static Class> {
+            match model_type {
+                $(stringify!($name) => Some(&$name::CLASS),)*
+                "bert" => Some(&bert::CLASS),
+                _ => None,
+            }
+        }
+
         /// Builds the network that `model_type` names.
         pub(crate) async fn load(w: &Scope, cfg: &Config, context: u32) -> Result<Network, LoadError> {
             match cfg.model_type.as_str() {
@@ -35,4 +45,4 @@ macro_rules! decoders {
 
 mod bert;
 
-decoders!(cohere, gemma2, gemma3_text, glm4, granite, llama, mistral, olmo2, phi3, qwen2, qwen3, smollm3);
+decoders!(cohere, gemma2, gemma3_text, glm4, granite, llama, mistral, olmo2, olmo3, phi3, qwen2, qwen3, smollm3);

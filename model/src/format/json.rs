@@ -2,13 +2,15 @@
 //! in published configurations.
 
 use std::borrow::Cow;
+use std::io;
 
 use serde_json::Value;
 
 use crate::LoadError;
 
-/// Parses JSON. Bare `NaN` and infinities become `null`: serde_json has no value for them, and no field that girih
-/// reads may hold one.
+/// Parses JSON. Bare `NaN` and infinities become texts of that name: serde_json has no value for them, and no field
+/// that girih reads may hold one. A text is refused where a number is wanted, with its name; `null` would pass for an
+/// absent field.
 ///
 /// # Errors
 /// [`LoadError::Json`].
@@ -17,6 +19,45 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<Value, LoadError> {
     let text = std::str::from_utf8(bytes).map_err(|e| error(e.to_string()))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     serde_json::from_str(&without_bare_tokens(text)).map_err(|e| error(e.to_string()))
+}
+
+/// Characters of a value that an error shows.
+const EXCERPT: usize = 200;
+
+/// The beginning of a value, as JSON: what an error shows of it. The rest is not formatted, however long it is.
+pub fn excerpt(value: &Value) -> String {
+    struct Beginning(Vec<u8>);
+    impl io::Write for Beginning {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            // Characters have at most 4 bytes.
+            let room = (4 * EXCERPT).saturating_sub(self.0.len());
+            if room == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            let taken = bytes.len().min(room);
+            self.0.extend_from_slice(&bytes[..taken]);
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut out = Beginning(Vec::new());
+    // Fails where the beginning is full, which is the point.
+    let whole = serde_json::to_writer(&mut out, value).is_ok();
+    let text = String::from_utf8_lossy(&out.0);
+    let mut chars = text.chars();
+    let mut shown: String = chars.by_ref().take(EXCERPT).collect();
+    if !whole || chars.next().is_some() {
+        shown.push_str("...");
+    }
+    shown
+}
+
+/// As [`excerpt`], of a field that may be absent.
+pub fn excerpt_or_absent(value: Option<&Value>) -> String {
+    value.map_or_else(|| "absent".to_owned(), excerpt)
 }
 
 fn without_bare_tokens(text: &str) -> Cow<'_, str> {
@@ -30,7 +71,9 @@ fn without_bare_tokens(text: &str) -> Cow<'_, str> {
         let token = TOKENS.iter().find(|token| !in_string && rest.starts_with(**token));
         let taken = match (token, first) {
             (Some(token), _) => {
-                out.push_str("null");
+                out.push('"');
+                out.push_str(token);
+                out.push('"');
                 rest = &rest[token.len()..];
                 continue;
             }
@@ -55,7 +98,23 @@ mod tests {
     fn bare_tokens_are_read_and_strings_left_alone() {
         let value = parse("f", br#"{"a": [0.0, Infinity, -Infinity], "s": "NaN \" Infinity", "n":NaN}"#);
         let value = value.expect("parses");
-        assert_eq!(value, serde_json::json!({"a": [0.0, null, null], "s": "NaN \" Infinity", "n": null}));
+        assert_eq!(
+            value,
+            serde_json::json!({"a": [0.0, "Infinity", "-Infinity"], "s": "NaN \" Infinity", "n": "NaN"})
+        );
+    }
+
+    #[test]
+    fn an_excerpt_is_short_however_long_the_value() {
+        assert_eq!(excerpt(&serde_json::json!({"a": [1, null, "x"]})), r#"{"a":[1,null,"x"]}"#);
+        let long = Value::from("\u{e9}".repeat(5_000_000));
+        let shown = excerpt(&long);
+        assert_eq!(shown.chars().count(), EXCERPT + 3);
+        assert!(shown.starts_with("\"\u{e9}") && shown.ends_with("\u{e9}..."), "{shown}");
+        let many = Value::from(vec![0; 1_000_000]);
+        assert_eq!(excerpt(&many).len(), EXCERPT + 3);
+        let exact = Value::from("x".repeat(EXCERPT - 2));
+        assert!(!excerpt(&exact).ends_with("..."));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! Only headers are read here; the memory needed is proportional to their size, which is limited.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::ops::Range;
 
@@ -19,8 +19,13 @@ pub const MAX_HEADER: u64 = 100_000_000;
 /// Most dimensions allowed.
 pub const MAX_RANK: usize = 16;
 const MAX_INDEX: u64 = 64 << 20;
-const INDEX: &str = "model.safetensors.index.json";
-const SINGLE: &str = "model.safetensors";
+/// The index of weights in several files.
+pub(super) const INDEX: &str = "model.safetensors.index.json";
+/// The weights in one file.
+pub(super) const SINGLE: &str = "model.safetensors";
+/// Weights in a format that is not read.
+const UNREAD: [&str; 4] =
+    ["pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth", "tf_model.h5"];
 
 macro_rules! stored_types {
     ($($variant:ident $name:literal $bits:literal,)*) => {
@@ -95,10 +100,12 @@ pub struct TensorInfo {
 #[derive(Clone, Debug, Default)]
 pub struct TensorTable {
     tensors: BTreeMap<String, TensorInfo>,
+    used_as_a_whole: bool,
 }
 
 impl TensorTable {
-    /// Reads the headers of a checkpoint: of all files of the index if there is one, else of `model.safetensors`.
+    /// Reads the headers of a checkpoint: of `model.safetensors` or, if there is none, of all files of the index. As in
+    /// transformers, an index beside the single file does not count: such are left over.
     ///
     /// # Errors
     /// Every way in which a header or index can be wrong; see [`LoadError`].
@@ -106,10 +113,19 @@ impl TensorTable {
         if let Some(table) = source.tensors() {
             return Ok(table.clone());
         }
-        match read_whole(source, INDEX, MAX_INDEX).await? {
-            Some(bytes) => Self::open_index(source, &bytes).await,
-            None => Self::open_file(source, SINGLE).await,
+        if source.size(SINGLE).await?.is_some() {
+            return Self::open_file(source, SINGLE).await;
         }
+        if source.size(INDEX).await?.is_some() {
+            return Self::open_index(source, INDEX).await;
+        }
+        let mut unread = Vec::new();
+        for file in UNREAD {
+            if source.size(file).await?.is_some() {
+                unread.push(file.to_owned());
+            }
+        }
+        Err(LoadError::NoWeights { unread })
     }
 
     /// Reads the header of one file.
@@ -134,31 +150,57 @@ impl TensorTable {
         Ok(table)
     }
 
-    async fn open_index(source: &dyn ByteSource, bytes: &[u8]) -> Result<Self, LoadError> {
-        let index: Index = serde_json::from_slice(bytes)
-            .map_err(|e| LoadError::Json { file: INDEX.to_owned(), message: e.to_string() })?;
-        let mut files: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        let mut seen = HashSet::new();
-        for (tensor, file) in index.weight_map.0 {
-            if !seen.insert(tensor.clone()) {
-                return Err(LoadError::Duplicate { file: INDEX.to_owned(), tensor });
+    /// Reads the headers of all files that an index names. A tensor that lies in several of them is taken from the one
+    /// that the index says; tensors that the index does not name are there too.
+    ///
+    /// # Errors
+    /// An index that is broken; files that are missing; tensors that no file holds, or that two do and the index does
+    /// not name.
+    pub(super) async fn open_index(source: &dyn ByteSource, index: &str) -> Result<Self, LoadError> {
+        let bytes = read_whole(source, index, MAX_INDEX).await?;
+        let bytes = bytes.ok_or_else(|| LoadError::NoFile { file: index.to_owned() })?;
+        let parsed: Index = serde_json::from_slice(&bytes)
+            .map_err(|e| LoadError::Json { file: index.to_owned(), message: e.to_string() })?;
+        let mut places: BTreeMap<String, String> = BTreeMap::new();
+        for (tensor, file) in parsed.weight_map.0 {
+            if places.contains_key(&tensor) {
+                return Err(LoadError::Duplicate { file: index.to_owned(), tensor });
             }
-            files.entry(file).or_default().push(tensor);
+            places.insert(tensor, file);
+        }
+        let files: BTreeSet<&String> = places.values().collect();
+        let (mut sizes, mut missing) = (Vec::new(), Vec::new());
+        for &file in &files {
+            match source.size(file).await? {
+                Some(size) => sizes.push((file, size)),
+                None => missing.push(file.clone()),
+            }
+        }
+        if let Some(first) = missing.first() {
+            let tensor = places.iter().find(|(_, file)| *file == first);
+            let tensor = tensor.map(|(tensor, _)| tensor.clone()).unwrap_or_default();
+            return Err(LoadError::MissingShard { index: index.to_owned(), files: missing, tensor });
         }
         let mut table = Self::default();
-        for (file, tensors) in files {
-            let Some(size) = source.size(&file).await? else {
-                let tensor = tensors.into_iter().next().unwrap_or_default();
-                return Err(LoadError::MissingShard { index: INDEX.to_owned(), file, tensor });
-            };
-            let found = read_header(source, &file, size).await?;
-            let names: HashSet<&str> = found.iter().map(|t| t.name.as_str()).collect();
-            let tensors: Vec<String> =
-                tensors.into_iter().filter(|name| !names.contains(name.as_str())).collect();
-            if !tensors.is_empty() {
-                return Err(LoadError::AbsentFromShard { index: INDEX.to_owned(), file, tensors });
+        for (file, size) in sizes {
+            for info in read_header(source, file, size).await? {
+                match (table.tensors.get(&info.name), places.get(&info.name)) {
+                    (Some(_), None) => {
+                        return Err(LoadError::Duplicate { file: info.file, tensor: info.name });
+                    }
+                    // Another file has it, and the index does not mean this one.
+                    (Some(_), Some(place)) if *place != info.file => {}
+                    _ => {
+                        table.tensors.insert(info.name.clone(), info);
+                    }
+                }
             }
-            table.add(found)?;
+        }
+        let absent = |(tensor, _): &(&String, &String)| !table.tensors.contains_key(*tensor);
+        if let Some((_, file)) = places.iter().find(absent) {
+            let here = places.iter().filter(absent).filter(|(_, f)| *f == file);
+            let tensors = here.map(|(tensor, _)| tensor.clone()).collect();
+            return Err(LoadError::AbsentFromShard { index: index.to_owned(), file: file.clone(), tensors });
         }
         Ok(table)
     }
@@ -171,6 +213,17 @@ impl TensorTable {
             self.tensors.insert(info.name.clone(), info);
         }
         Ok(())
+    }
+
+    /// The same of a checkpoint with tensors that change the result by being there: none may be left unused.
+    #[must_use]
+    pub fn used_as_a_whole(self) -> Self {
+        Self { used_as_a_whole: true, ..self }
+    }
+
+    /// Whether a network must use all tensors.
+    pub fn is_used_as_a_whole(&self) -> bool {
+        self.used_as_a_whole
     }
 
     /// A tensor, by full name.
@@ -195,7 +248,7 @@ impl TensorTable {
 
     /// Bytes of all tensors together.
     pub fn bytes(&self) -> u64 {
-        self.iter().map(|t| t.range.end - t.range.start).sum()
+        self.iter().map(|t| t.range.end - t.range.start).fold(0, u64::saturating_add)
     }
 
     /// Checks names and shapes of everything a model needs at once.
@@ -520,15 +573,24 @@ mod tests {
             "a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}"#, 2) => LoadError::Duplicate { .. },
     }
 
-    fn sharded(index: &str) -> Result<TensorTable, LoadError> {
-        let one = |name: &str| {
-            file(&format!(r#"{{"{name}":{{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}}}"#), 1)
-        };
+    fn tensors(names: &[&str]) -> Vec<u8> {
+        let entries = names.iter().enumerate().map(|(i, name)| {
+            format!(r#""{name}":{{"dtype":"U8","shape":[1],"data_offsets":[{i},{}]}}"#, i + 1)
+        });
+        file(&format!("{{{}}}", entries.collect::<Vec<_>>().join(",")), names.len())
+    }
+
+    /// Files 1 and 2 with these tensors, and this index.
+    fn sharded_of(index: &str, files: [&[&str]; 2]) -> Result<TensorTable, LoadError> {
         let source = MemorySource::new()
             .with(INDEX, index.as_bytes().to_vec())
-            .with("1", one("a"))
-            .with("2", one("b"));
+            .with("1", tensors(files[0]))
+            .with("2", tensors(files[1]));
         block_on(TensorTable::open(&source))
+    }
+
+    fn sharded(index: &str) -> Result<TensorTable, LoadError> {
+        sharded_of(index, [&["a"], &["b"]])
     }
 
     #[test]
@@ -536,9 +598,9 @@ mod tests {
         let table =
             sharded(r#"{"metadata":{"total_size":2},"weight_map":{"a":"1","b":"2"}}"#).expect("valid");
         assert_eq!(table.get("b").map(|t| t.file.as_str()), Some("2"));
-        let error = sharded(r#"{"weight_map":{"a":"1","b":"3"}}"#).expect_err("no file 3");
+        let error = sharded(r#"{"weight_map":{"a":"1","b":"3","c":"4"}}"#).expect_err("no files 3 and 4");
         assert!(
-            matches!(&error, LoadError::MissingShard { file, tensor, .. } if file == "3" && tensor == "b")
+            matches!(&error, LoadError::MissingShard { files, tensor, .. } if files == &["3", "4"] && tensor == "b")
         );
         let error = sharded(r#"{"weight_map":{"a":"1","b":"2","c":"2"}}"#).expect_err("no c in 2");
         assert!(matches!(&error, LoadError::AbsentFromShard { tensors, .. } if tensors == &["c"]));
@@ -549,9 +611,39 @@ mod tests {
     }
 
     #[test]
+    fn an_index_that_does_not_fit_its_files() {
+        let place = |table: &TensorTable, name: &str| table.get(name).map(|t| t.file.clone());
+        // A tensor that the index does not name; one that lies in another file than it says.
+        let table = sharded_of(r#"{"weight_map":{"a":"1","b":"2"}}"#, [&["a", "x"], &["b"]]).expect("x too");
+        assert_eq!(place(&table, "x").as_deref(), Some("1"));
+        let table = sharded_of(r#"{"weight_map":{"a":"2","b":"1"}}"#, [&["a"], &["b"]]).expect("swapped");
+        assert_eq!(place(&table, "a").as_deref(), Some("1"));
+        // One that lies in both: the index says which, whatever their order.
+        for file in ["1", "2"] {
+            let index = format!(r#"{{"weight_map":{{"a":"1","b":"2","s":"{file}"}}}}"#);
+            let table = sharded_of(&index, [&["a", "s"], &["b", "s"]]).expect("s is where the index says");
+            assert_eq!(place(&table, "s").as_deref(), Some(file));
+        }
+        let error = sharded_of(r#"{"weight_map":{"a":"1","b":"2"}}"#, [&["a", "s"], &["b", "s"]]);
+        assert!(matches!(error, Err(LoadError::Duplicate { tensor, .. }) if tensor == "s"));
+    }
+
+    #[test]
+    fn a_single_file_goes_before_an_index() {
+        for index in [&br#"{"weight_map":{"a":"gone"}}"#[..], b"nonsense"] {
+            let source = MemorySource::new().with(INDEX, index.to_vec()).with(SINGLE, tensors(&["a"]));
+            let table = block_on(TensorTable::open(&source)).expect("the index is left over");
+            assert_eq!(table.len(), 1);
+        }
+    }
+
+    #[test]
     fn nothing_there() {
         let error = block_on(TensorTable::open(&MemorySource::new())).expect_err("no file");
-        assert!(matches!(error, LoadError::NoFile { .. }));
+        assert!(matches!(&error, LoadError::NoWeights { unread } if unread.is_empty()), "{error}");
+        let source = MemorySource::new().with("pytorch_model.bin", vec![0; 8]);
+        let error = block_on(TensorTable::open(&source)).expect_err("pickled").to_string();
+        assert!(error.contains("pytorch_model.bin is there") && error.contains("safetensors"), "{error}");
     }
 
     #[test]

@@ -60,6 +60,8 @@ pub enum HeadNorm {
     PerHead,
     /// Over the whole projection (OLMo 2).
     Full,
+    /// Layer norms over each head, with weights of its own (Cohere).
+    Layer,
 }
 
 /// Weights of the q and k norms.
@@ -99,6 +101,7 @@ impl Attention {
             HeadNorm::None => None,
             HeadNorm::PerHead => Some(QkNorms::load(w, spec.head_dim, spec.head_dim, &spec).await?),
             HeadNorm::Full => Some(QkNorms::load(w, q_dim, kv_dim, &spec).await?),
+            HeadNorm::Layer => Some(QkNorms::load_by_head(w, &spec).await?),
         };
         Ok(Self {
             qkv: Linear::load(w, qkv, [q_dim + 2 * kv_dim, spec.hidden_size], spec.qkv_bias).await?,
@@ -133,6 +136,7 @@ impl Attention {
         let norm = match (&self.norms, spec.qk_norm) {
             (Some(n), HeadNorm::PerHead) => QkNorm::PerHead { q: &n.q, k: &n.k, eps: spec.eps },
             (Some(n), HeadNorm::Full) => QkNorm::Full { q: &n.q, k: &n.k, eps: spec.eps },
+            (Some(n), HeadNorm::Layer) => QkNorm::Layer { q: &n.q, k: &n.k, eps: spec.eps },
             _ => QkNorm::None,
         };
         let rope = spec.rope.as_ref().map(|(table, style)| (&**table, *style));
@@ -170,5 +174,14 @@ impl QkNorms {
                 Norm::Rms { weight, .. } | Norm::Layer { weight, .. } => Ok::<_, LoadError>(weight),
             };
         Ok(Self { q: load("q_norm", q_dim).await?, k: load("k_norm", k_dim).await? })
+    }
+
+    /// Weights `[H, D]`.
+    async fn load_by_head(w: &Scope, spec: &AttentionSpec) -> Result<Self, LoadError> {
+        let load = async |name: &str, heads: u32| {
+            let weight = w.scope(name).weights().f32("weight", &[heads, spec.head_dim]).await?;
+            Ok::<_, LoadError>(Tensor::from_f32(w.gpu(), &weight, &[heads * spec.head_dim])?)
+        };
+        Ok(Self { q: load("q_norm", spec.num_q_heads).await?, k: load("k_norm", spec.num_kv_heads).await? })
     }
 }

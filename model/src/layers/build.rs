@@ -5,8 +5,8 @@ use std::sync::Arc;
 use girih_ops::{GluAct, RopeFreqs, RopeStyle, RopeTable};
 
 use super::{
-    Attention, AttentionSpec, Block, Decoder, Head, HeadNorm, Linear, Mlp, Modules, Norm, PreNorm, Sandwich,
-    Scope,
+    Attention, AttentionSpec, Block, Decoder, Head, HeadNorm, Linear, Mlp, Modules, Norm, PostNorm, PreNorm,
+    Sandwich, Scope,
 };
 use crate::config::{Activation, Config};
 use crate::error::LoadError;
@@ -34,8 +34,14 @@ pub struct Build<'a> {
 
 /// Where checkpoints keep the layers, and where the head: language models, the text part of multimodal ones (in
 /// older and newer style), embedding models.
-const PREFIXES: [[&str; 2]; 4] =
-    [["model", ""], ["language_model.model", "language_model"], ["model.language_model", ""], ["", ""]];
+const PREFIXES: [[&str; 2]; 6] = [
+    ["model", ""],
+    ["language_model.model", "language_model"],
+    ["model.language_model", ""],
+    ["model.text_model", ""],
+    ["language_model", ""],
+    ["", ""],
+];
 
 impl<'a> Build<'a> {
     /// Tables for every rotary embedding of the configuration, for `context` positions.
@@ -131,6 +137,22 @@ impl<'a> Build<'a> {
                 mlp_norm: self.rms(&w, "post_attention_layernorm").await?,
                 mlp: self.mlp(&w).await?,
                 residual_multiplier,
+            }));
+        }
+        Ok(blocks)
+    }
+
+    /// OLMo's blocks: norms after attention and MLP only; RMS norms over the whole query and key projections.
+    pub async fn post_norm_blocks(&self) -> Result<Vec<Block>, LoadError> {
+        let mut blocks = Vec::new();
+        for i in 0..self.cfg.num_hidden_layers {
+            let w = self.layer(i);
+            let spec = AttentionSpec { qk_norm: HeadNorm::Full, ..self.attention(i) };
+            blocks.push(Block::PostNorm(PostNorm {
+                attn: Attention::load(&w.scope("self_attn"), spec).await?,
+                attn_post_norm: self.rms(&w, "post_attention_layernorm").await?,
+                mlp: self.mlp(&w).await?,
+                mlp_post_norm: self.rms(&w, "post_feedforward_layernorm").await?,
             }));
         }
         Ok(blocks)

@@ -38,10 +38,11 @@ impl Norm {
         Ok(Self::Rms { weight: Tensor::from_f32(w.gpu(), &weight, &[size])?, eps })
     }
 
-    /// A layer norm, with a bias if the checkpoint has one.
-    pub async fn layer(w: &Scope, size: u32, eps: f32) -> Result<Self, LoadError> {
-        let bias = if w.has("bias") { Some(w.tensor("bias", &[size]).await?) } else { None };
-        Ok(Self::Layer { weight: w.tensor("weight", &[size]).await?, bias, eps })
+    /// A layer norm. Checkpoints that were converted from TensorFlow call its weight gamma and its bias beta.
+    pub async fn layer(w: &Scope, size: u32, eps: f32, bias: bool) -> Result<Self, LoadError> {
+        let name = |now: &'static str, old: &'static str| if !w.has(now) && w.has(old) { old } else { now };
+        let bias = if bias { Some(w.tensor(name("bias", "beta"), &[size]).await?) } else { None };
+        Ok(Self::Layer { weight: w.tensor(name("weight", "gamma"), &[size]).await?, bias, eps })
     }
 
     /// The norm as the prologue of a linear layer.

@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::{BoxFuture, ByteSource};
 use crate::LoadError;
+use crate::format::gguf::is_part_of;
 
 /// The files of a folder, read by position. Names may have subfolders, but cannot leave the folder: an index file
 /// is data from a stranger.
@@ -23,7 +24,7 @@ impl DirSource {
         Self { dir: dir.into(), only: None }
     }
 
-    /// A folder, or a single file: a source that holds this file alone.
+    /// A folder, or a single file: a source that holds this file alone, with the other parts of a split one.
     pub fn at(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         let name = path.file_name().and_then(|n| n.to_str()).map(str::to_owned);
@@ -37,7 +38,7 @@ impl DirSource {
         if file.is_empty() || !Path::new(file).components().all(|c| matches!(c, Component::Normal(_))) {
             return Err(LoadError::FileName { file: file.to_owned() });
         }
-        if self.only.as_deref().is_some_and(|only| only != file) {
+        if self.only.as_deref().is_some_and(|only| only != file && !is_part_of(file, only)) {
             return Ok(None);
         }
         let path = self.dir.join(file);

@@ -11,8 +11,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde_json::Value;
+use tokenizers::normalizers::Lowercase;
 use tokenizers::{
-    AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, TokenizerImpl,
+    AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessor as _, PostProcessorWrapper,
+    PreTokenizerWrapper, TokenizerImpl, TruncationDirection,
 };
 
 pub use stream::DecodeStream;
@@ -150,6 +152,53 @@ impl Tokenizer {
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TextError> {
         let encoding = guarded(|| self.inner.encode_fast(text, add_special));
         encoding.map(|e| e.get_ids().to_vec()).map_err(|message| TextError::Encode { message })
+    }
+
+    /// As [`Tokenizer::encode`] with special tokens and at most `most` tokens: what does not fit is left out of the text's
+    /// end, or of its beginning if `from_start`.
+    ///
+    /// # Errors
+    /// [`TextError::Encode`].
+    pub fn encode_within(&self, text: &str, most: usize, from_start: bool) -> Result<Vec<u32>, TextError> {
+        let within = || {
+            let mut encoding = self.inner.encode_fast(text, false)?;
+            let processor = self.inner.get_post_processor();
+            let added = processor.map_or(0, |p| p.added_tokens(false));
+            if encoding.len() + added > most {
+                let direction = if from_start { TruncationDirection::Left } else { TruncationDirection::Right };
+                encoding.truncate(most.saturating_sub(added), 0, direction);
+            }
+            if let Some(processor) = processor {
+                encoding = processor.process(encoding, None, true)?;
+            }
+            Ok(encoding.get_ids().to_vec())
+        };
+        guarded(within).map_err(|message| TextError::Encode { message })
+    }
+
+    /// Puts texts into lower case before anything else, unless the tokenizer does it anyway. Special tokens spelt out in
+    /// a text stay what they are.
+    ///
+    /// # Errors
+    /// [`TextError::Tokenizer`].
+    pub fn lower_case(&mut self) -> Result<(), TextError> {
+        let mut steps = match self.inner.get_normalizer().cloned() {
+            Some(NormalizerWrapper::Sequence(steps)) => steps.as_ref().to_vec(),
+            Some(one) => vec![one],
+            None => Vec::new(),
+        };
+        let lowers = |step: &NormalizerWrapper| match step {
+            NormalizerWrapper::Lowercase(_) => true,
+            NormalizerWrapper::BertNormalizer(bert) => bert.lowercase,
+            _ => false,
+        };
+        if steps.iter().any(lowers) {
+            return Ok(());
+        }
+        steps.insert(0, Lowercase.into());
+        let sequence = tokenizers::normalizers::Sequence::new(steps);
+        let set = self.inner.with_normalizer(Some(sequence));
+        set.map(|_| ()).map_err(|e| broken(e.to_string()))
     }
 
     /// Tokens and segments of a pair of texts, with special tokens.

@@ -29,6 +29,13 @@ function identityOf(response: Response): string {
   return response.headers.get("etag") ?? response.headers.get("last-modified") ?? "";
 }
 
+/** Whether both are parts of one split GGUF file: `name-00001-of-00003.gguf`. */
+function isPartOf(name: string, other: string): boolean {
+  const part = /^(.*)-\d{5}(-of-\d{5}\.gguf)$/i;
+  const [one, two] = [part.exec(name), part.exec(other)];
+  return one !== null && two !== null && one[1] === two[1] && one[2] === two[2];
+}
+
 function contentLength(response: Response): number | null {
   // With an encoding it counts other bytes than those that arrive here.
   const text = response.headers.has("content-encoding") ? null : response.headers.get("content-length");
@@ -258,7 +265,7 @@ export class HttpSource implements ModelSource {
     if (only !== null) this.list = () => [only];
   }
 
-  /** A folder, or one `.gguf` file. */
+  /** A folder, or one `.gguf` file, which may be a part of a split one. */
   static async open(at: string, options: HttpSourceOptions): Promise<HttpSource> {
     const folder = new URL(at);
     folder.hash = "";
@@ -347,7 +354,7 @@ export class HttpSource implements ModelSource {
   }
 
   #file(name: string): Promise<BlockFile | null> {
-    if (this.#only !== null && name !== this.#only) return Promise.resolve(null);
+    if (this.#only !== null && name !== this.#only && !isPartOf(name, this.#only)) return Promise.resolve(null);
     let file = this.#files.get(name);
     if (file === undefined) {
       file = this.#open(name, this.#url(name));

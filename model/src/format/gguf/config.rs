@@ -3,8 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use super::names::{FAMILIES, Family};
-use super::{Array, Gguf, Value as Meta, field};
+use super::{Array, Gguf, GgufTensor, Value as Meta, field};
 use crate::LoadError;
+use crate::config::class::Bias;
 
 /// Values of `general.architecture` that are known.
 pub const KNOWN: [&str; FAMILIES.len()] = {
@@ -26,18 +27,55 @@ pub(super) struct RopeFactors {
     pub short_long: Option<[Vec<f32>; 2]>,
 }
 
-/// Tokens that end an answer although metadata name another one, as in llama.cpp.
-const ENDS: [&str; 7] = [
-    "<|eot_id|>",
-    "<|eom_id|>",
-    "<|im_end|>",
-    "<|end|>",
-    "<end_of_turn>",
-    "<|END_OF_TURN_TOKEN|>",
-    "<|end_of_text|>",
-];
+/// More layers than any model has.
+const MAX_LAYERS: u64 = 1 << 16;
+
+/// Modules of a layer whose biases the network adds together.
+const QKV: &[&str] = &["attn_q", "attn_k", "attn_v", "attn_qkv"];
+const MLP: &[&str] = &["ffn_gate", "ffn_up", "ffn_down"];
 
 impl Gguf {
+    /// Whether any layer has a bias of one of these modules.
+    fn has_bias(&self, modules: &[&str]) -> bool {
+        self.tensors.iter().any(|t| {
+            let part = t.name.strip_suffix(".bias").and_then(|name| name.strip_prefix("blk."));
+            part.and_then(|part| part.split_once('.')).is_some_and(|(_, module)| modules.contains(&module))
+        })
+    }
+
+    /// Names of the weights and biases of all modules that have a bias in the network which this file describes.
+    pub(super) fn biased(&self, family: &Family) -> Vec<[String; 2]> {
+        let Some(class) = crate::arch::class(self.model_type(family)) else { return Vec::new() };
+        let attention = self.has_bias(&[QKV, &["attn_output"]].concat());
+        let parts: [(&[&str], bool); 3] =
+            [(QKV, attention), (&["attn_output"], attention), (MLP, self.has_bias(MLP))];
+        let mut modules = Vec::new();
+        for ((names, found), kind) in parts.into_iter().zip(class.biases) {
+            let used = match kind {
+                Bias::Configured(_) => found,
+                Bias::Fixed(used) => used,
+            };
+            modules.extend(names.iter().copied().filter(|_| used));
+        }
+        let pair = |t: &GgufTensor| {
+            let name = t.name.strip_suffix(".weight")?;
+            let (_, module) = name.strip_prefix("blk.")?.split_once('.')?;
+            modules.contains(&module).then(|| [t.name.clone(), format!("{name}.bias")])
+        };
+        self.tensors.iter().filter_map(pair).collect()
+    }
+
+    /// `model_type` of the file: some families of ggml hold several.
+    fn model_type(&self, family: &Family) -> &'static str {
+        let window = self.metadata.get(&format!("{}.attention.sliding_window", family.name));
+        let windowed = window.is_some_and(|w| !matches!(w, Meta::Uint(0) | Meta::Int(0)));
+        match family.model_type {
+            "llama" if windowed => "mistral",
+            "olmo2" if windowed => "olmo3",
+            other => other,
+        }
+    }
+
     /// The family that the file names.
     pub(super) fn family(&self) -> Result<&'static Family, LoadError> {
         const KEY: &str = "general.architecture";
@@ -73,10 +111,7 @@ impl Gguf {
             return Err(field(&self.file, &key("expert_count"), experts.to_string(), want));
         }
         let window = uint("attention.sliding_window")?.filter(|&w| w > 0);
-        let model_type = match family.model_type {
-            "llama" if window.is_some() => "mistral",
-            other => other,
-        };
+        let model_type = self.model_type(family);
         let (hidden, heads) = (needed("embedding_length")?, needed("attention.head_count")?);
         let layers = needed("block_count")?;
         let head_dim = match uint("attention.key_length")? {
@@ -97,11 +132,12 @@ impl Gguf {
         let vocab = rows("token_embd.weight").map_or_else(|| uint("vocab_size"), |n| Ok(Some(n)))?;
         let Some(vocab) = vocab else { return Err(self.bad(&key("vocab_size"), "a whole number")) };
         let pooled = uint("pooling_type")?.is_some_and(|t| t > 0);
-        let class = if pooled {
-            family.class.replace("ForCausalLM", "Model")
-        } else {
-            family.class.replace("Llama", if model_type == "mistral" { "Mistral" } else { "Llama" })
+        let class = match model_type {
+            "mistral" => "MistralForCausalLM",
+            "olmo3" => "Olmo3ForCausalLM",
+            _ => family.class,
         };
+        let class = if pooled { class.replace("ForCausalLM", "Model") } else { class.to_owned() };
         let mut c = Map::new();
         let mut set = |name: &str, value: Value| {
             c.insert(name.to_owned(), value);
@@ -116,14 +152,19 @@ impl Gguf {
         set("head_dim", head_dim.into());
         set("vocab_size", vocab.into());
         set("max_position_embeddings", context.into());
-        set("attention_bias", has("blk.0.attn_q.bias").into());
-        set("mlp_bias", has("blk.0.ffn_down.bias").into());
-        set("sliding_window", window.into());
-        if let Some(eps) = float("attention.layer_norm_rms_epsilon")? {
-            set("rms_norm_eps", eps.into());
+        set("attention_bias", self.has_bias(&[QKV, &["attn_output"]].concat()).into());
+        set("mlp_bias", self.has_bias(MLP).into());
+        // Gemma 2 has a window whether the file says so or not; the others slide where it does.
+        if window.is_some() || model_type != "gemma2" {
+            set("sliding_window", window.into());
         }
-        if let Some(eps) = float("attention.layer_norm_epsilon")? {
-            set("layer_norm_eps", eps.into());
+        let eps = ["attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"];
+        match (float(eps[0])?, float(eps[1])?) {
+            (None, None) => return Err(self.bad(&key(eps[0]), "a number")),
+            (rms, layer) => {
+                let given = [("rms_norm_eps", rms), ("layer_norm_eps", layer)];
+                given.into_iter().filter_map(|(name, v)| Some((name, v?))).for_each(|(n, v)| set(n, v.into()));
+            }
         }
         match family.model_type {
             "bert" => set("type_vocab_size", rows("token_types.weight").unwrap_or(2).into()),
@@ -137,47 +178,96 @@ impl Gguf {
         if model_type.starts_with("gemma") {
             // llama.cpp: the largest of each generation divide by the channels per head of the residual stream.
             let largest = (family.model_type == "gemma2" && layers == 46) || layers == 62;
-            let scalar = match float("attention.scale")? {
+            let scalar = match self.attention_scale(family)? {
                 Some(scale) => (scale * scale).recip(),
                 None => (if largest { hidden / heads.max(1) } else { head_dim }) as f64,
             };
             set("query_pre_attn_scalar", scalar.into());
+            // Where the file is silent, Gemma 2 has the caps of its class and Gemma 3 none, here as in llama.cpp.
             for name in ["attn_logit_softcapping", "final_logit_softcapping"] {
-                set(name, float(name)?.into());
-            }
-            if let Some(Meta::Uint(pattern)) = self.metadata.get(&key("attention.sliding_window_pattern")) {
-                set("sliding_window_pattern", (*pattern).into());
+                if let Some(cap) = float(name)? {
+                    set(name, cap.into());
+                }
             }
         }
-        if let Some(Meta::Array(Array::Bool(sliding))) =
-            self.metadata.get(&key("attention.sliding_window_pattern"))
-        {
-            let name = |&s: &bool| if s { "sliding_attention" } else { "full_attention" };
-            set("layer_types", sliding.iter().map(name).collect());
+        if let Some(sliding) = self.sliding_layers(&key("attention.sliding_window_pattern"), layers)? {
+            let name = |s: bool| if s { "sliding_attention" } else { "full_attention" };
+            set("layer_types", sliding.into_iter().map(name).collect());
         }
         if model_type == "granite" {
-            for (name, key) in [
-                ("attention_multiplier", "attention.scale"),
-                ("embedding_multiplier", "embedding_scale"),
-                ("residual_multiplier", "residual_scale"),
-                ("logits_scaling", "logit_scale"),
-            ] {
-                if let Some(v) = float(key)? {
+            let scale = self.attention_scale(family)?.unwrap_or((head_dim as f64).sqrt().recip());
+            set("attention_multiplier", scale.into());
+            let logits = float("logit_scale")?.ok_or_else(|| self.bad(&key("logit_scale"), "a number"))?;
+            set("logits_scaling", logits.into());
+            for (name, key) in
+                [("embedding_multiplier", "embedding_scale"), ("residual_multiplier", "residual_scale")]
+            {
+                // 0 is llama.cpp's word for none.
+                if let Some(v) = float(key)?.filter(|&v| v != 0.0) {
                     set(name, v.into());
                 }
             }
         }
         if model_type == "cohere" {
-            set("logit_scale", float("logit_scale")?.into());
+            let scale = float("logit_scale")?.ok_or_else(|| self.bad(&key("logit_scale"), "a number"))?;
+            set("logit_scale", scale.into());
             set("use_qk_norm", has("blk.0.attn_q_norm.weight").into());
         }
         if model_type == "smollm3" {
             set("no_rope_layer_interval", 4.into());
         }
+        self.refuse_other_attention(family, head_dim)?;
         let rope = self.rope(family, factors, head_dim, context)?;
         c.extend(rope);
         c.extend(self.special_tokens()?);
+        // Absent means none here, not what the class of the configuration assumes.
+        for name in ["bos_token_id", "eos_token_id", "pad_token_id"] {
+            c.entry(name).or_insert(Value::Null);
+        }
         Ok(c)
+    }
+
+    /// Which layers have a window, where the file says so: a truth value for each, or a period whose last layer has none
+    /// (0: all have one).
+    fn sliding_layers(&self, key: &str, layers: u64) -> Result<Option<Vec<bool>>, LoadError> {
+        match self.metadata.get(key) {
+            None => Ok(None),
+            Some(Meta::Array(Array::Bool(sliding))) => Ok(Some(sliding.clone())),
+            Some(Meta::Array(_)) => Err(self.bad(key, "a truth value for each layer, or a period")),
+            Some(_) if layers > MAX_LAYERS => Ok(None), // refused with the configuration
+            Some(_) => {
+                let period = self.uint(key)?.unwrap_or(0);
+                Ok(Some((0..layers).map(|i| period == 0 || i % period < period - 1).collect()))
+            }
+        }
+    }
+
+    /// Factor of the scores, where the file states one.
+    fn attention_scale(&self, family: &Family) -> Result<Option<f64>, LoadError> {
+        let key = format!("{}.attention.scale", family.name);
+        match self.float(&key)? {
+            None | Some(0.0) => Ok(None),
+            Some(scale) if (1e-6..1e6).contains(&scale) => Ok(Some(scale)),
+            Some(_) => Err(self.bad(&key, "0 (none) or a number from 1e-6 to 1e6")),
+        }
+    }
+
+    /// Refuses what changes the attention and is not built in.
+    fn refuse_other_attention(&self, family: &Family, head_dim: u64) -> Result<(), LoadError> {
+        let key = |name: &str| format!("{}.{name}", family.name);
+        let has_scale = family.model_type == "granite" || family.model_type.starts_with("gemma");
+        let usual = (head_dim as f64).sqrt().recip();
+        if self.attention_scale(family)?.is_some_and(|s| !has_scale && (s - usual).abs() > 1e-6 * usual) {
+            let want = format!("{usual}, one divided by the root of the {head_dim} channels of a head");
+            return Err(self.bad(&key("attention.scale"), &want));
+        }
+        if family.model_type != "bert" && self.flag(&key("attention.causal"))? == Some(false) {
+            return Err(self.bad(&key("attention.causal"), "true (tokens see those before them)"));
+        }
+        if family.model_type == "granite" && self.flag(&key("rope.scaling.finetuned"))? == Some(false) {
+            return Err(self.bad(&key("rope.scaling.finetuned"), "true (layers that rotate)"));
+        }
+        Ok(())
     }
 
     fn rope(
@@ -190,15 +280,19 @@ impl Gguf {
         let key = |name: &str| format!("{}.rope.{name}", family.name);
         let float = |name: &str| self.float(&key(name));
         let mut c = Map::new();
-        if let Some(theta) = float("freq_base")? {
-            c.insert("rope_theta".to_owned(), theta.into());
+        if family.model_type == "bert" {
+            return Ok(c); // its positions are embedded
         }
+        c.insert("rope_theta".to_owned(), float("freq_base")?.unwrap_or(10_000.0).into());
         if let Some(theta) = float("freq_base_swa")? {
             c.insert("rope_local_base_freq".to_owned(), theta.into());
         }
-        if let Some(rotated) = self.uint(&key("dimension_count"))?.filter(|&d| d > 0) {
-            c.insert("partial_rotary_factor".to_owned(), (rotated as f64 / head_dim.max(1) as f64).into());
+        let rotated = self.uint(&key("dimension_count"))?.filter(|&d| d > 0).unwrap_or(head_dim);
+        let mut share = rotated as f64 / head_dim.max(1) as f64;
+        if ((share * head_dim as f64) as u64) < rotated {
+            share = share.next_up(); // the product is cut to a whole number
         }
+        c.insert("partial_rotary_factor".to_owned(), share.into());
         let original = self.uint(&key("scaling.original_context_length"))?.filter(|&n| n > 0);
         let attention = float("scaling.attn_factor")?;
         let given = |pairs: &[(&str, Option<f64>)]| {
@@ -218,11 +312,14 @@ impl Gguf {
                 ]);
                 Some(("yarn", given))
             }
-            Some("linear") => Some(("linear", given(&[("factor", float("scaling.factor")?)]))),
-            None => match float("scale_linear")? {
-                Some(factor) if factor != 1.0 => Some(("linear", given(&[("factor", Some(factor))]))),
-                _ => None,
-            },
+            None | Some("linear") => {
+                let factor = match float("scaling.factor")? {
+                    None => float("scale_linear")?,
+                    factor => factor,
+                };
+                let factor = factor.filter(|&f| f != 0.0 && f != 1.0);
+                factor.map(|factor| ("linear", given(&[("factor", Some(factor))])))
+            }
             Some("none" | "longrope" | "") => None,
             Some(_) => return Err(self.bad(&key("scaling.type"), "none, linear, yarn or longrope")),
         };
@@ -255,33 +352,6 @@ impl Gguf {
                 c.insert("original_max_position_embeddings".to_owned(), trained.into());
             }
             c.insert("rope_scaling".to_owned(), Value::Object(params));
-        }
-        Ok(c)
-    }
-
-    /// Beginnings and ends of texts.
-    fn special_tokens(&self) -> Result<Map<String, Value>, LoadError> {
-        let id = |name: &str| self.uint(&format!("tokenizer.ggml.{name}_token_id"));
-        let mut c = Map::new();
-        if let Some(bos) = id("bos")? {
-            c.insert("bos_token_id".to_owned(), bos.into());
-        }
-        if let Some(pad) = id("padding")? {
-            c.insert("pad_token_id".to_owned(), pad.into());
-        }
-        let mut ends: Vec<u64> = Vec::new();
-        for name in ["eos", "eot", "eom"] {
-            ends.extend(id(name)?);
-        }
-        let kinds = self.uints("tokenizer.ggml.token_type")?.unwrap_or_default();
-        let tokens = self.texts("tokenizer.ggml.tokens")?.unwrap_or_default();
-        let control = |i: &usize| kinds.get(*i) == Some(&3);
-        let ids = tokens.iter().enumerate().filter(|(_, t)| ENDS.contains(&t.as_str())).map(|(i, _)| i);
-        ends.extend(ids.filter(control).map(|i| i as u64));
-        let mut seen = std::collections::BTreeSet::new();
-        ends.retain(|id| seen.insert(*id));
-        if !ends.is_empty() {
-            c.insert("eos_token_id".to_owned(), ends.into());
         }
         Ok(c)
     }

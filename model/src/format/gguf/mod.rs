@@ -15,15 +15,18 @@ mod config;
 mod modules;
 mod names;
 mod source;
+mod split;
 mod tokenizer;
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt::{self, Write as _};
 use std::ops::Range;
 
 pub use blocks::{BadScale, GgufType};
 pub use config::KNOWN;
 pub use modules::modules;
 pub use source::{GgufSource, checkpoint};
+pub use split::is_part_of;
 
 use crate::LoadError;
 use crate::source::{BoxFuture, ByteSource};
@@ -38,6 +41,8 @@ const MAX_DEPTH: u32 = 4;
 const MAX_RESERVED: usize = 1 << 12;
 /// Bytes of a text that is none which a message shows.
 const SHOWN: usize = 64;
+/// Bytes of a value that a message shows.
+const SHOWN_VALUE: usize = 200;
 /// Bytes that are read at a time.
 const STEP: u64 = 1 << 20;
 
@@ -56,6 +61,32 @@ pub enum Value {
     String(String),
     /// Elements of one type.
     Array(Array),
+}
+
+impl Value {
+    /// The beginning of its text, for messages; no more of it is formatted.
+    fn excerpt(&self) -> String {
+        let mut out = Excerpt(String::new());
+        if write!(out, "{self:?}").is_err() {
+            out.0.push_str(" ...");
+        }
+        out.0
+    }
+}
+
+/// Takes a text up to [`SHOWN_VALUE`] bytes and refuses the rest.
+struct Excerpt(String);
+
+impl fmt::Write for Excerpt {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let left = SHOWN_VALUE - self.0.len();
+        if text.len() <= left {
+            self.0.push_str(text);
+            return Ok(());
+        }
+        self.0.push_str(&text[..text.floor_char_boundary(left)]);
+        Err(fmt::Error)
+    }
 }
 
 /// An array of the metadata.
@@ -116,14 +147,16 @@ pub struct GgufTensor {
     pub ty: GgufType,
     /// Dimensions, outermost first.
     pub shape: Vec<u64>,
-    /// Bytes in the file.
+    /// File.
+    pub file: String,
+    /// Bytes in that file.
     pub range: Range<u64>,
 }
 
-/// The header of a file.
+/// The header of a file, or of all parts of one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gguf {
-    /// File.
+    /// File; the first part.
     pub file: String,
     /// Version, 2 or 3.
     pub version: u32,
@@ -134,12 +167,22 @@ pub struct Gguf {
 }
 
 impl Gguf {
-    /// Reads the header of a file.
+    /// Reads the header of a file, or of all parts of the file that it is a part of: any may be named.
     ///
     /// # Errors
     /// [`LoadError`]: a file that is none, truncated, of another version; counts and lengths larger than the file;
-    /// tensors of unknown types, outside of the file, not aligned, overlapping.
+    /// tensors of unknown types, outside of the file, not aligned, overlapping; parts that are missing or do not belong
+    /// together.
     pub async fn open(source: &dyn ByteSource, file: &str) -> Result<Self, LoadError> {
+        let found = Self::open_part(source, file).await?;
+        match found.uint("split.count")? {
+            None | Some(0 | 1) => Ok(found),
+            Some(_) => split::join(source, found).await,
+        }
+    }
+
+    /// Reads the header of one file.
+    async fn open_part(source: &dyn ByteSource, file: &str) -> Result<Self, LoadError> {
         let size = source.size(file).await?.ok_or_else(|| LoadError::NoFile { file: file.to_owned() })?;
         let mut r = Reader { source, file, size, buffer: Vec::new(), start: 0, at: 0 };
         let magic = r.bytes(4).await?;
@@ -183,10 +226,6 @@ impl Gguf {
             let want = "a power of two from 8 to 1048576";
             return Err(field(file, "general.alignment", alignment.to_string(), want));
         }
-        let parts = found.uint("split.count")?.unwrap_or(0);
-        if parts > 1 {
-            return Err(field(file, "split.count", parts.to_string(), "1 (join the parts first)"));
-        }
         let data = r.position().next_multiple_of(alignment);
         found.tensors = place(file, raw, data, size, alignment)?;
         Ok(found)
@@ -198,8 +237,8 @@ impl Gguf {
     }
 
     fn bad(&self, key: &str, want: &str) -> LoadError {
-        let got = self.metadata.get(key).map_or_else(|| "absent".to_owned(), |v| format!("{v:?}"));
-        field(&self.file, key, got.chars().take(200).collect(), want)
+        let got = self.metadata.get(key).map_or_else(|| "absent".to_owned(), Value::excerpt);
+        field(&self.file, key, got, want)
     }
 
     /// A whole number, 0 or more.
@@ -532,6 +571,6 @@ impl Reader<'_> {
         };
         shape.reverse();
         let offset = self.u64().await?;
-        Ok((GgufTensor { name, ty, shape, range: 0..bytes }, offset))
+        Ok((GgufTensor { name, ty, shape, file, range: 0..bytes }, offset))
     }
 }

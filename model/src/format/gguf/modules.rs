@@ -34,16 +34,16 @@ impl RowLayout for Blocks {
 }
 
 impl Quantization {
-    /// All quantised modules of a checkpoint: what the configuration states, and blocks of GGUF files.
+    /// All quantised modules of a checkpoint: what the checkpoint says, and blocks of GGUF files.
     ///
     /// # Errors
-    /// Those of [`Quantization::of`] and [`modules`].
+    /// Those of [`Quantization::described`] and [`modules`].
     pub async fn open(
         source: &dyn ByteSource,
         config: &Config,
         table: &TensorTable,
     ) -> Result<Self, LoadError> {
-        let mut found = Self::of(config, table)?;
+        let mut found = Self::described(source, config, table).await?;
         found.modules.extend(modules(source, table).await?);
         Ok(found)
     }

@@ -126,6 +126,13 @@ impl Family {
         }
     }
 
+    /// Whether a tensor serves something else than the states and logits of the model: heads of rerankers and
+    /// classifiers, activation scales of engines that quantise activations.
+    pub fn is_for_others(&self, name: &str) -> bool {
+        let of_bert = self.model_type == "bert" && (name.starts_with("cls.") || name.starts_with("cls_"));
+        of_bert || name.ends_with(".input_scale")
+    }
+
     /// Whether a tensor holds 1 + w.
     pub fn is_plus_one(&self, name: &str) -> bool {
         self.plus_one && name.ends_with("norm.weight")
