@@ -1,5 +1,7 @@
 //! `generation_config.json`: the checkpoint's own defaults.
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 
 use crate::config::Config;
@@ -115,12 +117,15 @@ fn sequence(v: &Value) -> Option<Vec<u32>> {
 /// Sequences and their biases: a list of pairs. The last one counts where a sequence occurs twice.
 fn biases(v: &Value) -> Option<Vec<(Vec<u32>, f32)>> {
     let mut found: Vec<(Vec<u32>, f32)> = Vec::new();
+    let mut places: HashMap<Vec<u32>, usize> = HashMap::new();
     for pair in v.as_array()? {
         let [ids, bias] = pair.as_array()?.as_slice() else { return None };
         let (ids, bias) = (sequence(ids)?, bias.as_f64()? as f32);
-        match found.iter_mut().find(|(known, _)| *known == ids) {
-            Some(known) => known.1 = bias,
-            None => found.push((ids, bias)),
+        if let Some(&place) = places.get(&ids) {
+            found[place].1 = bias;
+        } else {
+            places.insert(ids.clone(), found.len());
+            found.push((ids, bias));
         }
     }
     Some(found)
