@@ -136,7 +136,20 @@ fn start_and_factor(v: &Value) -> Option<(usize, f32)> {
     Some((usize::try_from(integer(start)?).ok()?, factor.as_f64()? as f32))
 }
 
+/// What conversations are sampled with where the checkpoint says nothing: the defaults of llama.cpp's chat. The likeliest
+/// token each time makes small models repeat themselves.
+fn of_conversations(sampling: &Sampling) -> Sampling {
+    Sampling { temperature: 0.8, top_k: 40, top_p: 0.95, min_p: 0.05, ..sampling.clone() }
+}
+
 impl GenerationConfig {
+    /// How the answers of a conversation are sampled: as [`GenerationConfig::sampling`] if the file says whether to
+    /// sample. Where it is silent or not there, as chat programs do: temperature 0.8, top-k 40, top-p 0.95, min-p 0.05,
+    /// with the penalties and rules of the file.
+    pub fn chat_sampling(&self) -> Sampling {
+        if self.do_sample.is_some() { self.sampling.clone() } else { of_conversations(&self.sampling) }
+    }
+
     /// Reads the file, with the defaults of transformers (temperature 1 and top-k 50 if it samples); what it leaves out
     /// comes from the model's configuration.
     ///
