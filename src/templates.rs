@@ -60,22 +60,28 @@ pub fn choose(
 ) -> Result<Template, Failure> {
     let own = model.chat();
     if let Some(mut template) = read {
-        let special = SPECIAL.iter().filter_map(|&key| Some((key.to_owned(), own.special(key)?.into())));
+        let special =
+            SPECIAL.iter().filter_map(|&key| Some((key.to_owned(), Value::from(own.special(key)?))));
         template.variables = special.collect();
         return Ok(template);
     }
     if own.is_empty() {
-        let place = if path.is_some_and(is_gguf) {
-            "its metadata hold no tokenizer.chat_template"
-        } else {
-            "there is no chat_template.jinja, and no chat_template in tokenizer_config.json"
-        };
-        return Err(Failure::Argument(format!(
-            "{name} has no chat template: {place}. If it was trained to chat, give one: `--template chatml`, or \
-             `--template FILE` with the template of its publisher; `girih generate` continues texts without one"
-        )));
+        return Err(missing(path, name));
     }
     Ok(Template { templates: own.clone(), variables: Map::new(), stop: Vec::new() })
+}
+
+/// What is said of a model without a template.
+fn missing(path: Option<&Path>, name: &str) -> Failure {
+    let place = if path.is_some_and(is_gguf) {
+        "its metadata hold no tokenizer.chat_template"
+    } else {
+        "there is no chat_template.jinja, and no chat_template in tokenizer_config.json"
+    };
+    Failure::Argument(format!(
+        "{name} has no chat template: {place}. If it was trained to chat, give one: `--template chatml`, or \
+         `--template FILE` with the template of its publisher; `girih generate` continues texts without one"
+    ))
 }
 
 /// Whether a model is a GGUF file, or a folder that holds one and no checkpoint.
@@ -115,5 +121,21 @@ mod tests {
             "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\n"
         );
         assert_eq!(read.stop, ["<|im_end|>"]);
+    }
+
+    #[test]
+    fn the_key_of_the_right_format_is_named() {
+        let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens");
+        let said = |path: &str| missing(Some(&goldens.join(path)), "m").to_string();
+        for gguf in ["ops/tiny.gguf", "ops"] {
+            let said = said(gguf);
+            assert!(said.contains("tokenizer.chat_template") && !said.contains("jinja"), "{gguf}: {said}");
+        }
+        let folder = said("models/cohere");
+        assert!(
+            folder.contains("chat_template.jinja") && folder.contains("tokenizer_config.json"),
+            "{folder}"
+        );
+        assert!(!folder.contains("metadata") && folder.contains("--template chatml"), "{folder}");
     }
 }

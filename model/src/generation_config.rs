@@ -327,4 +327,16 @@ mod tests {
             assert!(matches!(&error, LoadError::Field { field: f, .. } if f == field), "{bad}: {error}");
         }
     }
+
+    #[test]
+    fn conversations_are_sampled_where_the_file_is_silent() {
+        let chat = |text: &str| parse(text).expect("a configuration").chat_sampling();
+        let silent = chat(r#"{"repetition_penalty": 1.1}"#);
+        assert_eq!((silent.temperature, silent.top_k, silent.top_p, silent.min_p), (0.8, 40, 0.95, 0.05));
+        assert_eq!(silent.repetition_penalty, 1.1);
+        assert_eq!(GenerationConfig::default().chat_sampling().temperature, 0.8);
+        assert_eq!(chat(r#"{"do_sample": false}"#).temperature, 0.0);
+        let own = chat(r#"{"do_sample": true, "temperature": 0.6}"#);
+        assert_eq!((own.temperature, own.top_k, own.min_p), (0.6, 50, 0.0));
+    }
 }

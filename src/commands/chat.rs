@@ -2,7 +2,6 @@
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -44,8 +43,7 @@ impl Chat {
         let gpu = device::open(global).await?;
         let model = self.model.load(&gpu, global).await?;
         let name = self.model.name();
-        let template =
-            templates::choose(template, &model, self.model.model.as_deref().map(Path::new), &name)?;
+        let template = templates::choose(template, &model, self.model.model.as_deref(), &name)?;
         let session = Session::new(&model, self.session.options())?;
         let mut options = self.sampling.answer_options(&model, self.max_tokens);
         options.stop_ids = model.answer_stop_ids(&template.templates);

@@ -122,8 +122,13 @@ fn joined(work: &Path) -> Result<PathBuf, String> {
 
 /// Whether these are the bytes that the results were recorded with.
 fn check(made: &Path, model: &Published) -> Result<(), String> {
-    const HASH: &str =
-        "import hashlib, sys; print(hashlib.file_digest(open(sys.argv[1], 'rb'), 'sha256').hexdigest())";
+    const HASH: &str = "\
+import hashlib, sys
+sha256 = hashlib.sha256()
+with open(sys.argv[1], 'rb') as file:
+    for block in iter(lambda: file.read(1 << 20), b''):
+        sha256.update(block)
+print(sha256.hexdigest())";
     let (file, want) = model.checked;
     let path = if file.is_empty() { made.to_owned() } else { made.join(file) };
     let mut hash = python();
