@@ -1,5 +1,8 @@
 //! The `girih` command as a user meets it: good input, and bad input that must give one clear error.
 
+#[path = "command/chat.rs"]
+mod chat;
+
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};

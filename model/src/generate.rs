@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use web_time::Instant;
 
 use crate::error::RunError;
+use crate::model::Model;
 use crate::sampler::{Sampler, Sampling};
 use crate::session::{CANDIDATES, Canceller, Input, Session, Tail};
 use crate::tokenizer::{DecodeStream, Tokenizer};
@@ -25,6 +26,21 @@ pub struct GenerateOptions {
     pub continues: bool,
     /// Slot of the cache.
     pub slot: u32,
+}
+
+impl GenerateOptions {
+    /// A text of at most 200 tokens that goes on where its prompt ends, sampled and ended as the files of the model say.
+    pub fn of(model: &Model) -> Self {
+        let generation = model.generation();
+        Self {
+            max_tokens: 200,
+            sampling: generation.sampling.clone(),
+            stop: generation.stop_strings.clone(),
+            stop_ids: model.stop_ids(),
+            continues: true,
+            slot: 0,
+        }
+    }
 }
 
 /// Why generation ended.

@@ -1,4 +1,4 @@
-//! Development commands: `cargo xtask setup | run | web | test | ci | tidy | accuracy | bless`. The library part reads source
+//! Development commands: `cargo xtask setup | run | web | test | ci | tidy | accuracy | published | bless`. The library part reads source
 //! text, for `tidy` and for the layering test.
 
 pub mod accuracy;
@@ -6,6 +6,7 @@ pub mod apt;
 pub mod browser;
 mod install;
 pub mod process;
+pub mod published;
 pub mod setup;
 pub mod source;
 pub mod suite;
