@@ -88,7 +88,7 @@ struct File {
 
 impl File {
     async fn read(source: &dyn ByteSource, name: &'static str) -> Result<Option<Self>, LoadError> {
-        let Some(bytes) = read_whole(source, name, 256 << 20).await? else { return Ok(None) };
+        let Some(bytes) = read_whole(source, name, 16 << 20).await? else { return Ok(None) };
         Ok(Some(Self { name, value: json::parse(name, &bytes)? }))
     }
 
