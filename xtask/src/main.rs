@@ -1,9 +1,9 @@
-//! Development commands: `cargo xtask setup | run | web | test | ci | tidy | accuracy | bless`.
+//! Development commands: `cargo xtask setup | run | web | test | ci | fuzz | tidy | accuracy | bless`.
 
 use std::process::{Command, ExitCode};
 
 use xtask::suite::{self, Times, Totals};
-use xtask::{accuracy, browser, process, setup, tidy, web};
+use xtask::{accuracy, browser, fuzz, process, setup, tidy, web};
 
 const USAGE: &str = "\
 cargo xtask <command>
@@ -14,6 +14,8 @@ cargo xtask <command>
   web [--serve [--port N]]      build the package and the page for browsers into target/web; serve the page
   test [--tier t0..t4]          set up, then the whole suite, and what runs on the GPU again at lower tiers
   ci                            format, clippy, docs, then test
+  fuzz [TARGET ...] [--runs N] [--seconds S] [--seed X]
+                                runs mutated inputs through everything that girih reads (docs/fuzzing.md)
   tidy                          counts for reviewers (information only)
   accuracy [DIR ...]            tables of what quantisation costs the built-in model, and checkpoints in folders
   bless                         rewrite goldens; review their difference like code";
@@ -21,6 +23,12 @@ cargo xtask <command>
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    if fuzz::is_wrapper(&args) {
+        return match fuzz::compile(&args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE, // the compiler has said why
+        };
+    }
     let result = match args.as_slice() {
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
@@ -36,6 +44,7 @@ fn main() -> ExitCode {
             tidy::print();
             Ok(true)
         }
+        ["fuzz", rest @ ..] => fuzz::fuzz(rest),
         ["accuracy", models @ ..] => accuracy::run(models),
         ["bless"] => suite::bless().map(|()| true),
         other => Err(format!("unknown arguments: {}\n\n{USAGE}", other.join(" "))),
