@@ -166,8 +166,7 @@ impl Tokenizer {
             let processor = self.inner.get_post_processor();
             let added = processor.map_or(0, |p| p.added_tokens(false));
             if encoding.len() + added > most {
-                let direction =
-                    if from_start { TruncationDirection::Left } else { TruncationDirection::Right };
+                let direction = if from_start { TruncationDirection::Left } else { TruncationDirection::Right };
                 encoding.truncate(most.saturating_sub(added), 0, direction);
             }
             if let Some(processor) = processor {

@@ -163,10 +163,7 @@ impl Gguf {
             (None, None) => return Err(self.bad(&key(eps[0]), "a number")),
             (rms, layer) => {
                 let given = [("rms_norm_eps", rms), ("layer_norm_eps", layer)];
-                given
-                    .into_iter()
-                    .filter_map(|(name, v)| Some((name, v?)))
-                    .for_each(|(n, v)| set(n, v.into()));
+                given.into_iter().filter_map(|(name, v)| Some((name, v?))).for_each(|(n, v)| set(n, v.into()));
             }
         }
         match family.model_type {
