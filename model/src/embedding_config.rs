@@ -96,7 +96,7 @@ impl File {
         LoadError::Field {
             file: self.name.to_owned(),
             field: field.to_owned(),
-            got: got.to_string(),
+            got: json::excerpt(got),
             want: want.to_owned(),
         }
     }
