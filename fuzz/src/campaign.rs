@@ -67,7 +67,7 @@ pub fn run(target: &Target, places: &Places, seed: u64, budget: Budget) -> std::
             .args(["--worker", target.name])
             .args(["--seed", &seed.wrapping_add(outcome.deaths).to_string()])
             .args(["--runs", &(budget.runs - outcome.runs).to_string()])
-            .args(["--milliseconds", &left.as_millis().to_string()])
+            .args(["--milliseconds", &left.as_millis().min(u64::MAX.into()).to_string()])
             .arg("--current")
             .arg(&current)
             .arg("--kept")
