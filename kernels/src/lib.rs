@@ -46,6 +46,7 @@ pub mod registry;
 pub mod rope;
 mod rows;
 pub mod sample;
+pub mod sealed;
 pub mod selftest;
 pub mod softmax;
 pub mod spec;

@@ -107,8 +107,22 @@ pub(crate) fn elements(kernel: &'static str, num_rows: u32, num_channels: u32) -
     })
 }
 
+/// A product of sizes; `u64::MAX`, which no buffer has, where it does not fit.
+pub(crate) fn product<const N: usize>(factors: [u64; N]) -> u64 {
+    if factors.contains(&0) { 0 } else { factors.into_iter().fold(1, u64::saturating_mul) }
+}
+
 #[cfg(test)]
 mod tests {
+    /// Sizes whose product wraps 64 bits to 0 or something small are larger than any buffer.
+    #[test]
+    fn products_do_not_wrap() {
+        assert_eq!(super::product([4, 3, 5]), 60);
+        assert_eq!(super::product([4, 1 << 31, 1 << 31]), u64::MAX);
+        assert_eq!(super::product([4, 1 << 31, 1 << 31, 0]), 0);
+        assert!(super::elements("k", 1 << 16, 1 << 16).is_err());
+    }
+
     use super::*;
     use crate::caps::Tier;
 

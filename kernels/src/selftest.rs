@@ -1,6 +1,5 @@
 //! Known-answer tests on a device that was not seen before.
 
-use std::fmt::Write as _;
 use std::path::Path;
 
 use girih_shaders::{file, files};
@@ -8,8 +7,9 @@ use girih_shaders::{file, files};
 use crate::Caps;
 use crate::error::KernelError;
 use crate::gpu::Gpu;
-use crate::pipeline_cache::{fingerprint, hash};
+use crate::pipeline_cache::fingerprint;
 use crate::registry::KERNELS;
+use crate::sealed::{self, hash};
 use crate::testing::{Launch, Mismatch, run_case, runs_here};
 
 /// Workgroups of CPU variants are one subgroup; those of GPU variants have at least this many invocations.
@@ -69,42 +69,57 @@ fn candidates(gpu: &Gpu, launches: Vec<Launch>) -> Vec<Launch> {
     if own.is_empty() { other } else { own }
 }
 
+/// Hash of the text of all shaders: a verdict about others says nothing about these.
+pub fn shaders() -> u64 {
+    files().fold(0, |sum, path| {
+        hash(file(path).unwrap_or_default().as_bytes()) ^ hash(path.as_bytes()).rotate_left(1) ^ sum
+    })
+}
+
 /// The verdict that is kept in `dir` for this adapter, driver, tier and text of the shaders; runs the test and keeps its
 /// verdict where there is none. A folder that cannot be written costs the next start a test.
 pub async fn cached(gpu: &Gpu, dir: Option<&Path>) -> Report {
     let caps = gpu.caps();
-    let shaders = files().fold(0, |sum, path| {
-        hash(file(path).unwrap_or_default().as_bytes()) ^ hash(path.as_bytes()).rotate_left(1) ^ sum
-    });
+    let shaders = shaders();
     let device = fingerprint(&caps.adapter);
-    let path = dir.map(|d| d.join(format!("selftest-{device:016x}-{shaders:016x}-{}.txt", caps.tier)));
-    if let Some(text) = path.as_ref().and_then(|p| std::fs::read_to_string(p).ok())
-        && let Some(blocked) = text.strip_prefix(HEADER)
+    let path = dir.map(|d| d.join(format!("selftest-{device:016x}-{shaders:016x}-{}.verdict", caps.tier)));
+    if let Some(path) = &path
+        && let Some(content) = sealed::read(path, "the self-test verdict", "the kernels are tested again")
     {
-        let blocked = blocked.lines().map(ToOwned::to_owned).collect();
-        return Report { blocked, ..Report::default() };
+        if let Some(blocked) = read_verdict(&content) {
+            return Report { blocked, ..Report::default() };
+        }
+        tracing::warn!(
+            "the self-test verdict {} says something else; the kernels are tested again",
+            path.display()
+        );
     }
     let report = run(gpu).await;
-    if let Some(path) = path.filter(|_| report.is_final()) {
-        let mut text = HEADER.to_owned();
-        for name in &report.blocked {
-            let _ = writeln!(text, "{name}");
-        }
-        let part = path.with_extension("part");
-        let written = path
-            .parent()
-            .map_or(Ok(()), std::fs::create_dir_all)
-            .and_then(|()| std::fs::write(&part, text))
-            .and_then(|()| std::fs::rename(&part, &path));
-        if let Err(error) = written {
-            let _ = std::fs::remove_file(&part);
-            tracing::warn!("the self-test verdict {} was not saved: {error}", path.display());
-        }
+    if let Some(path) = path.filter(|_| report.is_final())
+        && let Err(error) = sealed::write(&path, &write_verdict(&report.blocked))
+    {
+        tracing::warn!("the self-test verdict {} was not saved: {error}", path.display());
     }
     report
 }
 
 const HEADER: &str = "girih self-test: kernel variants with wrong results, one a line\n";
+
+/// The content of a verdict file, before it is sealed.
+pub fn write_verdict(blocked: &[String]) -> Vec<u8> {
+    let lines = blocked.iter().flat_map(|name| [name.as_str(), "\n"]);
+    std::iter::once(HEADER).chain(lines).collect::<String>().into_bytes()
+}
+
+/// The blocked variants of a verdict file's content; `None` if it is not exactly what [`write_verdict`] writes.
+pub fn read_verdict(content: &[u8]) -> Option<Vec<String>> {
+    let names = std::str::from_utf8(content).ok()?.strip_prefix(HEADER)?;
+    if names.is_empty() {
+        return Some(Vec::new());
+    }
+    let names: Vec<String> = names.strip_suffix('\n')?.split('\n').map(str::to_owned).collect();
+    names.iter().all(|name| !name.is_empty()).then_some(names)
+}
 
 /// The capabilities with the failed variants on the block list, so that `select` passes them over.
 #[must_use]
@@ -117,6 +132,20 @@ pub fn apply(caps: &Caps, report: &Report) -> Caps {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn verdicts_are_read_as_they_are_written() {
+        for blocked in [vec![], vec!["a/b".to_owned()], vec!["gemv/t0".to_owned(), "norm/t1".to_owned()]] {
+            let written = write_verdict(&blocked);
+            assert_eq!(read_verdict(&written), Some(blocked.clone()));
+            for cut in 0..written.len() {
+                // Whole lines are a verdict of fewer; the seal around it tells.
+                let read = read_verdict(&written[..cut]);
+                assert!(read.is_none_or(|read| read.len() < blocked.len()), "{cut}");
+            }
+        }
+        assert_eq!(read_verdict(b"a/b\n"), None);
+    }
 
     #[test]
     fn a_verdict_is_final_unless_the_device_failed() {

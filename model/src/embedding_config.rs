@@ -88,7 +88,7 @@ struct File {
 
 impl File {
     async fn read(source: &dyn ByteSource, name: &'static str) -> Result<Option<Self>, LoadError> {
-        let Some(bytes) = read_whole(source, name, 256 << 20).await? else { return Ok(None) };
+        let Some(bytes) = read_whole(source, name, 16 << 20).await? else { return Ok(None) };
         Ok(Some(Self { name, value: json::parse(name, &bytes)? }))
     }
 
@@ -96,7 +96,7 @@ impl File {
         LoadError::Field {
             file: self.name.to_owned(),
             field: field.to_owned(),
-            got: got.to_string(),
+            got: json::excerpt(got),
             want: want.to_owned(),
         }
     }

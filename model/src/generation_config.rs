@@ -57,7 +57,7 @@ struct Fields(Value);
 
 impl Fields {
     fn bad(field: &str, got: &Value, want: &str) -> LoadError {
-        let got = got.to_string().chars().take(200).collect();
+        let got = json::excerpt(got);
         LoadError::Field { file: FILE.into(), field: field.into(), got, want: want.into() }
     }
 

@@ -23,8 +23,8 @@ use crate::weights::{WeightPolicy, Weights};
 /// Context length used where nothing else is asked for; the cache is sized by it.
 pub const DEFAULT_CONTEXT: u32 = 4096;
 
-/// Bytes of a text file of a checkpoint at most.
-const MAX_TEXT: u64 = 256 << 20;
+/// Bytes of a text file of a checkpoint at most: parsed, it takes some 30 times as much.
+const MAX_TEXT: u64 = 16 << 20;
 
 /// Reads `config.json`.
 ///

@@ -69,7 +69,7 @@ impl Pooling {
                 return Err(LoadError::Field {
                     file: "modules.json".into(),
                     field: "type".into(),
-                    got: module["type"].to_string(),
+                    got: json::excerpt(&module["type"]),
                     want: "Transformer, Pooling or Normalize (other modules are not supported yet)".into(),
                 });
             }
@@ -82,7 +82,7 @@ impl Pooling {
             Value::Null => true,
             Value::Bool(include) => *include,
             other => {
-                let (field, got) = ("include_prompt".into(), other.to_string());
+                let (field, got) = ("include_prompt".into(), json::excerpt(other));
                 return Err(LoadError::Field { file, field, got, want: "true or false".into() });
             }
         };

@@ -136,7 +136,7 @@ impl Session {
         let cache = Cache::alloc(model.gpu(), &model.decoder()?.blocks, slots, capacity, options.f16_cache)
             .map_err(|error| match OutOfMemory::said(&error) {
             Some(message) => {
-                let bytes = u64::from(slots) * model.config().cache_bytes(capacity);
+                let bytes = model.config().cache_bytes(capacity).saturating_mul(slots.into());
                 let cache = if options.f16_cache { bytes / 2 } else { bytes };
                 let weights = model.weight_bytes();
                 RunError::from(OutOfMemory { weights, cache, context: capacity, message })

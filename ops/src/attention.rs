@@ -57,9 +57,9 @@ pub fn attention_with_lse(
 ) -> Result<(Tensor, Tensor), OpError> {
     const OP: &str = "attention";
     let (num_tokens, heads) = (batch.num_tokens(), opts.num_q_heads);
-    check_heads(kv, opts)?;
+    let [q_width, o_width] = check_heads(kv, opts)?;
     q.expect_dtype(OP, "q", DType::F32)?;
-    q.expect(OP, "q", &[num_tokens, heads * kv.head_dim])?;
+    q.expect(OP, "q", &[num_tokens, q_width])?;
     if let Some(sinks) = opts.sinks {
         sinks.expect_dtype(OP, "sinks", DType::F32)?;
         sinks.expect(OP, "sinks", &[heads])?;
@@ -82,7 +82,7 @@ pub fn attention_with_lse(
         window: opts.window,
         causal: opts.causal,
     };
-    let o = frame.alloc(&[num_tokens, heads * kv.value_dim], DType::F32)?;
+    let o = frame.alloc(&[num_tokens, o_width], DType::F32)?;
     let lse = frame.alloc(&[num_tokens, heads], DType::F32)?;
     let sinks = opts.sinks.map(Tensor::buffer);
     let mut args = kernels::Args {
@@ -103,7 +103,7 @@ pub fn attention_with_lse(
         decode::record(frame.recorder(), args, &shape, 1)?;
         return Ok((o, lse));
     }
-    let o_parts = frame.alloc(&[splits, num_tokens, heads * kv.value_dim], DType::F32)?;
+    let o_parts = frame.alloc(&[splits, num_tokens, o_width], DType::F32)?;
     let lse_parts = frame.alloc(&[splits, num_tokens, heads], DType::F32)?;
     args.o = o_parts.buffer();
     args.lse = lse_parts.buffer();
@@ -119,7 +119,8 @@ pub fn attention_with_lse(
     Ok((o, lse))
 }
 
-fn check_heads(kv: &KvView, opts: &Attention<'_>) -> Result<(), OpError> {
+/// Channels of a row of queries and of results.
+fn check_heads(kv: &KvView, opts: &Attention<'_>) -> Result<[u32; 2], OpError> {
     let bad = |what, got: f64, want: String| Err(OpError::Value { op: "attention", what, got, want });
     let (heads, kv_heads) = (opts.num_q_heads, kv.num_kv_heads);
     if kv_heads == 0 || heads == 0 || !heads.is_multiple_of(kv_heads) {
@@ -138,5 +139,10 @@ fn check_heads(kv: &KvView, opts: &Attention<'_>) -> Result<(), OpError> {
     {
         return bad("softcap", cap.into(), "positive".into());
     }
-    Ok(())
+    let width = |dim: u32| heads.checked_mul(dim);
+    let (Some(q), Some(o)) = (width(kv.head_dim), width(kv.value_dim)) else {
+        let largest = kv.head_dim.max(kv.value_dim);
+        return bad("num_q_heads", heads.into(), format!("below 2^32 / {largest}, the channels of a head"));
+    };
+    Ok([q, o])
 }

@@ -3,6 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 use girih_kernels::{Buffer, Gpu};
 
+use crate::tensor::elements;
 use crate::{OpError, Tensor};
 
 /// One sequence's part of a batch, on the host.
@@ -56,16 +57,27 @@ impl Batch {
     pub fn upload(gpu: &Gpu, chunks: &[Chunk<'_>]) -> Result<Self, OpError> {
         let (mut ids, mut positions, mut seq_of_token, mut seqs) = (vec![], vec![], vec![], vec![]);
         for (i, chunk) in chunks.iter().enumerate() {
-            let q_len = chunk.token_ids.len() as u32;
-            if q_len == 0 {
-                let want = "at least 1".into();
-                return Err(OpError::Value { op: "batch", what: "tokens of a chunk", got: 0.0, want });
+            let len = chunk.token_ids.len();
+            let bad =
+                |what, got: f64, want: &str| OpError::Value { op: "batch", what, got, want: want.into() };
+            if len == 0 {
+                return Err(bad("tokens of a chunk", 0.0, "at least 1"));
             }
-            seqs.push(Seq { q_base: ids.len() as u32, q_len, kv_len: chunk.start + q_len, slot: chunk.slot });
+            let end = u32::try_from(len).ok().and_then(|len| chunk.start.checked_add(len));
+            let Some(kv_len) = end else {
+                let got = f64::from(chunk.start) + len as f64;
+                return Err(bad("position behind a chunk", got, "below 2^32"));
+            };
+            let Some(q_base) = u32::try_from(ids.len() + len).ok().map(|end| end - len as u32) else {
+                return Err(bad("tokens", (ids.len() + len) as f64, "below 2^32"));
+            };
+            let q_len = len as u32;
+            seqs.push(Seq { q_base, q_len, kv_len, slot: chunk.slot });
             ids.extend_from_slice(chunk.token_ids);
-            positions.extend(chunk.start..chunk.start + q_len);
+            positions.extend(chunk.start..kv_len);
             seq_of_token.extend((0..q_len).map(|_| i as u32));
         }
+        // Each chunk has a token, and there are fewer than 2^32 of them.
         let num_tokens = ids.len() as u32;
         let num_seqs = seqs.len() as u32;
         let max = |f: fn(&Seq) -> u32| seqs.iter().map(f).max().unwrap_or(0);
@@ -139,10 +151,11 @@ impl KvView {
         head_dim: u32,
         f16: bool,
     ) -> Result<Self, OpError> {
-        let elements =
-            [slots, num_kv_heads, capacity, head_dim].iter().map(|&d| u64::from(d)).product::<u64>();
-        let bytes = if f16 { (2 * elements).next_multiple_of(4) } else { 4 * elements };
-        let limit = gpu.caps().binding_bytes;
+        // Kernels count elements in 32 bits.
+        let elements = elements(&[slots, num_kv_heads, capacity, head_dim]).unwrap_or(u64::MAX / 4);
+        let each = if f16 { 2 } else { 4 };
+        let bytes = (each * elements).next_multiple_of(4);
+        let limit = gpu.caps().binding_bytes.min(each * u64::from(u32::MAX));
         if bytes > limit {
             let want =
                 format!("at most {limit} (one binding); lower the context length or the number of sequences");

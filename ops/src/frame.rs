@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use girih_kernels::{Buffer, Dispatch, Gpu, GpuError, KernelError, Plan, Recorder};
 
+use crate::tensor::elements;
 use crate::{DType, OpError, Tensor};
 
 /// Buffers of intermediate results. A tensor that is dropped gives its buffer back; the next allocation of that
@@ -35,11 +36,16 @@ impl Arena {
 
     fn take(&self, gpu: &Gpu, bytes: u64) -> Result<Buffer, GpuError> {
         // Sizes are rounded up so that passes of similar length share buffers.
+        let limit = gpu.caps().buffer_bytes;
+        if bytes > limit {
+            return Err(GpuError::BufferTooLarge { bytes, limit });
+        }
         let size =
             if bytes <= 4096 { bytes.max(256).next_power_of_two() } else { bytes.next_multiple_of(4096) };
+        let size = if size > limit { bytes } else { size };
         let mut free = self.lock();
         let fit = (0..free.len())
-            .filter(|&i| (size..=2 * size).contains(&free[i].size()))
+            .filter(|&i| (size..=size.saturating_mul(2)).contains(&free[i].size()))
             .min_by_key(|&i| free[i].size());
         match fit {
             Some(i) => Ok(free.swap_remove(i)),
@@ -121,7 +127,11 @@ impl Frame {
     /// # Errors
     /// Memory that is exhausted, a size over the device's limit.
     pub fn alloc(&mut self, shape: &[u32], dtype: DType) -> Result<Tensor, OpError> {
-        let bytes = 4 * shape.iter().map(|&d| u64::from(d)).product::<u64>();
+        let Some(all) = elements(shape) else {
+            let want = "of fewer than 2^62 elements".to_owned();
+            return Err(OpError::Shape { op: "alloc", tensor: "result", got: shape.to_vec(), want });
+        };
+        let bytes = 4 * all;
         let buffer = self.arena.take(self.recorder.gpu(), bytes.max(4))?;
         let lease = Arc::new(Lease { arena: self.arena.clone(), buffer: buffer.clone() });
         Tensor::with_lease(buffer, shape, dtype, Some(lease))

@@ -175,7 +175,7 @@ impl Matrix {
                     what: "dense rows in a quantised part".into(),
                 });
             };
-            let packed = self.k as usize * element as usize;
+            let packed = (self.k as usize).saturating_mul(element as usize);
             let first = row.max(part.row0) - part.row0;
             let rows = (rest.len() / packed).min((part.rows - first) as usize);
             let (source, tail) = rest.split_at(rows * packed);

@@ -70,12 +70,14 @@ impl RopeTable {
         let sets = Self::sets(rotary_dim, freqs, long)?;
         let num_pairs = rotary_dim / 2;
         let blocks = sets.len() as u32;
-        let bytes = u64::from(blocks) * u64::from(max_positions) * u64::from(num_pairs) * 8;
+        let bytes = [max_positions, num_pairs, 8]
+            .iter()
+            .fold(u64::from(blocks), |all, &n| all.saturating_mul(n.into()));
         let limit = gpu.caps().binding_bytes.min(gpu.caps().buffer_bytes);
         if max_positions == 0 || max_positions > MAX_POSITIONS || bytes > limit {
             let want = format!(
                 "1 to {} (a table of {bytes} bytes, a binding has at most {limit}); computed angles need no table",
-                (limit / (8 * u64::from(num_pairs * blocks))).min(MAX_POSITIONS.into())
+                (limit / (8 * u64::from(num_pairs) * u64::from(blocks))).min(MAX_POSITIONS.into())
             );
             let got = f64::from(max_positions);
             return Err(OpError::Value { op: "rope_table", what: "max_positions", got, want });
@@ -324,8 +326,8 @@ pub fn rope_append(
             (append_kernel::Norm::PerHead, Some((q.buffer(), k.buffer())), eps)
         }
         QkNorm::Full { q, k, eps } | QkNorm::Layer { q, k, eps } => {
-            q.expect(OP, "weight of the q norm", &[num_q_heads * head_dim])?;
-            k.expect(OP, "weight of the k norm", &[num_kv_heads * head_dim])?;
+            q.expect(OP, "weight of the q norm", &[num_q_heads.saturating_mul(head_dim)])?;
+            k.expect(OP, "weight of the k norm", &[num_kv_heads.saturating_mul(head_dim)])?;
             let layer = matches!(opts.norm, QkNorm::Layer { .. });
             let norm = if layer { append_kernel::Norm::Layer } else { append_kernel::Norm::Full };
             (norm, Some((q.buffer(), k.buffer())), eps)
@@ -338,7 +340,7 @@ pub fn rope_append(
             return Err(value("max_kv_len of the batch", batch.max_kv_len, want));
         }
     }
-    let q = frame.alloc(&[num_tokens, num_q_heads * head_dim], DType::F32)?;
+    let q = frame.alloc(&[num_tokens, num_q_heads.saturating_mul(head_dim)], DType::F32)?;
     let table = opts.rope.map(|(table, _)| table);
     // The long view of a table is its second block, for every sequence.
     let switch_len = match table {

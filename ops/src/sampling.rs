@@ -87,7 +87,10 @@ pub fn top_k(frame: &mut Frame, logits: &Tensor, k: u32) -> Result<(Tensor, Tens
         ids: best_ids.buffer(),
         part_ids: Some(ids.buffer()),
     };
-    let row_len = num_parts * k;
+    let Some(row_len) = num_parts.checked_mul(k) else {
+        let want = format!("below 2^32 / {num_parts}, the parts of a row");
+        return Err(OpError::Value { op: "top_k", what: "k", got: k.into(), want });
+    };
     top_k_kernel::record(frame.recorder(), args, num_rows, row_len, row_len, k)?;
     Ok((best, best_ids))
 }

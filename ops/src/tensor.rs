@@ -17,6 +17,15 @@ pub enum DType {
     U32,
 }
 
+/// Number of elements of a shape; `None` if it does not fit 62 bits, so that their bytes fit 64.
+pub(crate) fn elements(shape: &[u32]) -> Option<u64> {
+    if shape.contains(&0) {
+        return Some(0);
+    }
+    let product = shape.iter().try_fold(1u64, |all, &d| all.checked_mul(d.into()));
+    product.filter(|&all| all <= u64::MAX / 4)
+}
+
 /// A contiguous row-major tensor on the GPU. Clones share the memory.
 #[derive(Clone, Debug)]
 pub struct Tensor {
@@ -41,8 +50,9 @@ impl Tensor {
         dtype: DType,
         lease: Option<Arc<Lease>>,
     ) -> Result<Self, OpError> {
-        let bytes = 4 * shape.iter().map(|&d| u64::from(d)).product::<u64>();
-        if buffer.size() < bytes {
+        // On 32 bits, elements that fit a buffer may still be more than a `usize` counts.
+        let fits = |&all: &u64| usize::try_from(all).is_ok() && 4 * all <= buffer.size();
+        if elements(shape).filter(fits).is_none() {
             let want = format!("at most {} bytes", buffer.size());
             return Err(OpError::Shape { op: "tensor", tensor: "buffer", got: shape.to_vec(), want });
         }
@@ -66,8 +76,7 @@ impl Tensor {
     }
 
     fn from_words(gpu: &Gpu, data: &[u32], shape: &[u32], dtype: DType) -> Result<Self, OpError> {
-        let len: u64 = shape.iter().map(|&d| u64::from(d)).product();
-        if len != data.len() as u64 {
+        if elements(shape) != Some(data.len() as u64) {
             let want = format!("of {} elements", data.len());
             return Err(OpError::Shape { op: "upload", tensor: "data", got: shape.to_vec(), want });
         }
@@ -86,7 +95,8 @@ impl Tensor {
 
     /// Number of elements.
     pub fn len(&self) -> usize {
-        self.shape.iter().map(|&d| d as usize).product()
+        // Fits: the shape was checked against the buffer.
+        elements(&self.shape).and_then(|all| usize::try_from(all).ok()).unwrap_or(usize::MAX)
     }
 
     /// Whether there are no elements.
@@ -104,7 +114,7 @@ impl Tensor {
     /// # Errors
     /// Another number of elements.
     pub fn reshape(&self, shape: &[u32]) -> Result<Self, OpError> {
-        if shape.iter().map(|&d| d as usize).product::<usize>() != self.len() {
+        if elements(shape) != Some(self.len() as u64) {
             let want = format!("of {} elements", self.len());
             return Err(OpError::Shape { op: "reshape", tensor: "x", got: shape.to_vec(), want });
         }
@@ -166,5 +176,24 @@ impl Tensor {
     /// A device that fails.
     pub async fn to_u32(&self, gpu: &Gpu) -> Result<Vec<u32>, GpuError> {
         Ok(bytemuck::pod_collect_to_vec(&self.read_later(gpu).wait().await?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Products that wrap 32 or 64 bits to something small are no small numbers of elements.
+    #[test]
+    fn elements_do_not_wrap() {
+        assert_eq!(elements(&[]), Some(1));
+        assert_eq!(elements(&[3, 5]), Some(15));
+        assert_eq!(elements(&[1 << 16, 1 << 16]), Some(1 << 32));
+        assert_eq!(elements(&[1 << 31, 1 << 30]), Some(1 << 61));
+        assert_eq!(elements(&[1 << 31, 1 << 31]), None);
+        assert_eq!(elements(&[1 << 31, 1 << 31, 4]), None);
+        assert_eq!(elements(&[1 << 22, 1 << 21, 1 << 21, 1]), None);
+        assert_eq!(elements(&[u32::MAX; 3]), None);
+        assert_eq!(elements(&[u32::MAX, u32::MAX, u32::MAX, 0]), Some(0));
     }
 }

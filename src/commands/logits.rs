@@ -79,7 +79,7 @@ impl Logits {
             .map_err(|e| Failure::Check(format!("the result cannot be written: {e}")))?;
         // Beside the target and renamed: a full disk leaves nothing half-written.
         let mut part = self.out.clone().into_os_string();
-        part.push(".part");
+        part.push(format!(".{}.part", std::process::id())); // two processes may write to one place
         let written = std::fs::write(&part, &file).and_then(|()| std::fs::rename(&part, &self.out));
         if let Err(source) = written {
             let _ = std::fs::remove_file(&part);

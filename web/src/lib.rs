@@ -44,6 +44,12 @@ pub fn version() -> String {
     env!("CARGO_PKG_VERSION").into()
 }
 
+/// Hash of the text of all shaders, in 16 hexadecimal digits: verdicts about others say nothing about these.
+#[wasm_bindgen]
+pub fn shaders() -> String {
+    format!("{:016x}", girih_kernels::selftest::shaders())
+}
+
 /// Bytes of WASM memory. It never shrinks: this is also the peak.
 #[wasm_bindgen(js_name = heapBytes)]
 pub fn heap_bytes() -> f64 {

@@ -15,6 +15,9 @@ const INFO: ModelInfo = {
 
 let panic: string | undefined;
 
+/** Hash of the shaders: what the URL of the worker says. */
+const shaders = new URL(globalThis.location.href).searchParams.get("shaders") ?? "made up";
+
 /** The next task: as the real engine waits for the device. */
 function turn(): Promise<void> {
   return new Promise((resolve) => {
@@ -140,5 +143,6 @@ export const fakeEngine: EngineModule = {
   },
   heapBytes: () => 1,
   version: () => "made up",
+  shaders: () => shaders,
   lastPanic: () => panic,
 };

@@ -212,7 +212,7 @@ test("protocol_a_load_that_is_aborted_leaves_nothing", async (t) => {
   t.equal(await t.thrown(Girih.create({ signal: AbortSignal.abort(reason) })), reason, "create");
 });
 
-test("protocol_the_verdict_of_the_self_test_is_kept", async (t) => {
+test("protocol_the_verdict_of_the_self_test_is_kept_until_shaders_change", async (t) => {
   const notices: Notice[] = [];
   const stages: string[] = [];
   const options = {
@@ -222,9 +222,10 @@ test("protocol_the_verdict_of_the_self_test_is_kept", async (t) => {
   const first = await fake(t, options);
   await first.cache.clear(); // verdicts go with it
   await first.dispose();
-  for (const wanted of [["engine", "self-test"], ["engine"]]) {
+  const runs: [string, string[]][] = [["a", ["engine", "self-test"]], ["a", ["engine"]], ["b", ["engine", "self-test"]]];
+  for (const [shaders, wanted] of runs) {
     stages.length = notices.length = 0;
-    await fake(t, options);
+    await fake(t, { ...options, workerUrl: new URL(`./fake_worker.js?shaders=${shaders}`, import.meta.url) });
     await until("the notices", () => notices.length >= 2);
     t.equal(stages, wanted, "stages");
     t.equal(notices.map(({ code }) => code), ["no-subgroups", "blocked-kernel"], "notices");

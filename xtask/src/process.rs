@@ -57,9 +57,17 @@ pub fn stream(mut command: Command, mut line: impl FnMut(&str)) -> Result<bool, 
 /// # Errors
 /// A build that fails.
 pub fn build_program(name: &str) -> Result<PathBuf, String> {
+    build_program_with(name, &[])
+}
+
+/// [`build_program`] with variables of the environment.
+///
+/// # Errors
+/// A build that fails.
+pub fn build_program_with(name: &str, env: &[(&str, &str)]) -> Result<PathBuf, String> {
     let args = ["build", "--workspace", "--bin", name, "--message-format=json-render-diagnostics"];
     let mut found = None;
-    let built = stream(cargo(&args, &[]), |line| {
+    let built = stream(cargo(&args, env), |line| {
         if let Some(path) = executable(line) {
             found = Some(PathBuf::from(path));
         }

@@ -67,7 +67,7 @@ fn launch(choice: &Choice, shape: &Shape, has_sinks: bool, splits: u32) -> (Para
     let rows = choice.selection.get_u32("GR").unwrap_or(1);
     let row_blocks = shape.group().div_ceil(rows);
     let params = Params { splits, row_blocks, ..shape.params(has_sinks) };
-    (params, [splits, shape.num_kv_heads * row_blocks, shape.num_seqs])
+    (params, [splits, shape.num_kv_heads.saturating_mul(row_blocks), shape.num_seqs])
 }
 
 /// Number of blocks of at most `most` rows, and rows of a block, that cover the heads of a key head.

@@ -7,6 +7,7 @@ use girih_shaders::Selection;
 
 use crate::buffer::Buffer;
 use crate::error::KernelError;
+use crate::rows;
 use crate::spec::{Binding, read, read_write};
 use crate::testing::{TestCase, Tolerance, seeded};
 
@@ -137,6 +138,8 @@ impl Shape {
         if self.window == Some(0) {
             return bad("window", 0, "positive");
         }
+        let rows = rows::elements(kernel, self.num_tokens, self.num_q_heads)?;
+        rows::elements(kernel, rows, self.head_dim.max(self.value_dim))?;
         Ok(())
     }
 

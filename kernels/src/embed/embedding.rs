@@ -87,7 +87,8 @@ pub fn record(
     scale: f32,
 ) -> Result<(), KernelError> {
     rows::positive(SPEC.name, "num_channels", shape.num_channels)?;
-    let want = u64::from(shape.rows) * format.scale_row_bytes(shape.num_channels);
+    rows::elements(SPEC.name, shape.num_tokens, shape.num_channels)?;
+    let want = rows::product([shape.rows.into(), format.scale_row_bytes(shape.num_channels)]);
     let scales = match args.scales {
         Some(scales) if scales.size() >= want => scales.clone(),
         None if want == 0 => rec.gpu().dummy()?,

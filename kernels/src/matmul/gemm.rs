@@ -12,6 +12,7 @@ use crate::caps::Caps;
 use crate::error::KernelError;
 use crate::quant::{Code, Format};
 use crate::recorder::Recorder;
+use crate::rows;
 use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
 use crate::testing::{Launch, TestCase, Tolerance, seeded};
 use crate::twin::TwinCall;
@@ -69,7 +70,7 @@ pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: super:
 pub fn scratch_bytes(caps: &Caps, shape: Shape) -> u64 {
     match plan(caps, shape).splits {
         0 | 1 => 0,
-        splits => 4 * u64::from(splits) * u64::from(shape.m) * u64::from(shape.n),
+        splits => rows::product([4, splits.into(), shape.m.into(), shape.n.into()]),
     }
 }
 
@@ -83,7 +84,7 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: Shape) -> Result<(), Ke
     if shape.m == 0 {
         return Ok(());
     }
-    let x_bytes = 4 * u64::from(shape.m) * u64::from(shape.k);
+    let x_bytes = rows::product([4, shape.m.into(), shape.k.into()]);
     check_sizes(SPEC.name, [("x", Some(args.x), x_bytes)])?;
     check_result(SPEC.name, &args.epilogue, args.y, [shape.m, shape.n])?;
     let Plan { tile, splits, split_k8 } = plan(rec.caps(), shape);
@@ -214,7 +215,7 @@ fn plan(caps: &Caps, shape: Shape) -> Plan {
     };
     let wanted = u64::from(ENOUGH_GROUPS) / groups(tile).max(1);
     let splits = (wanted as u32).min(num_k8 / MIN_SPLIT_K8).min(MAX_SPLITS);
-    let bytes = 4 * u64::from(splits) * u64::from(shape.m) * u64::from(shape.n);
+    let bytes = rows::product([4, splits.into(), shape.m.into(), shape.n.into()]);
     if splits < 2 || bytes > caps.binding_bytes || caps.is_blocked(SPEC.name, "split_k") {
         return whole(tile);
     }

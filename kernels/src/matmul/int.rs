@@ -5,6 +5,7 @@ use girih_shaders::Selection;
 use crate::buffer::Buffer;
 use crate::error::KernelError;
 use crate::quant::{Code, Format, Row, Scale, SuperScale, Zero, float, pack_row, unpack_row};
+use crate::rows;
 use crate::testing::hash;
 
 /// Channels of a block of x.
@@ -84,7 +85,7 @@ impl IntPart<'_> {
             ("w", self.codes, self.format.code_words(k)),
             ("w_scales", self.scales, self.format.scale_words(k)),
         ] {
-            let want = 4 * u64::from(self.rows) * u64::from(words);
+            let want = rows::product([4, self.rows.into(), words.into()]);
             if buffer.size() < want {
                 return Err(KernelError::BadBuffer { kernel, binding, got: buffer.size(), want });
             }
@@ -323,8 +324,8 @@ pub(super) fn check_codes(
     scales: &Buffer,
     shape: IntShape,
 ) -> Result<(), KernelError> {
-    let blocks = u64::from(shape.m) * u64::from(shape.num_blocks());
-    for (binding, buffer, want) in [("x", codes, 32 * blocks), ("x_scales", scales, 8 * blocks)] {
+    let bytes = |each| rows::product([each, shape.m.into(), shape.num_blocks().into()]);
+    for (binding, buffer, want) in [("x", codes, bytes(32)), ("x_scales", scales, bytes(8))] {
         if buffer.size() < want {
             return Err(KernelError::BadBuffer { kernel, binding, got: buffer.size(), want });
         }

@@ -20,6 +20,7 @@ use crate::caps::Caps;
 use crate::error::KernelError;
 use crate::gpu::Gpu;
 use crate::quant::{Code, Format, Scale};
+use crate::rows;
 
 pub use crate::quant::WeightFormat;
 
@@ -140,9 +141,9 @@ pub struct Part<'a> {
 impl Part<'_> {
     /// Checks sizes. The buffer of scales, if the format has one; what stands in for it, if not.
     fn scales(&self, kernel: &'static str, gpu: &Gpu, k: u32) -> Result<Buffer, KernelError> {
-        let want = u64::from(self.rows) * self.format.row_bytes(k);
+        let want = rows::product([self.rows.into(), self.format.row_bytes(k)]);
         check_sizes(kernel, [("w", Some(self.buffer), want)])?;
-        let want = u64::from(self.rows) * self.format.scale_row_bytes(k);
+        let want = rows::product([self.rows.into(), self.format.scale_row_bytes(k)]);
         match self.scales {
             Some(scales) if scales.size() >= want => Ok(scales.clone()),
             None if want == 0 => Ok(gpu.dummy()?),
@@ -244,7 +245,7 @@ fn check_result(
     y: &Buffer,
     [m, n]: [u32; 2],
 ) -> Result<(), KernelError> {
-    let y_bytes = 4 * u64::from(m) * u64::from(epilogue.act.columns(n));
+    let y_bytes = rows::product([4, m.into(), epilogue.act.columns(n).into()]);
     let bias = ("bias", epilogue.bias, 4 * u64::from(n));
     check_sizes(kernel, [bias, ("residual", epilogue.residual, y_bytes), ("y", Some(y), y_bytes)])
 }

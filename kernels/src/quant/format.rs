@@ -278,6 +278,7 @@ impl Format {
 
     /// Words (u32) of a row's codes: rows are padded to blocks of 32 channels and to 16 bytes.
     pub fn code_words(self, k: u32) -> u32 {
+        // Fits: 8 bits for each of 2^32 channels are 2^30 words.
         let blocks = k.div_ceil(32);
         (blocks * self.code.bits()).next_multiple_of(4)
     }

@@ -140,7 +140,11 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, params: Params, mode: Mode) ->
         return bad("norm weights", 0, "given with norms");
     }
     let choice = select(rec.caps(), &params, mode);
-    let heads = params.num_q_heads + 2 * params.num_kv_heads;
+    let counted = params.num_kv_heads.checked_mul(2).and_then(|kv| kv.checked_add(params.num_q_heads));
+    let Some(heads) = counted else {
+        return bad("num_kv_heads", params.num_kv_heads, "few enough for 2^32 heads in a row");
+    };
+    rows::elements(SPEC.name, params.num_tokens, rows::elements(SPEC.name, heads, params.head_dim)?)?;
     let [grid_y, grid_z, _] = rows::row_grid(rec.caps(), params.num_tokens);
     let params = Params { grid_y, ..params };
     let table = args.table.unwrap_or(args.qkv);

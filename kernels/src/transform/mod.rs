@@ -425,7 +425,7 @@ fn checked(
     [num_rows, num_channels]: [u32; 2],
 ) -> Result<Pass, KernelError> {
     rows::positive(kernel, "num_channels", num_channels)?;
-    rows::elements(kernel, num_rows, num_channels.next_multiple_of(BLOCK))?;
+    rows::elements(kernel, num_rows, num_channels.checked_next_multiple_of(BLOCK).unwrap_or(u32::MAX))?;
     if let Activation::Int { bits, group, clip } = activation {
         let bad =
             |field, got: u32, must_be| Err(KernelError::BadParam { kernel, field, got: got.into(), must_be });
@@ -473,7 +473,7 @@ pub fn scratch_bytes(
     let shape = [num_rows, num_channels];
     let pass = checked(SPEC.name, NormKind::None, 0.0, false, mixing, activation, shape)?;
     let needed = pass.quantized() && !row_fits(caps, &pass)?;
-    Ok(if needed { 4 * u64::from(num_rows) * u64::from(num_channels) } else { 0 })
+    Ok(if needed { rows::product([4, num_rows.into(), num_channels.into()]) } else { 0 })
 }
 
 /// Appends `y = mix(scale · norm(x))`: one dispatch, or two where results are quantised and a row does not fit
@@ -536,7 +536,7 @@ pub fn record(
         kernel: SPEC.name,
         binding: "scratch",
         got: 0,
-        want: 4 * u64::from(num_rows) * u64::from(num_channels),
+        want: rows::product([4, num_rows.into(), num_channels.into()]),
     })?;
     pass.activation = Activation::Float;
     dispatch(rec, &pass, true, [x, w, b, scale, table, p2, scratch, &dummy])?;

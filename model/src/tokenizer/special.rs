@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
 use crate::TextError;
+use crate::format::json;
 
 const CONFIG: &str = "tokenizer_config.json";
 const MAP: &str = "special_tokens_map.json";
@@ -45,7 +46,7 @@ pub(super) struct Declared {
 }
 
 fn bad(file: &'static str, field: &str, got: &Value, want: &'static str) -> TextError {
-    let got = got.to_string().chars().take(200).collect();
+    let got = json::excerpt(got);
     TextError::Config { file, field: field.to_owned(), got, want }
 }
 

@@ -422,12 +422,13 @@ export interface Verdict {
   blocked: string[];
 }
 
-/** The verdict about an adapter, package version and browser; `null` if it was not tested yet or cannot be known. */
+/** The verdict about an adapter, package version, shaders and browser; `null` if it was not tested yet or cannot be known. */
 export async function readVerdict(about: string): Promise<Verdict | null> {
   try {
     const directory = await verdicts();
     const found = await readJson<Verdict>(directory, `${await key(about)}.json`);
-    return Array.isArray(found?.value.blocked) ? found.value : null;
+    const blocked: unknown = found?.value.blocked;
+    return Array.isArray(blocked) && blocked.every((name) => typeof name === "string") ? { blocked } : null;
   } catch {
     return null; // no private file system: tested each time
   }

@@ -518,7 +518,7 @@ impl Reader<'_> {
                 }
             };
             self.holds(&what, count, each)?;
-            let n = count as usize;
+            let n = usize::try_from(count).unwrap_or(usize::MAX);
             macro_rules! list {
                 ($variant:ident, $next:expr) => {{
                     let mut list = Vec::with_capacity(n.min(MAX_RESERVED));

@@ -1,0 +1,231 @@
+//! The loop: take an input that reached something new, change it, run it, keep what reaches something new.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, Once, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::coverage::Coverage;
+use crate::mutate::mutate;
+use crate::targets::Target;
+use crate::{Input, Random, runtime};
+
+/// Memory that one input may take: this and [`MEMORY_PER_BYTE`] for each of its bytes.
+pub const MEMORY: usize = 256 << 20;
+/// Memory for each byte of an input.
+pub const MEMORY_PER_BYTE: usize = 64;
+/// Time that one input may take.
+pub const TIME: Duration = Duration::from_secs(2);
+/// Stack of the thread that runs inputs: what a browser gives to WASM.
+pub const STACK: usize = 1 << 20;
+
+/// What is wrong with an input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The same for inputs that fail at the same place.
+    pub key: String,
+}
+
+static PANIC: Mutex<Option<String>> = Mutex::new(None);
+
+/// Notes panics instead of printing them, also those that a library catches: WASM does not unwind.
+fn note_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        std::panic::set_hook(Box::new(|info| {
+            let place = info.location().map_or_else(String::new, |l| format!("{}:{}", l.file(), l.line()));
+            let said = info.payload_as_str().unwrap_or_default();
+            let said: String = said.chars().filter(|c| !c.is_ascii_digit()).take(100).collect();
+            let place = place
+                .rsplit_once("/src/")
+                .map_or(place.as_str(), |(before, _)| &place[before.rfind('/').map_or(0, |at| at + 1)..]);
+            let said = format!("panic at {place}: {said}").replace('\n', " ");
+            PANIC.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(said);
+        }));
+    });
+}
+
+/// Runs one input under the bound of memory.
+///
+/// # Errors
+/// A panic, more memory than allowed, an error message without bound.
+pub fn run(target: &Target, input: &Input) -> Result<(), Finding> {
+    note_panics();
+    *PANIC.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    runtime::limit_memory(MEMORY + MEMORY_PER_BYTE * input.len());
+    let result = catch_unwind(AssertUnwindSafe(|| (target.run)(input)));
+    let refused = runtime::free_memory();
+    let panic = PANIC.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if refused > 0 {
+        return Err(Finding { key: "memory beyond the bound".to_owned() });
+    }
+    match (result, panic) {
+        (Ok(Ok(())), None) => Ok(()),
+        (Ok(Err(key)), None) => Err(Finding { key }),
+        (_, panic) => Err(Finding { key: panic.unwrap_or_else(|| "panic".to_owned()) }),
+    }
+}
+
+/// Shortens an input that fails, while `fails` holds of it and at most `tries` times.
+pub fn minimise(input: &Input, mut tries: usize, mut fails: impl FnMut(&Input) -> bool) -> Input {
+    let mut best = input.clone();
+    let mut attempt = |best: &mut Input, next: Input| {
+        if tries == 0 || !fails(&next) {
+            tries = tries.saturating_sub(1);
+            return false;
+        }
+        tries -= 1;
+        *best = next;
+        true
+    };
+    for at in (0..best.files.len()).rev() {
+        let mut next = best.clone();
+        next.files.remove(at);
+        attempt(&mut best, next);
+    }
+    for at in 0..best.files.len() {
+        let mut piece = best.files[at].1.len().next_power_of_two() / 2;
+        while piece > 0 {
+            let mut start = 0;
+            while start < best.files[at].1.len() {
+                let mut next = best.clone();
+                let end = (start + piece).min(next.files[at].1.len());
+                next.files[at].1.drain(start..end);
+                if !attempt(&mut best, next) {
+                    start += piece;
+                }
+            }
+            piece /= 2;
+        }
+    }
+    best
+}
+
+/// When to stop.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// After so many runs.
+    pub runs: u64,
+    /// After so much time.
+    pub time: Duration,
+}
+
+/// What happened so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Progress {
+    /// Inputs that ran.
+    pub runs: u64,
+    /// Counters that were reached.
+    pub edges: usize,
+    /// Inputs that reached something new.
+    pub corpus: usize,
+}
+
+/// Who hears of what happens.
+pub trait Observer {
+    /// Before an input runs.
+    fn starts(&mut self, input: &Input);
+    /// After it ran.
+    fn ended(&mut self, progress: Progress);
+    /// An input reached something new.
+    fn keeps(&mut self, input: &Input);
+    /// An input failed.
+    fn fails(&mut self, finding: &Finding, input: &Input);
+}
+
+/// Fuzzes a target from `seeds` on, until the budget is spent.
+pub fn fuzz(
+    target: &Target,
+    seeds: Vec<Input>,
+    seed: u64,
+    budget: Budget,
+    observer: &mut dyn Observer,
+) -> Progress {
+    let mut random = Random::new(seed);
+    let mut coverage = Coverage::new();
+    let mut progress = Progress::default();
+    let start = Instant::now();
+    let mut corpus: Vec<Input> = Vec::new();
+    let mut waiting = seeds;
+    waiting.reverse();
+    if waiting.is_empty() {
+        waiting.push(Input::decode(target.only, b""));
+    }
+    while progress.runs < budget.runs && start.elapsed() < budget.time {
+        let seeded = waiting.pop();
+        let is_seed = seeded.is_some();
+        let input = match seeded {
+            Some(input) => input,
+            None => {
+                let Some(parent) = choose(&mut random, &corpus) else { break };
+                let other = random.pick(&corpus).unwrap_or(parent).clone();
+                mutate(&mut random, parent, &other, target.words)
+            }
+        };
+        observer.starts(&input);
+        Coverage::reset();
+        let result = run(target, &input);
+        let new = coverage.add();
+        if let Err(finding) = &result {
+            observer.fails(finding, &input);
+        } else if new || is_seed {
+            if !is_seed {
+                observer.keeps(&input);
+            }
+            corpus.push(input);
+        }
+        progress = Progress { runs: progress.runs + 1, edges: coverage.edges(), corpus: corpus.len() };
+        observer.ended(progress);
+    }
+    progress
+}
+
+/// One of the corpus: a late one every other time, the shorter of two.
+fn choose<'a>(random: &mut Random, corpus: &'a [Input]) -> Option<&'a Input> {
+    let from = if random.one_in(2) { corpus.len() - (corpus.len() / 8).min(corpus.len()) } else { 0 };
+    let from = if from >= corpus.len() { 0 } else { from };
+    let (a, b) = (random.pick(&corpus[from..])?, random.pick(&corpus[from..])?);
+    Some(if a.len() <= b.len() { a } else { b })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn planted(input: &Input) -> Result<(), String> {
+        let bytes = input.file("f").unwrap_or_default();
+        assert!(!bytes.contains(&7), "a seven");
+        if bytes.contains(&8) {
+            let _ = std::panic::catch_unwind(|| panic!("caught"));
+        }
+        if bytes.contains(&9) {
+            let mut grown: Vec<u8> = Vec::new();
+            let _ = grown.try_reserve_exact(2 * MEMORY);
+        }
+        if bytes.contains(&10) { Err("said".into()) } else { Ok(()) }
+    }
+
+    const PLANTED: Target = Target { name: "planted", only: Some("f"), words: &[], run: planted };
+
+    /// One test for all that share the allocator's limit: memory beyond it is refused, below it and after it is not.
+    /// Panics, panics that somebody catches, memory and errors of the target are findings; shortening keeps them.
+    #[test]
+    fn planted_faults_are_found() {
+        runtime::limit_memory(64 << 20);
+        let mut grown: Vec<u8> = Vec::new();
+        assert!(grown.try_reserve_exact(1 << 30).is_err());
+        assert!(grown.try_reserve_exact(1 << 20).is_ok());
+        assert_eq!(runtime::free_memory(), 1 << 30);
+        assert!(grown.try_reserve_exact(128 << 20).is_ok());
+        assert_eq!(runtime::free_memory(), 0);
+        let input = |bytes: &[u8]| Input::decode(Some("f"), bytes);
+        let key = |bytes: &[u8]| run(&PLANTED, &input(bytes)).map_err(|f| f.key);
+        assert_eq!(key(b"abc"), Ok(()));
+        assert!(key(&[7]).is_err_and(|k| k.starts_with("panic at") && k.ends_with("a seven")));
+        assert!(key(&[8]).is_err_and(|k| k.ends_with("caught")));
+        assert_eq!(key(&[9]), Err("memory beyond the bound".into()));
+        assert_eq!(key(&[10]), Err("said".into()));
+        let long = input(&[[1; 100].as_slice(), &[7], &[2; 77]].concat());
+        assert_eq!(minimise(&long, 1000, |i| run(&PLANTED, i).is_err()), input(&[7]));
+        assert_eq!(minimise(&long, 0, |_| true), long);
+    }
+}

@@ -1,0 +1,162 @@
+//! One process that runs inputs of one target. It writes every input down before it runs it, so that the process which
+//! started it knows what killed it, and ends itself when an input takes too long.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::engine::{self, Budget, Finding, Observer, Progress, STACK, TIME};
+use crate::targets::Target;
+use crate::{Input, corpus};
+
+/// Exit code after an input that took too long.
+pub const TOO_LONG: u8 = 75;
+/// Exit code of a replay whose input failed without killing it.
+pub const FAILED: u8 = 76;
+
+/// What a worker is to do.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Seed of the mutations.
+    pub seed: u64,
+    /// When to stop.
+    pub budget: Budget,
+    /// Where the current input stands: its length in 8 bytes, then itself.
+    pub current: PathBuf,
+    /// Folder of inputs that reached something new.
+    pub kept: PathBuf,
+    /// Inputs that are not to be run: they killed an earlier worker.
+    pub avoid: BTreeSet<u64>,
+}
+
+/// Milliseconds since the start at which the current input began; 0 while none runs.
+static BEGAN: AtomicU64 = AtomicU64::new(0);
+
+/// Ends the process once an input has run for too long.
+fn watch(start: Instant) {
+    std::thread::spawn(move || {
+        loop {
+            std::thread::sleep(Duration::from_millis(100));
+            let began = BEGAN.load(Ordering::Relaxed);
+            let now = start.elapsed().as_millis() as u64;
+            if began > 0 && now.saturating_sub(began) > TIME.as_millis() as u64 {
+                std::process::exit(TOO_LONG.into());
+            }
+        }
+    });
+}
+
+/// Runs `work` in a thread with the stack of a browser's worker.
+fn on_small_stack<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    std::thread::Builder::new().name("inputs".into()).stack_size(STACK).spawn(work).ok()?.join().ok()
+}
+
+struct Reporter {
+    target: &'static Target,
+    job: Job,
+    current: File,
+    start: Instant,
+    keys: BTreeSet<String>,
+    said: Instant,
+}
+
+impl Observer for Reporter {
+    fn starts(&mut self, input: &Input) {
+        let bytes = input.encode(self.target.only);
+        let written = self.current.seek(SeekFrom::Start(0)).and_then(|_| {
+            self.current.write_all(&[&(bytes.len() as u64).to_le_bytes()[..], &bytes].concat())
+        });
+        if let Err(error) = written {
+            println!("note {}: {error}", self.job.current.display());
+        }
+        BEGAN.store(1 + self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    fn ended(&mut self, progress: Progress) {
+        BEGAN.store(0, Ordering::Relaxed);
+        if self.said.elapsed() > Duration::from_millis(500) || progress.runs == self.job.budget.runs {
+            self.said = Instant::now();
+            say(progress);
+        }
+    }
+
+    fn keeps(&mut self, input: &Input) {
+        if let Err(error) = corpus::keep(self.target, &self.job.kept, input) {
+            println!("note {}: {error}", self.job.kept.display());
+        }
+    }
+
+    fn fails(&mut self, finding: &Finding, input: &Input) {
+        BEGAN.store(0, Ordering::Relaxed);
+        if self.keys.insert(finding.key.clone()) {
+            let shorter = engine::minimise(input, 500, |i| {
+                BEGAN.store(1 + self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
+                engine::run(self.target, i).is_err_and(|f| f == *finding)
+            });
+            BEGAN.store(0, Ordering::Relaxed);
+            let hex: String = shorter.encode(self.target.only).iter().map(|b| format!("{b:02x}")).collect();
+            println!("finding {hex} {}", finding.key);
+        } else {
+            println!("again {}", finding.key);
+        }
+    }
+}
+
+fn say(progress: Progress) {
+    println!("at {} {} {}", progress.runs, progress.edges, progress.corpus);
+}
+
+/// Fuzzes, and says on standard output what happens, a line each: `at RUNS EDGES CORPUS`, `finding HEX KEY`,
+/// `again KEY`, `note TEXT`.
+pub fn work(target: &'static Target, job: Job) -> ExitCode {
+    let start = Instant::now();
+    let current = match File::create(&job.current) {
+        Ok(file) => file,
+        Err(error) => {
+            eprintln!("{}: {error}", job.current.display());
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut seeds: Vec<Input> = [corpus::seeds(target), corpus::regressions(target), job.kept.clone()]
+        .iter()
+        .flat_map(|dir| corpus::read(target, dir))
+        .map(|(_, input)| input)
+        .collect();
+    seeds.retain(|input| !job.avoid.contains(&input.hash()));
+    watch(start);
+    let (seed, budget) = (job.seed, job.budget);
+    let mut reporter = Reporter { target, job, current, start, keys: BTreeSet::new(), said: start };
+    let done = on_small_stack(move || engine::fuzz(target, seeds, seed, budget, &mut reporter));
+    match done {
+        Some(progress) => {
+            say(progress);
+            ExitCode::SUCCESS
+        }
+        None => ExitCode::FAILURE,
+    }
+}
+
+/// Runs single inputs; says what is wrong with those that fail.
+pub fn replay(target: &'static Target, inputs: Vec<(PathBuf, Input)>) -> ExitCode {
+    let start = Instant::now();
+    watch(start);
+    let failed = on_small_stack(move || {
+        let mut failed = 0;
+        for (path, input) in inputs {
+            eprintln!("{}", path.display());
+            BEGAN.store(1 + start.elapsed().as_millis() as u64, Ordering::Relaxed);
+            let result = engine::run(target, &input);
+            BEGAN.store(0, Ordering::Relaxed);
+            if let Err(finding) = result {
+                println!("{}: {}", path.display(), finding.key);
+                failed += 1;
+            }
+        }
+        failed
+    });
+    if failed == Some(0) { ExitCode::SUCCESS } else { FAILED.into() }
+}
