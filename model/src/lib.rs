@@ -58,7 +58,7 @@ mod testing;
 pub mod tokenizer;
 pub mod weights;
 
-pub use chat::{ChatTemplates, Conversation};
+pub use chat::{CHATML, ChatTemplates, Conversation};
 pub use config::Config;
 pub use error::{LoadError, MisShaped, OutOfMemory, RunError, TextError};
 pub use eval::{Comparison, EvalOptions, Perplexity, compare, perplexity};

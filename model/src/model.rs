@@ -153,9 +153,7 @@ impl Model {
         if let Some(tokenizer) = &tokenizer {
             tokenizer.check_vocab(config.vocab_size)?;
         }
-        let tokenizer_config = read_whole(&*source, "tokenizer_config.json", MAX_TEXT).await?;
-        let template = read_whole(&*source, "chat_template.jinja", MAX_TEXT).await?;
-        let chat = ChatTemplates::load(tokenizer_config.as_deref(), template.as_deref())?;
+        let chat = ChatTemplates::read(&*source).await?;
         let generation = GenerationConfig::load(&*source, &config).await?;
         let pooling = Pooling::load(&*source).await?;
         let total = table.bytes();
