@@ -516,6 +516,16 @@ pub enum TextError {
         /// Where and why.
         message: String,
     },
+    /// The template asks for more than any template needs.
+    #[error("chat template: {got} {what}, at most {limit} are allowed")]
+    TemplateLimit {
+        /// What there is too much of.
+        what: &'static str,
+        /// Asked for.
+        got: u64,
+        /// Allowed.
+        limit: u64,
+    },
 }
 
 /// A model cannot be run.
