@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::process::{self, cargo, run};
+use crate::process::{self, run};
 
 /// Crates that get counters: what reads files. Build scripts and procedural macros have other names.
 const INSTRUMENTED: [&str; 2] = ["girih_model", "girih_kernels"];
