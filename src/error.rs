@@ -28,6 +28,16 @@ pub enum Failure {
         /// Cause.
         source: Box<LoadError>,
     },
+    /// A path without anything.
+    #[error(
+        "{name}: no such folder or file. A model is a folder with config.json, weights (*.safetensors) and \
+         tokenizer.json, as Hugging Face has it, or one .gguf file. girih downloads nothing by itself: \
+         `hf download OWNER/NAME --local-dir FOLDER` brings one; without --model there is the built-in story model"
+    )]
+    NoModel {
+        /// The path.
+        name: String,
+    },
     /// A model could not be run.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -83,7 +93,7 @@ impl Failure {
                 | RunError::EmptyPrompt,
             ) => 4,
             Self::Quantize(error) => error.exit_code(),
-            Self::Numerics(QuantizeError::NotFinite { .. }) | Self::File { .. } => 3,
+            Self::Numerics(QuantizeError::NotFinite { .. }) | Self::File { .. } | Self::NoModel { .. } => 3,
             _ => 1,
         }
     }

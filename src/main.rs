@@ -4,9 +4,12 @@ mod commands;
 mod device;
 mod embedded;
 mod error;
+mod history;
 mod models;
 mod quantize;
+mod templates;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -65,7 +68,21 @@ enum Command {
     Bench(commands::bench::Bench),
 }
 
+/// What someone who has just typed `girih` sees.
+const WELCOME: &str = "\
+girih runs language models on the GPU of this machine. To begin with:
+
+  girih generate --prompt \"Once upon a time\"   a story, by the small model that is built in
+  girih doctor                                  the GPUs and drivers of this machine
+  girih chat --model FOLDER                     a talk with a model: a folder from Hugging Face, or a .gguf file
+
+All commands: girih help. All options of one: girih help chat.";
+
 fn main() -> ExitCode {
+    if std::env::args_os().len() == 1 && std::io::stdout().is_terminal() {
+        println!("{WELCOME}");
+        return ExitCode::SUCCESS;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -125,10 +142,22 @@ fn usage(error: &clap::Error) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{CommandFactory, Parser};
 
     #[test]
     fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_is_suggested_first_can_be_typed() {
+        let lines = super::WELCOME.lines().filter_map(|line| line.strip_prefix("  "));
+        let commands: Vec<&str> = lines.filter_map(|line| line.split("   ").next()).collect();
+        assert_eq!(commands.len(), 3);
+        for command in commands {
+            let (plain, quoted) = command.split_once(" \"").unwrap_or((command, ""));
+            let words = plain.split(' ').chain((!quoted.is_empty()).then(|| quoted.trim_matches('"')));
+            assert!(super::Cli::try_parse_from(words).is_ok(), "{command}");
+        }
     }
 }

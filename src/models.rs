@@ -1,14 +1,14 @@
 //! Loading the model that a command names.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use girih_kernels::Gpu;
 use girih_model::source::{ByteSource, DirSource};
 use girih_model::synthetic::SyntheticSource;
-use girih_model::{LoadOptions, Model, WeightPolicy, weight_format};
+use girih_model::{LoadOptions, Model, SessionOptions, WeightPolicy, weight_format};
 use girih_ops::{QuantActivation, WeightFormat};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -30,6 +30,28 @@ pub struct ModelArgs {
     /// Multiply quantised layers with activations of type float, int8 or one like int8-token
     #[arg(long, value_name = "TYPE", value_parser = parse_activations)]
     pub activations: Option<QuantActivation>,
+}
+
+/// How the cache of a conversation is kept.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct SessionArgs {
+    /// Keep keys and values as f32, or as f16 in half the memory
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t = CacheType::F32)]
+    cache: CacheType,
+}
+
+/// Type of keys and values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum CacheType {
+    F32,
+    F16,
+}
+
+impl SessionArgs {
+    /// Options of a session of one conversation.
+    pub fn options(self) -> SessionOptions {
+        SessionOptions { f16_cache: self.cache == CacheType::F16, ..SessionOptions::default() }
+    }
 }
 
 fn parse_weights(s: &str) -> Result<WeightFormat, String> {
@@ -61,6 +83,9 @@ impl ModelArgs {
 
     /// Loads it.
     pub async fn load(&self, gpu: &Gpu, global: &Global) -> Result<Arc<Model>, Failure> {
+        if let Some(path) = &self.model {
+            must_exist(path)?;
+        }
         load(gpu, self.source(), self.options(), &self.name(), global).await
     }
 
@@ -78,6 +103,11 @@ impl ModelArgs {
     ) -> Result<Arc<Model>, Failure> {
         load(gpu, Arc::new(SyntheticSource::new(preset)?), self.options(), preset, global).await
     }
+}
+
+/// A path that is not there, told with what a model is and where one comes from.
+pub fn must_exist(path: &Path) -> Result<(), Failure> {
+    if path.exists() { Ok(()) } else { Err(Failure::NoModel { name: path.display().to_string() }) }
 }
 
 /// Loads a checkpoint, with a progress bar.

@@ -1,5 +1,8 @@
 //! The `girih` command as a user meets it: good input, and bad input that must give one clear error.
 
+#[path = "command/chat.rs"]
+mod chat;
+
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -615,7 +618,7 @@ fn broken_weights_are_refused() {
             b
         });
     });
-    refuses("missing", LLAMA, &["no such file"], |f| {
+    refuses("missing", LLAMA, &["no weights", "model.safetensors"], |f| {
         fs::remove_file(f.0.join(weights)).expect("removed");
     });
     refuses("shard", "llama_mha_bf16_sharded", &["model-00003-of-00005.safetensors"], |f| {

@@ -2,6 +2,8 @@
 
 use girih_ops::{GpuError, KernelError, OpError};
 
+use crate::format::json::cut;
+
 /// A tensor of another shape than the model needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MisShaped {
@@ -338,7 +340,7 @@ pub enum LoadError {
         want: String,
     },
     /// A model that is not known.
-    #[error("config.json: model_type is {got:?}, must be one of {}", .known.join(", "))]
+    #[error("config.json: model_type is {:?}, must be one of {}", cut(.got), .known.join(", "))]
     UnknownModel {
         /// Type found.
         got: String,
@@ -434,12 +436,16 @@ fn describe_unread(unread: &[String]) -> String {
     format!("; {names} is there, but pickled PyTorch files are not read: save the model as safetensors")
 }
 
+fn cut_all(names: &[String]) -> String {
+    names.iter().map(|name| cut(name)).collect::<Vec<_>>().join(", ")
+}
+
 /// The first names of a list: a checkpoint of another architecture has hundreds of tensors.
 fn some(names: &[String]) -> String {
     const SHOWN: usize = 8;
     match names.len().checked_sub(SHOWN) {
-        Some(more @ 1..) => format!("{} and {more} more", names[..SHOWN].join(", ")),
-        _ => names.join(", "),
+        Some(more @ 1..) => format!("{} and {more} more", cut_all(&names[..SHOWN])),
+        _ => cut_all(names),
     }
 }
 
@@ -449,7 +455,7 @@ fn describe_tensors(missing: &[String], mis_shaped: &[MisShaped], unused: &[Stri
         parts.push(format!("missing tensors: {}", some(missing)));
     }
     for t in mis_shaped {
-        parts.push(format!("{} has shape {:?}, must be {:?}", t.tensor, t.got, t.want));
+        parts.push(format!("{} has shape {:?}, must be {:?}", cut(&t.tensor), t.got, t.want));
     }
     if !unused.is_empty() {
         parts.push(format!("unused tensors: {}", some(unused)));
@@ -509,6 +515,16 @@ pub enum TextError {
     Template {
         /// Where and why.
         message: String,
+    },
+    /// The template asks for more than any template needs.
+    #[error("chat template: {got} {what}, at most {limit} are allowed")]
+    TemplateLimit {
+        /// What there is too much of.
+        what: &'static str,
+        /// Asked for.
+        got: u64,
+        /// Allowed.
+        limit: u64,
     },
 }
 

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use web_time::Instant;
 
 use crate::error::RunError;
+use crate::model::Model;
 use crate::sampler::{Sampler, Sampling};
 use crate::session::{CANDIDATES, Canceller, Input, Session, Tail};
 use crate::tokenizer::{DecodeStream, Tokenizer};
@@ -25,6 +26,21 @@ pub struct GenerateOptions {
     pub continues: bool,
     /// Slot of the cache.
     pub slot: u32,
+}
+
+impl GenerateOptions {
+    /// A text of at most 200 tokens that goes on where its prompt ends, sampled and ended as the files of the model say.
+    pub fn of(model: &Model) -> Self {
+        let generation = model.generation();
+        Self {
+            max_tokens: 200,
+            sampling: generation.sampling.clone(),
+            stop: generation.stop_strings.clone(),
+            stop_ids: model.stop_ids(),
+            continues: true,
+            slot: 0,
+        }
+    }
 }
 
 /// Why generation ended.
@@ -252,6 +268,7 @@ struct Output<'a> {
 
 /// The text with special tokens spelt out, in which stop texts with special tokens are looked for.
 struct Spelt<'a> {
+    tokenizer: &'a Tokenizer,
     stream: DecodeStream<'a>,
     stop: Vec<String>,
     text: String,
@@ -270,10 +287,18 @@ impl Spelt<'_> {
         (plain + (at - spelt)).min(end)
     }
 
-    /// Takes a token behind `len` bytes of text; where a stop text begins.
-    fn push(&mut self, token: u32, len: usize) -> Result<Option<usize>, RunError> {
-        self.places.push((self.text.len(), len));
-        self.text.push_str(&self.stream.push(token)?);
+    /// Takes the last of some tokens, behind `len` bytes of text; where a stop text begins.
+    fn push(&mut self, tokens: &[u32], len: usize) -> Result<Option<usize>, RunError> {
+        let Some(&token) = tokens.last() else { return Ok(None) };
+        if self.tokenizer.is_special(token) {
+            let rest = self.tokenizer.stream_after(tokens, true)?;
+            self.text.push_str(&std::mem::replace(&mut self.stream, rest).finish()?);
+            self.places.push((self.text.len(), len));
+            self.text.push_str(&self.tokenizer.id_to_token(token).unwrap_or_default());
+        } else {
+            self.places.push((self.text.len(), len));
+            self.text.push_str(&self.stream.push(token)?);
+        }
         let found = first_match(&self.text[self.searched..], &self.stop).map(|at| self.searched + at);
         self.searched = found.unwrap_or_else(|| self.text.len() - partial_match(&self.text, &self.stop));
         Ok(found)
@@ -296,8 +321,9 @@ impl<'a> Output<'a> {
             let stop: Vec<String> =
                 options.stop.iter().filter(|text| tokenizer.holds_special(text)).cloned().collect();
             if !stop.is_empty() {
-                let stream = tokenizer.stream_after(context, false)?;
-                spelt = Some(Spelt { stream, stop, text: String::new(), searched: 0, places: Vec::new() });
+                let stream = tokenizer.stream_after(context, true)?;
+                let (text, places) = (String::new(), Vec::new());
+                spelt = Some(Spelt { tokenizer, stream, stop, text, searched: 0, places });
             }
         }
         let (history, prompt_tokens) = (prompt.to_vec(), prompt.len());
@@ -333,12 +359,17 @@ impl<'a> Output<'a> {
         let mut certain = self.text.len() - partial_match(&self.text, &self.options.stop);
         let mut cut = self.stop_text();
         if let Some(spelt) = &mut self.spelt {
-            let found = spelt.push(token, before)?;
+            let from = if self.options.continues { 0 } else { self.prompt_tokens };
+            let found = spelt.push(&self.history[from..], before)?;
             if found.is_some()
                 && let Some(stream) = self.stream.take()
             {
-                // Held back until now, and in front of the stop text.
-                self.text.push_str(&stream.finish()?);
+                // What was held back until now stands in front of this token.
+                let held = stream.finish()?;
+                self.text.push_str(&held);
+                if let Some(place) = spelt.places.last_mut() {
+                    place.1 += held.len();
+                }
             }
             let at = spelt.place(spelt.searched, self.text.len());
             certain = certain.min(at);

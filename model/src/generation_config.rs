@@ -1,5 +1,7 @@
 //! `generation_config.json`: the checkpoint's own defaults.
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 
 use crate::config::Config;
@@ -115,12 +117,15 @@ fn sequence(v: &Value) -> Option<Vec<u32>> {
 /// Sequences and their biases: a list of pairs. The last one counts where a sequence occurs twice.
 fn biases(v: &Value) -> Option<Vec<(Vec<u32>, f32)>> {
     let mut found: Vec<(Vec<u32>, f32)> = Vec::new();
+    let mut places: HashMap<Vec<u32>, usize> = HashMap::new();
     for pair in v.as_array()? {
         let [ids, bias] = pair.as_array()?.as_slice() else { return None };
         let (ids, bias) = (sequence(ids)?, bias.as_f64()? as f32);
-        match found.iter_mut().find(|(known, _)| *known == ids) {
-            Some(known) => known.1 = bias,
-            None => found.push((ids, bias)),
+        if let Some(&place) = places.get(&ids) {
+            found[place].1 = bias;
+        } else {
+            places.insert(ids.clone(), found.len());
+            found.push((ids, bias));
         }
     }
     Some(found)
@@ -136,7 +141,27 @@ fn start_and_factor(v: &Value) -> Option<(usize, f32)> {
     Some((usize::try_from(integer(start)?).ok()?, factor.as_f64()? as f32))
 }
 
+/// What conversations are sampled with where the checkpoint says nothing: the defaults of llama.cpp's chat. The likeliest
+/// token each time makes small models repeat themselves.
+fn of_conversations(sampling: &Sampling) -> Sampling {
+    let none = Sampling::default();
+    Sampling {
+        temperature: 0.8,
+        top_k: if sampling.top_k == none.top_k { 40 } else { sampling.top_k },
+        top_p: if sampling.top_p == none.top_p { 0.95 } else { sampling.top_p },
+        min_p: if sampling.min_p == none.min_p { 0.05 } else { sampling.min_p },
+        ..sampling.clone()
+    }
+}
+
 impl GenerationConfig {
+    /// How the answers of a conversation are sampled: as [`GenerationConfig::sampling`] if the file says whether to
+    /// sample. Where it is silent or not there, as chat programs do: temperature 0.8, top-k 40, top-p 0.95, min-p 0.05,
+    /// except for what the file says of these without saying that it samples; with its penalties and rules.
+    pub fn chat_sampling(&self) -> Sampling {
+        if self.do_sample.is_some() { self.sampling.clone() } else { of_conversations(&self.sampling) }
+    }
+
     /// Reads the file, with the defaults of transformers (temperature 1 and top-k 50 if it samples); what it leaves out
     /// comes from the model's configuration.
     ///
@@ -313,5 +338,19 @@ mod tests {
             let error = parse(bad).expect_err(bad);
             assert!(matches!(&error, LoadError::Field { field: f, .. } if f == field), "{bad}: {error}");
         }
+    }
+
+    #[test]
+    fn conversations_are_sampled_where_the_file_is_silent() {
+        let chat = |text: &str| parse(text).expect("a configuration").chat_sampling();
+        let silent = chat(r#"{"repetition_penalty": 1.1}"#);
+        assert_eq!((silent.temperature, silent.top_k, silent.top_p, silent.min_p), (0.8, 40, 0.95, 0.05));
+        assert_eq!(silent.repetition_penalty, 1.1);
+        let half = chat(r#"{"top_p": 0.9, "top_k": 20}"#);
+        assert_eq!((half.temperature, half.top_k, half.top_p, half.min_p), (0.8, 20, 0.9, 0.05));
+        assert_eq!(GenerationConfig::default().chat_sampling().temperature, 0.8);
+        assert_eq!(chat(r#"{"do_sample": false}"#).temperature, 0.0);
+        let own = chat(r#"{"do_sample": true, "temperature": 0.6}"#);
+        assert_eq!((own.temperature, own.top_k, own.min_p), (0.6, 50, 0.0));
     }
 }

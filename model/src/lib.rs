@@ -62,7 +62,7 @@ pub mod tokenizer;
 mod vocabulary;
 pub mod weights;
 
-pub use chat::{ChatTemplates, Conversation};
+pub use chat::{CHATML, ChatTemplates, Conversation};
 pub use config::Config;
 pub use embedding_config::{EmbeddingConfig, Prompt, Prompts};
 pub use error::{LoadError, MisShaped, OutOfMemory, RunError, TextError};

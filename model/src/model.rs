@@ -178,9 +178,7 @@ impl Model {
         if let Some(tokenizer) = tokenizer.as_mut().filter(|_| embedding.lower_case) {
             tokenizer.lower_case()?;
         }
-        let tokenizer_config = read_whole(&*source, "tokenizer_config.json", MAX_TEXT).await?;
-        let template = read_whole(&*source, "chat_template.jinja", MAX_TEXT).await?;
-        let chat = ChatTemplates::load(tokenizer_config.as_deref(), template.as_deref())?;
+        let chat = ChatTemplates::read(&*source).await?;
         let generation = GenerationConfig::load(&*source, &config).await?;
         let mut text_notes = generation.notes.clone();
         if let Some(tokenizer) = &tokenizer {

@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use clap::{Args, Subcommand};
 use girih_kernels::{Gpu, wgpu};
-use girih_model::{Input, Rows, Session, SessionOptions, Tail};
+use girih_model::{Input, Rows, Session, Tail};
 use serde_json::{Value, json};
 
 use crate::error::Failure;
-use crate::models::ModelArgs;
+use crate::models::{ModelArgs, SessionArgs};
 use crate::{Global, device};
 
 /// Arguments.
@@ -34,6 +34,8 @@ enum What {
 struct BenchModel {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    session: SessionArgs,
     /// Random weights of a known shape instead of a checkpoint: llama-79m, llama-300mb, llama-3.2-1b, llama-3.1-8b
     #[arg(long, value_name = "PRESET", conflicts_with = "model")]
     synthetic: Option<String>,
@@ -87,7 +89,7 @@ impl BenchModel {
                 self.prompt, self.generate, self.repetitions
             )));
         }
-        let mut session = Session::new(&model, SessionOptions::default())?;
+        let mut session = Session::new(&model, self.session.options())?;
         let vocab_size = model.config().vocab_size;
         let ids: Vec<u32> = (0..self.prompt).map(|i| girih_kernels::testing::hash(i) % vocab_size).collect();
         let mut prefill = Vec::new();

@@ -6,12 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
-use girih_model::{Conversation, RunError, Session, SessionOptions};
-use serde_json::{Value, json};
+use girih_model::{Canceller, Finish, GenerateOptions, Generated, RunError, Session};
+use serde_json::json;
 
-use super::generate::{SamplingArgs, summary};
+use super::generate::summary;
+use super::sampling::SamplingArgs;
 use crate::error::Failure;
-use crate::models::ModelArgs;
+use crate::history::{Fitted, History};
+use crate::models::{ModelArgs, SessionArgs};
+use crate::templates::{self, Template, TemplateArgs};
 use crate::{Global, device};
 
 /// Arguments.
@@ -19,9 +22,13 @@ use crate::{Global, device};
 pub struct Chat {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    session: SessionArgs,
     /// System message
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
+    #[command(flatten)]
+    template: TemplateArgs,
     /// Tokens of an answer at most
     #[arg(long, value_name = "N", default_value_t = 512)]
     max_tokens: usize,
@@ -32,43 +39,22 @@ pub struct Chat {
 impl Chat {
     /// Runs the command.
     pub async fn run(self, global: &Global) -> Result<(), Failure> {
+        let template = self.template.read()?;
         let gpu = device::open(global).await?;
         let model = self.model.load(&gpu, global).await?;
-        let templates = model.chat();
-        if templates.is_empty() {
-            return Err(Failure::Argument(format!(
-                "{} has no chat template (chat_template in tokenizer_config.json); use `girih generate`",
-                self.model.name()
-            )));
-        }
-        let mut session = Session::new(&model, SessionOptions::default())?;
-        let tokenizer = model.tokenizer()?;
-        let mut options = self.sampling.options(&model, self.max_tokens);
-        options.stop_ids = model.answer_stop_ids(templates);
-        options.continues = false;
-        // The first Ctrl-C during an answer ends the answer; at the prompt it ends the program.
-        let answering = Arc::new(AtomicBool::new(false));
-        let cancelled = Arc::new(AtomicBool::new(false));
-        let (a, c) = (answering.clone(), cancelled.clone());
-        let handler = ctrlc::set_handler(move || {
-            if !a.load(Ordering::SeqCst) || c.swap(true, Ordering::SeqCst) {
-                std::process::exit(130);
-            }
-        });
-        if let Err(e) = handler {
-            tracing::warn!("Ctrl-C cannot be caught: {e}");
-        }
+        let name = self.model.name();
+        let template = templates::choose(template, &model, self.model.model.as_deref(), &name)?;
+        let session = Session::new(&model, self.session.options())?;
+        let mut options = self.sampling.answer_options(&model, self.max_tokens);
+        options.stop_ids = model.answer_stop_ids(&template.templates);
+        options.stop.extend(template.stop.iter().cloned());
+        let interrupt = Interrupt::catch(session.canceller().clone());
+        let history = History::new(self.system.as_deref());
+        let mut talk = Talk { session, template, options, history, interrupt };
         let interactive = std::io::stdin().is_terminal();
-        let mut messages: Vec<Value> = Vec::new();
-        if let Some(system) = &self.system {
-            messages.push(json!({ "role": "system", "content": system }));
-        }
         if interactive {
-            eprintln!(
-                "{} on {}. Ctrl-C stops an answer, Ctrl-D ends.",
-                self.model.name(),
-                device::describe(gpu.caps())
-            );
+            let device = device::describe(gpu.caps());
+            eprintln!("{name} on {device}. Ctrl-C stops an answer, Ctrl-D ends.");
         }
         let mut lines = std::io::stdin().lock().lines();
         loop {
@@ -80,54 +66,123 @@ impl Chat {
             if line.trim().is_empty() {
                 continue;
             }
-            messages.push(json!({ "role": "user", "content": line }));
-            let conversation = Conversation {
-                messages: messages.clone().into(),
-                add_generation_prompt: true,
-                ..Conversation::default()
-            };
-            let prompt = templates.render(&conversation).map_err(RunError::from)?;
-            let ids = tokenizer.encode(&prompt, false).map_err(RunError::from)?;
-            cancelled.store(false, Ordering::SeqCst);
-            answering.store(true, Ordering::SeqCst);
-            let mut out = std::io::stdout().lock();
-            let mut written = Ok(());
-            let generated = girih_model::generate(&mut session, Some(tokenizer), &ids, &options, |piece| {
-                if !global.json {
-                    written = write!(out, "{piece}").and_then(|()| out.flush());
+            match talk.answer(&line, global).await {
+                // Who sits before it can write a shorter one; a script must not mistake the next answer for this one.
+                Err(Failure::Run(e @ RunError::PromptTooLong { .. })) if interactive => {
+                    eprintln!("error: {e}")
                 }
-                if written.is_err() || cancelled.load(Ordering::SeqCst) {
-                    return ControlFlow::Break(());
-                }
-                ControlFlow::Continue(())
-            })
-            .await;
-            answering.store(false, Ordering::SeqCst);
-            written?;
-            let generated = match generated {
-                Ok(generated) => generated,
-                Err(e @ RunError::PromptTooLong { .. }) => {
-                    eprintln!("error: {e}; the conversation starts anew");
-                    messages.truncate(usize::from(self.system.is_some()));
-                    continue;
-                }
-                Err(e) => return Err(e.into()),
-            };
-            if global.json {
-                let answer = json!({ "text": generated.text, "finish_reason": generated.finish.name(),
-                    "prompt_tokens": generated.prompt_tokens, "cached_tokens": generated.cached_tokens });
-                writeln!(out, "{answer}")?;
-            } else {
-                writeln!(out)?;
-                if global.verbose > 0 {
-                    eprintln!(
-                        "{} {} tokens came from the cache",
-                        summary(&generated),
-                        generated.cached_tokens
-                    );
-                }
+                answered => answered?,
             }
-            messages.push(json!({ "role": "assistant", "content": generated.text }));
         }
+    }
+}
+
+/// Ctrl-C during an answer ends the answer, in the middle of a prompt too; at the prompt, or a second time, the program.
+struct Interrupt {
+    answering: Arc<AtomicBool>,
+    pressed: Arc<AtomicBool>,
+}
+
+impl Interrupt {
+    fn catch(canceller: Canceller) -> Self {
+        let interrupt = Self { answering: Arc::default(), pressed: Arc::default() };
+        let (answering, pressed) = (interrupt.answering.clone(), interrupt.pressed.clone());
+        let handler = ctrlc::set_handler(move || {
+            if !answering.load(Ordering::SeqCst) || pressed.swap(true, Ordering::SeqCst) {
+                std::process::exit(130);
+            }
+            canceller.cancel();
+        });
+        if let Err(e) = handler {
+            tracing::warn!("Ctrl-C cannot be caught: {e}");
+        }
+        interrupt
+    }
+
+    fn begin(&self) {
+        self.pressed.store(false, Ordering::SeqCst);
+        self.answering.store(true, Ordering::SeqCst);
+    }
+
+    fn end(&self) {
+        self.answering.store(false, Ordering::SeqCst);
+    }
+
+    fn is_pressed(&self) -> bool {
+        self.pressed.load(Ordering::SeqCst)
+    }
+}
+
+/// A conversation that goes on.
+struct Talk {
+    session: Session,
+    template: Template,
+    options: GenerateOptions,
+    history: History,
+    interrupt: Interrupt,
+}
+
+impl Talk {
+    /// Answers a message on standard output.
+    async fn answer(&mut self, message: &str, global: &Global) -> Result<(), Failure> {
+        self.history.push("user", message);
+        self.interrupt.begin();
+        let answered = self.write(global).await;
+        self.interrupt.end();
+        let (fitted, generated) = answered.inspect_err(|_| self.history.withdraw())?;
+        let withdrawn = generated.finish == Finish::Cancelled && generated.text.is_empty();
+        if withdrawn {
+            // Templates want questions and answers in turn.
+            self.history.withdraw();
+        } else {
+            self.history.push("assistant", &generated.text);
+        }
+        let mut out = std::io::stdout().lock();
+        if global.json {
+            let answer = json!({ "text": generated.text, "finish_reason": generated.finish.name(),
+                "prompt_tokens": generated.prompt_tokens, "cached_tokens": generated.cached_tokens,
+                "left_out_messages": fitted.left_out });
+            writeln!(out, "{answer}")?;
+            return Ok(());
+        }
+        writeln!(out)?;
+        if withdrawn {
+            eprintln!("note: stopped before the answer began; the message is taken back");
+        }
+        if global.verbose > 0 {
+            eprintln!("{} {} tokens came from the cache", summary(&generated), generated.cached_tokens);
+        }
+        Ok(())
+    }
+
+    /// Generates the answer to the last message, and prints it unless it is to be JSON.
+    async fn write(&mut self, global: &Global) -> Result<(Fitted, Generated), Failure> {
+        let model = self.session.model().clone();
+        let context = self.session.cache().capacity();
+        let encode = |messages: &[_]| templates::encode(&self.template, &model, messages);
+        let fitted = self.history.fit(context, self.options.max_tokens, encode)?;
+        if fitted.left_out > 0 && !global.json {
+            eprintln!(
+                "note: the conversation outgrew the context of {context} tokens (see --context): its {} oldest \
+                 messages are left out from here on",
+                fitted.left_out
+            );
+        }
+        let mut out = std::io::stdout().lock();
+        let mut written = Ok(());
+        let (interrupt, tokenizer) = (&self.interrupt, model.tokenizer()?);
+        let (session, options) = (&mut self.session, &self.options);
+        let generated = girih_model::generate(session, Some(tokenizer), &fitted.ids, options, |piece| {
+            if !global.json {
+                written = write!(out, "{piece}").and_then(|()| out.flush());
+            }
+            if written.is_err() || interrupt.is_pressed() {
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })
+        .await?;
+        written?;
+        Ok((fitted, generated))
     }
 }

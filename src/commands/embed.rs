@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use clap::Args;
+use girih_model::Prompt;
 use serde_json::json;
 
 use crate::error::Failure;
@@ -14,6 +15,12 @@ use crate::{Global, device};
 pub struct Embed {
     #[command(flatten)]
     model: ModelArgs,
+    /// Put this prompt of the model in front of each text (query, passage, ...); its default one if left out
+    #[arg(long, value_name = "NAME", conflicts_with = "prompt")]
+    prompt_name: Option<String>,
+    /// Put this text in front of each text; an empty one for none
+    #[arg(long, value_name = "TEXT")]
+    prompt: Option<String>,
     /// Texts
     #[arg(required = true, value_name = "TEXT")]
     texts: Vec<String>,
@@ -24,8 +31,14 @@ impl Embed {
     pub async fn run(self, global: &Global) -> Result<(), Failure> {
         let gpu = device::open(global).await?;
         let model = self.model.load(&gpu, global).await?;
-        let ids = self.texts.iter().map(|t| model.embedding_ids(t)).collect::<Result<Vec<_>, _>>()?;
-        let vectors = model.embed(&ids).await?;
+        let prompt = match (&self.prompt_name, &self.prompt) {
+            (Some(name), _) => Prompt::Named(name),
+            (None, Some(text)) => Prompt::Text(text),
+            (None, None) => Prompt::Default,
+        };
+        let ids =
+            self.texts.iter().map(|t| model.embedding_ids_with(t, prompt)).collect::<Result<Vec<_>, _>>()?;
+        let vectors = model.embed_with(&ids, prompt).await?;
         let mut out = std::io::stdout().lock();
         if global.json {
             let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| f64::from(x * y)).sum::<f64>();

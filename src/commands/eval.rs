@@ -4,12 +4,12 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use girih_model::{EvalOptions, Session, SessionOptions};
+use girih_model::{EvalOptions, Session};
 use serde_json::json;
 
 use super::read_text;
 use crate::error::Failure;
-use crate::models::ModelArgs;
+use crate::models::{ModelArgs, SessionArgs};
 use crate::{Global, device};
 
 /// Arguments.
@@ -17,6 +17,8 @@ use crate::{Global, device};
 pub struct Eval {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    session: SessionArgs,
     /// Text file whose perplexity is measured
     #[arg(long, value_name = "FILE")]
     perplexity: PathBuf,
@@ -49,7 +51,7 @@ impl Eval {
         let mut ids = encode(&model)?;
         let mut window = self.window.min(model.context() as usize - 1).max(1);
         let bos = model.bos_id().filter(|_| !self.no_bos);
-        let mut session = Session::new(&model, SessionOptions::default())?;
+        let mut session = Session::new(&model, self.session.options())?;
         let reference = match &self.reference {
             None => None,
             Some(dir) => {
@@ -66,7 +68,7 @@ impl Eval {
                     return Err(Failure::Argument(message.into()));
                 }
                 window = window.min(reference.context() as usize - 1).max(1);
-                Some(Session::new(&reference, SessionOptions::default())?)
+                Some(Session::new(&reference, self.session.options())?)
             }
         };
         ids.truncate(self.max_tokens.unwrap_or(usize::MAX));

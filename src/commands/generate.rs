@@ -5,75 +5,21 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use clap::Args;
-use girih_model::{GenerateOptions, Generated, Model, Sampling, Session, SessionOptions};
+use girih_model::{Generated, Session};
 use serde_json::json;
 
+use super::sampling::SamplingArgs;
 use crate::error::Failure;
-use crate::models::ModelArgs;
+use crate::models::{ModelArgs, SessionArgs};
 use crate::{Global, device};
-
-/// How tokens are chosen. What is left out comes from the checkpoint's generation_config.json.
-#[derive(Clone, Debug, Args)]
-pub struct SamplingArgs {
-    /// 0 takes the best token each time; higher is more varied
-    #[arg(long, value_name = "T")]
-    temperature: Option<f32>,
-    /// Choose among the K best tokens only (0: all)
-    #[arg(long, value_name = "K")]
-    top_k: Option<u32>,
-    /// Choose among the best tokens that together have probability P
-    #[arg(long, value_name = "P")]
-    top_p: Option<f32>,
-    /// Choose among tokens with at least P times the best token's probability
-    #[arg(long, value_name = "P")]
-    min_p: Option<f32>,
-    /// Divide the logits of tokens that occurred by this
-    #[arg(long, value_name = "X")]
-    repetition_penalty: Option<f32>,
-    /// Subtract this from the logits of tokens that occurred
-    #[arg(long, value_name = "X")]
-    presence_penalty: Option<f32>,
-    /// Subtract this from the logits of tokens, once for each time they occurred
-    #[arg(long, value_name = "X")]
-    frequency_penalty: Option<f32>,
-    /// Same seed, same text
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// Stop before this text (may be given several times)
-    #[arg(long, value_name = "TEXT")]
-    stop: Vec<String>,
-}
-
-impl SamplingArgs {
-    /// Options of one generation.
-    pub fn options(&self, model: &Model, max_tokens: usize) -> GenerateOptions {
-        let default = &model.generation().sampling;
-        GenerateOptions {
-            max_tokens,
-            sampling: Sampling {
-                temperature: self.temperature.unwrap_or(default.temperature),
-                top_k: self.top_k.unwrap_or(default.top_k),
-                top_p: self.top_p.unwrap_or(default.top_p),
-                min_p: self.min_p.unwrap_or(default.min_p),
-                repetition_penalty: self.repetition_penalty.unwrap_or(default.repetition_penalty),
-                presence_penalty: self.presence_penalty.unwrap_or(default.presence_penalty),
-                frequency_penalty: self.frequency_penalty.unwrap_or(default.frequency_penalty),
-                seed: self.seed,
-                ..default.clone()
-            },
-            stop: self.stop.iter().chain(&model.generation().stop_strings).cloned().collect(),
-            stop_ids: model.stop_ids(),
-            continues: true,
-            slot: 0,
-        }
-    }
-}
 
 /// Arguments.
 #[derive(Debug, Args)]
 pub struct Generate {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    session: SessionArgs,
     /// Text to continue
     #[arg(long, value_name = "TEXT")]
     prompt: String,
@@ -94,7 +40,7 @@ impl Generate {
         let gpu = device::open(global).await?;
         let model = self.model.load(&gpu, global).await?;
         let ids = model.tokenizer()?.encode(&self.prompt, true).map_err(girih_model::RunError::from)?;
-        let mut session = Session::new(&model, SessionOptions::default())?;
+        let mut session = Session::new(&model, self.session.options())?;
         let mut options = self.sampling.options(&model, self.max_tokens);
         if self.ignore_eos {
             options.stop_ids.clear();

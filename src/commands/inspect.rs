@@ -28,7 +28,10 @@ impl Inspect {
     /// Runs the command.
     pub async fn run(self, global: &Global) -> Result<(), Failure> {
         let source: Arc<dyn ByteSource> = match &self.dir {
-            Some(path) => Arc::new(DirSource::at(path)),
+            Some(path) => {
+                crate::models::must_exist(path)?;
+                Arc::new(DirSource::at(path))
+            }
             None => Arc::new(crate::embedded::source()),
         };
         let name = self.dir.map_or_else(|| crate::embedded::NAME.to_owned(), |d| d.display().to_string());

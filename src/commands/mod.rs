@@ -11,6 +11,7 @@ pub mod generate;
 pub mod inspect;
 pub mod logits;
 pub mod quantize;
+pub mod sampling;
 
 use std::path::Path;
 

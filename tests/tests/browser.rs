@@ -1,7 +1,7 @@
 //! The tests that run in a browser: headless Chromium with the CPU device SwiftShader, through chromedriver.
 //!
 //! A test page has `window.girihTests`, with `list()` and `run(name)`; each of its tests is one test here. The page
-//! of `target/web/site` is looked at as well, and screenshots of it stay in `target/web/screenshots`.
+//! of `web/site` in cargo's target folder is looked at as well, and screenshots of it stay in `web/screenshots`.
 //!
 //! `cargo xtask web` builds what is tested, `cargo xtask test` does so too; `cargo test --workspace --test browser --
 //! FILTER` runs again what is there.
@@ -23,7 +23,7 @@ use girih_web_build::package::Paths;
 use girih_web_build::serve::{Content, Options, Route, Server};
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::{Value, json};
-use xtask::source;
+use xtask::{process, source};
 
 use chromium::Chromium;
 
@@ -40,7 +40,7 @@ struct Bed {
 impl Bed {
     fn new() -> Result<Self, String> {
         let root = source::root();
-        let paths = Paths::of(&root);
+        let paths = Paths::of(&root, &process::target_dir()?);
         if !paths.report().is_file() {
             return Err(format!(
                 "found no {}, wanted the package for browsers: `cargo xtask web` builds it",

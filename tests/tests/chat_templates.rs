@@ -1,7 +1,7 @@
 //! Chat templates against Jinja2 as transformers runs it.
 
 use girih_model::TextError;
-use girih_model::chat::{ChatTemplates, Conversation};
+use girih_model::chat::{ChatTemplates, Conversation, TemplateFiles};
 use girih_model::tokenizer::Tokenizer;
 use girih_tests::goldens;
 use serde_json::{Map, Value};
@@ -31,9 +31,13 @@ fn conversations() {
             continue;
         }
         let golden = goldens::json(&golden);
-        let config = std::fs::read(folder.join("tokenizer_config.json")).expect("tokenizer_config.json");
-        let jinja = std::fs::read(folder.join("chat_template.jinja")).ok();
-        let templates = ChatTemplates::load(Some(&config), jinja.as_deref()).expect("loads");
+        let files = TemplateFiles {
+            tokenizer_config: std::fs::read(folder.join("tokenizer_config.json")).ok(),
+            special_tokens_map: std::fs::read(folder.join("special_tokens_map.json")).ok(),
+            jinja: std::fs::read(folder.join("chat_template.jinja")).ok(),
+            ..TemplateFiles::default()
+        };
+        let templates = ChatTemplates::load(&files).expect("loads");
         let tokenizer = Tokenizer::from_bytes(&std::fs::read(folder.join("tokenizer.json")).expect("file"));
         let tokenizer = tokenizer.expect("loads");
         for (name, want) in map(&golden["template_globals"]) {

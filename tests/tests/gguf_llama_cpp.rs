@@ -87,7 +87,8 @@ fn logits_and_greedy_tokens_are_those_of_llama_cpp() {
             };
             if firm > 0 {
                 let flow = |_: &str| ControlFlow::Continue(());
-                let got = block_on(generate(&mut session, None, &token_ids, &options, flow)).expect("generates");
+                let got =
+                    block_on(generate(&mut session, None, &token_ids, &options, flow)).expect("generates");
                 assert_eq!(got.token_ids, tokens(&want["greedy"])[..firm], "{name} {prompt}");
             }
             compared += 1;

@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use girih_model::format::gguf::{Array, GgufSource, GgufType, Value, checkpoint};
 use girih_model::source::{ByteSource, MemorySource};
-use girih_model::{
-    Config, Input, LoadError, LoadOptions, Model, Rows, Session, SessionOptions, load_config,
-};
+use girih_model::{Config, Input, LoadError, LoadOptions, Model, Rows, Session, SessionOptions, load_config};
 use girih_tests::checkpoints::Checkpoint;
 use girih_tests::gguf::{File, convert};
 use girih_tests::goldens::assert_close;
@@ -25,7 +23,8 @@ fn try_load(file: &File) -> Result<Arc<Model>, LoadError> {
 fn logits_of(model: &Arc<Model>) -> Vec<f32> {
     let mut session = Session::new(model, SessionOptions::default()).expect("a session");
     let token_ids: Vec<u32> = (0..9).map(|i| i * 37 % 96).collect();
-    let logits = session.forward(&[Input { slot: 0, token_ids: &token_ids }], Rows::All, None).expect("forward");
+    let logits =
+        session.forward(&[Input { slot: 0, token_ids: &token_ids }], Rows::All, None).expect("forward");
     block_on(logits.to_f32(session.gpu())).expect("read")
 }
 
@@ -271,20 +270,27 @@ fn parts_that_do_not_belong_together() {
     assert!(matches!(&missing, LoadError::NoFile { file } if file == "m-00002-of-00003.gguf"), "{missing}");
     let renamed = ("m.gguf".to_owned(), split[0].1.clone());
     assert!(error(&[renamed], "m.gguf").to_string().contains("m.gguf: split.count is"));
-    let swapped =
-        [split[0].clone(), (split[1].0.clone(), split[2].1.clone()), (split[2].0.clone(), split[1].1.clone())];
+    let swapped = [
+        split[0].clone(),
+        (split[1].0.clone(), split[2].1.clone()),
+        (split[2].0.clone(), split[1].1.clone()),
+    ];
     assert!(error(&swapped, &split[0].0).to_string().contains("split.no"));
     let mut fewer = whole.clone();
     fewer.tensors.pop();
     let mixed = [split[0].clone(), split[1].clone(), fewer.split("m", 3)[2].clone()];
     assert!(error(&mixed, &split[0].0).to_string().contains("split.tensors.count"));
-    let twice = [split[0].clone(), (split[1].0.clone(), {
-        let mut part = File::default();
-        part.tensors.push(whole.tensors[0].clone());
-        part.set("split.no", Value::Uint(1));
-        part.set("split.count", Value::Uint(3));
-        part.bytes(3)
-    }), split[2].clone()];
+    let twice = [
+        split[0].clone(),
+        (split[1].0.clone(), {
+            let mut part = File::default();
+            part.tensors.push(whole.tensors[0].clone());
+            part.set("split.no", Value::Uint(1));
+            part.set("split.count", Value::Uint(3));
+            part.bytes(3)
+        }),
+        split[2].clone(),
+    ];
     assert!(matches!(error(&twice, &split[0].0), LoadError::Duplicate { .. }));
 }
 

@@ -249,7 +249,10 @@ async fn embedding_models_give_the_vectors_of_transformers(gpu: Gpu) {
             serde_json::from_value(reference["sequences"].clone()).expect("sequences");
         for (text, want) in reference["texts"].as_array().expect("texts").iter().zip(&sequences) {
             let got = model.embedding_ids(text.as_str().expect("a text")).expect("encodes");
-            assert_eq!(&got, want, "{}: {text}", name(&path));
+            // The goldens have longer texts than sentence-transformers would take: there the end token stays the last.
+            let most = (model.embedding().max_length as usize).min(want.len());
+            assert_eq!(got[..most - 1], want[..most - 1], "{}: {text}", name(&path));
+            assert_eq!((got.len(), got.last()), (most, want.last()), "{}: {text}", name(&path));
         }
         let states = model.states(&sequences, None, None).await.expect("states");
         let (shape, want) = tensors.f32("batch.last_hidden_state");

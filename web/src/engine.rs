@@ -87,7 +87,7 @@ impl Engine {
     /// Loads a checkpoint and compiles all that it needs. `onProgress(stage, done, total)` with the stages `weights`
     /// (bytes) and `pipelines`.
     ///
-    /// Options: `context`; `weights`, `activations` as the command's.
+    /// Options: `context`; `weights`, `activations` as the command's; `keyValues`, `"f32"` or `"f16"`.
     #[wasm_bindgen(js_name = loadModel, unchecked_return_type = "Promise<EngineModel>")]
     pub fn load_model(&self, source: JsValue, options: JsValue, on_progress: Function) -> Promise {
         let gpu = self.gpu.borrow().clone();
@@ -189,6 +189,13 @@ async fn load(
         activations: optional(&options, "activations", "float, int8 or one like int8-token", activations)?,
     };
     let context = optional(&options, "context", "a number of tokens", whole)?;
+    let is_f16 = |value: &Value| match value.as_str()? {
+        "f32" => Some(false),
+        "f16" => Some(true),
+        _ => None,
+    };
+    let f16_cache = optional(&options, "keyValues", "f32 or f16", is_f16)?.unwrap_or(false);
+    let kept = SessionOptions { f16_cache, ..SessionOptions::default() };
     let tell = {
         let on_progress = on_progress.clone();
         move |stage: &str, done: f64, total: f64| {
@@ -212,7 +219,7 @@ async fn load(
         tell("pipelines", 1.0, 1.0);
         None
     } else {
-        let mut session = Session::new(&model, SessionOptions::default()).map_err(|e| of(&e))?;
+        let mut session = Session::new(&model, kept).map_err(|e| of(&e))?;
         let told = session.warm_up(|done, total| tell("pipelines", done as f64, total as f64)).await;
         told.map_err(|e| of(&e))?;
         Some(session)
@@ -220,5 +227,5 @@ async fn load(
     if let Some(message) = gpu.loss() {
         return Err(failure(Code::DeviceLost, message));
     }
-    Ok(EngineModel::new(model, session))
+    Ok(EngineModel::new(model, kept, session))
 }

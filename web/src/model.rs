@@ -4,29 +4,31 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use girih_model::{Model, RunError, Session, SessionOptions};
+use girih_model::{Model, Prompt, RunError, Session, SessionOptions};
 use js_sys::{Array, Float32Array, Promise};
 use serde_json::json;
 use wasm_bindgen::JsValue;
 use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen_futures::future_to_promise;
 
-use crate::error::of;
+use crate::error::{Code, failure, of};
 use crate::session::{EngineSession, conversation};
-use crate::value::{from_js, to_js};
+use crate::value::{from_js, optional, text, to_js};
 
 /// A model on the device.
 #[wasm_bindgen]
 #[derive(Debug)]
 pub struct EngineModel {
     model: Arc<Model>,
+    /// How caches are made.
+    kept: SessionOptions,
     /// The session that loading has warmed up, for whoever asks first.
     warm: Rc<RefCell<Option<Session>>>,
 }
 
 impl EngineModel {
-    pub(crate) fn new(model: Arc<Model>, warm: Option<Session>) -> Self {
-        Self { model, warm: Rc::new(RefCell::new(warm)) }
+    pub(crate) fn new(model: Arc<Model>, kept: SessionOptions, warm: Option<Session>) -> Self {
+        Self { model, kept, warm: Rc::new(RefCell::new(warm)) }
     }
 }
 
@@ -39,11 +41,12 @@ impl EngineModel {
     /// What was loaded.
     pub fn info(&self) -> JsValue {
         let (model, config) = (&self.model, self.model.config());
+        let cache_bytes = config.cache_bytes(model.context()) / if self.kept.f16_cache { 2 } else { 1 };
         to_js(&json!({
             "modelType": config.model_type, "layers": config.num_hidden_layers, "hiddenSize": config.hidden_size,
             "vocabSize": config.vocab_size, "context": model.context(),
             "maxContext": config.max_context, "weightBytes": model.weight_bytes(),
-            "cacheBytes": if model.encoder().is_some() { 0 } else { config.cache_bytes(model.context()) },
+            "cacheBytes": if model.encoder().is_some() { 0 } else { cache_bytes },
             "parameters": model.parameters(), "isEncoder": model.encoder().is_some(),
             "hasChatTemplate": !model.chat().is_empty(), "notes": model.notes(),
             "unusedTensors": model.unused_tensors(),
@@ -57,7 +60,7 @@ impl EngineModel {
         if let Some(session) = warm.filter(|s| s.cache().capacity() == wanted) {
             return Ok(EngineSession::new(session));
         }
-        let options = SessionOptions { context, ..SessionOptions::default() };
+        let options = SessionOptions { context, ..self.kept };
         Ok(EngineSession::new(Session::new(&self.model, options).map_err(run_error)?))
     }
 
@@ -83,12 +86,28 @@ impl EngineModel {
     }
 
     /// One vector for each text, pooled as the model was trained.
+    ///
+    /// Options: `promptName`, a prompt of the model to put in front of each text; or `prompt`, one of the page's. The
+    /// model's default if neither is given.
     #[wasm_bindgen(unchecked_return_type = "Promise<Float32Array[]>")]
-    pub fn embed(&self, texts: Vec<String>) -> Promise {
+    pub fn embed(&self, texts: Vec<String>, options: JsValue) -> Promise {
         let model = self.model.clone();
         future_to_promise(async move {
-            let ids: Result<Vec<_>, RunError> = texts.iter().map(|t| model.embedding_ids(t)).collect();
-            let vectors = model.embed(&ids.map_err(run_error)?).await.map_err(run_error)?;
+            let options = from_js(&options)?;
+            let name = optional(&options, "promptName", "a text", text)?;
+            let own = optional(&options, "prompt", "a text", text)?;
+            let prompt = match (&name, &own) {
+                (Some(_), Some(_)) => {
+                    let what = "found prompt and promptName, wanted one of them";
+                    return Err(failure(Code::BadArgument, what));
+                }
+                (Some(name), None) => Prompt::Named(name),
+                (None, Some(own)) => Prompt::Text(own),
+                (None, None) => Prompt::Default,
+            };
+            let ids: Result<Vec<_>, RunError> =
+                texts.iter().map(|t| model.embedding_ids_with(t, prompt)).collect();
+            let vectors = model.embed_with(&ids.map_err(run_error)?, prompt).await.map_err(run_error)?;
             let list: Array = vectors.iter().map(|v| Float32Array::from(v.as_slice())).collect();
             Ok(list.into())
         })

@@ -110,9 +110,8 @@ pub fn conversation(messages: &JsValue, extra: &Value) -> Result<Conversation, J
     Ok(Conversation { messages, add_generation_prompt: true, extra, now, ..Conversation::default() })
 }
 
-/// Options of a generation; what is left out is as the checkpoint says.
-fn read_options(model: &Model, options: &Value) -> Result<GenerateOptions, JsValue> {
-    let default = &model.generation().sampling;
+/// Options of a generation over `default`.
+fn read_options(model: &Model, options: &Value, default: &Sampling) -> Result<GenerateOptions, JsValue> {
     let float = |key: &str, default: f32| {
         optional(options, key, "a number", number).map(|found| found.unwrap_or(default))
     };
@@ -123,6 +122,7 @@ fn read_options(model: &Model, options: &Value) -> Result<GenerateOptions, JsVal
         let entry = |(id, bias): (&String, &Value)| Some((id.parse().ok()?, bias.as_f64()? as f32));
         value.as_object()?.iter().map(entry).collect::<Option<Vec<(u32, f32)>>>()
     };
+    let ends = !ignores_eos(options)?;
     let seed = |value: &Value| value.as_f64().filter(|n| n.fract() == 0.0 && *n >= 0.0).map(|n| n as u64);
     Ok(GenerateOptions {
         max_tokens: optional(options, "maxTokens", "a number of tokens", whole)?.unwrap_or(MAX_TOKENS)
@@ -145,10 +145,15 @@ fn read_options(model: &Model, options: &Value) -> Result<GenerateOptions, JsVal
             texts.extend(model.generation().stop_strings.iter().cloned());
             texts
         },
-        stop_ids: model.stop_ids(),
+        stop_ids: if ends { model.stop_ids() } else { Vec::new() },
         continues: true,
         slot: 0,
     })
+}
+
+/// Whether a generation goes on after end tokens.
+fn ignores_eos(options: &Value) -> Result<bool, JsValue> {
+    Ok(optional(options, "ignoreEos", "true or false", Value::as_bool)?.unwrap_or(false))
 }
 
 async fn run(
@@ -160,11 +165,16 @@ async fn run(
     let run_error = |error: RunError| of(&error);
     let model = session.model().clone();
     let plain = from_js(options)?;
-    let mut wanted = read_options(&model, &plain)?;
-    if matches!(prompt, Prompt::Chat(_)) {
-        wanted.stop_ids = model.answer_stop_ids(model.chat());
+    let wanted = if let Prompt::Chat(_) = prompt {
+        let mut wanted = read_options(&model, &plain, &model.generation().chat_sampling())?;
+        if !ignores_eos(&plain)? {
+            wanted.stop_ids = model.answer_stop_ids(model.chat());
+        }
         wanted.continues = false;
-    }
+        wanted
+    } else {
+        read_options(&model, &plain, &model.generation().sampling)?
+    };
     let tokenizer = model.tokenizer();
     let ids = match prompt {
         Prompt::Ids(ids) => ids,

@@ -21,6 +21,25 @@ test("errors_404_names_the_file", async (t) => {
   await t.rejects(girih.loadModel("/models/nothing.gguf"), "not-found");
 });
 
+test("errors_an_option_that_does_not_exist_is_named", async (t) => {
+  const wrong = { filtr: "gemv" } as object;
+  await t.rejects(Girih.create(wrong), "bad-argument", /Girih\.create: found the option filtr, wanted one of .*maxTier/);
+  await t.rejects(Girih.create({ cache: { maxSize: 1 } as object }), "bad-argument", /cache: found the option maxSize, wanted one of maxBytes/);
+  await t.rejects(Girih.create("t0" as unknown as object), "bad-argument", /"t0", must be an object/);
+  const girih = await uncached(t);
+  await t.rejects(girih.bench(wrong), "bad-argument", /bench: found the option filtr, wanted one of kernels, onRow, signal/);
+  await t.rejects(girih.rebuild(wrong), "bad-argument", /rebuild/);
+  await t.rejects(girih.loadModel(MODEL, { weight: "int8" } as object), "bad-argument", /weight, wanted one of .*weights/);
+  await t.rejects(girih.loadModel(MODEL, { keyValues: "int8" } as object), "bad-argument", /keyValues is "int8", must be f32 or f16/);
+  const model = await girih.loadModel(MODEL, { context: 64, keyValues: "f16" });
+  t.equal(model.info.cacheBytes, 64 * 2 * 2 * 6 * 64 * 2, "bytes of an f16 cache: tokens, keys and values, heads, layers, channels");
+  for (const generation of [model.generate("a", { max_tokens: 1 } as object), model.chat([{ role: "user", content: "a" }], { stopp: [] } as object)]) {
+    await t.rejects(generation.result, "bad-argument", /found the option (max_tokens|stopp), wanted one of maxTokens/);
+  }
+  await t.rejects(model.embed("a", { name: "query" } as object), "bad-argument", /embed: found the option name/);
+  await t.rejects(model.generate("a", { temperatur: 0 } as object)[Symbol.asyncIterator]().next(), "bad-argument");
+});
+
 test("errors_500_is_tried_again_and_given_up", async (t) => {
   const girih = await uncached(t);
   const requests = await watchRequests();

@@ -1,7 +1,7 @@
 // The WebAssembly engine as its wasm-bindgen exports show it. One engine is one device.
 import { GirihError } from "./errors.js";
 import type {
-  BenchReport, BenchRow, Caps, Counters, GenerateOptions, GenerateResult, Message, ModelInfo, ModelSource,
+  BenchReport, BenchRow, Caps, Counters, EmbedOptions, GenerateOptions, GenerateResult, Message, ModelInfo, ModelSource,
 } from "./types.js";
 
 /** The module `girih_web.js`. */
@@ -29,7 +29,7 @@ export interface Engine {
   block(variants: string[]): void;
   loadModel(
     source: ModelSource,
-    options: { context?: number; weights?: string; activations?: string },
+    options: { context?: number; weights?: string; activations?: string; keyValues?: "f32" | "f16" },
     onProgress: (stage: "weights" | "pipelines", done: number, total: number) => void,
   ): Promise<EngineModel>;
   /** `onRow` ends it by returning `false`. */
@@ -43,7 +43,7 @@ export interface EngineModel {
   session(context?: number): EngineSession;
   tokenize(text: string, addSpecial: boolean): Uint32Array;
   detokenize(ids: Uint32Array): string;
-  embed(texts: string[]): Promise<Float32Array[]>;
+  embed(texts: string[], options: PromptOptions): Promise<Float32Array[]>;
   free(): void;
 }
 
@@ -59,6 +59,9 @@ export interface EngineSession {
 
 /** {@link GenerateOptions} without what only the page can use. */
 export type SamplingOptions = Omit<GenerateOptions, "signal">;
+
+/** {@link EmbedOptions} without what only the page can use. */
+export type PromptOptions = Omit<EmbedOptions, "signal">;
 
 /** A hash that grows. */
 export interface Sha256 {

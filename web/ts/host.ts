@@ -59,7 +59,7 @@ export class EngineHost implements Peer {
     release: ({ model }) => this.#release(model),
     generate: (args, emit, signal) => this.#generate(args, emit, signal),
     stop: async ({ run }) => this.#stop(run),
-    embed: ({ model, texts }) => this.#inTurn(this.#model(model), (m) => m.engine.embed(texts)),
+    embed: ({ model, texts, options }) => this.#inTurn(this.#model(model), (m) => m.engine.embed(texts, options)),
     tokenize: async ({ model, text }) => this.#model(model).engine.tokenize(text, true),
     detokenize: async ({ model, ids }) => this.#model(model).engine.detokenize(ids),
     bench: ({ kernels }, emit, signal) => this.#live().bench({ kernels }, (row) => {
@@ -226,7 +226,8 @@ export class EngineHost implements Peer {
         throw new GirihError("bad-argument", "`manifest` is for models from a URL; check files with `integrity`");
       }
       const watched = new WatchedSource(source);
-      const options = { context: args.context, weights: args.weights, activations: args.activations };
+      const { context, weights, activations, keyValues } = args;
+      const options = { context, weights, activations, keyValues };
       const engine = await this.#live()
         .loadModel(watched, options, (stage, done, total) => emit({ stage, done, total }))
         .catch((thrown: unknown) => {

@@ -13,13 +13,14 @@ import { loadEngine } from "./engine.js";
 import { GirihError } from "./errors.js";
 import { TextStream } from "./generation.js";
 import { EngineHost } from "./host.js";
+import { BENCH, CACHE, CREATE, EMBED, GENERATE, LOAD, REBUILD, checkNames } from "./options.js";
 import { WorkerPeer } from "./peer.js";
 import type { GenerateArgs, Input, LoadArgs, OpenArgs, Peer, PeerListener } from "./protocol.js";
 import { nameFiles } from "./sources/files.js";
 import { support, webgpuAdvice } from "./support.js";
 import type {
-  BenchReport, BenchRow, CachedModel, Caps, CreateOptions, GenerateOptions, Generation, LoadOptions, Message, ModelCache,
-  ModelInfo, ModelInput, ModelSource, ProgressEvent, Stats, Support,
+  BenchOptions, BenchReport, CachedModel, Caps, CreateOptions, EmbedOptions, GenerateOptions, Generation, LoadOptions, Message,
+  ModelCache, ModelInfo, ModelInput, ModelSource, ProgressEvent, RebuildOptions, Stats, Support,
 } from "./types.js";
 
 export { GirihError, type ErrorCode } from "./errors.js";
@@ -72,6 +73,8 @@ export class Girih {
 
   /** Starts an engine: a worker, the WebAssembly module, a device. */
   static async create(options: CreateOptions = {}): Promise<Girih> {
+    checkNames("Girih.create", options, CREATE);
+    if (typeof options.cache === "object") checkNames("Girih.create, cache", options.cache, CACHE);
     options.signal?.throwIfAborted();
     const { device, worker } = options;
     if (device !== undefined && worker === true) {
@@ -100,6 +103,7 @@ export class Girih {
 
   /** Loads a model. When this resolves, everything is compiled and, where hashes are known, checked. */
   async loadModel(input: ModelInput, options: LoadOptions = {}): Promise<Model> {
+    checkNames("loadModel", options, LOAD);
     const peer = this.#live();
     const { onProgress, signal } = options;
     const manifest = options.manifest;
@@ -108,6 +112,7 @@ export class Girih {
       context: options.context,
       weights: options.weights,
       activations: options.activations,
+      keyValues: options.keyValues,
       manifest: typeof manifest === "string" || manifest instanceof URL ? absolute(manifest) : manifest,
       integrity: options.integrity ?? {},
       headers: options.headers ?? {},
@@ -125,7 +130,8 @@ export class Girih {
   }
 
   /** Times kernels on the device. */
-  async bench(options: { kernels?: string; onRow?: (row: BenchRow) => void; signal?: AbortSignal } = {}): Promise<BenchReport> {
+  async bench(options: BenchOptions = {}): Promise<BenchReport> {
+    checkNames("bench", options, BENCH);
     const { kernels, onRow, signal } = options;
     return this.#live().call("bench", { kernels }, { signal: anySignal(signal, this.#gone.signal), onEvent: onRow });
   }
@@ -141,7 +147,8 @@ export class Girih {
    * Makes a new device (after a loss, or at any time) and loads all models again, from the cache where they are there.
    * `Model` objects stay valid. An engine on the page's own device needs the new one.
    */
-  async rebuild(options: { device?: GPUDevice } = {}): Promise<void> {
+  async rebuild(options: RebuildOptions = {}): Promise<void> {
+    checkNames("rebuild", options, REBUILD);
     this.#rebuilding ??= this.#rebuild(options.device).finally(() => {
       this.#rebuilding = null;
     });
@@ -273,18 +280,20 @@ export class Model {
 
   /** Continues a text. */
   generate(prompt: string | ArrayLike<number>, options: GenerateOptions = {}): Generation {
-    return this.#write(() => ({ prompt: typeof prompt === "string" ? prompt : toIds(prompt) }), options);
+    return this.#write("generate", () => ({ prompt: typeof prompt === "string" ? prompt : toIds(prompt) }), options);
   }
 
   /** Answers a conversation, as the model's template puts it. */
   chat(messages: Message[], options: GenerateOptions = {}): Generation {
-    return this.#write(() => ({ messages }), options);
+    return this.#write("chat", () => ({ messages }), options);
   }
 
   /** One vector for each text. */
-  async embed(texts: string | string[], options: { signal?: AbortSignal } = {}): Promise<Float32Array[]> {
+  async embed(texts: string | string[], options: EmbedOptions = {}): Promise<Float32Array[]> {
+    checkNames("embed", options, EMBED);
     const list = typeof texts === "string" ? [texts] : texts;
-    return this.#peer().call("embed", { model: this.#loaded.id, texts: list }, { signal: this.#signal(options.signal) });
+    const { signal, ...prompt } = options;
+    return this.#peer().call("embed", { model: this.#loaded.id, texts: list, options: prompt }, { signal: this.#signal(signal) });
   }
 
   /** The tokens of a text, with those that the model begins or ends a text with. */
@@ -312,12 +321,13 @@ export class Model {
     }
   }
 
-  #write(input: () => GenerateArgs["input"], options: GenerateOptions): Generation {
-    const { signal, ...sampling } = options;
+  #write(call: string, input: () => GenerateArgs["input"], options: GenerateOptions): Generation {
     const run = nextRun++;
     let peer: Peer | null = null;
     return new TextStream({
       write: async (onText) => {
+        checkNames(call, options, GENERATE);
+        const { signal, ...sampling } = options;
         const both = this.#signal(signal);
         both.throwIfAborted();
         peer = this.#peer();

@@ -1,7 +1,7 @@
 // What the page asks of the engine's host, and the messages that carry it to a worker. Both ways of running the engine,
 // in a worker and in the caller's thread, are a `Peer`.
 import { GirihError, type ErrorCode } from "./errors.js";
-import type { SamplingOptions } from "./engine.js";
+import type { PromptOptions, SamplingOptions } from "./engine.js";
 import type { NamedFile } from "./sources/files.js";
 import type {
   BenchReport, BenchRow, CachedModel, Caps, Counters, GenerateResult, LostEvent, Manifest, Message, ModelInfo, ModelSource,
@@ -31,6 +31,7 @@ export interface LoadArgs {
   context?: number;
   weights?: string;
   activations?: string;
+  keyValues?: "f32" | "f16";
   manifest?: string | Manifest | false;
   integrity: Record<string, string>;
   headers: Record<string, string>;
@@ -53,7 +54,7 @@ export interface Calls {
   generate: { args: GenerateArgs; result: GenerateResult; event: string };
   /** Ends a generation early. Its result says `cancelled`. */
   stop: { args: { run: number }; result: void; event: never };
-  embed: { args: { model: number; texts: string[] }; result: Float32Array[]; event: never };
+  embed: { args: { model: number; texts: string[]; options: PromptOptions }; result: Float32Array[]; event: never };
   tokenize: { args: { model: number; text: string }; result: Uint32Array; event: never };
   detokenize: { args: { model: number; ids: Uint32Array }; result: string; event: never };
   bench: { args: { kernels?: string }; result: BenchReport; event: BenchRow };

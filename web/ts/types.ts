@@ -48,7 +48,7 @@ export interface CreateOptions {
   maxTier?: Tier;
   powerPreference?: "high-performance" | "low-power";
   /** Where downloads are kept: `"opfs"` (the browser's private file system) where there is one, `"none"`, or with a limit. */
-  cache?: "opfs" | "none" | { maxBytes?: number };
+  cache?: "opfs" | "none" | CacheOptions;
   /**
    * Known-answer test of the kernels when an adapter meets a version of this package for the first time (`true`). The
    * verdict is kept; kernels that failed are avoided.
@@ -62,6 +62,35 @@ export interface CreateOptions {
   wasmUrl?: string | URL;
   /** Where `worker.js` is; beside `index.js` by default. */
   workerUrl?: string | URL;
+  signal?: AbortSignal;
+}
+
+/** A limit of the cache of downloads. */
+export interface CacheOptions {
+  /** Bytes at most; what the browser allows if left out. */
+  maxBytes?: number;
+}
+
+/** Options of {@link Girih.bench}. */
+export interface BenchOptions {
+  /** Only kernels whose name and shape, as in `gemv 1x4096x4096 f32`, contain this. */
+  kernels?: string;
+  onRow?: (row: BenchRow) => void;
+  signal?: AbortSignal;
+}
+
+/** Options of {@link Girih.rebuild}. */
+export interface RebuildOptions {
+  /** The new device of an engine on the page's own. */
+  device?: GPUDevice;
+}
+
+/** Options of {@link Model.embed}. */
+export interface EmbedOptions {
+  /** A prompt of the model to put in front of each text, by its name: `"query"`. Its default, if it has one, if left out. */
+  promptName?: string;
+  /** A prompt of your own; an empty one for none. */
+  prompt?: string;
   signal?: AbortSignal;
 }
 
@@ -112,6 +141,8 @@ export interface LoadOptions {
   weights?: string;
   /** How activations are multiplied, as `--activations` of the command. */
   activations?: string;
+  /** Type of the keys and values of a conversation: `"f32"`, or `"f16"` in half the memory. */
+  keyValues?: "f32" | "f16";
   /**
    * Sizes and hashes of all files. By default `girih-manifest.json` beside the model, if it is there (for URLs);
    * `false`: none.
@@ -154,7 +185,10 @@ export interface ModelInfo {
   unusedTensors: string[];
 }
 
-/** What is left out is as the model's `generation_config.json` says. */
+/**
+ * What is left out is as the model's `generation_config.json` says. Where that is silent, {@link Model.generate} takes the
+ * likeliest token each time, and {@link Model.chat} samples with temperature 0.8, top-k 40, top-p 0.95 and min-p 0.05.
+ */
 export interface GenerateOptions {
   maxTokens?: number;
   /** 0: always the likeliest token. */
@@ -171,6 +205,8 @@ export interface GenerateOptions {
   seed?: number;
   /** Texts that end the generation; they are not part of the result. */
   stop?: string[];
+  /** Goes on after the model's end tokens. */
+  ignoreEos?: boolean;
   /** More variables for the chat template. */
   template?: Record<string, unknown>;
   signal?: AbortSignal;

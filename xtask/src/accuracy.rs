@@ -18,7 +18,7 @@ pub fn run(models: &[&str]) -> Result<bool, String> {
     setup::ensure_adapter(&program, setup::Options::default())?;
     let root = source::root();
     let golden = read(&root.join("tests/goldens/trained/fable-5m/golden.json"))?;
-    let folder = root.join("target/accuracy");
+    let folder = process::target_dir()?.join("accuracy");
     std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     let mut texts = Vec::new();
     for (key, name) in TEXTS {

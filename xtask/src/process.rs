@@ -78,9 +78,28 @@ pub fn build_program_with(name: &str, env: &[(&str, &str)]) -> Result<PathBuf, S
     found.ok_or_else(|| format!("cargo did not say where {name} is"))
 }
 
+/// Cargo's target folder, wherever an environment variable or a configuration has put it.
+///
+/// # Errors
+/// A cargo that does not start, or does not say it.
+pub fn target_dir() -> Result<PathBuf, String> {
+    let mut command = Command::new(cargo_path());
+    command.args(["metadata", "--no-deps", "--format-version", "1"]).current_dir(source::root());
+    let output = command.output().map_err(|e| format!("cargo did not start: {e}"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    string_after(&text, "\"target_directory\":\"").map(PathBuf::from).ok_or_else(|| {
+        format!("cargo metadata names no target folder: {}", String::from_utf8_lossy(&output.stderr).trim())
+    })
+}
+
 /// The program that a line of cargo's JSON messages says was built.
 fn executable(message: &str) -> Option<String> {
-    let text = message.split_once("\"executable\":\"")?.1;
+    string_after(message, "\"executable\":\"")
+}
+
+/// The path that stands in JSON behind `start`.
+fn string_after(json: &str, start: &str) -> Option<String> {
+    let text = json.split_once(start)?.1;
     let mut path = String::new();
     let mut chars = text.chars();
     loop {
@@ -95,6 +114,15 @@ fn executable(message: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cargo_says_where_its_target_folder_is() {
+        let dir = target_dir().unwrap();
+        let here = std::env::current_exe().unwrap();
+        assert!(here.starts_with(&dir), "{} is not below {}", here.display(), dir.display());
+        let moved = r#"{"packages":[],"target_directory":"C:\\else where","version":1}"#;
+        assert_eq!(string_after(moved, "\"target_directory\":\"").as_deref(), Some(r"C:\else where"));
+    }
 
     #[test]
     fn the_executable_is_found_in_a_message() {

@@ -1,4 +1,4 @@
-//! `cargo xtask web`: the package and the page for browsers, in `target/web`.
+//! `cargo xtask web`: the package and the page for browsers, in `web` of cargo's target folder.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -12,8 +12,8 @@ use crate::{browser, source};
 const TARGET: &str = "wasm32-unknown-unknown";
 /// The crates that are modules for a browser.
 const MODULES: [&str; 2] = ["girih-web", "girih-browser-tests"];
-/// Written last: where it is, the package is whole. Its path from the root.
-pub const SIZES: &str = "target/web/size.json";
+/// Written last: where it is, the package is whole. Its path from the target folder.
+pub const SIZES: &str = "web/size.json";
 
 /// What `cargo xtask web` is asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,17 +44,18 @@ pub fn web(args: &[&str]) -> Result<(), String> {
     package()?;
     if let Task::Serve(port) = task {
         let program = process::build_program("girih-web-build")?;
-        run(command(&program, &["serve", "--port", &port.to_string()]))?;
+        run(command(&program, &process::target_dir()?, &["serve", "--port", &port.to_string()]))?;
     }
     Ok(())
 }
 
-/// Builds the modules and makes `target/web` of them.
+/// Builds the modules and makes `web` in the target folder of them.
 ///
 /// # Errors
 /// A step that fails; then there is no [`SIZES`].
 pub fn package() -> Result<(), String> {
-    let sizes = source::root().join(SIZES);
+    let target = process::target_dir()?;
+    let sizes = target.join(SIZES);
     match fs::remove_file(&sizes) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(format!("{SIZES}: {error}")),
         _ => {}
@@ -64,13 +65,13 @@ pub fn package() -> Result<(), String> {
     build.extend(MODULES.iter().flat_map(|module| ["-p", module]));
     run(cargo(&build, &[]))?;
     let program = process::build_program("girih-web-build")?;
-    run(command(&program, &["package"]))
+    run(command(&program, &target, &["package"]))
 }
 
-fn command(program: &Path, args: &[&str]) -> Command {
-    println!("$ girih-web-build {}", args.join(" "));
+fn command(program: &Path, target: &Path, args: &[&str]) -> Command {
+    println!("$ girih-web-build {} --target {}", args.join(" "), target.display());
     let mut command = Command::new(program);
-    command.args(args).current_dir(source::root());
+    command.args(args).arg("--target").arg(target).current_dir(source::root());
     command
 }
 

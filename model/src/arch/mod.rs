@@ -45,4 +45,18 @@ macro_rules! decoders {
 
 mod bert;
 
-decoders!(cohere, gemma2, gemma3_text, glm4, granite, llama, mistral, olmo2, olmo3, phi3, qwen2, qwen3, smollm3);
+decoders!(
+    cohere,
+    gemma2,
+    gemma3_text,
+    glm4,
+    granite,
+    llama,
+    mistral,
+    olmo2,
+    olmo3,
+    phi3,
+    qwen2,
+    qwen3,
+    smollm3
+);

@@ -15,7 +15,8 @@ use crate::LoadError;
 /// # Errors
 /// [`LoadError::Json`].
 pub fn parse(file: &str, bytes: &[u8]) -> Result<Value, LoadError> {
-    let error = |message: String| LoadError::Json { file: file.to_owned(), message };
+    // The parser's message may repeat a text of the file.
+    let error = |message: String| LoadError::Json { file: file.to_owned(), message: cut(&message) };
     let text = std::str::from_utf8(bytes).map_err(|e| error(e.to_string()))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     serde_json::from_str(&without_bare_tokens(text)).map_err(|e| error(e.to_string()))
@@ -46,13 +47,16 @@ pub fn excerpt(value: &Value) -> String {
     let mut out = Beginning(Vec::new());
     // Fails where the beginning is full, which is the point.
     let whole = serde_json::to_writer(&mut out, value).is_ok();
-    let text = String::from_utf8_lossy(&out.0);
-    let mut chars = text.chars();
-    let mut shown: String = chars.by_ref().take(EXCERPT).collect();
-    if !whole || chars.next().is_some() {
-        shown.push_str("...");
+    let shown = cut(&String::from_utf8_lossy(&out.0));
+    if whole || shown.ends_with("...") { shown } else { shown + "..." }
+}
+
+/// The beginning of a text from a file, as errors show it: a name may be as long as its file.
+pub fn cut(text: &str) -> String {
+    match text.char_indices().nth(EXCERPT) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}...", &text[..end]),
     }
-    shown
 }
 
 /// As [`excerpt`], of a field that may be absent.

@@ -11,6 +11,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, de};
 
 use crate::format::gguf::GgufType;
+use crate::format::json::cut;
 use crate::source::{ByteSource, read_whole};
 use crate::{LoadError, MisShaped};
 
@@ -19,6 +20,8 @@ pub const MAX_HEADER: u64 = 100_000_000;
 /// Most dimensions allowed.
 pub const MAX_RANK: usize = 16;
 const MAX_INDEX: u64 = 64 << 20;
+/// Bytes of a file's name at most.
+const MAX_NAME: usize = 1024;
 /// The index of weights in several files.
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 /// The weights in one file.
@@ -160,33 +163,40 @@ impl TensorTable {
         let bytes = read_whole(source, index, MAX_INDEX).await?;
         let bytes = bytes.ok_or_else(|| LoadError::NoFile { file: index.to_owned() })?;
         let parsed: Index = serde_json::from_slice(&bytes)
-            .map_err(|e| LoadError::Json { file: index.to_owned(), message: e.to_string() })?;
+            .map_err(|e| LoadError::Json { file: index.to_owned(), message: cut(&e.to_string()) })?;
         let mut places: BTreeMap<String, String> = BTreeMap::new();
         for (tensor, file) in parsed.weight_map.0 {
             if places.contains_key(&tensor) {
-                return Err(LoadError::Duplicate { file: index.to_owned(), tensor });
+                return Err(LoadError::Duplicate { file: index.to_owned(), tensor: cut(&tensor) });
             }
             places.insert(tensor, file);
         }
         let files: BTreeSet<&String> = places.values().collect();
         let (mut sizes, mut missing) = (Vec::new(), Vec::new());
         for &file in &files {
+            if file.len() > MAX_NAME {
+                return Err(LoadError::FileName { file: cut(file) });
+            }
             match source.size(file).await? {
                 Some(size) => sizes.push((file, size)),
-                None => missing.push(file.clone()),
+                None => missing.push(file),
             }
         }
-        if let Some(first) = missing.first() {
+        if let Some(&first) = missing.first() {
             let tensor = places.iter().find(|(_, file)| *file == first);
-            let tensor = tensor.map(|(tensor, _)| tensor.clone()).unwrap_or_default();
-            return Err(LoadError::MissingShard { index: index.to_owned(), files: missing, tensor });
+            let tensor = tensor.map(|(tensor, _)| cut(tensor)).unwrap_or_default();
+            return Err(LoadError::MissingShard {
+                index: index.to_owned(),
+                files: missing.into_iter().map(|file| cut(file)).collect(),
+                tensor,
+            });
         }
         let mut table = Self::default();
         for (file, size) in sizes {
             for info in read_header(source, file, size).await? {
                 match (table.tensors.get(&info.name), places.get(&info.name)) {
                     (Some(_), None) => {
-                        return Err(LoadError::Duplicate { file: info.file, tensor: info.name });
+                        return Err(LoadError::Duplicate { file: info.file, tensor: cut(&info.name) });
                     }
                     // Another file has it, and the index does not mean this one.
                     (Some(_), Some(place)) if *place != info.file => {}
@@ -199,7 +209,7 @@ impl TensorTable {
         let absent = |(tensor, _): &(&String, &String)| !table.tensors.contains_key(*tensor);
         if let Some((_, file)) = places.iter().find(absent) {
             let here = places.iter().filter(absent).filter(|(_, f)| *f == file);
-            let tensors = here.map(|(tensor, _)| tensor.clone()).collect();
+            let tensors = here.map(|(tensor, _)| cut(tensor)).collect();
             return Err(LoadError::AbsentFromShard { index: index.to_owned(), file: file.clone(), tensors });
         }
         Ok(table)
@@ -208,7 +218,7 @@ impl TensorTable {
     fn add(&mut self, found: Vec<TensorInfo>) -> Result<(), LoadError> {
         for info in found {
             if self.tensors.contains_key(&info.name) {
-                return Err(LoadError::Duplicate { file: info.file, tensor: info.name });
+                return Err(LoadError::Duplicate { file: info.file, tensor: cut(&info.name) });
             }
             self.tensors.insert(info.name.clone(), info);
         }
@@ -300,7 +310,7 @@ async fn read_header(source: &dyn ByteSource, file: &str, size: u64) -> Result<V
 /// As [`TensorTable::open`].
 pub fn parse_header(file: &str, header: &[u8], data_bytes: u64) -> Result<Vec<TensorInfo>, LoadError> {
     let entries: Entries<RawTensor> = serde_json::from_slice(header)
-        .map_err(|e| LoadError::Json { file: file.to_owned(), message: e.to_string() })?;
+        .map_err(|e| LoadError::Json { file: file.to_owned(), message: cut(&e.to_string()) })?;
     let data_start = 8 + header.len() as u64;
     let mut tensors: Vec<TensorInfo> = Vec::with_capacity(entries.0.len().min(1 << 16));
     let mut seen: HashSet<&str> = HashSet::new();
@@ -308,7 +318,8 @@ pub fn parse_header(file: &str, header: &[u8], data_bytes: u64) -> Result<Vec<Te
         if name == "__metadata__" {
             continue;
         }
-        let (file, tensor) = (file.to_owned(), name.clone());
+        // Cut for errors: a name may be as long as the header.
+        let (file, tensor) = (file.to_owned(), cut(name));
         if !seen.insert(name) {
             return Err(LoadError::Duplicate { file, tensor });
         }
@@ -319,7 +330,7 @@ pub fn parse_header(file: &str, header: &[u8], data_bytes: u64) -> Result<Vec<Te
         let (begin, end) = (*begin, *end);
         let Some(dtype) = StoredType::from_name(dtype) else {
             let want = StoredType::ALL.iter().map(|t| t.name()).collect::<Vec<_>>().join(", ");
-            return Err(LoadError::UnknownType { file, tensor, got: dtype.clone(), want });
+            return Err(LoadError::UnknownType { file, tensor, got: cut(dtype), want });
         };
         if *rank > MAX_RANK {
             return Err(LoadError::Rank { file, tensor, got: *rank, limit: MAX_RANK });
@@ -342,7 +353,7 @@ pub fn parse_header(file: &str, header: &[u8], data_bytes: u64) -> Result<Vec<Te
             }
         }
         let range = data_start + begin..data_start + end;
-        tensors.push(TensorInfo { name: tensor, dtype, shape: shape.clone(), file, range });
+        tensors.push(TensorInfo { name: name.clone(), dtype, shape: shape.clone(), file, range });
     }
     drop(seen);
     tensors.sort_by_key(|t| (t.range.start, t.range.end));
@@ -351,9 +362,9 @@ pub fn parse_header(file: &str, header: &[u8], data_bytes: u64) -> Result<Vec<Te
         let range = &info.range;
         let file = file.to_owned();
         if range.start < end {
-            let other = last.map(|t| t.name.clone()).unwrap_or_default();
+            let other = last.map(|t| cut(&t.name)).unwrap_or_default();
             let (got, want) = (range.start - data_start, end - data_start);
-            return Err(LoadError::Overlap { file, tensor: info.name.clone(), other, got, want });
+            return Err(LoadError::Overlap { file, tensor: cut(&info.name), other, got, want });
         }
         if range.start > end {
             return Err(LoadError::Hole { file, begin: end - data_start, end: range.start - data_start });
@@ -635,6 +646,41 @@ mod tests {
             let table = block_on(TensorTable::open(&source)).expect("the index is left over");
             assert_eq!(table.len(), 1);
         }
+    }
+
+    /// Names, types and texts of a header or index may be as long as the file.
+    #[test]
+    fn errors_are_short_however_long_the_names() {
+        let long = "n".repeat(1 << 20);
+        let entry = |dtype: &str| format!(r#"{{"dtype":"{dtype}","shape":[1],"data_offsets":[0,1]}}"#);
+        for header in [
+            format!(r#"{{"{long}":{}}}"#, entry("F32")),
+            format!(r#"{{"{long}":{},"{long}":{}}}"#, entry("U8"), entry("U8")),
+            format!(r#"{{"a":{}}}"#, entry(&long)),
+            format!(r#"{{"a":{{"shape":["{long}"]}}}}"#),
+            format!(r#"{{"{long}":3}}"#),
+        ] {
+            let error = open(file(&header, 1)).expect_err("must be rejected").to_string();
+            assert!(error.len() < 2000, "{} bytes", error.len());
+        }
+        for index in [
+            format!(r#"{{"weight_map":"{long}"}}"#),
+            format!(r#"{{"weight_map":{{"{long}":"gone"}}}}"#),
+            format!(r#"{{"weight_map":{{"a":"{long}"}}}}"#),
+            format!(r#"{{"weight_map":{{"{long}":"1"}}}}"#),
+        ] {
+            let error = sharded(&index).expect_err("must be rejected").to_string();
+            assert!(error.len() < 2000, "{} bytes", error.len());
+        }
+        let table = TensorTable::new(vec![TensorInfo {
+            name: long.clone(),
+            dtype: StoredType::U8,
+            shape: vec![1],
+            file: "f".into(),
+            range: 0..1,
+        }]);
+        let error = table.expect("a table").check(&[("x", &[1])]).expect_err("no x").to_string();
+        assert!(error.len() < 2000, "{} bytes", error.len());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use super::charsmap;
+use super::{charsmap, regex};
 
 /// Ids below this.
 const MAX_ID: u64 = 1 << 31;
@@ -17,8 +17,6 @@ const MAX_GROWTH: f64 = 4096.0;
 const MAX_TEXT: usize = 64;
 /// Bytes of a regular expression.
 const MAX_REGEX: usize = 8192;
-/// The sum, and the product, of all numbers of repetitions in a regular expression.
-const MAX_REPEATS: (u64, u64) = (1000, 1_000_000);
 /// Pieces of a post-processor's template, and tokens of a special token in it.
 const MAX_PIECES: usize = 64;
 
@@ -124,32 +122,37 @@ impl Pipeline {
         for field in ["prepend", "prefix", "suffix"] {
             at_most(&format!("bytes of {field}"), text(part, field).len(), MAX_TEXT)?;
         }
-        match text(part, "type") {
-            "Precompiled" if !part.contains_key("precompiled_charsmap") => {
-                return Err("precompiled_charsmap: must be there".into());
+        // The crate takes a part without a type it knows for the first one that has its fields.
+        let has = |field: &str| part.contains_key(field);
+        let number = |field: &str| part.get(field).and_then(Value::as_u64);
+        let kind = text(part, "type");
+        if kind == "Precompiled" && !has("precompiled_charsmap") {
+            return Err("precompiled_charsmap: must be there".into());
+        }
+        if part.get("prepend").is_some_and(|v| v == "") {
+            return Err("prepend: must not be empty".into());
+        }
+        match self.stage {
+            "normalizer" if kind == "ByteLevel" => self.grow(2.0),
+            "pre_tokenizer" if kind == "ByteLevel" || has("add_prefix_space") => self.grow(2.0),
+            "pre_tokenizer" if number("length") == Some(0) => {
+                Err("FixedLength: length is 0, must be at least 1".into())
             }
-            "ByteLevel" if matches!(self.stage, "normalizer" | "pre_tokenizer") => self.grow(2.0)?,
-            "BPEDecoder" if text(part, "suffix").is_empty() => self.grow(2.0)?,
-            "FixedLength" if part.get("length").and_then(Value::as_u64) == Some(0) => {
-                return Err("FixedLength: length is 0, must be at least 1".into());
+            // The crate counts from the end of texts that may be shorter.
+            "decoder" if number("stop").is_some_and(|n| n > 0) => Err("Strip: stop must be 0".into()),
+            "decoder" if kind == "CTC" || has("word_delimiter_token") => {
+                Err("CTC is for speech, not for texts".into())
             }
-            "Strip" if self.stage == "decoder" => {
-                // The crate counts from the end of texts that may be shorter.
-                if part.get("stop").and_then(Value::as_u64).unwrap_or(0) > 0 {
-                    return Err("Strip: stop must be 0".into());
-                }
-            }
-            "CTC" => return Err("CTC is for speech, not for texts".into()),
-            "TemplateProcessing" | "BertProcessing" | "RobertaProcessing" => {
+            "decoder" if has("suffix") && text(part, "suffix").is_empty() => self.grow(2.0),
+            "post_processor" if ["single", "pair", "special_tokens", "sep", "cls"].iter().any(|f| has(f)) => {
                 self.framing += 1;
                 if self.framing > 1 {
                     return Err("must have one processor that adds tokens".into());
                 }
-                template(part)?;
+                template(part)
             }
-            _ => {}
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn grow(&mut self, factor: f64) -> Check {
@@ -165,43 +168,22 @@ impl Pipeline {
         at_most("bytes of content", content.len(), MAX_TEXT)?;
         let new = content.chars().count() as f64;
         match (pattern.get("Regex").and_then(Value::as_str), pattern.get("String").and_then(Value::as_str)) {
-            (Some(regex), _) => {
-                repeats(regex)?;
-                // A pattern that matches nothing puts its text between all characters.
-                let may_be_empty = regex.contains(['*', '?', '|', '^', '$', '\\']) || regex.contains("{0");
-                self.grow(if may_be_empty && new > 0.0 { new + 1.0 } else { new })
+            (Some(pattern), _) => {
+                at_most("bytes of a regular expression", pattern.len(), MAX_REGEX)?;
+                regex::repeats(pattern)?;
+                match regex::least(pattern) {
+                    // The crate looks for the character behind the end.
+                    0 if self.stage == "normalizer" && new > 0.0 => {
+                        Err(format!("{pattern:?} must match at least one character"))
+                    }
+                    0 => self.grow(new + 1.0),
+                    least => self.grow(new / least as f64),
+                }
             }
             (None, Some(old)) => self.grow(new / old.chars().count().max(1) as f64),
             (None, None) => Ok(()),
         }
     }
-}
-
-/// Bounds what a regular expression costs.
-fn repeats(regex: &str) -> Check {
-    at_most("bytes of a regular expression", regex.len(), MAX_REGEX)?;
-    let (mut sum, mut product) = (0u64, 1u64);
-    for (at, _) in regex.match_indices('{') {
-        let inside = regex[at + 1..].split('}').next().unwrap_or_default();
-        // Names of classes and of characters (`\p{L}`, `\x{2581}`) are no repetitions.
-        let letter = regex[..at].strip_suffix(['p', 'P', 'x', 'u', 'U']).unwrap_or_default();
-        let escaped = letter.bytes().rev().take_while(|b| *b == b'\\').count() % 2 == 1;
-        if escaped || !inside.bytes().all(|b| b.is_ascii_digit() || b", ".contains(&b)) {
-            continue;
-        }
-        let numbers = inside.split(',').map(str::trim).filter(|n| !n.is_empty());
-        let largest = numbers.map(|n| n.parse().unwrap_or(u64::MAX)).max().unwrap_or(0);
-        sum = sum.saturating_add(largest);
-        product = product.saturating_mul(largest.max(1));
-    }
-    if sum > MAX_REPEATS.0 || product > MAX_REPEATS.1 {
-        let (sum, product) = MAX_REPEATS;
-        return Err(format!(
-            "the repetitions of {:?} must sum to at most {sum} and multiply to at most {product}",
-            regex.chars().take(100).collect::<String>()
-        ));
-    }
-    Ok(())
 }
 
 fn template(part: &Map<String, Value>) -> Check {
@@ -286,6 +268,7 @@ mod tests {
                 "speech",
             ),
             ("pre_tokenizer", r#"{"type": "FixedLength", "length": 0}"#, "at least 1"),
+            ("normalizer", r#"{"type": "Prepend", "prepend": ""}"#, "must not be empty"),
             ("normalizer", r#"{"type": "Precompiled"}"#, "must be there"),
             ("normalizer", r#"{"type": "Precompiled", "precompiled_charsmap": "x"}"#, "base64"),
             ("normalizer", r#"{"type": "Precompiled", "precompiled_charsmap": "////fw=="}"#, "trie of"),
@@ -313,6 +296,8 @@ mod tests {
             "2 ids",
         );
         refused("post_processor", &template(&many(a, 65), ""), "pieces of single");
+        let untyped = template(s, "").replace("TemplateProcessing", "Unknown");
+        refused("post_processor", &untyped, "special_tokens lacks");
         let twice = format!(r#"{{"type": "Sequence", "processors": [{good},{good}]}}"#);
         refused("post_processor", &twice, "one processor that adds");
     }
@@ -330,7 +315,8 @@ mod tests {
         let level = r#"{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true}"#;
         refused("pre_tokenizer", &times("pretokenizers", level, 13), "times longer");
         let empty = r#"{"type": "Replace", "pattern": {"Regex": "x*"}, "content": "abcdefg"}"#;
-        refused("normalizer", &times("normalizers", empty, 5), "times longer");
+        refused("decoder", &times("decoders", empty, 5), "times longer");
+        refused("normalizer", empty, "at least one character");
         refused("normalizer", &times("normalizers", r#"{"type": "NFC"}"#, 64), "parts");
         let long = format!(r#"{{"type": "Prepend", "prepend": "{}"}}"#, "x".repeat(65));
         refused("normalizer", &long, "bytes of prepend");

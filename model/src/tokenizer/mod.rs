@@ -3,10 +3,11 @@
 mod charsmap;
 mod check;
 mod plain;
+mod regex;
 mod special;
 mod stream;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde_json::Value;
@@ -109,26 +110,24 @@ impl Tokenizer {
             let mut inner: Inner = serde_json::from_value(value)?;
             inner.add_tokens(own.iter().map(|(_, token)| token.clone()))?;
             let known = inner.get_added_tokens_decoder();
-            let is_new =
-                |token: &AddedToken| !known.values().any(|k| k == token && k.content == token.content);
+            let known: HashMap<&str, &AddedToken> = known.values().map(|t| (t.content.as_str(), t)).collect();
+            let declared_tokens = declared.tokens.iter().map(|(_, token)| token);
             let more: Vec<AddedToken> =
-                declared.tokens.iter().map(|(_, t)| t).filter(|t| is_new(t)).cloned().collect();
+                declared_tokens.filter(|t| known.get(t.content.as_str()) != Some(t)).cloned().collect();
             inner.add_tokens(more)?;
             inner.set_encode_special_tokens(declared.split);
             Ok(inner)
         };
         let inner = guarded(make).map_err(broken)?;
         let mut tokenizer = Self { inner, named: declared.named, notes: Vec::new() };
-        let ids = own.iter().map(|(id, token)| (FILE, Some(*id), token));
-        let others = declared.tokens.iter().filter(|(id, token)| {
-            !own.iter().any(|(known, t)| Some(*known) == *id && t.content == token.content)
-        });
-        let ids = ids.chain(others.map(|(id, token)| (declared.file, *id, token)));
+        let listed: HashSet<(&str, u32)> =
+            own.iter().map(|(id, token)| (token.content.as_str(), *id)).collect();
+        let others = declared.tokens.iter().filter_map(|(id, token)| Some((declared.file, (*id)?, token)));
+        let others = others.filter(|(_, id, token)| !listed.contains(&(token.content.as_str(), *id)));
+        let ids = own.iter().map(|(id, token)| (FILE, *id, token)).chain(others);
         tokenizer.notes = ids
             .filter_map(|(file, id, token)| {
-                let got =
-                    tokenizer.token_to_id(&token.content).filter(|got| id.is_some_and(|id| id != *got))?;
-                let id = id.unwrap_or_default();
+                let got = tokenizer.token_to_id(&token.content).filter(|got| *got != id)?;
                 Some(format!("{file} says that token {:?} has id {id}; it has {got}", token.content))
             })
             .collect();
@@ -166,7 +165,8 @@ impl Tokenizer {
             let processor = self.inner.get_post_processor();
             let added = processor.map_or(0, |p| p.added_tokens(false));
             if encoding.len() + added > most {
-                let direction = if from_start { TruncationDirection::Left } else { TruncationDirection::Right };
+                let direction =
+                    if from_start { TruncationDirection::Left } else { TruncationDirection::Right };
                 encoding.truncate(most.saturating_sub(added), 0, direction);
             }
             if let Some(processor) = processor {

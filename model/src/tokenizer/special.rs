@@ -5,7 +5,7 @@
 //! keeps its id there; another one gets the next id. `add_bos_token` and `add_eos_token` do not count where there is a
 //! `tokenizer.json`: its post-processor says what is added.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::{Map, Value};
 use tokenizers::AddedToken;
@@ -98,14 +98,23 @@ pub(super) fn own(value: Option<Value>) -> Result<Vec<(u32, AddedToken)>, TextEr
 
 /// Names and tokens, in order; a name that comes again replaces its token.
 #[derive(Default)]
-struct Named(Vec<(String, AddedToken)>);
+struct Named {
+    list: Vec<(String, AddedToken)>,
+    places: HashMap<String, usize>,
+}
 
 impl Named {
     fn set(&mut self, name: &str, token: AddedToken) {
-        match self.0.iter_mut().find(|(known, _)| known == name) {
-            Some(known) => known.1 = token,
-            None => self.0.push((name.to_owned(), token)),
+        if let Some(&place) = self.places.get(name) {
+            self.list[place].1 = token;
+        } else {
+            self.places.insert(name.to_owned(), self.list.len());
+            self.list.push((name.to_owned(), token));
         }
+    }
+
+    fn tokens(&self) -> impl Iterator<Item = &AddedToken> {
+        self.list.iter().map(|(_, token)| token)
     }
 
     /// Takes the fields that name a token: those that end in `_token` and are a text or a token.
@@ -118,13 +127,20 @@ impl Named {
     }
 }
 
+/// Tokens without a name, each once.
+#[derive(Default)]
+struct Others {
+    list: Vec<AddedToken>,
+    texts: HashSet<String>,
+}
+
 /// Tokens without a name, or with names of their own.
 fn extra(
     file: &'static str,
     field: &str,
     value: Option<&Value>,
     named: &mut Named,
-    list: &mut Vec<AddedToken>,
+    others: &mut Others,
 ) -> Result<(), TextError> {
     let error = |v: &Value| bad(file, field, v, "a list of tokens");
     match value {
@@ -132,8 +148,8 @@ fn extra(
         Some(Value::Array(tokens)) => {
             for value in tokens {
                 let token = token(value, true).ok_or_else(|| error(value))?;
-                if !list.iter().any(|known| known.content == token.content) {
-                    list.push(token);
+                if others.texts.insert(token.content.clone()) {
+                    others.list.push(token);
                 }
             }
         }
@@ -166,7 +182,7 @@ impl Declared {
     pub fn read(files: &Declarations, own: &[(u32, AddedToken)]) -> Result<Self, TextError> {
         let empty = Map::new();
         let config = object(CONFIG, files.config.as_ref())?.unwrap_or(&empty);
-        let (mut named, mut others) = (Named::default(), Vec::new());
+        let (mut named, mut others) = (Named::default(), Others::default());
         named.take(config, false);
         let renamed = |fields: &Map<String, Value>| match fields.get("extra_special_tokens") {
             Some(Value::Array(list)) if list.is_empty() => "additional_special_tokens",
@@ -183,20 +199,21 @@ impl Declared {
         let mut tokens: Vec<(Option<u32>, AddedToken)> =
             by_id.into_iter().map(|(id, token)| (Some(id), token)).collect();
         let order = |name: &str| NAMES.iter().position(|known| *known == name).unwrap_or(NAMES.len());
-        named.0.sort_by_key(|(name, _)| order(name));
-        let texts: Vec<&str> = named.0.iter().map(|(_, token)| token.content.as_str()).collect();
-        for token in named.0.iter().map(|(_, token)| token).chain(&others) {
-            let known = |t: &AddedToken| t.content == token.content;
-            if !own.iter().any(|(_, t)| known(t)) && !tokens.iter().any(|(_, t)| known(t)) {
+        named.list.sort_by_key(|(name, _)| order(name));
+        let own = own.iter().map(|(_, token)| token.content.clone());
+        let mut known: HashSet<String> = own.chain(tokens.iter().map(|(_, t)| t.content.clone())).collect();
+        for token in named.tokens().chain(&others.list) {
+            if known.insert(token.content.clone()) {
                 tokens.push((None, token.clone()));
             }
         }
+        let texts: HashSet<&str> = named.tokens().map(|token| token.content.as_str()).collect();
         for (_, token) in &mut tokens {
-            token.special |= texts.contains(&token.content.as_str());
+            token.special |= texts.contains(token.content.as_str());
         }
         tokens.retain(|(_, token)| !token.content.is_empty());
         let split = config.get("split_special_tokens").and_then(Value::as_bool).unwrap_or(false);
-        let named = named.0.into_iter().map(|(name, token)| (name, token.content)).collect();
+        let named = named.list.into_iter().map(|(name, token)| (name, token.content)).collect();
         Ok(Self { tokens, file, named, split })
     }
 
@@ -205,19 +222,20 @@ impl Declared {
         files: &Declarations,
         own: &[(u32, AddedToken)],
         named: &mut Named,
-        others: &mut Vec<AddedToken>,
+        others: &mut Others,
     ) -> Result<BTreeMap<u32, AddedToken>, TextError> {
         if let Some(map) = object(MAP, files.map.as_ref())? {
             named.take(map, true);
             extra(MAP, "extra_special_tokens", map.get("extra_special_tokens"), named, others)?;
-            if others.is_empty() {
+            if others.list.is_empty() {
                 let field = "additional_special_tokens";
                 extra(MAP, field, map.get(field), named, others)?;
             }
         }
+        let texts: HashSet<&String> = named.tokens().map(|token| &token.content).collect();
         let mut by_id = BTreeMap::new();
         for (text, id) in object(ADDED, files.added.as_ref())?.into_iter().flatten() {
-            let special = named.0.iter().map(|(_, token)| token).chain(&*others).any(|t| t.content == *text);
+            let special = texts.contains(text) || others.texts.contains(text);
             let number = id.as_u64().and_then(|id| u32::try_from(id).ok());
             let number = number.ok_or_else(|| bad(ADDED, text, id, "a token id"))?;
             by_id.insert(number, AddedToken::from(text.as_str(), special));

@@ -1,14 +1,14 @@
 //! The page itself: tells a story, fits on a desktop and on a phone, in light and in dark. Screenshots for reviewers
-//! stay in `target/web/screenshots`.
+//! stay in `web/screenshots` of cargo's target folder.
 
 use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use girih_web_build::package::Paths;
+use girih_web_build::package;
 use libtest_mimic::{Failed, Trial};
 use serde_json::{Value, json};
-use xtask::source;
+use xtask::process;
 
 use crate::Bed;
 use crate::chromium::Chromium;
@@ -75,7 +75,7 @@ fn look(
         return Err(format!("found {compiled:?} pipelines compiled during the story, wanted 0").into());
     }
 
-    let dir = Paths::of(&source::root()).out.join("screenshots");
+    let dir = package::out(&process::target_dir()?).join("screenshots");
     fs::create_dir_all(&dir)?;
     for view in VIEWS {
         chromium.evaluate(&format!("location.hash = '#{view}'"))?;

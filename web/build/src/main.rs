@@ -18,17 +18,20 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Makes target/web from the modules of a build.
+    /// Makes `web` in cargo's target folder from the modules of a build.
     Package {
         /// The repository.
         #[arg(long, default_value = ".")]
         root: PathBuf,
+        /// Cargo's target folder.
+        #[arg(long)]
+        target: PathBuf,
     },
-    /// Serves the site of target/web until it is interrupted.
+    /// Serves the site that `package` has made until it is interrupted.
     Serve {
-        /// The repository.
-        #[arg(long, default_value = ".")]
-        root: PathBuf,
+        /// Cargo's target folder.
+        #[arg(long)]
+        target: PathBuf,
         /// Port on the loopback interface; 0 takes a free one.
         #[arg(long, default_value_t = 8080)]
         port: u16,
@@ -52,11 +55,11 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
     match command {
-        Command::Package { root } => {
-            package::make(&Paths::of(&root))?;
+        Command::Package { root, target } => {
+            package::make(&Paths::of(&root, &target))?;
         }
-        Command::Serve { root, port } => {
-            let site = Paths::of(&root).out.join("site");
+        Command::Serve { target, port } => {
+            let site = package::out(&target).join("site");
             if !site.join("index.html").is_file() {
                 return Err(
                     format!("found no site in {}, wanted it from `cargo xtask web`", site.display()).into()

@@ -1,4 +1,4 @@
-//! Makes `target/web` from the modules of a build: `girih` is the npm package, `site` the static site, `tests` the
+//! Makes `web` in cargo's target folder from the modules of a build: `girih` is the npm package, `site` the static site, `tests` the
 //! pages of the browser tests.
 
 use std::fs;
@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use wasm_bindgen_cli_support::Bindgen;
 
@@ -32,19 +33,20 @@ pub struct Paths {
 }
 
 impl Paths {
-    /// Those of `cargo xtask web`.
-    pub fn of(root: &Path) -> Self {
-        Self {
-            root: root.into(),
-            modules: root.join("target/wasm32-unknown-unknown/wasm"),
-            out: root.join("target/web"),
-        }
+    /// Those of `cargo xtask web`, with cargo's target folder.
+    pub fn of(root: &Path, target: &Path) -> Self {
+        Self { root: root.into(), modules: target.join("wasm32-unknown-unknown/wasm"), out: out(target) }
     }
 
     /// The sizes; written last, so that it is there if the package is whole.
     pub fn report(&self) -> PathBuf {
         self.out.join("size.json")
     }
+}
+
+/// Where packages are made.
+pub fn out(target: &Path) -> PathBuf {
+    target.join("web")
 }
 
 /// A package that cannot be made.
@@ -228,18 +230,38 @@ fn optimise(web: &Path, module: &Path, kept: &Path) -> Result<Vec<u8>, PackageEr
     fs::read(&result).map_err(io_error(&result))
 }
 
-/// Compiles the package, the page and the tests, in this order; each `tsconfig.json` names its folder of
-/// `target/web`.
+/// Compiles the package, the page and the tests, in this order. Each `tsconfig.json` is for editors and names folders of
+/// `target/web`; what is compiled here goes to `out`, wherever it is.
 fn compile_typescript(web: &Path, out: &Path) -> Result<(), PackageError> {
+    let absolute = |path: &Path| std::path::absolute(path).map_err(io_error(path));
+    let (web, out) = (absolute(web)?, absolute(out)?);
+    let projects = out.join("tsc");
+    remove(&projects)?;
     let mut node = Command::new("node");
     node.arg(web.join("node_modules/typescript/bin/tsc")).args(["--build", "--force"]);
-    for project in [web.to_owned(), web.join("page"), web.join("tests")] {
-        if project.join("tsconfig.json").is_file() {
-            node.arg(project);
+    for (name, sources, to) in
+        [("package", "ts", "girih"), ("page", "page", "site"), ("tests", "tests", "tests")]
+    {
+        let (sources, to, project) = (web.join(sources), out.join(to), projects.join(name));
+        let base = if name == "package" { web.clone() } else { sources.clone() };
+        let mut options = json!({ "rootDir": sources, "outDir": to });
+        let mut config = json!({ "extends": base.join("tsconfig.json"), "include": [sources] });
+        if name == "package" {
+            options["tsBuildInfoFile"] = json!(project.join("tsbuildinfo"));
+        } else {
+            config["references"] = json!([{ "path": projects.join("package") }]);
         }
+        if name == "tests" {
+            options["rootDirs"] = json!([web, out]);
+        }
+        config["compilerOptions"] = options;
+        fs::create_dir_all(&project).map_err(io_error(&project))?;
+        let file = project.join("tsconfig.json");
+        fs::write(&file, config.to_string()).map_err(io_error(&file))?;
+        node.arg(project);
     }
     run(node)?;
-    for dir in [out.to_owned(), out.join("site"), out.join("tests")] {
+    for dir in [out.clone(), out.join("site"), out.join("tests")] {
         for entry in fs::read_dir(&dir).map_err(io_error(&dir))? {
             let path = entry.map_err(io_error(&dir))?.path();
             if path.extension().is_some_and(|e| e == "tsbuildinfo") {
@@ -374,7 +396,9 @@ pub(crate) mod tests {
     #[test]
     fn what_is_missing_is_named_with_the_command() {
         let dir = TempDir::new();
-        let error = bindgen(&Paths::of(dir.path()), "girih_web", dir.path(), true).unwrap_err().to_string();
+        let error = bindgen(&Paths::of(dir.path(), &dir.path().join("else")), "girih_web", dir.path(), true)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("girih_web.wasm") && error.contains("cargo xtask web"), "{error}");
         let error = run(Command::new("girih-no-such-program")).unwrap_err().to_string();
         assert!(error.contains("girih-no-such-program") && error.contains("cargo xtask setup"), "{error}");

@@ -163,7 +163,10 @@ impl Gguf {
             (None, None) => return Err(self.bad(&key(eps[0]), "a number")),
             (rms, layer) => {
                 let given = [("rms_norm_eps", rms), ("layer_norm_eps", layer)];
-                given.into_iter().filter_map(|(name, v)| Some((name, v?))).for_each(|(n, v)| set(n, v.into()));
+                given
+                    .into_iter()
+                    .filter_map(|(name, v)| Some((name, v?)))
+                    .for_each(|(n, v)| set(n, v.into()));
             }
         }
         match family.model_type {
@@ -190,7 +193,14 @@ impl Gguf {
                 }
             }
         }
-        if let Some(sliding) = self.sliding_layers(&key("attention.sliding_window_pattern"), layers)? {
+        let sliding = match self.sliding_layers(&key("attention.sliding_window_pattern"), layers)? {
+            // Gemma 3 without a window has none in any layer, whatever the period.
+            _ if model_type == "gemma3_text" && window.is_none() => {
+                Some(vec![false; layers.min(MAX_LAYERS) as usize])
+            }
+            sliding => sliding,
+        };
+        if let Some(sliding) = sliding {
             let name = |s: bool| if s { "sliding_attention" } else { "full_attention" };
             set("layer_types", sliding.into_iter().map(name).collect());
         }

@@ -213,7 +213,11 @@ impl Gguf {
         }
         let bytes = t.range.end - t.range.start;
         if !bytes.is_multiple_of(rows) {
-            return Err(LoadError::StoredType { tensor: t.name.clone(), got: t.ty.name(), want: "whole rows" });
+            return Err(LoadError::StoredType {
+                tensor: t.name.clone(),
+                got: t.ty.name(),
+                want: "whole rows",
+            });
         }
         Ok(Fix::Pairs { head: bytes / heads, row: bytes / rows })
     }

@@ -4,7 +4,6 @@
 //! `json.dumps` writes. A template is a program from a stranger: its steps are limited, and it sees nothing but
 //! the conversation.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -13,7 +12,6 @@ use minijinja::{Environment, Error, ErrorKind, State, Value};
 use serde_json::{Map, Value as Json};
 
 use crate::TextError;
-use crate::format::json;
 
 /// Instructions a template may execute: published ones need some thousands for a long conversation.
 const FUEL: u64 = 20_000_000;
@@ -21,148 +19,22 @@ const MAX_DEPTH: u32 = 128;
 /// Function that is put around what loops run over.
 const ITERABLE: &str = "__iterable";
 
-/// The chat templates of a model.
-#[derive(Clone, Debug, Default)]
-pub struct ChatTemplates {
-    templates: BTreeMap<String, String>,
-    special: Map<String, Json>,
+/// Whether a template can be compiled.
+pub(super) fn prepare(text: &str) -> Result<String, TextError> {
+    let source = adapt(text);
+    environment(None).template_from_str(&source).map_err(|e| describe(&e))?;
+    Ok(source)
 }
 
-/// A conversation to be written out.
-#[derive(Clone, Debug, Default)]
-pub struct Conversation {
-    /// Messages: a list of objects with `role` and `content`.
-    pub messages: Json,
-    /// Descriptions of tools; `null` if there are none.
-    pub tools: Json,
-    /// Whether the text ends with the opening of the assistant's answer.
-    pub add_generation_prompt: bool,
-    /// More variables of the template: `enable_thinking`, ...
-    pub extra: Map<String, Json>,
-    /// The time that `strftime_now` tells, in seconds since 1970 (UTC); `None`: now.
-    pub now: Option<i64>,
-}
-
-impl ChatTemplates {
-    /// Collects the templates of a checkpoint. `chat_template.jinja` goes before those in `tokenizer_config.json`.
-    ///
-    /// # Errors
-    /// A configuration of another form, a template that cannot be compiled.
-    pub fn load(tokenizer_config: Option<&[u8]>, chat_template: Option<&[u8]>) -> Result<Self, TextError> {
-        let file = "tokenizer_config.json";
-        let bad = |field: &str, got: &Json, want| TextError::Config {
-            file,
-            field: field.to_owned(),
-            got: got.to_string().chars().take(200).collect(),
-            want,
-        };
-        let mut found = Self::default();
-        if let Some(bytes) = tokenizer_config {
-            let config =
-                json::parse(file, bytes).map_err(|e| TextError::Template { message: e.to_string() })?;
-            let Json::Object(config) = config else { return Err(bad("top level", &config, "an object")) };
-            match config.get("chat_template") {
-                None | Some(Json::Null) => {}
-                Some(Json::String(text)) => found.add("default", text)?,
-                Some(Json::Array(list)) => {
-                    for entry in list {
-                        match (entry["name"].as_str(), entry["template"].as_str()) {
-                            (Some(name), Some(text)) => found.add(name, text)?,
-                            _ => return Err(bad("chat_template", entry, "a name and a template")),
-                        }
-                    }
-                }
-                Some(other) => return Err(bad("chat_template", other, "a string or a list")),
-            }
-            for (name, value) in &config {
-                let text = value.as_str().or_else(|| value["content"].as_str());
-                if let (true, Some(text)) = (name.ends_with("_token"), text) {
-                    found.special.insert(name.clone(), Json::String(text.to_owned()));
-                }
-            }
-        }
-        if let Some(bytes) = chat_template {
-            let text = std::str::from_utf8(bytes)
-                .map_err(|e| TextError::Template { message: format!("chat_template.jinja: {e}") })?;
-            found.add("default", text)?;
-        }
-        Ok(found)
-    }
-
-    /// A single template without special tokens.
-    ///
-    /// # Errors
-    /// A template that cannot be compiled.
-    pub fn from_source(text: &str) -> Result<Self, TextError> {
-        let mut found = Self::default();
-        found.add("default", text)?;
-        Ok(found)
-    }
-
-    fn add(&mut self, name: &str, text: &str) -> Result<(), TextError> {
-        let source = adapt(text);
-        environment(None).template_from_str(&source).map_err(|e| describe(&e))?;
-        self.templates.insert(name.to_owned(), source);
-        Ok(())
-    }
-
-    /// Whether there is no template.
-    pub fn is_empty(&self) -> bool {
-        self.templates.is_empty()
-    }
-
-    /// Names of the templates.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.templates.keys().map(String::as_str)
-    }
-
-    /// A special token's text, by its name in the configuration: `eos_token`.
-    pub fn special(&self, name: &str) -> Option<&str> {
-        self.special.get(name)?.as_str()
-    }
-
-    /// Writes a conversation out, with the template for tools if there are tools and such a template.
-    ///
-    /// # Errors
-    /// No template; [`TextError::Rejected`] if the template refuses the conversation; anything else that it does
-    /// wrong.
-    pub fn render(&self, conversation: &Conversation) -> Result<String, TextError> {
-        let with_tools = !conversation.tools.is_null() && self.templates.contains_key("tool_use");
-        self.render_named(if with_tools { "tool_use" } else { "default" }, conversation)
-    }
-
-    /// As [`ChatTemplates::render`], with the template of a name.
-    ///
-    /// # Errors
-    /// As [`ChatTemplates::render`].
-    pub fn render_named(&self, name: &str, conversation: &Conversation) -> Result<String, TextError> {
-        let mut variables = self.special.clone();
-        variables.insert("messages".into(), conversation.messages.clone());
-        variables.insert("tools".into(), conversation.tools.clone());
-        variables.insert("documents".into(), Json::Null);
-        variables.insert("add_generation_prompt".into(), conversation.add_generation_prompt.into());
-        variables.extend(conversation.extra.iter().map(|(k, v)| (k.clone(), v.clone())));
-        self.render_with(name, &variables, conversation.now)
-    }
-
-    /// Runs a template with exactly these variables.
-    ///
-    /// # Errors
-    /// As [`ChatTemplates::render`].
-    pub fn render_with(
-        &self,
-        name: &str,
-        variables: &Map<String, Json>,
-        now: Option<i64>,
-    ) -> Result<String, TextError> {
-        let source = self.templates.get(name).ok_or_else(|| TextError::NoTemplate {
-            got: name.to_owned(),
-            known: self.templates.keys().cloned().collect(),
-        })?;
-        let env = environment(now);
-        let template = env.template_from_str(source).map_err(|e| describe(&e))?;
-        template.render(Value::from_serialize(variables)).map_err(|e| describe(&e))
-    }
+/// Runs a template.
+pub(super) fn render(
+    source: &str,
+    variables: &Map<String, Json>,
+    now: Option<i64>,
+) -> Result<String, TextError> {
+    let env = environment(now);
+    let template = env.template_from_str(source).map_err(|e| describe(&e))?;
+    template.render(Value::from_serialize(variables)).map_err(|e| describe(&e))
 }
 
 /// What `raise_exception` was called with.
@@ -918,106 +790,4 @@ fn civil(days: i64) -> (i64, i64, i64) {
     let mp = (5 * doy + 2) / 153;
     let month = if mp < 10 { mp + 3 } else { mp - 9 };
     (yoe + era * 400 + i64::from(month <= 2), month, doy - (153 * mp + 2) / 5 + 1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn render(text: &str) -> Result<String, TextError> {
-        ChatTemplates::from_source(text)?.render_with("default", &Map::new(), Some(1_735_689_600))
-    }
-
-    #[test]
-    fn dates() {
-        let got = render("{{ strftime_now('%d %b %Y %A %j %-d/%-m %H:%M:%S %I %p') }}").expect("renders");
-        assert_eq!(got, "01 Jan 2025 Wednesday 001 1/1 00:00:00 12 AM");
-        assert!(render("{{ strftime_now('%Q') }}").is_err());
-        assert_eq!((civil(-1), civil(59), civil(19_782)), ((1969, 12, 31), (1970, 3, 1), (2024, 2, 29)));
-    }
-
-    #[test]
-    fn floats() {
-        let cases = [(0.1, "0.1"), (1e16, "1e+16"), (1.5e-5, "1.5e-05"), (1e15, "1000000000000000.0")];
-        for (v, want) in cases.into_iter().chain([(-0.0, "-0.0"), (123.0, "123.0"), (1e100, "1e+100")]) {
-            assert_eq!(python_float(v), want);
-        }
-    }
-
-    #[test]
-    fn generation_tags_in_strings_and_raw_text_stay() {
-        let text = "{% raw %}{% generation %}{% endraw %}{{ '{% generation %}' }}{#{% generation %}#}\
-            {%- generation -%} x {%- endgeneration %}";
-        assert_eq!(render(text).expect("renders"), "{% generation %}{% generation %}x");
-    }
-
-    #[test]
-    fn methods() {
-        for (text, want) in [
-            ("{{ ' a b  c '.split() }}", "['a', 'b', 'c']"),
-            ("{{ 'a b  c '.split(maxsplit=1) }}", "['a', 'b  c ']"),
-            ("{{ 'a,b,c'.rsplit(',', 1) }}", "['a,b', 'c']"),
-            ("{{ 'a\nb\n'.splitlines() }}", "['a', 'b']"),
-            ("{{ 'abc'.find('c') }}{{ 'abc'.find('x') }}", "2-1"),
-            ("{{ ', '.join(['a', 'b']) }}", "a, b"),
-            ("{{ 'aXa'.count('a') }}{{ '12'.isdigit() }}", "2True"),
-            ("{{ 'abc'.startswith(('x', 'a')) }}", "True"),
-            ("{{ {'a': 1}.get('b') }}{{ {'a': 1}.values() | list }}", "None[1]"),
-            ("{{ 'xabx'.removeprefix('x').removesuffix('x') }}", "ab"),
-            ("{{ [1, 2].index(2) }}", "1"),
-            ("{{ [' a '] | trim }}", "[' a ']"),
-            ("{% for c in 'in' if c != 'x' %}{{ c }}{{ loop.last }}{% endfor %}", "iFalsenTrue"),
-            (
-                "{%- for a, b in ({'k': ' if '} if 1 else {}).items() -%} {{ a }}{{ b }} {%- endfor %}",
-                "k if ",
-            ),
-            (
-                "{% for x in [[1], [2, [3]]] recursive %}{{ x if x is number else loop(x) }}{% endfor %}",
-                "123",
-            ),
-        ] {
-            assert_eq!(render(text).expect(text), want, "{text}");
-        }
-    }
-
-    #[test]
-    fn errors_are_told_apart() {
-        assert!(
-            matches!(render("{{ raise_exception('no') }}"), Err(TextError::Rejected { message }) if message == "no")
-        );
-        for bad in
-            ["{% if %}", "{{ 'a'.nope() }}", "{{ 'a' + [1] }}", "{{ nope() }}", "{{ 1 / }}", "{% for %}"]
-        {
-            assert!(matches!(render(bad), Err(TextError::Template { .. })), "{bad}");
-        }
-        let templates = ChatTemplates::default();
-        let error = templates.render(&Conversation::default()).expect_err("no template");
-        assert!(matches!(error, TextError::NoTemplate { .. }));
-        for bad in [&b"{"[..], b"[]", br#"{"chat_template": 3}"#, br#"{"chat_template": [{"name": "x"}]}"#] {
-            assert!(ChatTemplates::load(Some(bad), None).is_err());
-        }
-    }
-
-    /// A hostile template ends with an error: steps, repetition and nesting are limited.
-    #[test]
-    fn hostile_templates_end() {
-        let loops = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}";
-        assert!(render(loops).is_err());
-        assert!(render("{{ 'aaaaaaaaaaaaaaaa' * 99999999999 }}").is_err());
-        assert!(render("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}").is_err());
-        assert!(render("{{ x.y.z }}").is_err());
-    }
-
-    #[test]
-    fn named_templates() {
-        let config = br#"{"eos_token": {"content": "</s>"}, "bos_token": null, "chat_template":
-            [{"name": "default", "template": "d{{ eos_token }}"}, {"name": "tool_use", "template": "t"}]}"#;
-        let templates = ChatTemplates::load(Some(config), None).expect("loads");
-        let mut conversation = Conversation::default();
-        assert_eq!(templates.render(&conversation).expect("renders"), "d</s>");
-        conversation.tools = serde_json::json!([{}]);
-        assert_eq!(templates.render(&conversation).expect("renders"), "t");
-        let replaced = ChatTemplates::load(Some(config), Some(b"j")).expect("loads");
-        assert_eq!(replaced.render(&Conversation::default()).expect("renders"), "j");
-    }
 }
