@@ -53,7 +53,7 @@ impl ChatTemplates {
     /// A configuration of another form.
     pub fn load(files: &TemplateFiles) -> Result<Self, TextError> {
         let (templates, special) = files.collect()?;
-        let checked = |(name, text)| {
+        let checked = |(name, text): (String, String)| {
             let checked = jinja::check(&text);
             (name, checked.map(|()| text))
         };

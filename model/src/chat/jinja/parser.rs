@@ -183,7 +183,8 @@ impl Parser {
                     self.expect(&Kind::BlockEnd, "'%}'")?;
                 }
                 _ => {
-                    return self.fail(&ends.iter().map(|e| format!("'{e}'")).collect::<Vec<_>>().join(" or "));
+                    return self
+                        .fail(&ends.iter().map(|e| format!("'{e}'")).collect::<Vec<_>>().join(" or "));
                 }
             }
         }
