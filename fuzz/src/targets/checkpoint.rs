@@ -131,9 +131,7 @@ fn load(input: &Input) -> Result<(), String> {
     if let Some(tokenizer) = read_tokenizer(&source)? {
         bounded(tokenizer.encode("Ein Wort, two words.\n", true))?;
     }
-    let read = |file: &str| block_on(girih_model::source::read_whole(&*source, file, 1 << 20)).ok().flatten();
-    let (described, template) = (read("tokenizer_config.json"), read("chat_template.jinja"));
-    if let Some(chat) = bounded(ChatTemplates::load(described.as_deref(), template.as_deref()))? {
+    if let Some(chat) = bounded(block_on(ChatTemplates::read(&*source)))? {
         converse(&chat)?;
     }
     bounded(block_on(Pooling::load(&*source)))?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use girih_model::Tokenizer;
 use girih_model::chat::{ChatTemplates, Conversation};
-use girih_model::source::{ByteSource, read_whole};
+use girih_model::source::ByteSource;
 use pollster::block_on;
 use serde_json::{Map, Value, json};
 
@@ -241,11 +241,8 @@ fn tokenizer(input: &Input) -> Result<(), String> {
         "\u{fffd}\t\u{0}\r\n",
     ];
     let source = source(input);
-    let read = |file: &str| block_on(read_whole(&*source, file, 1 << 20)).ok().flatten();
-    if let Some(described) = read("tokenizer_config.json") {
-        if let Some(chat) = bounded(ChatTemplates::load(Some(&described), None))? {
-            converse(&chat)?;
-        }
+    if let Some(chat) = bounded(block_on(ChatTemplates::read(&*source)))? {
+        converse(&chat)?;
     }
     let Some(tokenizer) = read_tokenizer(&source)? else { return Ok(()) };
     let _ = tokenizer.vocab_size();
