@@ -3,19 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use girih_model::chat::CHATML;
 use girih_model::{ChatTemplates, Model, RunError};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::commands::read_text;
 use crate::error::Failure;
 
-/// The template that many models without one of their own were trained with.
-const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + \
-    '<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
-/// What ends its messages.
+/// What ends the messages of chatml.
 const CHATML_END: &str = "<|im_end|>";
-/// Special tokens that templates name.
-const SPECIAL: [&str; 5] = ["bos_token", "eos_token", "unk_token", "pad_token", "sep_token"];
 
 /// Which template.
 #[derive(Clone, Debug, Args)]
@@ -30,45 +26,48 @@ pub struct TemplateArgs {
 pub struct Template {
     /// The template.
     pub templates: ChatTemplates,
-    /// Variables besides the conversation.
-    pub variables: Map<String, Value>,
     /// Texts that end an answer.
     pub stop: Vec<String>,
 }
 
 impl TemplateArgs {
     /// Reads the file that is named; before a model is loaded, so that a mistake costs no time.
-    pub fn read(&self) -> Result<Option<Template>, Failure> {
+    pub fn read(&self) -> Result<Option<Given>, Failure> {
         let Some(name) = &self.template else { return Ok(None) };
         let (text, stop) = if name.as_os_str() == "chatml" {
             (CHATML.to_owned(), vec![CHATML_END.to_owned()])
         } else {
             (read_text(name)?, Vec::new())
         };
-        let templates = ChatTemplates::from_source(&text)
-            .map_err(|e| Failure::Argument(format!("--template {}: {e}", name.display())))?;
-        Ok(Some(Template { templates, variables: Map::new(), stop }))
+        match ChatTemplates::from_source(&text) {
+            Ok(_) => Ok(Some(Given { text, stop })),
+            Err(e) => Err(Failure::Argument(format!("--template {}: {e}", name.display()))),
+        }
     }
 }
 
-/// The template that was read, or the model's own; special tokens are the model's in either case.
+/// A template that was given.
+#[derive(Clone, Debug)]
+pub struct Given {
+    text: String,
+    stop: Vec<String>,
+}
+
+/// The template that was given, or the model's own; special tokens are the model's in either case.
 pub fn choose(
-    read: Option<Template>,
+    given: Option<Given>,
     model: &Model,
     path: Option<&Path>,
     name: &str,
 ) -> Result<Template, Failure> {
-    let own = model.chat();
-    if let Some(mut template) = read {
-        let special =
-            SPECIAL.iter().filter_map(|&key| Some((key.to_owned(), Value::from(own.special(key)?))));
-        template.variables = special.collect();
-        return Ok(template);
+    let own = model.chat().clone();
+    if let Some(Given { text, stop }) = given {
+        return Ok(Template { templates: own.with_template(&text).map_err(RunError::from)?, stop });
     }
     if own.is_empty() {
         return Err(missing(path, name));
     }
-    Ok(Template { templates: own.clone(), variables: Map::new(), stop: Vec::new() })
+    Ok(Template { templates: own, stop: Vec::new() })
 }
 
 /// What is said of a model without a template.
@@ -94,7 +93,6 @@ pub fn encode(template: &Template, model: &Model, messages: &[Value]) -> Result<
     let conversation = girih_model::Conversation {
         messages: messages.to_vec().into(),
         add_generation_prompt: true,
-        extra: template.variables.clone(),
         ..girih_model::Conversation::default()
     };
     let text = template.templates.render(&conversation)?;
@@ -115,7 +113,10 @@ mod tests {
             add_generation_prompt: true,
             ..girih_model::Conversation::default()
         };
-        let text = read.templates.render(&conversation).expect("renders");
+        let text = ChatTemplates::from_source(&read.text)
+            .expect("a template")
+            .render(&conversation)
+            .expect("renders");
         assert_eq!(
             text,
             "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\n"

@@ -1,8 +1,7 @@
 //! Shapes, counts and positions whose product or sum wraps 32 or 64 bits are typed errors, not small sizes.
 
 use girih_kernels::{GpuError, KernelError, Recorder, matmul};
-use girih_ops::attention::{Attention, attention};
-use girih_ops::{Batch, Chunk, DType, Frame, KvView, OpError, Tensor};
+use girih_ops::{Attention, Batch, Chunk, DType, Frame, KvView, OpError, Tensor, attention};
 use girih_tests::gpu;
 
 #[test]

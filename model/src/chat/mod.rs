@@ -1,7 +1,7 @@
 //! Chat templates: Jinja2 as transformers runs it.
 
-mod engine;
 mod files;
+mod jinja;
 mod templates;
 
 pub use files::TemplateFiles;

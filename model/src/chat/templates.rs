@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json};
 
-use super::engine;
 use super::files::TemplateFiles;
+use super::jinja;
 use crate::source::ByteSource;
 use crate::{LoadError, TextError};
 
@@ -53,7 +53,11 @@ impl ChatTemplates {
     /// A configuration of another form.
     pub fn load(files: &TemplateFiles) -> Result<Self, TextError> {
         let (templates, special) = files.collect()?;
-        let templates = templates.into_iter().map(|(name, text)| (name, engine::prepare(&text))).collect();
+        let checked = |(name, text): (String, String)| {
+            let checked = jinja::check(&text);
+            (name, checked.map(|()| text))
+        };
+        let templates = templates.into_iter().map(checked).collect();
         Ok(Self { templates, special })
     }
 
@@ -70,7 +74,8 @@ impl ChatTemplates {
     /// # Errors
     /// A template that cannot be read.
     pub fn with_template(self, text: &str) -> Result<Self, TextError> {
-        let templates = [("default".to_owned(), Ok(engine::prepare(text)?))].into();
+        jinja::check(text)?;
+        let templates = [("default".to_owned(), Ok(text.to_owned()))].into();
         Ok(Self { templates, special: self.special })
     }
 
@@ -127,7 +132,7 @@ impl ChatTemplates {
             got: name.to_owned(),
             known: self.templates.keys().cloned().collect(),
         })?;
-        engine::render(template.as_ref().map_err(Clone::clone)?, variables, now)
+        jinja::render(template.as_ref().map_err(Clone::clone)?, variables, now)
     }
 }
 

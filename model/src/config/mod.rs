@@ -184,10 +184,10 @@ impl Config {
         }
         let [rms_norm_eps, layer_norm_eps] =
             [epsilon(&f, "rms_norm_eps", class)?, epsilon(&f, "layer_norm_eps", class)?];
-        let factor = |field: &str| match class.multipliers {
-            true => Ok(f.positive(field)?.unwrap_or(1.0)),
+        let factor = |field: &str| {
             // Other classes do not know these fields; transformers leaves them out of account.
-            false => Ok::<f32, LoadError>(1.0),
+            let stated = if class.multipliers { f.positive(field)? } else { None };
+            Ok::<f32, LoadError>(stated.unwrap_or(1.0))
         };
         let softcap = |i: usize, field: &str| match class.softcaps {
             None => Ok(None),
@@ -230,9 +230,10 @@ impl Config {
             },
             embedding_multiplier: factor("embedding_multiplier")?,
             residual_multiplier: factor("residual_multiplier")?,
-            attention_multiplier: match class.multipliers {
-                true => Some(factor("attention_multiplier")?),
-                false => None,
+            attention_multiplier: if class.multipliers {
+                Some(factor("attention_multiplier")?)
+            } else {
+                None
             },
             logits_scaling: factor("logits_scaling")?,
             logit_scale: match class.logit_scale {
@@ -340,12 +341,13 @@ fn kv_heads(f: &Fields<'_>, class: &Class, heads: u32) -> Result<u32, LoadError>
 
 fn head_dim(f: &Fields<'_>, class: &Class, hidden_size: u32, heads: u32) -> Result<u32, LoadError> {
     const FIELD: &str = "head_dim";
-    match (f.int(FIELD, 4096)?, class.head_dim) {
-        (Some(head_dim), _) => Ok(head_dim),
-        (None, Some(_)) if f.is_null(FIELD) => Err(f.bad(FIELD, "a whole number from 1 to 4096")),
-        (None, Some(head_dim)) => Ok(head_dim),
-        (None, None) if hidden_size.is_multiple_of(heads) => Ok(hidden_size / heads),
-        (None, None) => {
+    if class.head_dim.is_some() && f.is_null(FIELD) {
+        return Err(f.bad(FIELD, "a whole number from 1 to 4096"));
+    }
+    match f.int(FIELD, 4096)?.or(class.head_dim) {
+        Some(head_dim) => Ok(head_dim),
+        None if hidden_size.is_multiple_of(heads) => Ok(hidden_size / heads),
+        None => {
             let want = format!("a multiple of num_attention_heads ({heads}) where head_dim is absent");
             Err(bad("hidden_size", Some(&hidden_size.into()), want))
         }

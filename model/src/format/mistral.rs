@@ -47,14 +47,13 @@ pub async fn checkpoint(source: Arc<dyn ByteSource>) -> Result<Arc<dyn ByteSourc
         return Ok(Arc::new(Shown { inner: source, config: None, table, paired: Vec::new() }));
     }
     let stated = read_whole(&*source, CONFIG, MAX_TEXT).await?;
-    let config = match &stated {
-        Some(_) => None,
-        None => {
-            let params = read_whole(&*source, PARAMS, MAX_TEXT).await?;
-            let params = params.ok_or_else(|| LoadError::NoFile { file: PARAMS.to_owned() })?;
-            let tied = table.get("output.weight").is_none();
-            Some(config(&params, tied)?.to_string().into_bytes())
-        }
+    let config = if stated.is_some() {
+        None
+    } else {
+        let params = read_whole(&*source, PARAMS, MAX_TEXT).await?;
+        let params = params.ok_or_else(|| LoadError::NoFile { file: PARAMS.to_owned() })?;
+        let tied = table.get("output.weight").is_none();
+        Some(config(&params, tied)?.to_string().into_bytes())
     };
     let parsed = Config::parse(config.as_deref().or(stated.as_deref()).unwrap_or_default())?;
     if !matches!(parsed.model_type.as_str(), "mistral" | "llama") {

@@ -110,7 +110,7 @@ impl ByteSource for DirSource {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pollster::block_on;
+    use crate::testing::block_on;
 
     /// A folder that is removed with its test.
     struct Folder(PathBuf);

@@ -370,7 +370,7 @@ mod tests {
             ("girih_model::model::Model::load", "girih_model"),
             ("<wgpu::Device as core::fmt::Debug>::fmt", "wgpu"),
             ("<alloc::vec::Vec<tokenizers::Token> as core::ops::Drop>::drop", "tokenizers"),
-            ("core::ptr::drop_in_place::<&mut minijinja::Value>", "minijinja"),
+            ("core::ptr::drop_in_place::<&mut tokenizers::Token>", "tokenizers"),
             ("core::fmt::write", "standard library"),
             ("<&str as core::fmt::Display>::fmt", "standard library"),
             ("<dyn core::any::Any>::type_id", "standard library"),

@@ -66,13 +66,6 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule { names: &["dbrx", "glm4", "chatglm-bpe", "smaug-bpe"], patterns: &[LLAMA3], ..PLAIN },
     Rule {
-        names: &["jais-2"],
-        patterns: &[
-            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s{512}(?!\S)|\s{256}(?!\S)|\s{128}(?!\S)|\s{64}(?!\S)|\s{32}(?!\S)|\s{16}(?!\S)|\s{8}(?!\S)|\s{4}(?!\S)|\s{1,2}(?!\S)|\s{1}",
-        ],
-        ..PLAIN
-    },
-    Rule {
         names: &["minicpm5"],
         patterns: &[
             r"\p{N}{1,3}",
@@ -305,7 +298,6 @@ mod tests {
             ("minicpm5", &["123", "4", "a"]),
             ("ufakzeka", &["Ankara", "'da"]),
             ("chameleon", &["<", "a", ">", "1"]),
-            ("jais-2", &["a", "    ", "  ", " b"]),
         ] {
             assert_eq!(words(name, text), text, "{name}");
         }
