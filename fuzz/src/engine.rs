@@ -164,10 +164,10 @@ pub fn fuzz(
         observer.starts(&input);
         Coverage::reset();
         let result = run(target, &input);
-        let new = coverage.add();
+        let reached = coverage.add();
         if let Err(finding) = &result {
             observer.fails(finding, &input);
-        } else if new || is_seed {
+        } else if reached || is_seed {
             if !is_seed {
                 observer.keeps(&input);
             }
