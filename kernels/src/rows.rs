@@ -114,6 +114,9 @@ pub(crate) fn product<const N: usize>(factors: [u64; N]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::caps::Tier;
+
     /// Sizes whose product wraps 64 bits to 0 or something small are larger than any buffer.
     #[test]
     fn products_do_not_wrap() {
@@ -122,9 +125,6 @@ mod tests {
         assert_eq!(product([4, 1 << 31, 1 << 31, 0]), 0);
         assert!(elements("k", 1 << 16, 1 << 16).is_err());
     }
-
-    use super::*;
-    use crate::caps::Tier;
 
     #[test]
     fn the_width_follows_the_shape_and_the_device() {
