@@ -195,7 +195,7 @@ mod tests {
         let bytes = input.file("f").unwrap_or_default();
         assert!(!bytes.contains(&7), "a seven");
         if bytes.contains(&8) {
-            let _ = std::panic::catch_unwind(|| panic!("caught"));
+            let _ = catch_unwind(|| panic!("caught"));
         }
         if bytes.contains(&9) {
             let mut grown: Vec<u8> = Vec::new();
