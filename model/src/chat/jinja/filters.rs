@@ -423,8 +423,7 @@ impl Interpreter<'_> {
         let name = args.positional.remove(0);
         let name = string(Some(&name), "map")?;
         for item in value.items(budget)? {
-            budget.copies(args.positional.len())?;
-            let args = Args { positional: args.positional.clone(), keywords: args.keywords.clone() };
+            let args = args.again(budget)?;
             found.push(self.filter(name, item, args)?);
         }
         Value::iter(budget, found)
@@ -453,8 +452,7 @@ impl Interpreter<'_> {
                 None => tested.truth(),
                 Some(test) => {
                     let test = string(Some(test), name)?;
-                    budget.copies(args.positional.len())?;
-                    let args = Args { positional: args.positional.clone(), keywords: args.keywords.clone() };
+                    let args = args.again(budget)?;
                     self.test(test, &tested, args)?
                 }
             };

@@ -52,7 +52,9 @@ fn memory_is_limited() {
         "[ns.x, ns.x] | string",
         "ns.x | upper ~ ns.x",
     ] {
-        assert_eq!(limit(&doubled("'aaaa'", step, "ns.x|length")), memory, "{step}");
+        // What finds something at every character runs out of steps before.
+        let what = limit(&doubled("'aaaa'", step, "ns.x|length"));
+        assert!(what == memory || (step.contains("replace") && what == Some("steps")), "{step}: {what:?}");
     }
     for step in ["ns.x + ns.x", "ns.x * 2", "(ns.x|list) + (ns.x|list)", "ns.x + ns.x|reverse|list"] {
         assert_eq!(limit(&doubled("[1]", step, "ns.x|length")), memory, "{step}");
@@ -103,6 +105,19 @@ fn output_and_work_are_limited() {
     ] {
         assert_eq!(limit(text), Some("steps"), "{text}");
     }
+    for text in [
+        // Many names, long names, many arguments: what is looked up by name costs no more for it.
+        &format!(
+            "{{% set ns = namespace({}) %}}{loops}",
+            (0..9999).map(|i| format!("a{i}=1")).collect::<Vec<_>>().join(",")
+        ),
+        "{% set l = ['map'] * 1000000 %}{% for i in range(9999) %}{% set x = 'a' | map(*l) | list %}{% endfor %}",
+        "{{ ('a' * 1000000) | wordwrap(1) }}",
+        "{% set s = '\n' * 10000000 %}{% for i in range(9999) %}{% set x = s | tojson | length %}{% endfor %}",
+        "{% set s = '%(a)s' * 1000000 %}{% for i in range(9999) %}{% set x = s % {'a': 1} %}{% endfor %}",
+    ] {
+        assert!(limit(text).is_some(), "{}", text.chars().take(100).collect::<String>());
+    }
     // What is shared within a value is written out as often as it occurs.
     for text in ["{{ ns.x }}", "{{ ns.x | tojson }}", "{{ ns.x | pprint }}", "{{ [ns.x] | join }}"] {
         assert!(limit(&format!("{doubled}{text}")).is_some(), "{text}");
@@ -136,7 +151,8 @@ fn nesting_is_limited() {
             assert_eq!(limit(&format!("{{% {block} %}}").repeat(count)), nested, "{block}");
         }
     }
-    assert_eq!(limit(&"{% for ((".replace("((", &"(".repeat(20_000))), nested);
+    let target = format!("{{% for {}x{} in y %}}{{% endfor %}}", "(".repeat(20_000), ")".repeat(20_000));
+    assert_eq!(limit(&target), nested);
     let deep = "{% set ns = namespace(x=1) %}{% for i in range(1000) %}{% set ns.x = [ns.x] %}{% endfor %}";
     assert_eq!(limit(deep), Some("lists and dictionaries inside each other"));
     let calls = Some("calls and expressions inside each other");
