@@ -4,7 +4,6 @@ use std::rc::Rc;
 
 use super::limits::{Buffer, Res, fail, fault};
 use super::operators;
-use super::printf;
 use super::run::{Args, Interpreter};
 use super::strings;
 use super::value::{Dict, Function, Range, Seq, Value, View};
@@ -26,6 +25,7 @@ impl Interpreter<'_> {
     /// `value.name`
     pub(super) fn attribute(&mut self, value: &Value, name: &str) -> Res<Value> {
         self.budget.work(1)?;
+        self.budget.bytes(name.len())?;
         if let Some(found) = self.own_attribute(value, name)? {
             return Ok(found);
         }
@@ -109,9 +109,7 @@ impl Interpreter<'_> {
             Value::Function(Function::Dict) if name == "fromkeys" => {
                 Some(Value::Function(Function::FromKeys))
             }
-            Value::Namespace(at) => self.namespaces.get(*at).and_then(|fields| {
-                fields.iter().find(|(k, _)| k.as_str() == Some(name)).map(|(_, v)| v.clone())
-            }),
+            Value::Namespace(at) => self.namespaces.get(*at).and_then(|fields| fields.get_str(name)).cloned(),
             Value::Macro(at) => self.macro_attribute(*at, name)?,
             Value::Loop(at) => self.loop_attribute(**at, name, value)?,
             Value::Cycler(cycler) => match name {
@@ -319,13 +317,5 @@ fn number_method(this: &Value, name: &'static str, args: Args) -> Res<Value> {
         }
         ("hex", Value::Float(_)) | ("as_integer_ratio" | "from_bytes" | "to_bytes", _) => unsupported(),
         _ => fail(format!("'{}' object has no attribute '{name}'", this.type_name())),
-    }
-}
-
-/// `int(value)` of a number.
-pub(super) fn to_int(value: &Value) -> Res<Option<i128>> {
-    match value {
-        Value::Float(v) => printf::truncate(*v).map(Some),
-        other => Ok(other.as_int()),
     }
 }

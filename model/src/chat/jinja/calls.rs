@@ -39,7 +39,7 @@ impl<'t> Interpreter<'t> {
         match function {
             Function::Range => range(args),
             Function::Dict => {
-                let Args { positional, keywords } = args;
+                let Args { positional, keywords, .. } = args;
                 let mut dict = Dict::new(&self.budget)?;
                 match &positional[..] {
                     [] => {}
@@ -56,8 +56,7 @@ impl<'t> Interpreter<'t> {
                 let Value::Dict(dict) = self.function(Function::Dict, args)? else {
                     return fail("namespace");
                 };
-                self.held.grow(64)?;
-                self.namespaces.push(Vec::new());
+                self.namespaces.push(Dict::new(&self.budget)?);
                 let at = self.namespaces.len() - 1;
                 for (key, value) in &dict.entries {
                     self.set_field(at, key.clone(), value.clone())?;
@@ -102,15 +101,7 @@ impl<'t> Interpreter<'t> {
             return fail(format!("chat templates cannot store underscore-prefixed attributes: '{name}'"));
         }
         let Some(fields) = self.namespaces.get_mut(at) else { return fail("no such namespace") };
-        self.budget.work(fields.len() as u64 / 16 + 1)?;
-        match fields.iter_mut().find(|(k, _)| k.as_str() == Some(name)) {
-            Some(field) => field.1 = value,
-            None => {
-                self.held.grow(2 * size_of::<Value>())?;
-                fields.push((key, value));
-            }
-        }
-        Ok(())
+        fields.insert(&self.budget, key, value)
     }
 
     /// How objects of Jinja2 print.
@@ -122,8 +113,10 @@ impl<'t> Interpreter<'t> {
             }
             Value::Namespace(at) => {
                 let mut dict = Dict::new(&self.budget)?;
-                for (key, value) in self.namespaces.get(*at).cloned().unwrap_or_default() {
-                    dict.insert(&self.budget, key, value)?;
+                if let Some(fields) = self.namespaces.get(*at) {
+                    for (key, value) in &fields.entries {
+                        dict.insert(&self.budget, key.clone(), value.clone())?;
+                    }
                 }
                 Ok(format!("<Namespace {}>", print::string_of(&self.budget, &dict.value())?))
             }
@@ -166,7 +159,8 @@ impl<'t> Interpreter<'t> {
         let Some(definition) = self.macros.get(at) else { return fail("no such macro") };
         let node: &'t Macro = definition.node;
         let scope = Scope::inside(&definition.scope);
-        let Args { positional, mut keywords } = args;
+        let Args { positional, mut keywords, charge: _charge } = args;
+        self.budget.work(node.params.len() as u64 * (1 + keywords.len() as u64 / 8))?;
         let shown = node.name.as_deref().unwrap_or("anonymous");
         let mut take = |name: &str| {
             let at = keywords.iter().position(|(n, _)| n == name)?;

@@ -65,6 +65,9 @@ const NAMES: [&str; 54] = [
     "tojson",
 ];
 
+/// Levels of the interpreter that one filter stands for: `map` calls filters from inside of a filter.
+const FILTER_DEPTH: u64 = 8;
+
 /// Whether Jinja2 has a filter.
 pub(super) fn is_known(name: &str) -> bool {
     NAMES.contains(&name)
@@ -77,7 +80,7 @@ impl Interpreter<'_> {
     /// `value|name(args)`
     pub(super) fn filter(&mut self, name: &str, value: Value, args: Args) -> Res<Value> {
         self.budget.work(1)?;
-        self.deeper(|this| this.filtered(name, &value, args))
+        self.deeper_by(FILTER_DEPTH, |this| this.filtered(name, &value, args))
     }
 
     fn filtered(&mut self, name: &str, value: &Value, args: Args) -> Res<Value> {
@@ -423,8 +426,7 @@ impl Interpreter<'_> {
         let name = args.positional.remove(0);
         let name = string(Some(&name), "map")?;
         for item in value.items(budget)? {
-            budget.copies(args.positional.len())?;
-            let args = Args { positional: args.positional.clone(), keywords: args.keywords.clone() };
+            let args = args.again(budget)?;
             found.push(self.filter(name, item, args)?);
         }
         Value::iter(budget, found)
@@ -453,8 +455,7 @@ impl Interpreter<'_> {
                 None => tested.truth(),
                 Some(test) => {
                     let test = string(Some(test), name)?;
-                    budget.copies(args.positional.len())?;
-                    let args = Args { positional: args.positional.clone(), keywords: args.keywords.clone() };
+                    let args = args.again(budget)?;
                     self.test(test, &tested, args)?
                 }
             };

@@ -113,6 +113,7 @@ impl Writer<'_> {
                 }
                 _ => continue,
             }
+            self.budget.work(1)?;
             self.out.push(&text[plain..i])?;
             self.out.push(&escape)?;
             plain = i + c.len_utf8();

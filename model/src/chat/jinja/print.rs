@@ -45,7 +45,7 @@ pub(super) fn repr_into(budget: &Rc<Budget>, value: &Value, out: &mut Buffer) ->
             if text.safe {
                 out.push("Markup(")?;
             }
-            repr_text(&text.text, out)?;
+            repr_text(budget, &text.text, out)?;
             if text.safe { out.push(")") } else { Ok(()) }
         }
         Value::List(seq) => {
@@ -105,7 +105,7 @@ fn commas(budget: &Rc<Budget>, items: &[Value], out: &mut Buffer) -> Res<()> {
 }
 
 /// `repr` of a string.
-pub(super) fn repr_text(text: &str, out: &mut Buffer) -> Res<()> {
+pub(super) fn repr_text(budget: &Budget, text: &str, out: &mut Buffer) -> Res<()> {
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     out.push_char(quote)?;
     // Runs of plain characters are copied at once.
@@ -131,6 +131,7 @@ pub(super) fn repr_text(text: &str, out: &mut Buffer) -> Res<()> {
                 };
             }
         }
+        budget.work(1)?;
         out.push(&text[plain..i])?;
         out.push(&escape)?;
         plain = i + c.len_utf8();

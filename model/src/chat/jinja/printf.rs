@@ -51,6 +51,7 @@ pub(super) fn format(budget: &Rc<Budget>, format: &Text, args: &Value) -> Res<Va
             rest = after;
             continue;
         }
+        budget.work(1)?;
         let mut chars = rest[at + 1..].chars();
         let mut value = None;
         if let Some(inner) = chars.as_str().strip_prefix('(') {

@@ -16,7 +16,7 @@ use super::value::{Dict, Function, Value};
 
 /// Variables of a block, and the block around.
 pub(super) struct Scope<'t> {
-    vars: RefCell<Vec<(&'t str, Value)>>,
+    vars: RefCell<HashMap<&'t str, Value>>,
     parent: Option<Rc<Scope<'t>>>,
 }
 
@@ -26,18 +26,14 @@ impl<'t> Scope<'t> {
     }
 
     pub(super) fn set(&self, name: &'t str, value: Value) {
-        let mut vars = self.vars.borrow_mut();
-        match vars.iter_mut().find(|(n, _)| *n == name) {
-            Some(entry) => entry.1 = value,
-            None => vars.push((name, value)),
-        }
+        self.vars.borrow_mut().insert(name, value);
     }
 
     fn get(&self, name: &str) -> Option<Value> {
         let mut scope = self;
         loop {
             let vars = scope.vars.borrow();
-            if let Some((_, value)) = vars.iter().find(|(n, _)| *n == name) {
+            if let Some(value) = vars.get(name) {
                 return Some(value.clone());
             }
             scope = scope.parent.as_deref()?;
@@ -58,11 +54,24 @@ pub(super) enum Flow {
 pub(super) struct Args {
     pub positional: Vec<Value>,
     pub keywords: Vec<(String, Value)>,
+    /// Memory of what `*` and `**` brought.
+    pub charge: Option<Charge>,
 }
 
 impl Args {
     pub(super) fn keyword(&self, name: &str) -> Option<&Value> {
         self.keywords.iter().find(|(n, _)| n == name).map(|(_, v)| v)
+    }
+
+    /// The same arguments for another call.
+    pub(super) fn again(&self, budget: &Rc<Budget>) -> Res<Self> {
+        let mut charge = budget.charge(self.positional.len() * size_of::<Value>())?;
+        budget.work(self.positional.len() as u64)?;
+        for (name, _) in &self.keywords {
+            charge.grow(name.len() + size_of::<(String, Value)>())?;
+        }
+        let (positional, keywords) = (self.positional.clone(), self.keywords.clone());
+        Ok(Self { positional, keywords, charge: Some(charge) })
     }
 
     /// The values of parameters; those without a name are positional only.
@@ -121,7 +130,7 @@ pub(super) struct Interpreter<'t> {
     depth: u64,
     context: &'t HashMap<String, Value>,
     pub root: Rc<Scope<'t>>,
-    pub namespaces: Vec<Vec<(Value, Value)>>,
+    pub namespaces: Vec<Dict>,
     pub macros: Vec<Definition<'t>>,
     pub loops: Vec<Loop<'t>>,
     /// Loops that nothing refers to any more.
@@ -159,12 +168,17 @@ pub(super) fn render(
 impl<'t> Interpreter<'t> {
     /// Goes one level deeper into what recurses.
     pub(super) fn deeper<T>(&mut self, inner: impl FnOnce(&mut Self) -> Res<T>) -> Res<T> {
-        self.depth += 1;
+        self.deeper_by(1, inner)
+    }
+
+    /// As [`Interpreter::deeper`], for what takes as much of the stack as some levels.
+    pub(super) fn deeper_by<T>(&mut self, levels: u64, inner: impl FnOnce(&mut Self) -> Res<T>) -> Res<T> {
+        self.depth += levels;
         if self.depth > DEPTH {
             return over("calls and expressions inside each other", self.depth, DEPTH);
         }
         let result = inner(self);
-        self.depth -= 1;
+        self.depth -= levels;
         result
     }
 
@@ -339,6 +353,9 @@ impl<'t> Interpreter<'t> {
 
     pub(super) fn eval(&mut self, expr: &'t Expr, scope: &Rc<Scope<'t>>) -> Res<Value> {
         self.budget.work(1)?;
+        if let Expr::Name(name) = expr {
+            self.budget.bytes(name.len())?;
+        }
         match expr {
             Expr::None => Ok(Value::None),
             Expr::Bool(v) => Ok(Value::Bool(*v)),
@@ -483,13 +500,16 @@ impl<'t> Interpreter<'t> {
     }
 
     fn arguments(&mut self, arguments: &'t Arguments, scope: &Rc<Scope<'t>>) -> Res<Args> {
-        let mut args = Args { positional: self.all(&arguments.positional, scope)?, keywords: Vec::new() };
+        let mut args = Args { positional: self.all(&arguments.positional, scope)?, ..Args::default() };
+        let mut charge = self.budget.charge(0)?;
         for (name, value) in &arguments.keywords {
+            charge.grow(name.len())?;
             args.keywords.push((name.clone(), self.eval(value, scope)?));
         }
         if let Some(rest) = &arguments.rest {
-            let rest = self.eval(rest, scope)?;
-            args.positional.extend(rest.items(&self.budget)?);
+            let rest = self.eval(rest, scope)?.items(&self.budget)?;
+            charge.grow(rest.len() * size_of::<Value>())?;
+            args.positional.extend(rest);
         }
         if let Some(rest) = &arguments.rest_keywords {
             let Value::Dict(dict) = self.eval(rest, scope)? else {
@@ -501,9 +521,11 @@ impl<'t> Interpreter<'t> {
                     return fail(format!("got multiple values for keyword argument '{name}'"));
                 }
                 self.budget.work(args.keywords.len() as u64 / 16 + 1)?;
+                charge.grow(name.len() + size_of::<(String, Value)>())?;
                 args.keywords.push((name.to_owned(), value.clone()));
             }
         }
+        args.charge = Some(charge);
         Ok(args)
     }
 }

@@ -62,6 +62,9 @@ impl Interpreter<'_> {
         let budget = &self.budget.clone();
         let text = this.text.as_str();
         budget.bytes(text.len())?;
+        for arg in &args.positional {
+            budget.bytes(4 * arg.as_str().map_or(0, str::len))?;
+        }
         let make = |out: &str| Value::text(budget, out, this.safe);
         let of_all = |test: fn(char) -> bool| Value::Bool(!text.is_empty() && text.chars().all(test));
         match name {
@@ -387,7 +390,7 @@ pub(super) fn replace(budget: &Rc<Budget>, text: &str, old: &str, new: &str, cou
     let max = usize::try_from(count).unwrap_or(usize::MAX);
     let mut out = Buffer::new(budget)?;
     let mut from = 0;
-    budget.bytes(text.len())?;
+    budget.bytes(text.len() + old.len())?;
     // An empty text occurs before every character and at the end.
     for (at, found) in text.match_indices(old).take(max) {
         budget.work(1)?;
@@ -410,7 +413,7 @@ fn split<'a>(
     let mut parts = Vec::new();
     let mut rest = text;
     while parts.len() < max {
-        budget.work(1)?;
+        budget.work(4)?;
         match (sep, from_right) {
             (Some(sep), false) => {
                 let Some((part, after)) = rest.split_once(sep) else { break };
@@ -454,7 +457,7 @@ pub(super) fn lines<'a>(budget: &Rc<Budget>, text: &'a str, keep: bool) -> Res<V
     let mut parts = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
-        budget.work(1)?;
+        budget.work(4)?;
         let end = rest.find(|c| {
             matches!(c, '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}')
         });

@@ -21,7 +21,7 @@ impl Interpreter<'_> {
             "trim" => {
                 let [chars] = args.bind(name, ["chars"], 0)?;
                 let positional = chars.into_iter().collect();
-                self.text_method("strip", value, Args { positional, keywords: Vec::new() })
+                self.text_method("strip", value, Args { positional, ..Args::default() })
             }
             "string" => {
                 args.bind::<0>(name, [], 0)?;
@@ -54,7 +54,7 @@ impl Interpreter<'_> {
             }
             "format" => {
                 let Value::Str(format) = soft(self, value)? else { return fail("format: no text") };
-                let Args { positional, keywords } = args;
+                let Args { positional, keywords, .. } = args;
                 if keywords.is_empty() {
                     return printf::format(budget, &format, &Value::tuple(budget, positional)?);
                 }
@@ -77,7 +77,7 @@ impl Interpreter<'_> {
                     }
                     let keywords = vec![("attribute".to_owned(), attribute)];
                     let items = Value::list(budget, value.items(budget)?)?;
-                    value = self.filter("map", items, Args { positional: Vec::new(), keywords })?;
+                    value = self.filter("map", items, Args { keywords, ..Args::default() })?;
                 }
                 let mut out = Buffer::new(budget)?;
                 for (i, item) in value.items(budget)?.iter().enumerate() {
@@ -262,6 +262,7 @@ fn wordwrap(budget: &Rc<Budget>, value: &Value, args: Args) -> Res<Value> {
             let (mut row, mut used): (Vec<&str>, usize) = (Vec::new(), 0);
             while let Some(&chunk) = chunks.front() {
                 budget.work(1)?;
+                budget.bytes(2 * chunk.len())?;
                 let length = chunk.chars().count();
                 if used + length > width {
                     break;

@@ -9,11 +9,14 @@ fn render(text: &str) -> Result<String, TextError> {
     ChatTemplates::from_source(text)?.render_with("default", &Map::new(), Some(1_735_689_600))
 }
 
-/// What limit a template passes; on a stack as small as that of WASM.
+/// Three quarters of the stack of WASM.
+const STACK: usize = 768 << 10;
+
+/// What limit a template passes; on a small stack.
 fn limit(text: &str) -> Option<&'static str> {
     let text = text.to_owned();
     let thread =
-        std::thread::Builder::new().stack_size(1 << 20).spawn(move || render(&text)).expect("a thread");
+        std::thread::Builder::new().stack_size(STACK).spawn(move || render(&text)).expect("a thread");
     match thread.join().expect("no panic") {
         Err(TextError::TemplateLimit { what, got, limit }) => {
             assert!(got > limit, "{what}: {got} of {limit}");
@@ -52,7 +55,9 @@ fn memory_is_limited() {
         "[ns.x, ns.x] | string",
         "ns.x | upper ~ ns.x",
     ] {
-        assert_eq!(limit(&doubled("'aaaa'", step, "ns.x|length")), memory, "{step}");
+        // What finds something at every character runs out of steps before.
+        let what = limit(&doubled("'aaaa'", step, "ns.x|length"));
+        assert!(what == memory || (step.contains("replace") && what == Some("steps")), "{step}: {what:?}");
     }
     for step in ["ns.x + ns.x", "ns.x * 2", "(ns.x|list) + (ns.x|list)", "ns.x + ns.x|reverse|list"] {
         assert_eq!(limit(&doubled("[1]", step, "ns.x|length")), memory, "{step}");
@@ -103,6 +108,19 @@ fn output_and_work_are_limited() {
     ] {
         assert_eq!(limit(text), Some("steps"), "{text}");
     }
+    for text in [
+        // Many names, long names, many arguments: what is looked up by name costs no more for it.
+        &format!(
+            "{{% set ns = namespace({}) %}}{loops}",
+            (0..9999).map(|i| format!("a{i}=1")).collect::<Vec<_>>().join(",")
+        ),
+        "{% set l = ['map'] * 1000000 %}{% for i in range(9999) %}{% set x = 'a' | map(*l) | list %}{% endfor %}",
+        "{{ ('a' * 1000000) | wordwrap(1) }}",
+        "{% set s = '\n' * 10000000 %}{% for i in range(9999) %}{% set x = s | tojson | length %}{% endfor %}",
+        "{% set s = '%(a)s' * 1000000 %}{% for i in range(9999) %}{% set x = s % {'a': 1} %}{% endfor %}",
+    ] {
+        assert!(limit(text).is_some(), "{}", text.chars().take(100).collect::<String>());
+    }
     // What is shared within a value is written out as often as it occurs.
     for text in ["{{ ns.x }}", "{{ ns.x | tojson }}", "{{ ns.x | pprint }}", "{{ [ns.x] | join }}"] {
         assert!(limit(&format!("{doubled}{text}")).is_some(), "{text}");
@@ -136,7 +154,8 @@ fn nesting_is_limited() {
             assert_eq!(limit(&format!("{{% {block} %}}").repeat(count)), nested, "{block}");
         }
     }
-    assert_eq!(limit(&"{% for ((".replace("((", &"(".repeat(20_000))), nested);
+    let target = format!("{{% for {}x{} in y %}}{{% endfor %}}", "(".repeat(20_000), ")".repeat(20_000));
+    assert_eq!(limit(&target), nested);
     let deep = "{% set ns = namespace(x=1) %}{% for i in range(1000) %}{% set ns.x = [ns.x] %}{% endfor %}";
     assert_eq!(limit(deep), Some("lists and dictionaries inside each other"));
     let calls = Some("calls and expressions inside each other");
@@ -155,7 +174,7 @@ fn nesting_is_limited() {
 fn chains_are_no_nesting() {
     let on_a_small_stack = |text: String| {
         let thread =
-            std::thread::Builder::new().stack_size(1 << 20).spawn(move || render(&text)).expect("a thread");
+            std::thread::Builder::new().stack_size(STACK).spawn(move || render(&text)).expect("a thread");
         thread.join().expect("no panic")
     };
     let count = 20_000;
@@ -185,7 +204,7 @@ fn chains_are_no_nesting() {
     assert_eq!(on_a_small_stack("{{ 1 }}".repeat(count)).expect("renders"), "1".repeat(count));
 }
 
-/// The deepest that is allowed still fits into a megabyte of stack.
+/// The deepest that is allowed still fits into the small stack.
 #[test]
 fn what_is_allowed_fits_the_stack() {
     let text = "{% macro f(x) %}{% if 1 %}{% for y in [1] %}{{ [(x and (f((x + 1)) ~ ''))] }}{% endfor %}{% endif %}\

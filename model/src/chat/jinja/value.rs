@@ -310,7 +310,14 @@ impl Value {
                 budget.bytes(text.text.len())?;
                 Key::Str(text.text.as_str().into())
             }
-            Self::Tuple(seq) => Key::Tuple(seq.items.iter().map(|v| v.key(budget)).collect::<Res<_>>()?),
+            Self::Tuple(seq) => {
+                // Keys of tuples are copies that nothing charges: they cost the more work.
+                budget.work(16 * seq.items.len() as u64)?;
+                for item in &seq.items {
+                    budget.bytes(32 * item.as_str().map_or(0, str::len))?;
+                }
+                Key::Tuple(seq.items.iter().map(|v| v.key(budget)).collect::<Res<_>>()?)
+            }
             Self::Undefined(_) => Key::Undefined,
             Self::List(_) | Self::Dict(_) | Self::View(..) => {
                 return fail(format!("unhashable type: '{}'", self.type_name()));
@@ -372,7 +379,9 @@ fn deeper(depth: u64) -> Res<u64> {
 
 impl Seq {
     pub(super) fn new(budget: &Rc<Budget>, items: Vec<Value>, group: bool) -> Res<Self> {
-        let bytes = (items.len() + 2).saturating_mul(size_of::<Value>());
+        // What is said of an undefined value is a text of its own.
+        let undefined = items.iter().filter(|v| v.is_undefined()).count();
+        let bytes = (items.len() + 2).saturating_mul(size_of::<Value>()) + 160 * undefined;
         let depth = deeper(items.iter().map(Value::depth).max().unwrap_or(0))?;
         Ok(Self { charge: budget.charge(bytes)?, items, depth, group })
     }
