@@ -105,11 +105,11 @@ pub fn run(target: &Target, places: &Places, seed: u64, budget: Budget) -> std::
         if dies(target, places, &killer)
             && (status.code() != Some(worker::TOO_LONG.into()) || dies(target, places, &killer))
         {
-            if !outcome.findings.contains_key(&key) {
+            if let Some((count, _)) = outcome.findings.get_mut(&key) {
+                *count += 1;
+            } else {
                 let shorter = engine::minimise(&killer, 40, |input| dies(target, places, input));
                 record(target, places, &mut outcome, &key, &shorter)?;
-            } else if let Some((count, _)) = outcome.findings.get_mut(&key) {
-                *count += 1;
             }
         }
     }

@@ -22,15 +22,15 @@ impl Coverage {
 
     /// Adds what ran since the last reset; whether any of it was new.
     pub fn add(&mut self) -> bool {
-        let mut new = false;
+        let mut first = false;
         runtime::take_counters(|i, count| {
             let Some(seen) = self.seen.get_mut(i) else { return };
             let class = class(count);
             self.edges += usize::from(*seen == 0);
-            new |= *seen & class == 0;
+            first |= *seen & class == 0;
             *seen |= class;
         });
-        new
+        first
     }
 
     /// Counters that were reached.

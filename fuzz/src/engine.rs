@@ -164,10 +164,10 @@ pub fn fuzz(
         observer.starts(&input);
         Coverage::reset();
         let result = run(target, &input);
-        let new = coverage.add();
+        let reached = coverage.add();
         if let Err(finding) = &result {
             observer.fails(finding, &input);
-        } else if new || is_seed {
+        } else if reached || is_seed {
             if !is_seed {
                 observer.keeps(&input);
             }
@@ -195,7 +195,7 @@ mod tests {
         let bytes = input.file("f").unwrap_or_default();
         assert!(!bytes.contains(&7), "a seven");
         if bytes.contains(&8) {
-            let _ = std::panic::catch_unwind(|| panic!("caught"));
+            let _ = catch_unwind(|| panic!("caught"));
         }
         if bytes.contains(&9) {
             let mut grown: Vec<u8> = Vec::new();

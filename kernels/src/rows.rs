@@ -114,17 +114,17 @@ pub(crate) fn product<const N: usize>(factors: [u64; N]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::caps::Tier;
+
     /// Sizes whose product wraps 64 bits to 0 or something small are larger than any buffer.
     #[test]
     fn products_do_not_wrap() {
-        assert_eq!(super::product([4, 3, 5]), 60);
-        assert_eq!(super::product([4, 1 << 31, 1 << 31]), u64::MAX);
-        assert_eq!(super::product([4, 1 << 31, 1 << 31, 0]), 0);
-        assert!(super::elements("k", 1 << 16, 1 << 16).is_err());
+        assert_eq!(product([4, 3, 5]), 60);
+        assert_eq!(product([4, 1 << 31, 1 << 31]), u64::MAX);
+        assert_eq!(product([4, 1 << 31, 1 << 31, 0]), 0);
+        assert!(elements("k", 1 << 16, 1 << 16).is_err());
     }
-
-    use super::*;
-    use crate::caps::Tier;
 
     #[test]
     fn the_width_follows_the_shape_and_the_device() {

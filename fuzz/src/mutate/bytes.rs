@@ -8,7 +8,7 @@ pub fn mutate(random: &mut Random, bytes: &mut Vec<u8>, donor: &[u8], words: &[&
     let len = bytes.len();
     match random.below(13) {
         0 if len > 0 => bytes[random.below(len)] ^= 1 << random.below(8),
-        1 if len > 0 => bytes[random.below(len)] = random.next() as u8,
+        1 if len > 0 => bytes[random.below(len)] = random.bits() as u8,
         2 if len > 0 => {
             let width = 1 << random.below(4);
             let number = super::number(random).to_le_bytes();
@@ -26,7 +26,7 @@ pub fn mutate(random: &mut Random, bytes: &mut Vec<u8>, donor: &[u8], words: &[&
         }
         5 => {
             let count = random.below(16) + 1;
-            let filler = random.next() as u8;
+            let filler = random.bits() as u8;
             insert(random, bytes, &vec![filler; count]);
         }
         6 => bytes.truncate(random.below(len + 1)),

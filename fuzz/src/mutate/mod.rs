@@ -39,7 +39,7 @@ const NUMBERS: [u64; 24] = [
 fn number(random: &mut Random) -> u64 {
     let chosen = NUMBERS[random.below(NUMBERS.len())];
     match random.below(6) {
-        0 => random.next() >> random.below(64),
+        0 => random.bits() >> random.below(64),
         1 => chosen.wrapping_add(1),
         2 => chosen.wrapping_sub(1),
         _ => chosen,

@@ -9,7 +9,7 @@ use crate::source::{ByteSource, read_whole};
 use crate::{LoadError, TextError};
 
 /// A file of text that is no model may be this large.
-const MAX_BYTES: u64 = 256 << 20;
+const MAX_BYTES: u64 = 16 << 20;
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
 const PROCESSOR_TEMPLATE: &str = "chat_template.json";

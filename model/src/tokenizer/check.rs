@@ -125,6 +125,10 @@ impl Pipeline {
         // The crate takes a part without a type it knows for the first one that has its fields.
         let has = |field: &str| part.contains_key(field);
         let number = |field: &str| part.get(field).and_then(Value::as_u64);
+        // The crate takes {"Precompiled": null} for "Precompiled": checks by type would pass it over.
+        if part.get("type").is_some_and(|kind| !kind.is_string()) {
+            return Err("type: must be a string".into());
+        }
         let kind = text(part, "type");
         if kind == "Precompiled" && !has("precompiled_charsmap") {
             return Err("precompiled_charsmap: must be there".into());
@@ -270,6 +274,7 @@ mod tests {
             ("pre_tokenizer", r#"{"type": "FixedLength", "length": 0}"#, "at least 1"),
             ("normalizer", r#"{"type": "Prepend", "prepend": ""}"#, "must not be empty"),
             ("normalizer", r#"{"type": "Precompiled"}"#, "must be there"),
+            ("normalizer", r#"{"type": {"Precompiled": null}}"#, "type: must be a string"),
             ("normalizer", r#"{"type": "Precompiled", "precompiled_charsmap": "x"}"#, "base64"),
             ("normalizer", r#"{"type": "Precompiled", "precompiled_charsmap": "////fw=="}"#, "trie of"),
             ("normalizer", r#"{"type": "Precompiled", "precompiled_charsmap": 3}"#, "must be a string"),

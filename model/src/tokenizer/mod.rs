@@ -33,6 +33,8 @@ const FILE: &str = "tokenizer.json";
 
 /// Bytes of `tokenizer.json` at most: twice the largest ones that are published.
 const MAX_BYTES: u64 = 64 << 20;
+/// Tokens with other ids than a file says that are told; one is enough to see that files do not fit.
+const MAX_NOTES: usize = 8;
 /// Bytes of the small files beside it.
 const MAX_SMALL: u64 = 16 << 20;
 
@@ -58,6 +60,11 @@ fn broken(message: impl Into<String>) -> TextError {
     TextError::Tokenizer { message: message.into() }
 }
 
+fn parse(bytes: &[u8]) -> Result<Value, TextError> {
+    let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
+    serde_json::from_slice(bytes).map_err(|e| broken(e.to_string()))
+}
+
 impl Tokenizer {
     /// Reads `tokenizer.json` alone. Truncation and padding that it may ask for are left out: they are the caller's
     /// business.
@@ -65,9 +72,7 @@ impl Tokenizer {
     /// # Errors
     /// [`TextError::Tokenizer`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, TextError> {
-        let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
-        let value = serde_json::from_slice(bytes).map_err(|e| broken(e.to_string()))?;
-        Self::build(value, &Declarations::default())
+        Self::build(parse(bytes)?, &Declarations::default())
     }
 
     /// Reads what a checkpoint says of its tokenizer: `tokenizer.json`, and the special tokens of
@@ -76,7 +81,7 @@ impl Tokenizer {
     /// Qwen2), where the class of the configuration is known. `None` if there is no tokenizer.
     ///
     /// # Errors
-    /// Files that cannot be read or used; a `tokenizer.model` alone.
+    /// Files that cannot be read or used.
     pub async fn load(source: &dyn ByteSource) -> Result<Option<Self>, LoadError> {
         let mut found = Vec::new();
         for file in ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"] {
@@ -89,7 +94,7 @@ impl Tokenizer {
             config: found.pop().flatten(),
         };
         let value = match read_whole(source, FILE, MAX_BYTES).await? {
-            Some(bytes) => json::parse(FILE, &bytes)?,
+            Some(bytes) => parse(&bytes)?,
             None => match plain::load(source, declarations.config.as_ref()).await? {
                 Some(value) => value,
                 None => return Ok(None),
@@ -125,12 +130,11 @@ impl Tokenizer {
         let others = declared.tokens.iter().filter_map(|(id, token)| Some((declared.file, (*id)?, token)));
         let others = others.filter(|(_, id, token)| !listed.contains(&(token.content.as_str(), *id)));
         let ids = own.iter().map(|(id, token)| (FILE, *id, token)).chain(others);
-        tokenizer.notes = ids
-            .filter_map(|(file, id, token)| {
-                let got = tokenizer.token_to_id(&token.content).filter(|got| *got != id)?;
-                Some(format!("{file} says that token {:?} has id {id}; it has {got}", token.content))
-            })
-            .collect();
+        let differ = |(file, id, token): (&str, u32, &AddedToken)| {
+            let got = tokenizer.token_to_id(&token.content).filter(|got| *got != id)?;
+            Some(format!("{file} says that token {:?} has id {id}; it has {got}", token.content))
+        };
+        tokenizer.notes = ids.filter_map(differ).take(MAX_NOTES).collect();
         Ok(tokenizer)
     }
 
@@ -329,6 +333,7 @@ mod tests {
     #[test]
     fn vocabulary_check() {
         let t = Tokenizer::from_bytes(TINY.as_bytes()).expect("valid");
+        assert_eq!(t.decode(&[0, 77, u32::MAX, 0], false).expect("decodes"), "aa", "unknown ids have no text");
         assert_eq!(t.beyond(5), []);
         assert_eq!(t.beyond(3), [(3, "ĺ".to_owned()), (4, "Ģ".to_owned())]);
     }
