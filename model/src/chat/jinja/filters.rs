@@ -65,6 +65,9 @@ const NAMES: [&str; 54] = [
     "tojson",
 ];
 
+/// Levels of the interpreter that one filter stands for: `map` calls filters from inside of a filter.
+const FILTER_DEPTH: u64 = 8;
+
 /// Whether Jinja2 has a filter.
 pub(super) fn is_known(name: &str) -> bool {
     NAMES.contains(&name)
@@ -77,7 +80,7 @@ impl Interpreter<'_> {
     /// `value|name(args)`
     pub(super) fn filter(&mut self, name: &str, value: Value, args: Args) -> Res<Value> {
         self.budget.work(1)?;
-        self.deeper(|this| this.filtered(name, &value, args))
+        self.deeper_by(FILTER_DEPTH, |this| this.filtered(name, &value, args))
     }
 
     fn filtered(&mut self, name: &str, value: &Value, args: Args) -> Res<Value> {

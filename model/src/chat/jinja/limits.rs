@@ -9,9 +9,9 @@ use super::value::{Text, Value};
 pub(super) const SOURCE: u64 = 512 << 10;
 /// Blocks and brackets inside each other in a template's source. The parser recurses once for each.
 pub(super) const NESTING: u64 = 80;
-/// Statements, expressions and calls inside each other while a template runs. The interpreter recurses for each: this
-/// keeps it within the megabyte of stack that WASM has.
-pub(super) const DEPTH: u64 = 400;
+/// Statements, expressions and calls inside each other while a template runs. The interpreter recurses for each, with
+/// up to 2 KB of stack: this keeps it within half of the megabyte that WASM has.
+pub(super) const DEPTH: u64 = 240;
 /// Containers inside each other: printing, comparing and freeing them recurses.
 pub(super) const VALUE_DEPTH: u64 = 150;
 /// Bytes that all values of a running template take.

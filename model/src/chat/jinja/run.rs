@@ -168,12 +168,17 @@ pub(super) fn render(
 impl<'t> Interpreter<'t> {
     /// Goes one level deeper into what recurses.
     pub(super) fn deeper<T>(&mut self, inner: impl FnOnce(&mut Self) -> Res<T>) -> Res<T> {
-        self.depth += 1;
+        self.deeper_by(1, inner)
+    }
+
+    /// As [`Interpreter::deeper`], for what takes as much of the stack as some levels.
+    pub(super) fn deeper_by<T>(&mut self, levels: u64, inner: impl FnOnce(&mut Self) -> Res<T>) -> Res<T> {
+        self.depth += levels;
         if self.depth > DEPTH {
             return over("calls and expressions inside each other", self.depth, DEPTH);
         }
         let result = inner(self);
-        self.depth -= 1;
+        self.depth -= levels;
         result
     }
 
