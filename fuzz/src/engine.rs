@@ -153,13 +153,12 @@ pub fn fuzz(
     while progress.runs < budget.runs && start.elapsed() < budget.time {
         let seeded = waiting.pop();
         let is_seed = seeded.is_some();
-        let input = match seeded {
-            Some(input) => input,
-            None => {
-                let Some(parent) = choose(&mut random, &corpus) else { break };
-                let other = random.pick(&corpus).unwrap_or(parent).clone();
-                mutate(&mut random, parent, &other, target.words)
-            }
+        let input = if let Some(input) = seeded {
+            input
+        } else {
+            let Some(parent) = choose(&mut random, &corpus) else { break };
+            let other = random.pick(&corpus).unwrap_or(parent).clone();
+            mutate(&mut random, parent, &other, target.words)
         };
         observer.starts(&input);
         Coverage::reset();

@@ -2,6 +2,7 @@
 //! started it knows what killed it, and ends itself when an input takes too long.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::PathBuf;
@@ -98,7 +99,10 @@ impl Observer for Reporter {
                 engine::run(self.target, i).is_err_and(|f| f == *finding)
             });
             BEGAN.store(0, Ordering::Relaxed);
-            let hex: String = shorter.encode(self.target.only).iter().map(|b| format!("{b:02x}")).collect();
+            let mut hex = String::new();
+            for byte in shorter.encode(self.target.only) {
+                let _ = write!(hex, "{byte:02x}");
+            }
             println!("finding {hex} {}", finding.key);
         } else {
             println!("again {}", finding.key);

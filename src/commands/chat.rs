@@ -69,7 +69,7 @@ impl Chat {
             match talk.answer(&line, global).await {
                 // Who sits before it can write a shorter one; a script must not mistake the next answer for this one.
                 Err(Failure::Run(e @ RunError::PromptTooLong { .. })) if interactive => {
-                    eprintln!("error: {e}")
+                    eprintln!("error: {e}");
                 }
                 answered => answered?,
             }

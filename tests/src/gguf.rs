@@ -57,16 +57,15 @@ impl File {
             text(&mut out, key);
             let mut kind = |kind: u32| out.extend(kind.to_le_bytes());
             match value {
-                Value::Uint(v) => match u32::try_from(*v) {
-                    Ok(v) => {
+                Value::Uint(v) => {
+                    if let Ok(v) = u32::try_from(*v) {
                         kind(4);
                         out.extend(v.to_le_bytes());
-                    }
-                    Err(_) => {
+                    } else {
                         kind(10);
                         out.extend(v.to_le_bytes());
                     }
-                },
+                }
                 Value::Int(v) => {
                     kind(5);
                     out.extend((*v as i32).to_le_bytes());

@@ -172,7 +172,7 @@ fn files_that_say_something_else() {
         ("1_Pooling/config.json", json!({"include_prompt": 1}), ["include_prompt", "true or false"]),
     ] {
         let source = changed("bert_mean_pool", &json!({file: value}), &Value::Null);
-        let error = load(&gpu, source).err().expect(file).to_string();
+        let error = load(&gpu, source).expect_err(file).to_string();
         assert!(error.contains(file) && words.iter().all(|w| error.contains(w)), "{error}");
     }
 }

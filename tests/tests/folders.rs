@@ -367,7 +367,7 @@ fn descriptions_beside_the_configuration() {
     let LoadError::Config { field, got, want } = &error else { panic!("{error}") };
     assert!(field == "quantization_config" && got == "absent", "{error}");
     assert!(
-        want.contains("q") && want.contains("qweight") && want.contains("quantize_config.json"),
+        want.contains('q') && want.contains("qweight") && want.contains("quantize_config.json"),
         "{error}"
     );
 

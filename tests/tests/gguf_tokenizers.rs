@@ -135,7 +135,7 @@ fn texts_give_the_ids_of_llama_cpp() {
                     Some(own) => assert_eq!(got[0], own.encode(text, false).expect(name), "{name}, text {i}"),
                     // The composed form of the same characters.
                     None => {
-                        assert_eq!(got[0], file.ids("caf\u{e9} \u{1eb9}\u{301} \u{fb01} \u{bd} \u{2460}"))
+                        assert_eq!(got[0], file.ids("caf\u{e9} \u{1eb9}\u{301} \u{fb01} \u{bd} \u{2460}"));
                     }
                 }
             } else {

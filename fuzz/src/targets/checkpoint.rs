@@ -138,13 +138,13 @@ fn load(input: &Input) -> Result<(), String> {
     let Some(config) = bounded(block_on(load_config(&*source)))? else { return Ok(()) };
     configs::derive(&config)?;
     bounded(block_on(GenerationConfig::load(&*source, &config)))?;
-    tensors(source, &config)
+    tensors(&source, &config)
 }
 
 /// Opens every quantised module, reads its first and last rows, and every dense tensor.
-fn tensors(source: Arc<dyn ByteSource>, config: &Config) -> Result<(), String> {
-    let Some(table) = bounded(block_on(TensorTable::open(&*source)))? else { return Ok(()) };
-    let Some(quantization) = bounded(block_on(Quantization::open(&*source, config, &table)))? else {
+fn tensors(source: &Arc<dyn ByteSource>, config: &Config) -> Result<(), String> {
+    let Some(table) = bounded(block_on(TensorTable::open(&**source)))? else { return Ok(()) };
+    let Some(quantization) = bounded(block_on(Quantization::open(&**source, config, &table)))? else {
         return Ok(());
     };
     let names: Vec<String> = quantization.modules.keys().cloned().collect();
@@ -156,11 +156,11 @@ fn tensors(source: Arc<dyn ByteSource>, config: &Config) -> Result<(), String> {
             let Some(Some(module)) = bounded(block_on(weights.module(&name, k)))? else { continue };
             let _ = (module.input.describe(), module.format.to_string(), module.is_packable());
             for rows in [0..module.n.min(2), module.n.saturating_sub(1)..module.n] {
-                let read = bounded(block_on(module.rows(&*source, rows.clone())))?;
+                let read = bounded(block_on(module.rows(&**source, rows.clone())))?;
                 for row in read.into_iter().flatten() {
                     let _ = module.values(&row);
                 }
-                bounded(block_on(module.words(&*source, rows)))?;
+                bounded(block_on(module.words(&**source, rows)))?;
             }
             if u64::from(module.n) * u64::from(module.k) < 1 << 16 {
                 bounded(block_on(weights.matrix_f32(name.as_str(), module.n, module.k)))?;

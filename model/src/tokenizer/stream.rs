@@ -103,8 +103,7 @@ impl<'a> DecodeStream<'a> {
     fn unprinted(&self, text: &str) -> String {
         let whole = self.printed.trim_end_matches(REPLACEMENT);
         match (text.strip_prefix(self.printed.as_str()), text.strip_prefix(whole)) {
-            (Some(new), _) => new.to_owned(),
-            (None, Some(new)) => new.to_owned(),
+            (Some(new), _) | (None, Some(new)) => new.to_owned(),
             _ => text.chars().skip(self.printed.chars().count()).collect(),
         }
     }

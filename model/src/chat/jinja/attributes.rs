@@ -128,13 +128,13 @@ impl Interpreter<'_> {
     }
 
     /// `value[start:stop:step]`
-    pub(super) fn slice(&mut self, value: &Value, parts: [Value; 3]) -> Res<Value> {
+    pub(super) fn slice(&mut self, value: &Value, parts: &[Value; 3]) -> Res<Value> {
         let budget = &self.budget.clone();
         if let Value::Undefined(message) = value {
             return fail(message.to_string());
         }
         let mut numbers = [None; 3];
-        for (number, part) in numbers.iter_mut().zip(&parts) {
+        for (number, part) in numbers.iter_mut().zip(parts) {
             *number = part.as_int();
             if number.is_none() && !matches!(part, Value::None) {
                 return fail("slice indices must be integers or None");
@@ -213,7 +213,7 @@ impl Interpreter<'_> {
                     let key = key.unwrap_or(Value::None);
                     Ok(dict.get(budget, &key)?.cloned().or(default).unwrap_or(Value::None))
                 }
-                "fromkeys" => self.from_keys(args),
+                "fromkeys" => self.keys_as_dict(args),
                 _ => {
                     args.bind::<0>(name, [], 0)?;
                     Ok(match name {
@@ -273,7 +273,7 @@ impl Interpreter<'_> {
     }
 
     /// `dict.fromkeys(keys, value)`
-    pub(super) fn from_keys(&mut self, args: Args) -> Res<Value> {
+    pub(super) fn keys_as_dict(&mut self, args: Args) -> Res<Value> {
         let [keys, value] = args.bind("fromkeys", ["", ""], 1)?;
         let mut dict = Dict::new(&self.budget)?;
         for key in keys.unwrap_or(Value::None).items(&self.budget)? {

@@ -37,7 +37,7 @@ impl<'t> Interpreter<'t> {
 
     fn function(&mut self, function: Function, args: Args) -> Res<Value> {
         match function {
-            Function::Range => range(args),
+            Function::Range => range(&args),
             Function::Dict => {
                 let Args { positional, keywords, .. } = args;
                 let mut dict = Dict::new(&self.budget)?;
@@ -51,7 +51,7 @@ impl<'t> Interpreter<'t> {
                 }
                 Ok(dict.value())
             }
-            Function::FromKeys => self.from_keys(args),
+            Function::FromKeys => self.keys_as_dict(args),
             Function::Namespace => {
                 let Value::Dict(dict) = self.function(Function::Dict, args)? else {
                     return fail("namespace");
@@ -393,7 +393,7 @@ impl<'t> Interpreter<'t> {
     }
 }
 
-fn range(args: Args) -> Res<Value> {
+fn range(args: &Args) -> Res<Value> {
     if !args.keywords.is_empty() {
         return fail("range() takes no keyword arguments");
     }

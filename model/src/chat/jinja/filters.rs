@@ -78,9 +78,9 @@ type Path = Vec<Value>;
 
 impl Interpreter<'_> {
     /// `value|name(args)`
-    pub(super) fn filter(&mut self, name: &str, value: Value, args: Args) -> Res<Value> {
+    pub(super) fn filter(&mut self, name: &str, value: &Value, args: Args) -> Res<Value> {
         self.budget.work(1)?;
-        self.deeper_by(FILTER_DEPTH, |this| this.filtered(name, &value, args))
+        self.deeper_by(FILTER_DEPTH, |this| this.filtered(name, value, args))
     }
 
     fn filtered(&mut self, name: &str, value: &Value, args: Args) -> Res<Value> {
@@ -140,8 +140,10 @@ impl Interpreter<'_> {
                 }
                 let slices = usize::try_from(slices).unwrap_or(0);
                 budget.copies(slices)?;
-                let (each, more) =
-                    if slices == 0 { (0, 0) } else { (items.len() / slices, items.len() % slices) };
+                let (each, more) = (
+                    items.len().checked_div(slices).unwrap_or(0),
+                    items.len().checked_rem(slices).unwrap_or(0),
+                );
                 let (mut lists, mut at) = (Vec::new(), 0);
                 for i in 0..slices {
                     let end = at + each + usize::from(i < more);
@@ -330,7 +332,7 @@ impl Interpreter<'_> {
             "reverse" => {
                 args.bind::<0>(name, [], 0)?;
                 if let Value::Str(_) = value {
-                    return self.slice(value, [Value::None, Value::None, Value::Int(-1)]);
+                    return self.slice(value, &[Value::None, Value::None, Value::Int(-1)]);
                 }
                 let mut items = value.items(budget)?;
                 items.reverse();
@@ -427,7 +429,7 @@ impl Interpreter<'_> {
         let name = string(Some(&name), "map")?;
         for item in value.items(budget)? {
             let args = args.again(budget)?;
-            found.push(self.filter(name, item, args)?);
+            found.push(self.filter(name, &item, args)?);
         }
         Value::iter(budget, found)
     }

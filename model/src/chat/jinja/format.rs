@@ -350,7 +350,7 @@ fn grouped(spec: &Spec, prefix: &str, digits: &str, rest: &str, every: usize, ou
     }
     let mut text = String::new();
     for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % every == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(every) {
             text.push(separator);
         }
         text.push(c);

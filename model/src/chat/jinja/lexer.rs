@@ -1,5 +1,7 @@
 //! Source to tokens, as Jinja2's lexer does with `trim_blocks` and `lstrip_blocks`.
 
+use std::fmt::Write as _;
+
 use super::limits::{Fault, Res, SOURCE, over};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -388,11 +390,11 @@ fn unescape(text: &str) -> Result<String, &'static str> {
             c if !c.is_ascii() => {
                 let code = c as u32;
                 out.push('\\');
-                out.push_str(&match code {
-                    0..=0xff => format!("x{code:02x}"),
-                    0x100..=0xffff => format!("u{code:04x}"),
-                    _ => format!("U{code:08x}"),
-                });
+                let _ = match code {
+                    0..=0xff => write!(out, "x{code:02x}"),
+                    0x100..=0xffff => write!(out, "u{code:04x}"),
+                    _ => write!(out, "U{code:08x}"),
+                };
                 continue;
             }
             c => {

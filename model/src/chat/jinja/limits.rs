@@ -38,6 +38,7 @@ pub(super) enum Fault {
 
 pub(super) type Res<T> = Result<T, Box<Fault>>;
 
+#[expect(clippy::unnecessary_box_returns, reason = "the error of `Res`, which is small that way")]
 pub(super) fn fault(message: impl Into<String>) -> Box<Fault> {
     Box::new(Fault::Failed { message: message.into(), line: None })
 }

@@ -1,5 +1,7 @@
 //! Formatting with `%`, and the numbers of both ways to format.
 
+use std::fmt::Write as _;
+
 use std::rc::Rc;
 
 use super::limits::{Budget, Buffer, PRECISION, Res, fail, fault, over};
@@ -162,13 +164,14 @@ fn one(budget: &Rc<Budget>, spec: &Spec, kind: char, value: &Value, safe: bool, 
             let number = match value {
                 Value::Float(v) if matches!(kind, 'd' | 'i' | 'u') => truncate(*v)?,
                 Value::Undefined(message) => return fail(message.to_string()),
-                other => match other.as_int() {
-                    Some(v) => v,
-                    None => {
+                other => {
+                    if let Some(v) = other.as_int() {
+                        v
+                    } else {
                         let got = other.type_name();
                         return fail(format!("%{kind} format: a real number is required, not {got}"));
                     }
-                },
+                }
             };
             let (mut digits, mut prefix) = (radix(number.unsigned_abs(), kind), "");
             if spec.alternate {
@@ -249,9 +252,9 @@ pub(super) fn ascii(text: &str) -> String {
         let code = c as u32;
         match code {
             0..=0x7f => out.push(c),
-            0x80..=0xff => out.push_str(&format!("\\x{code:02x}")),
-            0x100..=0xffff => out.push_str(&format!("\\u{code:04x}")),
-            _ => out.push_str(&format!("\\U{code:08x}")),
+            0x80..=0xff => drop(write!(out, "\\x{code:02x}")),
+            0x100..=0xffff => drop(write!(out, "\\u{code:04x}")),
+            _ => drop(write!(out, "\\U{code:08x}")),
         }
     }
     out

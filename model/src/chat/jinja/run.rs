@@ -228,7 +228,7 @@ impl<'t> Interpreter<'t> {
                 }
                 let mut value = inner.value();
                 for filter in filters {
-                    value = self.step(value, filter, scope)?;
+                    value = self.step(&value, filter, scope)?;
                 }
                 self.assign(target, value, scope)?;
             }
@@ -257,7 +257,7 @@ impl<'t> Interpreter<'t> {
                 };
                 let mut callee = self.eval(base, scope)?;
                 for step in steps {
-                    callee = self.step(callee, step, scope)?;
+                    callee = self.step(&callee, step, scope)?;
                 }
                 let mut args = self.arguments(arguments, scope)?;
                 args.keywords.push(("caller".to_owned(), caller));
@@ -272,7 +272,7 @@ impl<'t> Interpreter<'t> {
                 }
                 let mut value = inner.value();
                 for filter in filters {
-                    value = self.step(value, filter, scope)?;
+                    value = self.step(&value, filter, scope)?;
                 }
                 self.print(&value, out)?;
             }
@@ -450,7 +450,7 @@ impl<'t> Interpreter<'t> {
             Expr::Chain(base, posts) => {
                 let mut value = self.eval(base, scope)?;
                 for post in posts {
-                    value = self.step(value, post, scope)?;
+                    value = self.step(&value, post, scope)?;
                 }
                 Ok(value)
             }
@@ -467,13 +467,13 @@ impl<'t> Interpreter<'t> {
     }
 
     /// One step of a chain.
-    fn step(&mut self, value: Value, post: &'t Post, scope: &Rc<Scope<'t>>) -> Res<Value> {
+    fn step(&mut self, value: &Value, post: &'t Post, scope: &Rc<Scope<'t>>) -> Res<Value> {
         self.budget.work(1)?;
         match post {
-            Post::Attr(name) => self.attribute(&value, name),
+            Post::Attr(name) => self.attribute(value, name),
             Post::Item(key) => {
                 let key = self.eval(key, scope)?;
-                self.item(&value, &key)
+                self.item(value, &key)
             }
             Post::Slice(parts) => {
                 let mut values = [Value::None, Value::None, Value::None];
@@ -482,11 +482,11 @@ impl<'t> Interpreter<'t> {
                         *place = self.eval(part, scope)?;
                     }
                 }
-                self.slice(&value, values)
+                self.slice(value, &values)
             }
             Post::Call(arguments) => {
                 let args = self.arguments(arguments, scope)?;
-                self.call(&value, args)
+                self.call(value, args)
             }
             Post::Filter(name, arguments) => {
                 let args = self.arguments(arguments, scope)?;
@@ -494,7 +494,7 @@ impl<'t> Interpreter<'t> {
             }
             Post::Test { name, args, negated } => {
                 let args = self.arguments(args, scope)?;
-                Ok(Value::Bool(self.test(name, &value, args)? != *negated))
+                Ok(Value::Bool(self.test(name, value, args)? != *negated))
             }
         }
     }

@@ -109,7 +109,7 @@ impl Interpreter<'_> {
                 let room = budget.charge(text.len() * 3)?;
                 let out = match name {
                     "capitalize" => capitalize(text),
-                    "casefold" => text.replace('ß', "ss").replace('ẞ', "ss").to_lowercase().replace('ς', "σ"),
+                    "casefold" => text.replace(['ß', 'ẞ'], "ss").to_lowercase().replace('ς', "σ"),
                     "lower" => text.to_lowercase(),
                     "upper" => text.to_uppercase(),
                     "swapcase" => swap_case(text),
@@ -501,9 +501,9 @@ fn title(text: &str) -> String {
     let mut inside = false;
     for c in text.chars() {
         if inside {
-            out.extend(c.to_lowercase())
+            out.extend(c.to_lowercase());
         } else {
-            title_case(c, &mut out)
+            title_case(c, &mut out);
         }
         inside = is_cased(c);
     }

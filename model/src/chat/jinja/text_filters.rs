@@ -77,7 +77,7 @@ impl Interpreter<'_> {
                     }
                     let keywords = vec![("attribute".to_owned(), attribute)];
                     let items = Value::list(budget, value.items(budget)?)?;
-                    value = self.filter("map", items, Args { keywords, ..Args::default() })?;
+                    value = self.filter("map", &items, Args { keywords, ..Args::default() })?;
                 }
                 let mut out = Buffer::new(budget)?;
                 for (i, item) in value.items(budget)?.iter().enumerate() {
@@ -338,7 +338,7 @@ fn quote(text: &str, query: bool, out: &mut Buffer) -> Res<()> {
     for byte in text.bytes() {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.' | b'-' | b'~' => {
-                out.push_char(byte as char)?
+                out.push_char(byte as char)?;
             }
             b'/' if !query => out.push("/")?,
             b' ' if query => out.push("+")?,
@@ -393,9 +393,7 @@ fn xml_attributes(budget: &Rc<Budget>, value: &Value, args: Args) -> Res<Value> 
             continue;
         }
         let key_text = string(Some(key), "xmlattr")?;
-        if key_text
-            .contains(|c: char| matches!(c, '/' | '>' | '=' | ' ' | '\t' | '\n' | '\r' | '\x0b' | '\x0c'))
-        {
+        if key_text.contains(['/', '>', '=', ' ', '\t', '\n', '\r', '\x0b', '\x0c']) {
             return fail("xmlattr: an invalid character in an attribute's name");
         }
         if space || !out.as_str().is_empty() {

@@ -73,16 +73,13 @@ pub(super) fn strftime(format: &str, now: i64) -> Res<String> {
             Some('F') => {
                 let _ = write!(out, "{year:04}-{month:02}-{day:02}");
             }
-            Some('T') => {
-                let _ = write!(out, "{hour:02}:{minute:02}:{:02}", second % 60);
-            }
             Some('D' | 'x') => {
                 let _ = write!(out, "{month:02}/{day:02}/{:02}", year.rem_euclid(100));
             }
             Some('R') => {
                 let _ = write!(out, "{hour:02}:{minute:02}");
             }
-            Some('X') => {
+            Some('T' | 'X') => {
                 let _ = write!(out, "{hour:02}:{minute:02}:{:02}", second % 60);
             }
             Some('c') => {

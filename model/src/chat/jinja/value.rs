@@ -12,6 +12,7 @@ use super::limits::{Budget, Buffer, Charge, Res, VALUE_DEPTH, fail, over};
 use super::strings::decimal;
 
 #[derive(Debug)]
+#[expect(clippy::struct_field_names, reason = "what a string consists of")]
 pub(super) struct Text {
     pub text: String,
     /// Python's `Markup`: text that is HTML already.
