@@ -10,7 +10,7 @@ const MAGIC: &[u8; 8] = b"girih-s1";
 /// Magic, length and checksum.
 const HEAD: usize = 24;
 /// Files that a process began to write and left are removed after this time.
-const LEFT_OVER: Duration = Duration::from_secs(3600);
+const LEFT_OVER: Duration = Duration::from_hours(1);
 
 /// Why a file is not what was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -52,7 +52,7 @@ impl Tensor {
     ) -> Result<Self, OpError> {
         // On 32 bits, elements that fit a buffer may still be more than a `usize` counts.
         let fits = |&all: &u64| usize::try_from(all).is_ok() && 4 * all <= buffer.size();
-        if elements(shape).filter(fits).is_none() {
+        if !elements(shape).as_ref().is_some_and(fits) {
             let want = format!("at most {} bytes", buffer.size());
             return Err(OpError::Shape { op: "tensor", tensor: "buffer", got: shape.to_vec(), want });
         }
