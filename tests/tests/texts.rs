@@ -25,7 +25,7 @@ fn checkpoint(change: impl Fn(&str, &mut Value)) -> Arc<Model> {
     names.dedup();
     for name in names.iter().filter(|name| !name.starts_with("reference")) {
         let bytes = files::read(&folder.join(name)).ok();
-        if !name.ends_with(".json") {
+        if name.rsplit_once('.').is_none_or(|(_, kind)| kind != "json") {
             source = source.with(name.as_str(), bytes.expect("a file"));
             continue;
         }

@@ -143,7 +143,8 @@ fn changed(base: &str, change: &Value) -> MemorySource {
         };
         for edit in edits {
             let (last, path) = edit["at"].as_array().expect("a path").split_last().expect("a place");
-            let mut place = files.entry(file.clone()).or_insert_with(|| Value::Object(Default::default()));
+            let mut place =
+                files.entry(file.clone()).or_insert_with(|| Value::Object(serde_json::Map::default()));
             for key in path {
                 place = place.get_mut(text(key)).expect("a place");
             }
@@ -204,7 +205,7 @@ fn vocabularies_without_a_tokenizer_file() {
         if class.is_null() {
             let mut tokens: Vec<_> = vocab.iter().map(|(t, id)| (id.as_u64(), t.as_str())).collect();
             tokens.sort_unstable();
-            let lines: String = tokens.iter().map(|(_, token)| format!("{token}\n")).collect();
+            let lines: String = tokens.iter().flat_map(|(_, token)| [*token, "\n"]).collect();
             source = source.with("vocab.txt", lines.into_bytes());
         } else {
             let merges = whole["model"]["merges"].as_array().expect("merges").iter();

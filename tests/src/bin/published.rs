@@ -44,6 +44,7 @@ struct Text {
 
 /// What sentence-transformers made of texts.
 #[derive(Deserialize)]
+#[expect(clippy::struct_field_names, reason = "the names in the file")]
 struct Vectors {
     file: String,
     oracle: String,
