@@ -2,7 +2,7 @@
 //!
 //! Both styles are read: that of most published checkpoints (`rope_theta`, `rope_scaling`, `torch_dtype`) and that
 //! of transformers 5 (`rope_parameters`, `dtype`). What is assumed where a file is silent stands with the architecture
-//! ([`class::Class`]); here it is only read.
+//! (`class::Class`); here it is only read.
 
 pub(crate) mod class;
 mod fields;
