@@ -333,7 +333,11 @@ mod tests {
     #[test]
     fn vocabulary_check() {
         let t = Tokenizer::from_bytes(TINY.as_bytes()).expect("valid");
-        assert_eq!(t.decode(&[0, 77, u32::MAX, 0], false).expect("decodes"), "aa", "unknown ids have no text");
+        assert_eq!(
+            t.decode(&[0, 77, u32::MAX, 0], false).expect("decodes"),
+            "aa",
+            "unknown ids have no text"
+        );
         assert_eq!(t.beyond(5), []);
         assert_eq!(t.beyond(3), [(3, "ĺ".to_owned()), (4, "Ģ".to_owned())]);
     }

@@ -38,7 +38,7 @@ pub(super) async fn load(
             let merges = read_whole(source, MERGES, MAX_BYTES).await?;
             let Some((vocab, merges)) = vocab.zip(merges) else { return Ok(None) };
             let vocab = file::parse(VOCAB, &vocab)?;
-            Ok(Some(byte_level(class, vocab, &text(MERGES, merges)?, config)))
+            Ok(Some(byte_level(class, &vocab, &text(MERGES, merges)?, config)))
         }
         Some(_) => Ok(None),
     }
@@ -106,7 +106,7 @@ fn word_piece(text: &str, config: &Map<String, Value>) -> Value {
 }
 
 /// GPT-2's and Qwen2's: tokens with ids, and merges by rank.
-fn byte_level(class: &str, vocab: Value, merges: &str, config: &Map<String, Value>) -> Value {
+fn byte_level(class: &str, vocab: &Value, merges: &str, config: &Map<String, Value>) -> Value {
     const END: &str = "<|endoftext|>";
     let space = config.get("add_prefix_space").and_then(Value::as_bool).unwrap_or(false);
     let merges: Vec<&str> =

@@ -102,10 +102,7 @@ impl<'a> DecodeStream<'a> {
     /// reader has seen cannot be taken back. A character that was incomplete counts as new.
     fn unprinted(&self, text: &str) -> String {
         let whole = self.printed.trim_end_matches(REPLACEMENT);
-        match (text.strip_prefix(self.printed.as_str()), text.strip_prefix(whole)) {
-            (Some(new), _) => new.to_owned(),
-            (None, Some(new)) => new.to_owned(),
-            _ => text.chars().skip(self.printed.chars().count()).collect(),
-        }
+        let new = text.strip_prefix(self.printed.as_str()).or_else(|| text.strip_prefix(whole));
+        new.map_or_else(|| text.chars().skip(self.printed.chars().count()).collect(), str::to_owned)
     }
 }
