@@ -181,7 +181,13 @@ fn special_tokens_of_other_files() {
             assert_eq!(decode(false), text(&case["decoded"]), "{what}");
             assert_eq!(decode(true), text(&case["decoded_skip_special"]), "{what}");
         }
-        let other_id = ["decoder gives another id", "decoder with a normalized token"].contains(&name);
+        // A vocabulary with holes moves the ids of added tokens, as the crate counts.
+        let other_id = [
+            "decoder gives another id",
+            "decoder with a normalized token",
+            "a name of a token of the vocabulary",
+        ];
+        let other_id = other_id.contains(&name);
         assert_eq!(!tokenizer.notes().is_empty(), other_id, "{name}: {:?}", tokenizer.notes());
     }
 }

@@ -326,7 +326,7 @@ mod tests {
         let long = format!(r#"{{"type": "Prepend", "prepend": "{}"}}"#, "x".repeat(65));
         refused("normalizer", &long, "bytes of prepend");
         for regex in
-            ["(?:(?=a)){1000000000}", "((a{1000}){1000}){1000}", "x{99999999999999999999}", "a{600}b{600}"]
+            ["(?:(?=a)){1000000000}", "((a{1000}){1000}){1000}", "x{99999999999999999999}", "a{6000}b{6000}"]
         {
             let part = format!(
                 r#"{{"type": "Split", "pattern": {{"Regex": "{regex}"}}, "behavior": "Isolated", "invert": false}}"#

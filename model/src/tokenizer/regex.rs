@@ -1,34 +1,28 @@
 //! How short a match of a regular expression can be, and what its repetitions cost.
 
-/// The sum, and the product, of all numbers of repetitions.
-const MAX_REPEATS: (u64, u64) = (1000, 1_000_000);
+/// Atoms of a pattern, each as often as it is repeated at most.
+const MAX_SIZE: usize = 8192;
 /// Groups within groups that are looked into.
 const MAX_DEPTH: u32 = 64;
 
-/// Bounds what a regular expression costs.
+/// Bounds what a regular expression costs: its length with all numbers of repetitions written out.
 ///
 /// # Errors
-/// Repetitions beyond the bound.
+/// A pattern beyond the bound.
 pub(super) fn repeats(regex: &str) -> Result<(), String> {
-    let (mut sum, mut product) = (0u64, 1u64);
-    for (at, _) in regex.match_indices('{') {
-        let inside = regex[at + 1..].split('}').next().unwrap_or_default();
-        // Names of classes and of characters (`\p{L}`, `\x{2581}`) are no repetitions.
-        let letter = regex[..at].strip_suffix(['p', 'P', 'x', 'u', 'U']).unwrap_or_default();
-        let escaped = letter.bytes().rev().take_while(|b| *b == b'\\').count() % 2 == 1;
-        if escaped || !inside.bytes().all(|b| b.is_ascii_digit() || b", ".contains(&b)) {
-            continue;
+    let mut pattern = Pattern { rest: regex, unclear: false };
+    let mut size = 0usize;
+    // What follows a bracket that closes nothing counts too.
+    loop {
+        size = size.saturating_add(pattern.branches(0).size);
+        if !pattern.take(")") {
+            break;
         }
-        let numbers = inside.split(',').map(str::trim).filter(|n| !n.is_empty());
-        let largest = numbers.map(|n| n.parse().unwrap_or(u64::MAX)).max().unwrap_or(0);
-        sum = sum.saturating_add(largest);
-        product = product.saturating_mul(largest.max(1));
     }
-    if sum > MAX_REPEATS.0 || product > MAX_REPEATS.1 {
-        let (sum, product) = MAX_REPEATS;
+    if size > MAX_SIZE {
+        let start: String = regex.chars().take(100).collect();
         return Err(format!(
-            "the repetitions of {:?} must sum to at most {sum} and multiply to at most {product}",
-            regex.chars().take(100).collect::<String>()
+            "the repetitions of {start:?} written out have {size} parts, must have at most {MAX_SIZE}"
         ));
     }
     Ok(())
@@ -37,9 +31,16 @@ pub(super) fn repeats(regex: &str) -> Result<(), String> {
 /// Characters that a match has at least; 0 where that is not clear.
 pub(super) fn least(regex: &str) -> usize {
     let mut pattern = Pattern { rest: regex, unclear: false };
-    let least = pattern.branches(0);
+    let least = pattern.branches(0).least;
     // A bracket that closes nothing.
     if pattern.unclear || !pattern.rest.is_empty() { 0 } else { least }
+}
+
+/// Characters that a part matches at least, and its atoms as often as they are repeated.
+#[derive(Clone, Copy)]
+struct Part {
+    least: usize,
+    size: usize,
 }
 
 struct Pattern<'a> {
@@ -69,12 +70,14 @@ impl Pattern<'_> {
     }
 
     /// Up to a bracket that closes a group, which stays.
-    fn branches(&mut self, depth: u32) -> usize {
+    fn branches(&mut self, depth: u32) -> Part {
         if depth > MAX_DEPTH {
+            // The crate refuses it as well.
             self.unclear = true;
+            self.rest = "";
         }
-        let (mut least, mut branch) = (usize::MAX, 0usize);
-        while !self.unclear && !self.rest.starts_with(')') {
+        let (mut least, mut branch, mut size) = (usize::MAX, 0usize, 0usize);
+        while !self.rest.starts_with(')') {
             if self.take("|") {
                 least = least.min(branch);
                 branch = 0;
@@ -82,14 +85,16 @@ impl Pattern<'_> {
             }
             let Some(c) = self.next() else { break };
             let atom = self.atom(c, depth);
-            branch = branch.saturating_add(atom.saturating_mul(self.times()));
+            let (times, most) = self.times();
+            branch = branch.saturating_add(atom.least.saturating_mul(times));
+            size = size.saturating_add(atom.size.saturating_mul(most));
         }
-        least.min(branch)
+        Part { least: least.min(branch), size }
     }
 
-    fn atom(&mut self, c: char, depth: u32) -> usize {
-        match c {
-            '(' => self.group(depth),
+    fn atom(&mut self, c: char, depth: u32) -> Part {
+        let least = match c {
+            '(' => return self.group(depth),
             '[' => self.class(),
             '\\' => match self.next() {
                 Some('p' | 'P' | 'x' | 'u' | 'U') => {
@@ -104,10 +109,11 @@ impl Pattern<'_> {
             },
             '^' | '$' => 0,
             _ => 1,
-        }
+        };
+        Part { least, size: 1 }
     }
 
-    fn group(&mut self, depth: u32) -> usize {
+    fn group(&mut self, depth: u32) -> Part {
         let mut width = 1;
         if self.take("?") {
             if ["=", "!", "<=", "<!"].iter().any(|look| self.take(look)) {
@@ -122,9 +128,9 @@ impl Pattern<'_> {
                 self.take(":");
             }
         }
-        let least = self.branches(depth + 1);
+        let inside = self.branches(depth + 1);
         self.unclear |= !self.take(")");
-        width * least
+        Part { least: width * inside.least, size: inside.size.saturating_add(1) }
     }
 
     fn class(&mut self) -> usize {
@@ -146,9 +152,9 @@ impl Pattern<'_> {
         1
     }
 
-    /// How often the atom before is repeated at least.
-    fn times(&mut self) -> usize {
-        let mut times = 1usize;
+    /// How often the atom before is repeated at least, and the largest number of that.
+    fn times(&mut self) -> (usize, usize) {
+        let (mut times, mut most) = (1usize, 1usize);
         loop {
             let any = self.take("*") || self.take("?");
             if any {
@@ -159,10 +165,13 @@ impl Pattern<'_> {
                 && inside.bytes().all(|b| b.is_ascii_digit() || b", ".contains(&b))
             {
                 self.rest = rest;
+                let numbers = inside.split(',').map(str::trim).filter(|n| !n.is_empty());
+                let largest = numbers.map(|n| n.parse().unwrap_or(usize::MAX)).max().unwrap_or(1);
+                most = most.saturating_mul(largest.max(1));
                 let first = inside.split(',').next().unwrap_or_default().trim();
                 times = times.saturating_mul(first.parse().unwrap_or(0));
             } else {
-                return times;
+                return (times, most);
             }
             // Lazy or possessive.
             if !self.take("?") {
@@ -210,6 +219,21 @@ mod tests {
             ("a++", 1),
         ] {
             assert_eq!(least(regex), want, "{regex}");
+        }
+        for fits in
+            [r"\s{512}(?!\S)|\s{256}(?!\S)|\s{128}(?!\S)|\s{64}", "(?:a{16}){16}", r"\x{9999}[{99999}]"]
+        {
+            assert_eq!(repeats(fits), Ok(()), "{fits}");
+        }
+        for costs in [
+            "a{9000}",
+            "(?x)a{9000}",
+            "(?:a{100}){100}",
+            ")a{9000}",
+            "(?:(?=a)){1000000000}",
+            "a{99999999999999999999}",
+        ] {
+            assert!(repeats(costs).is_err(), "{costs}");
         }
         assert_eq!(least(&("(".repeat(1000) + "a" + &")".repeat(1000))), 0, "too deep to look into");
     }
