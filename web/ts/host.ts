@@ -192,14 +192,17 @@ export class EngineHost implements Peer {
     if (args.cache !== "none") {
       this.#store = await BlockStore.open(args.cache.maxBytes, (notice) => this.#listener.notice(notice));
     }
-    if (args.selfTest) await this.#selfTest(engine, caps, emit);
+    if (args.selfTest) {
+      const kernels = `${this.#module.version()}\n${this.#module.shaders()}`;
+      await this.#selfTest(engine, caps, kernels, emit);
+    }
     return caps;
   }
 
   /** Tests the kernels of an adapter that was not seen before with this version, these shaders and this browser. */
-  async #selfTest(engine: Engine, caps: Caps, emit: (event: ProgressEvent) => void): Promise<void> {
+  async #selfTest(engine: Engine, caps: Caps, kernels: string, emit: (event: ProgressEvent) => void): Promise<void> {
     const { adapter, architecture, tier } = caps;
-    const about = [this.#module.version(), this.#module.shaders(), adapter, architecture, tier, navigator.userAgent].join("\n");
+    const about = [kernels, adapter, architecture, tier, navigator.userAgent].join("\n");
     let verdict = await readVerdict(about);
     if (verdict === null) {
       emit({ stage: "self-test" });
