@@ -43,8 +43,8 @@ test("errors_an_option_that_does_not_exist_is_named", async (t) => {
 test("errors_500_is_tried_again_and_given_up", async (t) => {
   const girih = await uncached(t);
   const requests = await watchRequests();
-  await t.rejects(girih.loadModel(`/fault/status/500${MODEL}`, { manifest: false }), "network", /config\.json.*5 attempts.*500/);
-  t.equal((await requests("/config.json")).length, 5, "attempts");
+  await t.rejects(girih.loadModel(`/fault/status/500${MODEL}`, { manifest: false }), "network", /model\.safetensors.*5 attempts.*500/);
+  t.equal((await requests(`/${WEIGHTS}`)).length, 5, "attempts");
 });
 
 test("errors_a_truncated_download_says_how_much_came", async (t) => {
