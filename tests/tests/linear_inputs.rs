@@ -97,8 +97,10 @@ fn modules_are_those_of_the_checkpoint() {
         let linears = model.linears();
         let modules: BTreeSet<String> = linears.iter().flat_map(|l| l.modules()).cloned().collect();
         assert!(linears.iter().all(|l| !l.modules().is_empty()));
-        // All matrices inside of layers, and no other tensor.
-        let layers = weights.table().iter().filter(|t| t.name.contains("layer") && t.shape.len() == 2);
+        // All matrices inside of layers, and no other tensor: norms with weights for each head have two dimensions, too.
+        let matrix = |name: &str, dims: usize| dims == 2 && !name.ends_with("_norm.weight");
+        let layers =
+            weights.table().iter().filter(|t| t.name.contains("layer") && matrix(&t.name, t.shape.len()));
         let in_layers: BTreeSet<String> = layers
             .filter_map(|t| t.name.strip_suffix(".weight"))
             .filter(|name| {
