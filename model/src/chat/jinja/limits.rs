@@ -140,6 +140,9 @@ impl Buffer {
     /// A text many times.
     pub(super) fn repeat(&mut self, text: &str, count: usize) -> Res<()> {
         let bytes = text.len().saturating_mul(count);
+        if bytes == 0 {
+            return Ok(()); // nothing, as often as wanted, is nothing
+        }
         self.charge.grow(bytes)?;
         self.text.reserve(bytes);
         for _ in 0..count {

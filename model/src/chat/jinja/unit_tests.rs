@@ -89,6 +89,11 @@ fn memory_is_limited() {
 }
 
 #[test]
+fn nothing_many_times_is_nothing() {
+    assert_eq!(render("{{ '' * 2147483646 }}{{ [] * 2147483646 }}").expect("nothing"), "[]");
+}
+
+#[test]
 fn output_and_work_are_limited() {
     let million = "{% set ns = namespace(x='a' * 1000000) %}";
     assert_eq!(
