@@ -7,6 +7,7 @@ pub mod apt;
 pub mod browser;
 pub mod fuzz;
 mod install;
+pub mod jobs;
 pub mod process;
 pub mod published;
 pub mod setup;

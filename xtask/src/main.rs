@@ -110,18 +110,12 @@ fn suite(times: &mut Times, tier: Option<&str>) -> Result<Totals, String> {
     let adapter = times.step("setup", || {
         browser::ensure(&browser::OF_TESTS, options).and_then(|()| setup::ensure_adapter(&program, options))
     })?;
-    // One build for all tests in a browser; without it they fail, and the others still run.
-    let package = times.step("web", web::package);
-    let mut totals = suite::test(times, &adapter, tier)?;
-    if let Err(error) = package {
-        totals.failed += 1;
-        totals.names.push(format!("cargo xtask web: {error}"));
-    }
-    Ok(totals)
+    suite::test(times, &adapter, tier)
 }
 
 /// Times, what failed, and the closing line.
 fn close(times: &Times, totals: &Totals, failed: &[&str]) -> bool {
+    totals.print_slowest();
     times.print();
     for name in &totals.names {
         println!("failed: {name}");

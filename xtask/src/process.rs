@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use crate::source;
 
 /// The cargo that runs this program.
-fn cargo_path() -> OsString {
+pub fn cargo_path() -> OsString {
     std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
@@ -93,12 +93,12 @@ pub fn target_dir() -> Result<PathBuf, String> {
 }
 
 /// The program that a line of cargo's JSON messages says was built.
-fn executable(message: &str) -> Option<String> {
+pub(crate) fn executable(message: &str) -> Option<String> {
     string_after(message, "\"executable\":\"")
 }
 
 /// The path that stands in JSON behind `start`.
-fn string_after(json: &str, start: &str) -> Option<String> {
+pub(crate) fn string_after(json: &str, start: &str) -> Option<String> {
     let text = json.split_once(start)?.1;
     let mut path = String::new();
     let mut chars = text.chars();

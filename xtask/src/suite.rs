@@ -3,8 +3,13 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::process::{cargo, run, stream};
+use crate::jobs::{self, Binary, Job};
+use crate::process::{cargo, run};
 use crate::source::{self, File};
+use crate::web;
+
+/// Slowest tests that the end of a run names.
+const SLOWEST: usize = 20;
 
 /// Results summed over test binaries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,23 +20,42 @@ pub struct Totals {
     pub failed: usize,
     /// Names of failed tests.
     pub names: Vec<String>,
+    /// Times of tests, where they ran one after the other.
+    pub times: Vec<(Duration, String)>,
 }
 
 impl Totals {
-    /// Takes a line of `cargo test`'s output into account.
-    fn read(&mut self, line: &str) {
+    /// Takes a line of a test binary's output into account: when it came after the one before, and which binary's it is.
+    pub fn read(&mut self, line: &str, took: Duration, binary: &str) {
         if let Some(counts) = line.strip_prefix("test result: ") {
             self.passed += count(counts, "passed");
             self.failed += count(counts, "failed");
-        } else if let Some(name) = line.strip_prefix("test ").and_then(|l| l.strip_suffix(" ... FAILED")) {
-            self.names.push(name.trim_end().to_owned()); // the tests in a browser are printed as a table
+        } else if let Some((name, outcome)) =
+            line.strip_prefix("test ").and_then(|line| line.rsplit_once(" ... "))
+        {
+            let name = format!("{binary}: {}", name.trim_end()); // the tests in a browser are printed as a table
+            self.names.extend((outcome == "FAILED").then(|| name.clone()));
+            self.times.extend(matches!(outcome, "ok" | "FAILED").then_some((took, name)));
         }
     }
 
-    fn add(&mut self, other: Self) {
+    /// Adds the results of another run.
+    pub fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
         self.names.extend(other.names);
+        self.times.extend(other.times);
+    }
+
+    /// Prints the slowest tests.
+    pub fn print_slowest(&self) {
+        let mut times: Vec<_> = self.times.iter().collect();
+        times.sort_by(|a, b| b.cmp(a));
+        println!("slowest tests:");
+        for (time, name) in times.into_iter().take(SLOWEST) {
+            println!("{:>8.1} s  {name}", time.as_secs_f64());
+        }
+        println!();
     }
 }
 
@@ -75,75 +99,73 @@ impl Times {
     }
 }
 
-/// Arguments that choose the test binaries of the `tests` crate whose text names one of `marks`.
+/// Names of the test binaries of the `tests` crate whose text names one of `marks`.
 fn binaries(files: &[File], marks: &[&str]) -> Vec<String> {
     let marked = |file: &&File| {
         let code = source::code(&file.text);
         source::words(&code).any(|(_, word)| marks.contains(&word))
     };
-    let mut found = Vec::new();
-    for file in files.iter().filter(marked) {
-        let name = file.path.rsplit('/').next().unwrap_or_default().trim_end_matches(".rs");
-        found.extend(["--test".to_owned(), name.to_owned()]);
-    }
-    found
+    let name =
+        |file: &File| file.path.rsplit('/').next().unwrap_or_default().trim_end_matches(".rs").to_owned();
+    files.iter().filter(marked).map(name).collect()
 }
 
-fn test_files() -> Vec<File> {
+/// The files of the `tests` crate that are binaries.
+pub(crate) fn test_files() -> Vec<File> {
     let mut files = source::files(&source::root(), "tests/tests", "rs");
     files.retain(|file| file.path.matches('/').count() == 2); // a folder holds modules, not binaries
     files
 }
 
-/// Runs `cargo test --workspace` with more arguments and variables, through all failures.
-fn cargo_test(args: &[String], env: &[(&str, &str)]) -> Result<Totals, String> {
-    let mut all = vec!["test", "--workspace", "--no-fail-fast"];
-    all.extend(args.iter().map(String::as_str));
-    let mut totals = Totals::default();
-    let mut command = cargo(&all, env);
-    if !env.iter().any(|(name, _)| *name == "GIRIH_TIER") {
-        command.env_remove("GIRIH_TIER"); // a tier in the caller's environment would hide the others
-    }
-    let succeeded = stream(command, |line| {
-        println!("{line}");
-        totals.read(line);
-    })?;
-    if !succeeded && totals.failed == 0 {
-        totals.failed = 1; // did not compile, or a binary died
-        totals.names.push(format!("cargo {} (no result of a test: see above)", all.join(" ")));
-    }
-    Ok(totals)
+/// Builds the tests, and the package for browsers beside them. Without the package its tests fail, and the others
+/// still run.
+fn build(times: &mut Times) -> (Result<Vec<Binary>, String>, Result<(), String>) {
+    times.step("build tests and package", || {
+        std::thread::scope(|scope| {
+            let package = scope.spawn(web::package);
+            let tests = jobs::build();
+            (tests, package.join().unwrap_or_else(|_| Err("the build of the package panicked".into())))
+        })
+    })
 }
 
-/// Builds and runs the suite: at `tier` only, or everything at the device's best tier and then what runs on the
+/// Builds and runs the suite: at `tier` only, or everything at the device's best tier and beside it what runs on the
 /// GPU again at the tiers below. `adapter` is what the probe printed.
 ///
 /// # Errors
-/// A cargo that does not start.
+/// A run without a single test, or without those that compare kernels with their twins.
 pub fn test(times: &mut Times, adapter: &str, tier: Option<&str>) -> Result<Totals, String> {
-    let build = cargo(&["test", "--workspace", "--no-run"], &[]);
-    if let Err(error) = times.step("build tests", || run(build)) {
-        return Ok(Totals { passed: 0, failed: 1, names: vec![error] });
-    }
-    if let Some(tier) = tier {
-        return times.step(&format!("test at {tier}"), || cargo_test(&[], &[("GIRIH_TIER", tier)]));
-    }
-    let mut totals = times.step("test", || cargo_test(&[], &[]))?;
-    let files = test_files();
-    let on_gpu = binaries(&files, &["Gpu", "gpu"]);
-    if !on_gpu.is_empty() {
-        totals.add(times.step("test at t0", || cargo_test(&on_gpu, &[("GIRIH_TIER", "t0")]))?);
-    }
-    if adapter.contains("tier t0") {
-        println!("the device has no subgroups: nothing to run at t1\n");
-    } else {
+    let (built, package) = build(times);
+    let mut failures = Vec::new();
+    failures.extend(package.err().map(|error| format!("cargo xtask web: {error}")));
+    let built = built.unwrap_or_else(|error| {
+        failures.push(error);
+        Vec::new()
+    });
+    let mut all: Vec<Job> = built.iter().map(|binary| Job::new(binary, tier)).collect();
+    if tier.is_none() {
+        let files = test_files();
         let twins = binaries(&files, &["run_case"]);
         if twins.is_empty() {
             return Err("no test compares the kernels with their twins".into());
         }
-        totals.add(times.step("test at t1", || cargo_test(&twins, &[("GIRIH_TIER", "t1")]))?);
+        let again = |names: &[String], tier| -> Vec<Job> {
+            built.iter().filter(|b| names.contains(&b.name)).map(|b| Job::new(b, Some(tier))).collect()
+        };
+        all.extend(again(&binaries(&files, &["Gpu", "gpu"]), "t0"));
+        if adapter.contains("tier t0") {
+            println!("the device has no subgroups: nothing to run at t1\n");
+        } else {
+            all.extend(again(&twins, "t1"));
+        }
     }
-    if totals.passed == 0 {
+    if !built.is_empty() {
+        all.push(Job::doc_tests());
+    }
+    let mut totals = times.step("test", || jobs::run(all));
+    totals.failed += failures.len();
+    totals.names.extend(failures);
+    if totals.passed == 0 && totals.failed == 0 {
         return Err("not a single test ran".into());
     }
     Ok(totals)
@@ -177,14 +199,16 @@ pub fn bless() -> Result<(), String> {
     // The name of the variable stands in a literal, so the text is searched as it is.
     let mut files = test_files();
     files.retain(|file| file.text.contains("GIRIH_BLESS") || file.text.contains("bless("));
-    let args = binaries(&files, &["fn"]);
-    if args.is_empty() {
+    let names = binaries(&files, &["fn"]);
+    if names.is_empty() {
         println!("no test writes goldens");
         return Ok(());
     }
-    let totals = cargo_test(&args, &[("GIRIH_BLESS", "1")])?;
-    println!("{totals}; review the difference: git diff --stat tests/goldens");
-    if totals.failed == 0 { Ok(()) } else { Err(totals.names.join("\n")) }
+    let mut args = vec!["test", "--workspace"];
+    args.extend(names.iter().flat_map(|name| ["--test", name]));
+    run(cargo(&args, &[("GIRIH_BLESS", "1")]))?;
+    println!("review the difference: git diff --stat tests/goldens");
+    Ok(())
 }
 
 #[cfg(test)]
@@ -202,10 +226,12 @@ mod tests {
             "test result: FAILED. 2 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.10s",
             "test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out; finished in 1.25s",
         ] {
-            totals.read(line);
+            totals.read(line, Duration::from_secs(1), "b");
         }
         assert_eq!((totals.passed, totals.failed), (14, 2));
-        assert_eq!(totals.names, ["a::c", "api::d"]);
+        assert_eq!(totals.names, ["b: a::c", "b: api::d"]);
+        let names: Vec<&str> = totals.times.iter().map(|(_, name)| name.as_str()).collect();
+        assert_eq!(names, ["b: a::b", "b: a::c", "b: api::d"]);
         assert_eq!(totals.to_string(), "14 passed, 2 failed");
     }
 
@@ -216,7 +242,7 @@ mod tests {
             file("tests/tests/twins.rs", "use girih_kernels::Gpu;"),
             file("tests/tests/text.rs", "// Gpu\nfn main() {}"),
         ];
-        assert_eq!(binaries(&files, &["Gpu"]), ["--test", "twins"]);
+        assert_eq!(binaries(&files, &["Gpu"]), ["twins"]);
     }
 
     #[test]
