@@ -9,6 +9,8 @@ use super::{charsmap, regex};
 const MAX_ID: u64 = 1 << 31;
 /// Bytes of all tokens that are kept in a trie.
 const MAX_TRIE: usize = 8 << 20;
+/// Bytes of one token in a trie: freeing a trie takes a stack as deep as its longest token.
+const MAX_DEPTH: usize = 512;
 /// Parts of a pipeline (normalizers, pre-tokenizers, decoders, post-processors) at most.
 const MAX_PARTS: usize = 64;
 /// How much longer a pipeline can make a text.
@@ -65,8 +67,9 @@ fn model(value: &Value) -> Check {
             }
         }
         Some(Value::Array(vocab)) => {
-            let bytes = vocab.iter().filter_map(|entry| entry[0].as_str()).map(str::len).sum();
-            at_most("model: bytes of all tokens", bytes, MAX_TRIE)?;
+            let lengths = || vocab.iter().filter_map(|entry| entry[0].as_str()).map(str::len);
+            at_most("model: bytes of all tokens", lengths().sum(), MAX_TRIE)?;
+            at_most("model: bytes of a token", lengths().max().unwrap_or(0), MAX_DEPTH)?;
         }
         _ => {}
     }
@@ -254,9 +257,13 @@ mod tests {
         refused("model", r#"{"vocab": {"a": 4294967295}, "merges": []}"#, "must be a number below");
         refused("model", r#"{"vocab": {"a": -1}, "merges": []}"#, "must be a number below");
         refused("model", "3", "must be an object");
-        let long = "x".repeat(1 << 20);
-        let list = many(&format!("[\"{long}\", 0]"), 9);
-        refused("model", &format!(r#"{{"type": "Unigram", "vocab": [{list}]}}"#), "bytes of all tokens");
+        let unigram = |length: usize, count: usize| {
+            let list = many(&format!("[\"{}\", 0]", "x".repeat(length)), count);
+            format!(r#"{{"type": "Unigram", "unk_id": 0, "vocab": [{list}]}}"#)
+        };
+        refused("model", &unigram(1 << 20, 9), "bytes of all tokens");
+        refused("model", &unigram(513, 1), "bytes of a token");
+        with("model", &unigram(512, 1)).expect("the longest token");
         // An old file does not say what its model is.
         let old = with("model", r#"{"vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]}"#).expect("BPE");
         assert_eq!(old.encode("ab", false).expect("encodes"), [2]);
@@ -339,6 +346,24 @@ mod tests {
         let deep = "{\"type\":\"Sequence\",\"normalizers\":[".repeat(200) + &"]}".repeat(200);
         let text = format!("{{\"normalizer\":{deep}}}");
         assert!(matches!(Tokenizer::from_bytes(text.as_bytes()), Err(TextError::Tokenizer { .. })));
+    }
+
+    #[test]
+    fn an_added_token_that_the_normalizer_removes_is_refused() {
+        let made = |content: &str, normalized: bool| {
+            let token = serde_json::json!([{"id": 7, "content": content, "normalized": normalized}]);
+            let value = serde_json::json!({
+                "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []},
+                "normalizer": {"type": "Strip", "strip_left": true, "strip_right": true},
+                "added_tokens": token,
+            });
+            Tokenizer::from_bytes(value.to_string().as_bytes())
+        };
+        let error = made("  ", true).expect_err("nothing is left of it");
+        assert!(error.to_string().contains("leaves nothing of the added token \"  \""), "{error}");
+        for (content, normalized) in [("  ", false), (" x ", true)] {
+            made(content, normalized).expect("a token").encode("a  x a", false).expect("encodes");
+        }
     }
 
     #[test]

@@ -13,8 +13,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use serde_json::Value;
 use tokenizers::normalizers::Lowercase;
 use tokenizers::{
-    AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessor as _, PostProcessorWrapper,
-    PreTokenizerWrapper, TokenizerImpl, TruncationDirection,
+    AddedToken, DecoderWrapper, NormalizedString, Normalizer as _, NormalizerWrapper, PostProcessor as _,
+    PostProcessorWrapper, PreTokenizerWrapper, TokenizerImpl, TruncationDirection,
 };
 
 pub use stream::DecodeStream;
@@ -63,6 +63,20 @@ fn broken(message: impl Into<String>) -> TextError {
 fn parse(bytes: &[u8]) -> Result<Value, TextError> {
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     serde_json::from_slice(bytes).map_err(|e| broken(e.to_string()))
+}
+
+/// An added token that is looked for in normalised text, and of which nothing is left there: the crate would find it
+/// everywhere.
+fn vanishing(inner: &Inner) -> Result<Option<String>, Failure> {
+    let Some(normalizer) = inner.get_normalizer() else { return Ok(None) };
+    for token in inner.get_added_tokens_decoder().into_values().filter(|token| token.normalized) {
+        let mut text = NormalizedString::from(token.content.as_str());
+        normalizer.normalize(&mut text)?;
+        if text.get().is_empty() {
+            return Ok(Some(token.content));
+        }
+    }
+    Ok(None)
 }
 
 impl Tokenizer {
@@ -121,7 +135,12 @@ impl Tokenizer {
                 declared_tokens.filter(|t| known.get(t.content.as_str()) != Some(t)).cloned().collect();
             inner.add_tokens(more)?;
             inner.set_encode_special_tokens(declared.split);
-            Ok(inner)
+            match vanishing(&inner)? {
+                Some(token) => {
+                    Err(format!("the normalizer leaves nothing of the added token {token:?}").into())
+                }
+                None => Ok(inner),
+            }
         };
         let inner = guarded(make).map_err(broken)?;
         let mut tokenizer = Self { inner, named: declared.named, notes: Vec::new() };

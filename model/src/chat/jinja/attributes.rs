@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::limits::{Buffer, Res, fail, fault};
 use super::operators;
-use super::run::{Args, Interpreter};
+use super::run::{Args, Interpreter, short};
 use super::strings;
 use super::value::{Dict, Function, Range, Seq, Value, View};
 
@@ -289,8 +289,7 @@ impl Interpreter<'_> {
 }
 
 fn undefined_attribute(value: &Value, name: &str) -> Value {
-    let name: String = name.chars().take(100).collect();
-    Value::undefined(format!("'{} object' has no attribute '{name}'", value.type_name()))
+    Value::undefined(format!("'{} object' has no attribute '{}'", value.type_name(), short(name)))
 }
 
 fn number_method(this: &Value, name: &'static str, args: Args) -> Res<Value> {

@@ -4,7 +4,7 @@ use super::json;
 use super::limits::{Res, fail, fault};
 use super::operators;
 use super::print;
-use super::run::{Args, Interpreter};
+use super::run::{Args, Interpreter, short};
 use super::strings::{integer, string};
 use super::value::{Value, View, parse_float, parse_int};
 
@@ -103,7 +103,7 @@ impl Interpreter<'_> {
                     Value::Dict(_)
                         if !["copy", "fromkeys", "get", "items", "keys", "values"].contains(&key) =>
                     {
-                        Ok(Value::undefined(format!("'dict object' has no attribute '{key}'")))
+                        Ok(Value::undefined(format!("'dict object' has no attribute '{}'", short(key))))
                     }
                     Value::Undefined(message) => fail(message.to_string()),
                     _ => self.attribute(value, key),

@@ -14,14 +14,16 @@ pub(super) const NESTING: u64 = 80;
 pub(super) const DEPTH: u64 = 240;
 /// Containers inside each other: printing, comparing and freeing them recurses.
 pub(super) const VALUE_DEPTH: u64 = 150;
-/// Bytes that all values of a running template take.
-pub(super) const MEMORY: u64 = 256 << 20;
+/// Bytes that all values of a running template take: with what is not counted (the parsed template, variables of blocks) 256 MB.
+pub(super) const MEMORY: u64 = 192 << 20;
 /// Bytes of the text that a template writes.
 pub(super) const OUTPUT: u64 = 64 << 20;
 /// Steps: one for an expression, a statement, an item that is looked at, or some bytes that are copied.
 pub(super) const WORK: u64 = 20_000_000;
 /// Bytes that are copied or compared in one step.
 const BYTES_PER_STEP: u64 = 256;
+/// Bytes of a name that are hashed in one step.
+const HASHED_PER_STEP: u64 = 64;
 /// Digits that a number may be padded to.
 pub(super) const PRECISION: u64 = 1000;
 
@@ -70,6 +72,11 @@ impl Budget {
         self.work(bytes as u64 / BYTES_PER_STEP)
     }
 
+    /// The steps of looking a name up in the variables of some blocks, one inside the other.
+    pub(super) fn names(&self, blocks: u64, name: &str) -> Res<()> {
+        self.work((blocks - 1) + blocks.saturating_mul(name.len() as u64 / HASHED_PER_STEP))
+    }
+
     pub(super) fn charge(self: &Rc<Self>, bytes: usize) -> Res<Charge> {
         let mut charge = Charge { bytes: 0, budget: self.clone() };
         charge.grow(bytes)?;
@@ -85,8 +92,14 @@ pub(super) struct Charge {
 }
 
 impl Charge {
-    /// Asks for more, before it is allocated.
+    /// Asks for more that is going to be filled, before it is allocated.
     pub(super) fn grow(&mut self, bytes: usize) -> Res<()> {
+        self.hold(bytes)?;
+        self.budget.bytes(bytes)
+    }
+
+    /// Asks for more, before it is allocated.
+    fn hold(&mut self, bytes: usize) -> Res<()> {
         let memory = &self.budget.memory;
         let got = memory.get().saturating_add(bytes as u64);
         if got > MEMORY {
@@ -94,7 +107,7 @@ impl Charge {
         }
         memory.set(got);
         self.bytes += bytes as u64;
-        self.budget.bytes(bytes)
+        Ok(())
     }
 }
 
@@ -128,8 +141,21 @@ impl Buffer {
         if got > self.limit {
             return over("bytes of output", got, self.limit);
         }
-        self.charge.grow(text.len())?;
+        self.charge.budget.bytes(text.len())?;
+        self.reserve(text.len())?;
         self.text.push_str(text);
+        Ok(())
+    }
+
+    /// Makes room for more. What is allocated is charged, not what is written: a text that grows by pieces has up to twice
+    /// the room that it needs.
+    fn reserve(&mut self, bytes: usize) -> Res<()> {
+        let (room, want) = (self.text.capacity(), self.text.len().saturating_add(bytes));
+        if want > room {
+            let want = want.max(room.saturating_mul(2)).max(16);
+            self.charge.hold(want - room)?;
+            self.text.reserve_exact(want - self.text.len());
+        }
         Ok(())
     }
 
@@ -143,8 +169,8 @@ impl Buffer {
         if bytes == 0 {
             return Ok(()); // nothing, as often as wanted, is nothing
         }
-        self.charge.grow(bytes)?;
-        self.text.reserve(bytes);
+        self.charge.budget.bytes(bytes)?;
+        self.reserve(bytes)?;
         for _ in 0..count {
             self.text.push_str(text);
         }

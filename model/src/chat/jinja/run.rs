@@ -29,16 +29,24 @@ impl<'t> Scope<'t> {
         self.vars.borrow_mut().insert(name, value);
     }
 
-    fn get(&self, name: &str) -> Option<Value> {
+    /// A variable, and how many blocks were looked into.
+    fn get(&self, name: &str) -> (Option<Value>, u64) {
         let mut scope = self;
+        let mut blocks = 1;
         loop {
-            let vars = scope.vars.borrow();
-            if let Some(value) = vars.get(name) {
-                return Some(value.clone());
+            let found = scope.vars.borrow().get(name).cloned();
+            match (found, scope.parent.as_deref()) {
+                (None, Some(parent)) => scope = parent,
+                (found, _) => return (found, blocks),
             }
-            scope = scope.parent.as_deref()?;
+            blocks += 1;
         }
     }
+}
+
+/// The beginning of a name, for what is said of undefined values: lists may hold many of them.
+pub(super) fn short(name: &str) -> &str {
+    &name[..name.floor_char_boundary(100)]
 }
 
 /// How a body ends.
@@ -311,7 +319,7 @@ impl<'t> Interpreter<'t> {
         match target {
             Target::Name(name) => scope.set(name, value),
             Target::Field(name, field) => {
-                let Value::Namespace(at) = self.variable(name, scope) else {
+                let Value::Namespace(at) = self.variable(name, scope)? else {
                     return fail("cannot assign attribute on non-namespace object");
                 };
                 let key = Value::str(&self.budget, field)?;
@@ -334,11 +342,13 @@ impl<'t> Interpreter<'t> {
         Ok(())
     }
 
-    fn variable(&self, name: &str, scope: &Rc<Scope<'t>>) -> Value {
-        if let Some(value) = scope.get(name).or_else(|| self.context.get(name).cloned()) {
-            return value;
+    fn variable(&self, name: &str, scope: &Rc<Scope<'t>>) -> Res<Value> {
+        let (found, blocks) = scope.get(name);
+        self.budget.names(blocks, name)?;
+        if let Some(value) = found.or_else(|| self.context.get(name).cloned()) {
+            return Ok(value);
         }
-        Value::Function(match name {
+        Ok(Value::Function(match name {
             "range" => Function::Range,
             "dict" => Function::Dict,
             "namespace" => Function::Namespace,
@@ -347,22 +357,19 @@ impl<'t> Interpreter<'t> {
             "lipsum" => Function::Lipsum,
             "raise_exception" => Function::RaiseException,
             "strftime_now" => Function::StrftimeNow,
-            _ => return Value::undefined(format!("'{name}' is undefined")),
-        })
+            _ => return Ok(Value::undefined(format!("'{}' is undefined", short(name)))),
+        }))
     }
 
     pub(super) fn eval(&mut self, expr: &'t Expr, scope: &Rc<Scope<'t>>) -> Res<Value> {
         self.budget.work(1)?;
-        if let Expr::Name(name) = expr {
-            self.budget.bytes(name.len())?;
-        }
         match expr {
             Expr::None => Ok(Value::None),
             Expr::Bool(v) => Ok(Value::Bool(*v)),
             Expr::Int(v) => Ok(Value::Int(*v)),
             Expr::Float(v) => Ok(Value::Float(*v)),
             Expr::Str(text) => Value::str(&self.budget, text),
-            Expr::Name(name) => match self.variable(name, scope) {
+            Expr::Name(name) => match self.variable(name, scope)? {
                 Value::Undefined(_) if name == "self" => fail("'self' is not supported"),
                 value => Ok(value),
             },

@@ -88,6 +88,28 @@ fn memory_is_limited() {
     }
 }
 
+/// Names cost what looking them up costs: their bytes, in each of the blocks around.
+#[test]
+fn long_names_and_deep_blocks_cost_steps() {
+    let name = "a".repeat(20_000);
+    assert_eq!(
+        limit(&format!("{{% for i in range(99999) %}}{{% set x = {name} %}}{{% endfor %}}")),
+        Some("steps")
+    );
+    let (open, close) = ("{% for a in [1] %}".repeat(70), "{% endfor %}".repeat(70));
+    let inner = "{% for b in range(9999) %}{% set x = [n, n, n, n, n, n, n, n, n, n, n, n, n, n, n, n] %}{% endfor %}";
+    assert_eq!(limit(&format!("{open}{inner}{inner}{close}")), Some("steps"));
+    // What is said of an undefined value holds the beginning of its name.
+    let error = render(&format!("{{{{ {name}.x }}}}")).expect_err("undefined");
+    assert!(error.to_string().len() < 300, "{error}");
+}
+
+#[test]
+fn a_text_that_grows_is_charged_for_its_room() {
+    assert_eq!(limit("{{ 'ab' | indent(116905441, true) }}"), Some("bytes of memory"));
+    assert_eq!(render("{{ ('ab' | indent(50000000, true)) | length }}").expect("fits"), "50000002");
+}
+
 #[test]
 fn nothing_many_times_is_nothing() {
     assert_eq!(render("{{ '' * 2147483646 }}{{ [] * 2147483646 }}").expect("nothing"), "[]");
