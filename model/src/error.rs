@@ -2,7 +2,7 @@
 
 use girih_ops::{GpuError, KernelError, OpError};
 
-use crate::format::json::cut;
+use crate::checkpoint::format::json::cut;
 
 /// A tensor of another shape than the model needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -623,7 +623,7 @@ pub enum RunError {
     OutOfMemory(#[from] OutOfMemory),
     /// Sampling parameters out of range, or nothing to choose from.
     #[error(transparent)]
-    Sample(#[from] crate::sampler::SampleError),
+    Sample(#[from] crate::run::sampler::SampleError),
     /// Text that cannot be encoded, ids that cannot be decoded, a template that fails.
     #[error(transparent)]
     Text(#[from] TextError),

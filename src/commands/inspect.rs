@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use girih_model::format;
-use girih_model::format::safetensors::TensorTable;
-use girih_model::quantized::Quantization;
-use girih_model::source::{ByteSource, DirSource};
-use girih_model::weights::Weights;
+use girih_model::checkpoint::format;
+use girih_model::checkpoint::format::safetensors::TensorTable;
+use girih_model::checkpoint::quantized::Quantization;
+use girih_model::checkpoint::source::{ByteSource, DirSource};
+use girih_model::checkpoint::weights::Weights;
 use girih_model::{Config, LoadError, WeightPolicy};
 use serde_json::json;
 
@@ -198,7 +198,7 @@ fn megabytes(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use girih_model::source::MemorySource;
+    use girih_model::checkpoint::source::MemorySource;
 
     use super::*;
 

@@ -42,8 +42,8 @@ impl Checkpoint {
     /// A decoder of a random type with random dimensions, the same for the same seed.
     pub fn random(seed: u32) -> Self {
         let pick = |salt: u32, from: &[u32]| from[hash(seed * 64 + salt) as usize % from.len()];
-        let decoders = girih_model::arch::MODEL_TYPES.len() - 1; // the last one is bert
-        let model = girih_model::arch::MODEL_TYPES[pick(0, &[hash(seed)]) as usize % decoders];
+        let decoders = girih_model::network::arch::MODEL_TYPES.len() - 1; // the last one is bert
+        let model = girih_model::network::arch::MODEL_TYPES[pick(0, &[hash(seed)]) as usize % decoders];
         let kv_heads = pick(1, &[1, 1, 2, 3, 5]);
         let heads = kv_heads * pick(2, &[1, 2, 3, 4, 5, 7, 12]);
         let head_dim =

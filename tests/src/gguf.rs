@@ -1,9 +1,9 @@
 //! GGUF files that tests make: from checkpoints as converters do, or by hand.
 
-use girih_model::format::gguf::{GgufType, Value};
-use girih_model::format::safetensors::TensorTable;
-use girih_model::source::ByteSource;
-use girih_model::weights::{WeightPolicy, Weights};
+use girih_model::checkpoint::format::gguf::{GgufType, Value};
+use girih_model::checkpoint::format::safetensors::TensorTable;
+use girih_model::checkpoint::source::ByteSource;
+use girih_model::checkpoint::weights::{WeightPolicy, Weights};
 use serde_json::Value as Json;
 
 use crate::goldens::Tensors;
@@ -48,7 +48,7 @@ impl File {
     /// # Panics
     /// Arrays of arrays.
     pub fn bytes(&self, version: u32) -> Vec<u8> {
-        use girih_model::format::gguf::Array;
+        use girih_model::checkpoint::format::gguf::Array;
         let mut out = b"GGUF".to_vec();
         out.extend(version.to_le_bytes());
         out.extend((self.tensors.len() as u64).to_le_bytes());
@@ -386,7 +386,7 @@ pub fn convert(source: std::sync::Arc<dyn ByteSource>, config: &Json) -> File {
     if config["use_sliding_window"] == true {
         let from = uint("max_window_layers").unwrap_or(28);
         let sliding = (0..uint("num_hidden_layers").unwrap_or(0)).map(|i| i >= from).collect();
-        let pattern = girih_model::format::gguf::Array::Bool(sliding);
+        let pattern = girih_model::checkpoint::format::gguf::Array::Bool(sliding);
         set("{}.attention.sliding_window_pattern", Value::Array(pattern));
     }
     if let Some(v) = uint("sliding_window_pattern") {
@@ -473,7 +473,7 @@ pub fn convert(source: std::sync::Arc<dyn ByteSource>, config: &Json) -> File {
 /// # Panics
 /// A tokenizer of another kind.
 pub fn tokenizer(out: &mut File, tokenizer: &Json, pre: &str) {
-    use girih_model::format::gguf::Array;
+    use girih_model::checkpoint::format::gguf::Array;
     let model = &tokenizer["model"];
     let vocab = model["vocab"].as_object().expect("a vocabulary");
     let added = tokenizer["added_tokens"].as_array().expect("a list");

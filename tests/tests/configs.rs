@@ -1,9 +1,9 @@
 //! Configurations: both styles of every golden model give the same; sparse ones give what transformers makes of them.
 
 use girih_model::Config;
-use girih_model::arch::MODEL_TYPES;
-use girih_model::config::{Activation, LayerType};
-use girih_model::rope::{RopeParameters, RopeScaling};
+use girih_model::network::arch::MODEL_TYPES;
+use girih_model::network::config::{Activation, LayerType};
+use girih_model::network::rope::{RopeParameters, RopeScaling};
 use girih_tests::goldens;
 use serde_json::{Value, json};
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use girih_kernels::{Caps, Choice, Command, Gpu, Tier};
-use girih_model::synthetic::{PRESETS, Preset};
+use girih_model::checkpoint::synthetic::{PRESETS, Preset};
 use girih_model::{Input, LoadOptions, Model, Rows, Session, SessionOptions, Tail};
 use girih_ops::{
     Act, Attention, Batch, Chunk, DType, Frame, GluAct, KvView, Linear, Matrix, Norm, OpError, QkNorm,

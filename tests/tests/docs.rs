@@ -53,7 +53,7 @@ fn the_table_of_kernels_is_the_registry() {
 #[test]
 fn the_table_of_architectures_is_the_list_of_model_types() {
     let page = read("docs/models.md");
-    for name in girih_model::arch::MODEL_TYPES {
+    for name in girih_model::network::arch::MODEL_TYPES {
         row(&page, name);
     }
     let documented: BTreeSet<&str> = page
@@ -63,7 +63,7 @@ fn the_table_of_architectures_is_the_list_of_model_types() {
         .take_while(|line| line.starts_with('|'))
         .filter_map(|line| line.split('`').nth(1))
         .collect();
-    assert_eq!(documented, girih_model::arch::MODEL_TYPES.iter().copied().collect());
+    assert_eq!(documented, girih_model::network::arch::MODEL_TYPES.iter().copied().collect());
 }
 
 /// Targets of the links of a page that are files of ours, without `#section`.

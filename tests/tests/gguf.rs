@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use girih_kernels::quant::{Row, unpack_row};
-use girih_model::format::gguf::{Array, Gguf, GgufSource, GgufType, Value, checkpoint};
-use girih_model::source::{ByteSource, DirSource, MemorySource};
+use girih_model::checkpoint::format::gguf::{Array, Gguf, GgufSource, GgufType, Value, checkpoint};
+use girih_model::checkpoint::source::{ByteSource, DirSource, MemorySource};
 use girih_model::{
     Input, LoadError, LoadOptions, Model, Rows, Session, SessionOptions, Tokenizer, load_config,
 };
@@ -126,7 +126,7 @@ fn converted_checkpoints_give_the_logits_of_transformers() {
         let reference = goldens::json(&path.join("reference.json"));
         let model_type = reference["model_type"].as_str().unwrap_or_default();
         let quantised = !goldens::json(&path.join("config.json"))["quantization_config"].is_null();
-        let known = girih_model::arch::MODEL_TYPES.contains(&model_type);
+        let known = girih_model::network::arch::MODEL_TYPES.contains(&model_type);
         if !known || quantised || !reference["texts"].is_null() {
             continue;
         }
@@ -170,7 +170,7 @@ fn a_converted_encoder() {
 /// All block types in one model: matrices of a fused product differ in format.
 #[test]
 fn quantised_files_give_the_logits_of_their_decoded_weights() {
-    use girih_model::format::gguf::GgufType as T;
+    use girih_model::checkpoint::format::gguf::GgufType as T;
     let extra = json!({ "num_hidden_layers": 3, "rope_theta": 10000.0 });
     let made = Checkpoint::new("llama-gguf", safetensors::Dtype::F32, [256, 4, 2, 64, 512, 320], &extra);
     let mut file = convert(made.source(), made.config());
@@ -429,7 +429,7 @@ fn scales_of_whole_tensors() {
         });
         let source = block_on(GgufSource::open(source(file.bytes(3)), "model.gguf")).expect("opens");
         let table = source.tensors().expect("a table").clone();
-        block_on(girih_model::format::gguf::modules(&source, &table))
+        block_on(girih_model::checkpoint::format::gguf::modules(&source, &table))
     };
     assert_eq!(open(0.5).expect("a scale").len(), 1);
     for bad in [0.0, -0.0, f32::NAN, f32::INFINITY] {

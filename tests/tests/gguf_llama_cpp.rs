@@ -7,7 +7,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use girih_model::format::gguf::GgufSource;
+use girih_model::checkpoint::format::gguf::GgufSource;
 use girih_model::{
     GenerateOptions, Input, LoadOptions, Model, Rows, Sampling, Session, SessionOptions, generate,
 };

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use girih_model::format::gguf::{Array, GgufSource, GgufType, Value, checkpoint};
-use girih_model::source::{ByteSource, MemorySource};
+use girih_model::checkpoint::format::gguf::{Array, GgufSource, GgufType, Value, checkpoint};
+use girih_model::checkpoint::source::{ByteSource, MemorySource};
 use girih_model::{Config, Input, LoadError, LoadOptions, Model, Rows, Session, SessionOptions, load_config};
 use girih_tests::checkpoints::Checkpoint;
 use girih_tests::gguf::{File, convert};

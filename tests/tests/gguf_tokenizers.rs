@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use girih_model::format::gguf::{Array, GgufSource, Value};
-use girih_model::source::{ByteSource, DirSource, MemorySource};
+use girih_model::checkpoint::format::gguf::{Array, GgufSource, Value};
+use girih_model::checkpoint::source::{ByteSource, DirSource, MemorySource};
 use girih_model::{Input, LoadError, LoadOptions, Model, Rows, RunError, Session, SessionOptions, Tokenizer};
 use girih_tests::gguf::{File, convert, tokenizer};
 use girih_tests::goldens;

@@ -36,7 +36,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
 ];
 
 /// Files and folders that may ask at compile time whether this is a browser.
-const MAY_ASK_TARGET: &[&str] = &["kernels/src/gpu.rs", "model/src/source/", "web/src/lib.rs"];
+const MAY_ASK_TARGET: &[&str] = &["kernels/src/gpu.rs", "model/src/checkpoint/source/", "web/src/lib.rs"];
 
 /// The files that may be unsafe: the cache that a driver reads, and what only the fuzzer has, an allocator that counts and
 /// the counters of the compiler.
@@ -240,9 +240,10 @@ fn a_family_that_uses_another_is_seen() {
 #[test]
 fn architectures_do_not_use_each_other() {
     let files = rust("model/src");
-    let archs = modules(&files, "model/src/arch/", true);
-    let of_archs =
-        files.iter().filter(|f| f.path.starts_with("model/src/arch/") && !f.path.ends_with("arch/mod.rs"));
+    let archs = modules(&files, "model/src/network/arch/", true);
+    let of_archs = files
+        .iter()
+        .filter(|f| f.path.starts_with("model/src/network/arch/") && !f.path.ends_with("arch/mod.rs"));
     assert_none(&of_archs.flat_map(|f| check_siblings(f, &["arch"], &archs, &[])).collect::<Vec<_>>());
 }
 
@@ -252,11 +253,17 @@ fn an_architecture_that_uses_another_is_seen() {
     for planted in
         ["use super::llama::Block;", "use crate::arch::{llama, Arch};", "fn f() { super::llama::g() }"]
     {
-        let violations = check_siblings(&file("model/src/arch/qwen3.rs", planted), &["arch"], &archs, &[]);
+        let violations =
+            check_siblings(&file("model/src/network/arch/qwen3.rs", planted), &["arch"], &archs, &[]);
         assert_eq!(violations.len(), 1, "{planted}");
     }
     for allowed in ["use super::Arch;", "use crate::layers::llama;", "use crate::arch::qwen3::Block;"] {
-        assert_none(&check_siblings(&file("model/src/arch/qwen3.rs", allowed), &["arch"], &archs, &[]));
+        assert_none(&check_siblings(
+            &file("model/src/network/arch/qwen3.rs", allowed),
+            &["arch"],
+            &archs,
+            &[],
+        ));
     }
 }
 

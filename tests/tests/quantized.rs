@@ -4,9 +4,9 @@
 use std::sync::{Arc, LazyLock};
 
 use girih_kernels::quant::{Activation, Code, Format, Row, Scale, Zero, pack_row, quantize_row, unpack_row};
-use girih_model::format::safetensors::TensorTable;
-use girih_model::quantized::Quantization;
-use girih_model::weights::{Rows, WeightPolicy, Weights};
+use girih_model::checkpoint::format::safetensors::TensorTable;
+use girih_model::checkpoint::quantized::Quantization;
+use girih_model::checkpoint::weights::{Rows, WeightPolicy, Weights};
 use girih_model::{Config, Input, LoadError, LoadOptions, MemorySource, Model, Session, SessionOptions};
 use girih_tests::goldens::{self, Tensors, assert_close};
 use girih_tests::gpu;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use girih_model::LoadError;
-use girih_model::source::DirSource;
-use girih_model::weights::{Rows, WeightPolicy, Weights};
+use girih_model::checkpoint::source::DirSource;
+use girih_model::checkpoint::weights::{Rows, WeightPolicy, Weights};
 use girih_ops::WeightFormat;
 use girih_tests::{goldens, gpu};
 

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use girih_model::chat::ChatTemplates;
-use girih_model::format::safetensors::TensorTable;
-use girih_model::pooling::Pooling;
-use girih_model::quantized::Quantization;
-use girih_model::source::ByteSource;
-use girih_model::weights::Weights;
-use girih_model::{Config, GenerationConfig, WeightPolicy, format, load_config};
+use girih_model::checkpoint::format;
+use girih_model::checkpoint::format::safetensors::TensorTable;
+use girih_model::checkpoint::quantized::Quantization;
+use girih_model::checkpoint::source::ByteSource;
+use girih_model::checkpoint::weights::Weights;
+use girih_model::run::pooling::Pooling;
+use girih_model::text::chat::ChatTemplates;
+use girih_model::{Config, GenerationConfig, WeightPolicy, load_config};
 use pollster::block_on;
 
 use super::text::{converse, read_tokenizer};

@@ -1,6 +1,6 @@
 //! Configurations.
 
-use girih_model::pooling::Pooling;
+use girih_model::run::pooling::Pooling;
 use girih_model::{Config, EmbeddingConfig, GenerationConfig, Prompt};
 use pollster::block_on;
 

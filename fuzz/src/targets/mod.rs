@@ -8,7 +8,7 @@ mod text;
 use std::fmt::Display;
 use std::sync::Arc;
 
-use girih_model::source::{ByteSource, MemorySource};
+use girih_model::checkpoint::source::{ByteSource, MemorySource};
 
 use crate::Input;
 

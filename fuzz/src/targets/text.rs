@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use girih_model::Tokenizer;
-use girih_model::chat::{ChatTemplates, Conversation};
-use girih_model::source::ByteSource;
+use girih_model::checkpoint::source::ByteSource;
+use girih_model::text::chat::{ChatTemplates, Conversation};
 use pollster::block_on;
 use serde_json::{Map, Value, json};
 
