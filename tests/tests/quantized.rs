@@ -782,7 +782,7 @@ fn columns_of_padded_rows() {
             let module = block_on(weights.module("m.weight", None)).expect("opens").expect("quantised");
             assert_eq!(module.k, 96, "{format}");
             let stored = weights.stored("m.weight").expect("quantised");
-            assert!(!stored.tells_columns(&weights.scope("m")));
+            assert!(!stored.tells_columns(weights.scope("m").tensors()));
         }
         let config = json!({ "quant_method": "girih", "version": 1,
             "modules": { "m": { "format": format.to_string() } } });
@@ -797,7 +797,9 @@ fn columns_of_padded_rows() {
             let weights = open(&config, &[tensors.clone(), more].concat());
             let module = block_on(weights.module("m.weight", None)).expect("opens").expect("quantised");
             assert_eq!(module.k, 90, "{format}");
-            assert!(weights.stored("m.weight").expect("quantised").tells_columns(&weights.scope("m")));
+            assert!(
+                weights.stored("m.weight").expect("quantised").tells_columns(weights.scope("m").tensors())
+            );
         }
     }
 }

@@ -5,4 +5,5 @@ pub mod format;
 pub mod quantized;
 pub mod source;
 pub mod synthetic;
+pub mod tensors;
 pub mod weights;

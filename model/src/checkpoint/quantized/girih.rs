@@ -5,13 +5,13 @@ use girih_ops::kernels::quant::{Activation, Code, Format, Scale, SuperScale, Zer
 
 use super::{Codes, Input, Mix, QuantModule, WORDS, expect_shape, found, matrix_shape, tensor};
 use crate::LoadError;
-use crate::checkpoint::weights::Weights;
+use crate::checkpoint::tensors::Tensors;
 
 /// Largest order of a factor of a Kronecker transform: what workgroups of 256 invocations can multiply.
 const MAX_KRONECKER: u32 = 2048;
 
 /// Columns that the tensors tell: those of the transforms of x. Rows of words are padded and do not.
-pub(super) fn columns(w: &Weights) -> Option<u32> {
+pub(super) fn columns(w: &Tensors) -> Option<u32> {
     let side = |name: &str| u32::try_from(*w.info(name)?.shape.first()?).ok();
     side("input_scale").or_else(|| side("input_p1")?.checked_mul(side("input_p2")?))
 }
@@ -27,7 +27,7 @@ fn padded_columns(format: Format, [codes, scales]: [u32; 2]) -> u32 {
 /// `k`: the columns where they are known. Where neither the caller nor the tensors tell, the module has the most that
 /// fit its words, and what depends on their number is not checked.
 pub(super) async fn open(
-    w: &Weights,
+    w: &Tensors,
     k: Option<u32>,
     format: Format,
     activation: Activation,
@@ -82,7 +82,7 @@ pub(super) async fn open(
 }
 
 /// Whether `k` channels can be mixed in runs of `block`.
-fn check_hadamard(w: &Weights, k: u32, block: u32) -> Result<(), LoadError> {
+fn check_hadamard(w: &Tensors, k: u32, block: u32) -> Result<(), LoadError> {
     let size = if block == 0 { k } else { block };
     if !k.is_multiple_of(size) {
         let got = format!("rotated in blocks of {block} channels");

@@ -24,7 +24,7 @@ use girih_ops::kernels::quant::{Activation, Format, Row, Scale, Zero, unpack_row
 use crate::LoadError;
 use crate::checkpoint::format::safetensors::{StoredType, TensorInfo};
 use crate::checkpoint::source::{ByteSource, Shared};
-use crate::checkpoint::weights::Weights;
+use crate::checkpoint::tensors::Tensors;
 use crate::error::MisShaped;
 
 pub use packed::Gptq;
@@ -68,7 +68,7 @@ pub enum Stored {
 impl Stored {
     /// Whether the tensors of the module tell how many columns it has: girih's own layout pads rows, so that only
     /// transforms of x do.
-    pub fn tells_columns(&self, w: &Weights) -> bool {
+    pub fn tells_columns(&self, w: &Tensors) -> bool {
         !matches!(self, Self::Girih { .. }) || girih::columns(w).is_some()
     }
 
@@ -77,7 +77,7 @@ impl Stored {
     ///
     /// # Errors
     /// Tensors that are missing or of another shape or type, scales that are no numbers, group indices out of range.
-    pub async fn open(&self, w: &Weights, k: Option<u32>) -> Result<QuantModule, LoadError> {
+    pub async fn open(&self, w: &Tensors, k: Option<u32>) -> Result<QuantModule, LoadError> {
         let module = match self {
             Self::Girih { format, activation, hadamard } => {
                 girih::open(w, k, *format, *activation, *hadamard).await?
@@ -334,7 +334,7 @@ fn scale_type(scales: &[f32]) -> Scale {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "callers pass numbers and texts they are done with")]
-fn found(w: &Weights, tensor: &str, got: impl ToString, want: impl Into<String>) -> LoadError {
+fn found(w: &Tensors, tensor: &str, got: impl ToString, want: impl Into<String>) -> LoadError {
     LoadError::Quantized { tensor: w.full(tensor), got: got.to_string(), want: want.into() }
 }
 
@@ -342,7 +342,7 @@ const WORDS: [StoredType; 2] = [StoredType::I32, StoredType::U32];
 const FLOATS: [StoredType; 3] = [StoredType::F16, StoredType::BF16, StoredType::F32];
 
 /// A tensor of the module that must be there, of one of these types.
-fn tensor(w: &Weights, name: &str, types: &[StoredType]) -> Result<TensorInfo, LoadError> {
+fn tensor(w: &Tensors, name: &str, types: &[StoredType]) -> Result<TensorInfo, LoadError> {
     let info = w.find(name)?;
     if types.contains(&info.dtype) {
         return Ok(info.clone());
@@ -356,12 +356,12 @@ fn tensor(w: &Weights, name: &str, types: &[StoredType]) -> Result<TensorInfo, L
 }
 
 /// All bytes of a tensor.
-async fn bytes(w: &Weights, info: &TensorInfo) -> Result<Vec<u8>, LoadError> {
+async fn bytes(w: &Tensors, info: &TensorInfo) -> Result<Vec<u8>, LoadError> {
     w.source().read(&info.file, info.range.clone()).await
 }
 
 /// A tensor of 32-bit words.
-async fn words(w: &Weights, info: &TensorInfo) -> Result<Vec<u32>, LoadError> {
+async fn words(w: &Tensors, info: &TensorInfo) -> Result<Vec<u32>, LoadError> {
     Ok(bytes(w, info).await?.as_chunks().0.iter().map(|&c| u32::from_le_bytes(c)).collect())
 }
 
@@ -385,7 +385,7 @@ enum Order {
 }
 
 /// Reads `g_idx`, the group of each channel. `ordered`: it must be there, unless all channels are of one group.
-async fn order(w: &Weights, name: &str, k: u32, group: u32, ordered: bool) -> Result<Order, LoadError> {
+async fn order(w: &Tensors, name: &str, k: u32, group: u32, ordered: bool) -> Result<Order, LoadError> {
     let ordered = ordered && group < k;
     let missing =
         |got| found(w, name, got, "there: channels are in an order of their own (desc_act, actorder)");

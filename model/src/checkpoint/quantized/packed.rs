@@ -15,7 +15,7 @@ use super::{
 };
 use crate::LoadError;
 use crate::checkpoint::format::safetensors::TensorInfo;
-use crate::checkpoint::weights::Weights;
+use crate::checkpoint::tensors::Tensors;
 
 /// Parameters of GPTQ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +110,7 @@ impl Columns for Table {
 
 /// Scales and what follows from them and from the zeros.
 async fn module(
-    w: &Weights,
+    w: &Tensors,
     qweight: TensorInfo,
     mut table: Table,
     order: Order,
@@ -153,7 +153,7 @@ async fn module(
 }
 
 /// Channels of a group, which divide the row.
-fn whole_groups(w: &Weights, group: Option<u32>, k: u32) -> Result<u32, LoadError> {
+fn whole_groups(w: &Tensors, group: Option<u32>, k: u32) -> Result<u32, LoadError> {
     let group = group.unwrap_or(k).max(1);
     if k.is_multiple_of(group) {
         return Ok(group);
@@ -161,7 +161,7 @@ fn whole_groups(w: &Weights, group: Option<u32>, k: u32) -> Result<u32, LoadErro
     Err(found(w, "qweight", format!("for {k} channels"), format!("for a multiple of the group size {group}")))
 }
 
-pub(super) async fn gptq(w: &Weights, k: Option<u32>, o: &Gptq) -> Result<QuantModule, LoadError> {
+pub(super) async fn gptq(w: &Tensors, k: Option<u32>, o: &Gptq) -> Result<QuantModule, LoadError> {
     let bits = o.bits;
     let packed = |count: u32| (u64::from(count) * u64::from(bits)).div_ceil(32) as u32;
     let qweight = tensor(w, "qweight", &WORDS)?;
@@ -194,7 +194,7 @@ pub(super) async fn gptq(w: &Weights, k: Option<u32>, o: &Gptq) -> Result<QuantM
     module(w, qweight, table, order, group, zeros).await
 }
 
-pub(super) async fn awq(w: &Weights, k: Option<u32>, group: Option<u32>) -> Result<QuantModule, LoadError> {
+pub(super) async fn awq(w: &Tensors, k: Option<u32>, group: Option<u32>) -> Result<QuantModule, LoadError> {
     let qweight = tensor(w, "qweight", &WORDS)?;
     let [height, width] = matrix_shape(&qweight)?;
     let k = k.unwrap_or(height);

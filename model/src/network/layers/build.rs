@@ -198,9 +198,9 @@ impl<'a> Build<'a> {
         if !self.cfg.tie_word_embeddings || !self.root.has(HEAD) {
             return Ok(self.cfg.tie_word_embeddings);
         }
-        let tied = self.weights.weights().same("embed_tokens.weight", self.root.weights(), HEAD).await?;
+        let tied = self.weights.tensors().same("embed_tokens.weight", self.root.tensors(), HEAD).await?;
         if tied {
-            self.root.weights().ignore(HEAD);
+            self.root.tensors().ignore(HEAD);
         } else {
             tracing::warn!("tie_word_embeddings is true, but {HEAD} differs from the embedding: it is used");
         }

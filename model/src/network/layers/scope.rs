@@ -2,6 +2,7 @@
 
 use girih_ops::{Gpu, Matrix, Tensor};
 
+use crate::checkpoint::tensors::Tensors;
 use crate::checkpoint::weights::Weights;
 use crate::error::LoadError;
 
@@ -24,7 +25,12 @@ impl Scope {
         Self { weights: self.weights.scope(name), gpu: self.gpu.clone() }
     }
 
-    /// Names and bytes.
+    /// Names and bytes of tensors.
+    pub fn tensors(&self) -> &Tensors {
+        self.weights.tensors()
+    }
+
+    /// What matrices are loaded from.
     pub fn weights(&self) -> &Weights {
         &self.weights
     }
