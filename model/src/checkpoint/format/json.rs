@@ -7,6 +7,7 @@ use std::io;
 use serde_json::Value;
 
 use crate::LoadError;
+use crate::error::{EXCERPT, cut};
 
 /// Parses JSON. Bare `NaN` and infinities become texts of that name: serde_json has no value for them, and no field
 /// that girih reads may hold one. A text is refused where a number is wanted, with its name; `null` would pass for an
@@ -21,9 +22,6 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<Value, LoadError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     serde_json::from_str(&without_bare_tokens(text)).map_err(|e| error(e.to_string()))
 }
-
-/// Characters of a value that an error shows.
-const EXCERPT: usize = 200;
 
 /// The beginning of a value, as JSON: what an error shows of it. The rest is not formatted, however long it is.
 pub fn excerpt(value: &Value) -> String {
@@ -49,14 +47,6 @@ pub fn excerpt(value: &Value) -> String {
     let whole = serde_json::to_writer(&mut out, value).is_ok();
     let shown = cut(&String::from_utf8_lossy(&out.0));
     if whole || shown.ends_with("...") { shown } else { shown + "..." }
-}
-
-/// The beginning of a text from a file, as errors show it: a name may be as long as its file.
-pub fn cut(text: &str) -> String {
-    match text.char_indices().nth(EXCERPT) {
-        None => text.to_owned(),
-        Some((end, _)) => format!("{}...", &text[..end]),
-    }
 }
 
 /// As [`excerpt`], of a field that may be absent.

@@ -11,8 +11,8 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, de};
 
 use crate::checkpoint::format::gguf::GgufType;
-use crate::checkpoint::format::json::cut;
 use crate::checkpoint::source::{ByteSource, read_whole};
+use crate::error::cut;
 use crate::{LoadError, MisShaped};
 
 /// Longest header allowed, as in the reference implementation.

@@ -12,6 +12,8 @@ pub use rules::{Past, Rules};
 
 use rules::Here;
 
+pub use crate::error::SampleError;
+
 /// How to choose the next token. The default is greedy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
@@ -65,40 +67,6 @@ impl Default for Sampling {
             seed: 0,
         }
     }
-}
-
-/// A token cannot be sampled.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum SampleError {
-    /// A parameter is out of range.
-    #[error("{field} is {got}, must be {want}")]
-    Parameter {
-        /// Parameter.
-        field: &'static str,
-        /// Value found.
-        got: f64,
-        /// Values allowed.
-        want: &'static str,
-    },
-    /// There is nothing to choose from.
-    #[error("no token has a logit above -infinity, must be at least 1")]
-    NoTokens,
-    /// A logit is NaN or +infinity.
-    #[error("the logit of token {token} is {got}, must be a number below infinity")]
-    NotFinite {
-        /// Token.
-        token: u32,
-        /// Value found.
-        got: f32,
-    },
-    /// Candidates without their tokens.
-    #[error("{values} candidate logits come with {ids} token ids, must be as many")]
-    Candidates {
-        /// Number of logits.
-        values: usize,
-        /// Number of ids.
-        ids: usize,
-    },
 }
 
 impl Sampling {

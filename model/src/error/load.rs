@@ -1,8 +1,8 @@
-//! What is wrong with a checkpoint or a text, with what was found and what was wanted.
+//! What is wrong with a checkpoint.
 
-use girih_ops::{GpuError, KernelError, OpError};
+use girih_ops::{GpuError, OpError};
 
-use crate::checkpoint::format::json::cut;
+use super::{OutOfMemory, TextError, cut, device};
 
 /// A tensor of another shape than the model needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,39 +13,6 @@ pub struct MisShaped {
     pub got: Vec<u64>,
     /// Shape wanted.
     pub want: Vec<u64>,
-}
-
-/// What a model needs, where the device has no more memory to give.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error(
-    "the device's memory is exhausted: {:.1} MB of weights and {:.1} MB of keys and values for {context} tokens \
-     are needed, besides intermediate results ({message}); a lower --context or --weights f16 need less",
-    *weights as f64 / 1e6,
-    *cache as f64 / 1e6
-)]
-pub struct OutOfMemory {
-    /// Bytes of weights.
-    pub weights: u64,
-    /// Bytes of keys and values.
-    pub cache: u64,
-    /// Tokens of the cache.
-    pub context: u32,
-    /// What the device said.
-    pub message: String,
-}
-
-impl OutOfMemory {
-    /// The message of the device if it has said that there is no memory.
-    pub(crate) fn said(error: &OpError) -> Option<String> {
-        match error {
-            OpError::Gpu(e) | OpError::Kernel(KernelError::Gpu(e)) => Self::gpu(e),
-            _ => None,
-        }
-    }
-
-    pub(crate) fn gpu(error: &GpuError) -> Option<String> {
-        matches!(error, GpuError::OutOfMemory { .. } | GpuError::Exhausted { .. }).then(|| error.to_string())
-    }
 }
 
 /// A model cannot be loaded.
@@ -409,25 +376,6 @@ impl LoadError {
     }
 }
 
-impl RunError {
-    /// The failure of the device behind this error, if that is what it is. After [`GpuError::Lost`] a new device
-    /// must be opened and the model loaded again.
-    pub fn device(&self) -> Option<&GpuError> {
-        match self {
-            Self::Gpu(error) | Self::Kernel(KernelError::Gpu(error)) => Some(error),
-            Self::Op(error) => device(error),
-            _ => None,
-        }
-    }
-}
-
-fn device(error: &OpError) -> Option<&GpuError> {
-    match error {
-        OpError::Gpu(error) | OpError::Kernel(KernelError::Gpu(error)) => Some(error),
-        _ => None,
-    }
-}
-
 fn describe_unread(unread: &[String]) -> String {
     if unread.is_empty() {
         return String::new();
@@ -461,179 +409,4 @@ fn describe_tensors(missing: &[String], mis_shaped: &[MisShaped], unused: &[Stri
         parts.push(format!("unused tensors: {}", some(unused)));
     }
     parts.join("; ")
-}
-
-/// A text cannot be made into tokens, or tokens into text.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum TextError {
-    /// `tokenizer.json` cannot be used.
-    #[error("tokenizer.json: {message}")]
-    Tokenizer {
-        /// What the tokenizer said.
-        message: String,
-    },
-    /// A text cannot be encoded.
-    #[error("cannot encode: {message}")]
-    Encode {
-        /// What the tokenizer said.
-        message: String,
-    },
-    /// Tokens cannot be decoded.
-    #[error("cannot decode: {message}")]
-    Decode {
-        /// What the tokenizer said.
-        message: String,
-    },
-    /// A tokenizer configuration of another form.
-    #[error("{file}: {field} is {got}, must be {want}")]
-    Config {
-        /// File.
-        file: &'static str,
-        /// Field.
-        field: String,
-        /// Value found.
-        got: String,
-        /// Values allowed.
-        want: &'static str,
-    },
-    /// The model has no chat template of that name.
-    #[error("no chat template {got:?}; there are: {}", .known.join(", "))]
-    NoTemplate {
-        /// Name asked for.
-        got: String,
-        /// Names there are.
-        known: Vec<String>,
-    },
-    /// The template called `raise_exception`: it rejects this conversation.
-    #[error("the chat template rejects the conversation: {message}")]
-    Rejected {
-        /// What the template said.
-        message: String,
-    },
-    /// The template is broken or does something that is not supported.
-    #[error("chat template: {message}")]
-    Template {
-        /// Where and why.
-        message: String,
-    },
-    /// The template asks for more than any template needs.
-    #[error("chat template: {got} {what}, at most {limit} are allowed")]
-    TemplateLimit {
-        /// What there is too much of.
-        what: &'static str,
-        /// Asked for.
-        got: u64,
-        /// Allowed.
-        limit: u64,
-    },
-}
-
-/// A model cannot be run.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum RunError {
-    /// No tokens at all.
-    #[error("the prompt is empty: it must hold at least one token")]
-    EmptyPrompt,
-    /// More tokens than the cache holds.
-    #[error("the prompt has {length} tokens, the context holds {context}: shorten it or raise --context")]
-    PromptTooLong {
-        /// Tokens found.
-        length: usize,
-        /// Tokens allowed.
-        context: u32,
-    },
-    /// A context that the model does not have.
-    #[error("the context is {got} tokens, must be 1 to {limit}")]
-    Context {
-        /// Tokens asked for.
-        got: u32,
-        /// Tokens allowed.
-        limit: u32,
-    },
-    /// A token that the model has no embedding for.
-    #[error("token id is {id}, must be below {vocab_size}")]
-    TokenId {
-        /// Id found.
-        id: u32,
-        /// Size of the vocabulary.
-        vocab_size: u32,
-    },
-    /// A sequence that the cache has no place for.
-    #[error("slot is {got}, the cache has {slots}")]
-    Slot {
-        /// Slot asked for.
-        got: u32,
-        /// Slots of the cache.
-        slots: u32,
-    },
-    /// Two inputs of one batch for the same sequence.
-    #[error("slot {slot} occurs twice in one batch, must occur once")]
-    SlotTwice {
-        /// Slot.
-        slot: u32,
-    },
-    /// Two models whose predictions cannot be compared.
-    #[error(
-        "the model has a vocabulary of {got} tokens, that of the reference is {want}: they must be equal"
-    )]
-    Vocabulary {
-        /// Size of the model's.
-        got: u32,
-        /// Size of the reference's.
-        want: u32,
-    },
-    /// Logits that are not numbers.
-    #[error("the logits are not finite numbers: the weights or the device are broken (try `girih doctor`)")]
-    NotANumber,
-    /// A text too short to be scored.
-    #[error("nothing to score: {tokens} tokens, at least 2 are needed (1 with a begin-of-text token)")]
-    NothingToScore {
-        /// Tokens found.
-        tokens: usize,
-    },
-    /// A checkpoint without tokenizer.json, or vocabulary files that stand for it.
-    #[error(
-        "the checkpoint has no tokenizer.json: texts cannot be encoded (`girih logits --ids` takes ids). A tokenizer.model \
-         or tekken.json alone is not read; `AutoTokenizer.from_pretrained(folder).save_pretrained(folder)` of transformers \
-         writes a tokenizer.json"
-    )]
-    NoTokenizer,
-    /// An encoder where a decoder is needed.
-    #[error("{model_type} is an encoder: it computes embeddings (`girih embed`), no text")]
-    NotADecoder {
-        /// Architecture.
-        model_type: String,
-    },
-    /// A model without a pooler.
-    #[error("{model_type} has no pooler")]
-    NoPooler {
-        /// Architecture.
-        model_type: String,
-    },
-    /// A prompt that the checkpoint does not name.
-    #[error("the prompt is {got:?}, the checkpoint has {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") })]
-    NoPrompt {
-        /// Name asked for.
-        got: String,
-        /// Names of the checkpoint's prompts.
-        known: Vec<String>,
-    },
-    /// The cache does not fit.
-    #[error("{0}")]
-    OutOfMemory(#[from] OutOfMemory),
-    /// Sampling parameters out of range, or nothing to choose from.
-    #[error(transparent)]
-    Sample(#[from] crate::run::sampler::SampleError),
-    /// Text that cannot be encoded, ids that cannot be decoded, a template that fails.
-    #[error(transparent)]
-    Text(#[from] TextError),
-    /// An operation was refused.
-    #[error(transparent)]
-    Op(#[from] OpError),
-    /// A kernel could not be run.
-    #[error(transparent)]
-    Kernel(#[from] KernelError),
-    /// The device failed.
-    #[error(transparent)]
-    Gpu(#[from] GpuError),
 }
