@@ -1,6 +1,5 @@
 //! Texts to vectors: states of all tokens, pooled.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use girih_ops::{Batch, Chunk, Frame, OpError, Tensor};
@@ -132,33 +131,6 @@ impl Model {
                 states.to_vec()
             })
             .collect())
-    }
-
-    /// What the linear layers that `names` name (by the first of their [modules](crate::network::layers::Linear::modules)) are
-    /// given for a sequence: `[T, K]` each, for calibrating quantisers.
-    ///
-    /// # Errors
-    /// As [`Model::states`].
-    pub fn linear_inputs(
-        self: &Arc<Self>,
-        token_ids: &[u32],
-        names: BTreeSet<String>,
-    ) -> Result<BTreeMap<String, Tensor>, RunError> {
-        let Some(encoder) = self.encoder() else {
-            let context = Some(token_ids.len() as u32);
-            let mut session = Session::new(self, SessionOptions { context, ..SessionOptions::default() })?;
-            return session.linear_inputs(&[Input { slot: 0, token_ids }], names);
-        };
-        if token_ids.len() > self.context() as usize {
-            return Err(RunError::PromptTooLong { length: token_ids.len(), context: self.context() });
-        }
-        let batch = Batch::upload(self.gpu(), &[Chunk { slot: 0, start: 0, token_ids }])?;
-        let segment_ids = Tensor::from_u32(self.gpu(), &vec![0; token_ids.len()], &[batch.num_tokens()])?;
-        let mut frame = Frame::new(self.gpu());
-        frame.watch(names);
-        encoder.forward(&mut frame, &batch, &segment_ids, None)?;
-        frame.submit()?;
-        Ok(frame.take_notes())
     }
 
     /// `tanh(W h_0 + b)` of the first token's state: BERT's pooler output, `[C]`.

@@ -1,5 +1,6 @@
 //! Loaded models at work: sessions, generation, evaluation, embeddings.
 
+pub mod calibrate;
 pub mod embed;
 pub mod embedding_config;
 pub mod eval;

@@ -1,12 +1,16 @@
 //! A cache and what runs on it: prefill of ragged batches, decode steps replayed from plans.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+mod decode;
+mod warm_up;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use girih_ops::kernels::Counters;
 use girih_ops::kernels::gpu::PendingRead;
-use girih_ops::kernels::{Choice, Counters, KernelSpec};
-use girih_ops::{Arena, Batch, Chunk, Frame, Gpu, Plan, Seq, Tensor};
+use girih_ops::{Arena, Batch, Chunk, Frame, Gpu, Tensor};
+
+pub use decode::{CANDIDATES, DecodePlan, Tail};
 
 use crate::error::{OutOfMemory, RunError};
 use crate::network::layers::{Cache, Trace};
@@ -15,9 +19,6 @@ use crate::run::model::Model;
 /// Tokens that one submission of a prefill handles at most: bounds the memory of intermediate results and the
 /// time for which a renderer on the same device waits.
 const PREFILL_TOKENS: usize = 512;
-
-/// Candidates that a decode step leaves for the host to sample from.
-pub const CANDIDATES: u32 = 64;
 
 /// How a cache is made.
 #[derive(Clone, Copy, Debug)]
@@ -52,41 +53,6 @@ pub enum Rows {
     Last,
     /// Every token: `[T, V]`.
     All,
-}
-
-/// What a decode step ends with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tail {
-    /// The best token, fed back on the GPU: any number of steps in one submission.
-    Greedy,
-    /// The [`CANDIDATES`] best logits and their ids.
-    Candidates,
-    /// All logits.
-    Logits,
-}
-
-/// One decode step, recorded once.
-#[derive(Debug)]
-pub struct DecodePlan {
-    tail: Tail,
-    plan: Plan,
-    batch: Batch,
-    outputs: Vec<Tensor>,
-    /// Steps that the cache has room for since [`Session::seek`].
-    room: u32,
-    _arena: Arena,
-}
-
-impl DecodePlan {
-    /// The dispatches of a step.
-    pub fn plan(&self) -> &Plan {
-        &self.plan
-    }
-
-    /// Results: `[1 + capacity]` counter and tokens; or values and ids; or logits.
-    pub fn outputs(&self) -> &[Tensor] {
-        &self.outputs
-    }
 }
 
 /// Stops what a session generates, from a signal handler, another thread or another task. Clones are one switch.
@@ -199,7 +165,7 @@ impl Session {
         self.gpu().counters()
     }
 
-    fn check(&self, inputs: &[Input<'_>]) -> Result<(), RunError> {
+    pub(super) fn check(&self, inputs: &[Input<'_>]) -> Result<(), RunError> {
         let vocab_size = self.model.config().vocab_size;
         for (i, input) in inputs.iter().enumerate() {
             let known = self
@@ -293,68 +259,6 @@ impl Session {
         self.forward(&[input], Rows::Last, None).map(Some)
     }
 
-    /// Compiles what prompts of any length and decoding may need, and runs it once, since some drivers compile when a
-    /// pipeline is used first. Nothing is compiled afterwards by pieces of up to 512 tokens, which is all of them but one:
-    /// the piece that crosses [`Session::rope_switch`] is as long as that, and a device may take other tiles for it.
-    /// `progress` is told how many of how many pipelines are ready. Forgets what is cached.
-    ///
-    /// # Errors
-    /// Shaders that the device refuses, memory that is exhausted.
-    pub async fn warm_up(&mut self, mut progress: impl FnMut(usize, usize)) -> Result<(), RunError> {
-        let slots = self.cache.slots();
-        for slot in 0..slots {
-            self.truncate(slot, 0);
-        }
-        let gpu = self.gpu().clone();
-        let capacity = self.cache.capacity() as usize;
-        let longest = capacity.min(PREFILL_TOKENS);
-        let mut seen = HashSet::new();
-        let mut wanted: Vec<(&'static KernelSpec, Choice)> = Vec::new();
-        let mut add = |frame: &Frame| {
-            for d in frame.recording().dispatches() {
-                if seen.insert(d.choice.clone()) {
-                    wanted.push((d.spec, d.choice.clone()));
-                }
-            }
-        };
-        let ids = vec![0; longest];
-        // Kernels are chosen by the number of rows, in steps of tiles; all small numbers are tried.
-        let lengths = (1..=longest).filter(|&n| n <= 32 || n % 16 <= 1 || n == longest);
-        for (length, start) in lengths.map(|n| (n, 0)).chain([(1, capacity - 1)]) {
-            let scratch = std::mem::take(&mut self.arena);
-            self.tokens[0] = vec![0; start];
-            let recorded =
-                self.record_pass(&[Input { slot: 0, token_ids: &ids[..length] }], Rows::Last, None);
-            self.arena = scratch;
-            self.truncate(0, 0);
-            add(&recorded?.0);
-        }
-        let tails = [Tail::Greedy, Tail::Candidates, Tail::Logits];
-        for tail in tails {
-            add(&self.record_step(tail)?);
-        }
-        let total = wanted.len();
-        for (i, (spec, choice)) in wanted.iter().enumerate() {
-            progress(i, total);
-            if gpu.compile(spec, choice)? {
-                // A browser compiles behind our back: an answer from its queue says that it is done.
-                gpu.read(&gpu.dummy()?).await?;
-            }
-        }
-        for length in [1, 8.min(longest), longest.min(64)] {
-            self.forward(&[Input { slot: 0, token_ids: &ids[..length] }], Rows::Last, None)?;
-            self.truncate(0, 0);
-        }
-        for tail in tails {
-            self.seek(tail, 0, 0)?;
-            self.step(tail, 1)?;
-        }
-        gpu.read(&gpu.dummy()?).await?;
-        progress(total, total);
-        gpu.check()?;
-        Ok(())
-    }
-
     /// Records what [`Session::forward`] runs, in one piece, and returns it with the logits that it will write:
     /// for looking at what a device would run, or for running it with the CPU twins of some kernels
     /// ([`Frame::run_twins`]) to find the one that is wrong. The inputs count as cached from now on: run the
@@ -425,26 +329,7 @@ impl Session {
         Ok(x)
     }
 
-    /// Appends tokens and returns what the linear layers that `names` name (by the first of their
-    /// [modules](crate::network::layers::Linear::modules)) were given: `[T, K]` each, for calibrating quantisers.
-    ///
-    /// # Errors
-    /// As [`Session::forward`].
-    pub fn linear_inputs(
-        &mut self,
-        inputs: &[Input<'_>],
-        names: BTreeSet<String>,
-    ) -> Result<BTreeMap<String, Tensor>, RunError> {
-        self.check(inputs)?;
-        let (mut frame, batch) = self.start(inputs)?;
-        frame.watch(names);
-        self.model.decoder()?.hidden(&mut frame, &batch, &self.cache, None)?;
-        frame.submit()?;
-        self.append(inputs);
-        Ok(frame.take_notes())
-    }
-
-    fn start(&self, inputs: &[Input<'_>]) -> Result<(Frame, Batch), RunError> {
+    pub(super) fn start(&self, inputs: &[Input<'_>]) -> Result<(Frame, Batch), RunError> {
         let chunks: Vec<Chunk<'_>> = inputs
             .iter()
             .map(|i| Chunk { slot: i.slot, start: self.tokens(i.slot).len() as u32, token_ids: i.token_ids })
@@ -453,7 +338,7 @@ impl Session {
         Ok((Frame::with_arena(self.gpu(), self.arena.clone()), batch))
     }
 
-    fn append(&mut self, inputs: &[Input<'_>]) {
+    pub(super) fn append(&mut self, inputs: &[Input<'_>]) {
         for input in inputs {
             if let Some(tokens) = self.tokens.get_mut(input.slot as usize) {
                 tokens.extend_from_slice(input.token_ids);
@@ -484,123 +369,6 @@ impl Session {
         }
         let logits = decoder.logits(&mut frame, &x)?; // [T, V] or [S, V]
         Ok((frame, logits))
-    }
-
-    /// The recorded decode step with a given tail; recorded on first use.
-    ///
-    /// # Errors
-    /// As [`Session::forward`].
-    pub fn decode_plan(&mut self, tail: Tail) -> Result<&DecodePlan, RunError> {
-        self.plan_mut(tail).map(|plan| &*plan)
-    }
-
-    fn plan_mut(&mut self, tail: Tail) -> Result<&mut DecodePlan, RunError> {
-        let known = self.plans.iter().position(|p| p.tail == tail);
-        let i = known.unwrap_or(self.plans.len());
-        if known.is_none() {
-            let plan = self.record_decode(tail)?;
-            self.plans.push(plan);
-        }
-        Ok(&mut self.plans[i])
-    }
-
-    fn record_decode(&self, tail: Tail) -> Result<DecodePlan, RunError> {
-        let arena = Arena::default();
-        let (frame, batch, outputs) = self.record_step_in(tail, &arena)?;
-        Ok(DecodePlan { tail, plan: frame.plan()?, batch, outputs, room: 0, _arena: arena })
-    }
-
-    /// Records what a [`Session::decode_plan`] holds without compiling anything: for looking at what a device
-    /// would run.
-    ///
-    /// # Errors
-    /// As [`Session::record`].
-    pub fn record_step(&self, tail: Tail) -> Result<Frame, RunError> {
-        Ok(self.record_step_in(tail, &Arena::default())?.0)
-    }
-
-    fn record_step_in(&self, tail: Tail, arena: &Arena) -> Result<(Frame, Batch, Vec<Tensor>), RunError> {
-        let gpu = self.gpu();
-        let state = |len: usize, shape: &[u32]| Tensor::from_u32(gpu, &vec![0; len], shape);
-        let batch = Batch {
-            token_ids: state(1, &[1])?,
-            positions: state(1, &[1])?,
-            seq_of_token: state(1, &[1])?,
-            seqs: state(4, &[1, 4])?,
-            max_q_len: 1,
-            max_kv_len: self.cache.capacity(),
-        };
-        let mut frame = Frame::with_arena(gpu, arena.clone());
-        let decoder = self.model.decoder()?;
-        let x = decoder.hidden(&mut frame, &batch, &self.cache, None)?; // [1, C]
-        let logits = decoder.logits(&mut frame, &x)?; // [1, V]
-        let outputs = match tail {
-            Tail::Greedy => {
-                let capacity = self.cache.capacity() as usize;
-                let out = state(1 + capacity, &[1, 1 + capacity as u32])?;
-                girih_ops::greedy_step(&mut frame, &logits, &batch, &out)?;
-                vec![out]
-            }
-            Tail::Candidates => {
-                let k = CANDIDATES.min(self.model.config().vocab_size);
-                let (values, ids) = girih_ops::top_k(&mut frame, &logits, k)?;
-                vec![values, ids]
-            }
-            Tail::Logits => vec![logits],
-        };
-        Ok((frame, batch, outputs))
-    }
-
-    /// Sets the step state of a plan: `token` is the next input of the sequence in `slot`, whose cache holds
-    /// `self.tokens(slot)`.
-    ///
-    /// # Errors
-    /// An unknown slot or token id; as [`Session::decode_plan`].
-    pub fn seek(&mut self, tail: Tail, slot: u32, token: u32) -> Result<(), RunError> {
-        let slots = self.cache.slots();
-        let known = self.tokens.get(slot as usize).ok_or(RunError::Slot { got: slot, slots })?;
-        let vocab_size = self.model.config().vocab_size;
-        if token >= vocab_size {
-            return Err(RunError::TokenId { id: token, vocab_size });
-        }
-        let position = known.len() as u32;
-        let room = self.cache.capacity().saturating_sub(position);
-        let gpu = self.gpu().clone();
-        let plan = self.plan_mut(tail)?;
-        plan.room = room;
-        gpu.write(plan.batch.token_ids.buffer(), 0, bytemuck::bytes_of(&token));
-        gpu.write(plan.batch.positions.buffer(), 0, bytemuck::bytes_of(&position));
-        let seq = Seq { q_base: 0, q_len: 1, kv_len: position + 1, slot };
-        gpu.write(plan.batch.seqs.buffer(), 0, bytemuck::bytes_of(&seq));
-        if tail == Tail::Greedy {
-            gpu.write(plan.outputs[0].buffer(), 0, bytemuck::bytes_of(&0u32));
-        }
-        Ok(())
-    }
-
-    /// Runs `steps` decode steps in one submission. The caller has set the state with [`Session::seek`] and tells
-    /// the session what was appended with [`Session::note`].
-    ///
-    /// # Errors
-    /// More steps than the cache has room for; as [`Session::decode_plan`].
-    pub fn step(&mut self, tail: Tail, steps: u32) -> Result<(), RunError> {
-        let gpu = self.gpu().clone();
-        let context = self.cache.capacity();
-        let plan = self.plan_mut(tail)?;
-        let Some(room) = plan.room.checked_sub(steps) else {
-            let length = (context - plan.room) as usize + steps as usize;
-            return Err(RunError::PromptTooLong { length, context });
-        };
-        plan.room = room;
-        gpu.replay(&plan.plan, steps);
-        Ok(())
-    }
-
-    /// Records that a decode step has appended a token to a sequence.
-    pub fn note(&mut self, slot: u32, token: u32) {
-        if let Some(tokens) = self.tokens.get_mut(slot as usize) {
-            tokens.push(token);
-        }
     }
 
     /// Tokens that a sequence can still take.
