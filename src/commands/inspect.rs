@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use clap::Args;
 use girih_model::checkpoint::format;
-use girih_model::checkpoint::format::safetensors::TensorTable;
 use girih_model::checkpoint::quantized::Quantization;
 use girih_model::checkpoint::source::{ByteSource, DirSource};
+use girih_model::checkpoint::table::TensorTable;
 use girih_model::checkpoint::weights::Weights;
 use girih_model::{Config, LoadError, WeightPolicy};
 use serde_json::json;
@@ -142,7 +142,7 @@ async fn modules(
     config: &Config,
     table: &TensorTable,
 ) -> Result<(Vec<Group>, u64), LoadError> {
-    let quantization = Quantization::open(&*source, config, table).await?;
+    let quantization = Quantization::open(&*source, &config.raw, table).await?;
     let names: Vec<String> = quantization.modules.keys().cloned().collect();
     let weights = Weights::with_quantization(source, table.clone(), quantization, WeightPolicy::default());
     let mut groups: Vec<Group> = Vec::new();

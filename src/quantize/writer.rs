@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io::{BufWriter, Write};
 
-use girih_model::checkpoint::format::safetensors::TensorInfo;
 use girih_model::checkpoint::source::ByteSource;
+use girih_model::checkpoint::table::TensorInfo;
 use serde_json::{Map, Value, json};
 
 use super::folder::Partial;
@@ -122,7 +122,7 @@ pub async fn write(
 mod tests {
     use super::*;
     use girih_model::MemorySource;
-    use girih_model::checkpoint::format::safetensors::{StoredType, TensorTable};
+    use girih_model::checkpoint::table::{StoredType, TensorTable};
 
     fn entry(name: &str, dtype: StoredType, range: std::ops::Range<u64>, origin: Origin) -> Entry {
         let shape = vec![(range.end - range.start) * 8 / dtype.bits()];

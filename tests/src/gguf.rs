@@ -1,8 +1,8 @@
 //! GGUF files that tests make: from checkpoints as converters do, or by hand.
 
 use girih_model::checkpoint::format::gguf::{GgufType, Value};
-use girih_model::checkpoint::format::safetensors::TensorTable;
 use girih_model::checkpoint::source::ByteSource;
+use girih_model::checkpoint::table::TensorTable;
 use girih_model::checkpoint::weights::{WeightPolicy, Weights};
 use serde_json::Value as Json;
 

@@ -429,7 +429,7 @@ fn scales_of_whole_tensors() {
         });
         let source = block_on(GgufSource::open(source(file.bytes(3)), "model.gguf")).expect("opens");
         let table = source.tensors().expect("a table").clone();
-        block_on(girih_model::checkpoint::format::gguf::modules(&source, &table))
+        block_on(girih_model::checkpoint::quantized::blocks::modules(&source, &table))
     };
     assert_eq!(open(0.5).expect("a scale").len(), 1);
     for bad in [0.0, -0.0, f32::NAN, f32::INFINITY] {

@@ -4,8 +4,8 @@
 use std::sync::{Arc, LazyLock};
 
 use girih_kernels::quant::{Activation, Code, Format, Row, Scale, Zero, pack_row, quantize_row, unpack_row};
-use girih_model::checkpoint::format::safetensors::TensorTable;
 use girih_model::checkpoint::quantized::Quantization;
+use girih_model::checkpoint::table::TensorTable;
 use girih_model::checkpoint::weights::{Rows, WeightPolicy, Weights};
 use girih_model::{Config, Input, LoadError, LoadOptions, MemorySource, Model, Session, SessionOptions};
 use girih_tests::goldens::{self, Tensors, assert_close};
@@ -37,7 +37,7 @@ fn try_open(quantization: &Value, tensors: &[Stored], policy: WeightPolicy) -> R
     let source = MemorySource::new().with("model.safetensors", file(tensors));
     let config = Config::parse(config(quantization).to_string().as_bytes())?;
     let table = block_on(TensorTable::open(&source))?;
-    let quantization = Quantization::of(&config, &table)?;
+    let quantization = Quantization::of(&config.raw, &table)?;
     Ok(Weights::with_quantization(Arc::new(source), table, quantization, policy))
 }
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use girih_model::checkpoint::format;
-use girih_model::checkpoint::format::safetensors::TensorTable;
 use girih_model::checkpoint::quantized::Quantization;
 use girih_model::checkpoint::source::ByteSource;
+use girih_model::checkpoint::table::TensorTable;
 use girih_model::checkpoint::weights::Weights;
 use girih_model::run::pooling::Pooling;
 use girih_model::text::chat::ChatTemplates;
@@ -145,7 +145,7 @@ fn load(input: &Input) -> Result<(), String> {
 /// Opens every quantised module, reads its first and last rows, and every dense tensor.
 fn tensors(source: &Arc<dyn ByteSource>, config: &Config) -> Result<(), String> {
     let Some(table) = bounded(block_on(TensorTable::open(&**source)))? else { return Ok(()) };
-    let Some(quantization) = bounded(block_on(Quantization::open(&**source, config, &table)))? else {
+    let Some(quantization) = bounded(block_on(Quantization::open(&**source, &config.raw, &table)))? else {
         return Ok(());
     };
     let names: Vec<String> = quantization.modules.keys().cloned().collect();

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use girih_ops::WeightFormat;
 
-use crate::checkpoint::format::safetensors::{StoredType, TensorInfo, TensorTable};
 use crate::checkpoint::source::ByteSource;
+use crate::checkpoint::table::{StoredType, TensorInfo, TensorTable};
 use crate::{LoadError, MisShaped};
 
 /// Bytes that are compared at a time.

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use girih_ops::{Gpu, WeightFormat};
 
 use crate::checkpoint::format;
-use crate::checkpoint::format::safetensors::{TensorInfo, TensorTable};
 use crate::checkpoint::quantized::Quantization;
 use crate::checkpoint::source::{BoxFuture, ByteSource, Callback, Sendable, read_whole};
+use crate::checkpoint::table::{TensorInfo, TensorTable};
 use crate::checkpoint::weights::{WeightPolicy, Weights};
 use crate::error::{LoadError, OutOfMemory, RunError};
 use crate::network::arch::{self, Network};
@@ -198,7 +198,7 @@ impl Model {
         );
         let progress: Callback<Progress> = Box::new(progress);
         let source = Arc::new(Counted { source, total, loaded: Mutex::new((0, progress)) });
-        let quantization = Quantization::open(&*source, &config, &table).await?;
+        let quantization = Quantization::open(&*source, &config.raw, &table).await?;
         for note in &quantization.notes {
             tracing::warn!("{note}");
         }
@@ -381,7 +381,7 @@ mod tests {
     use girih_ops::Format;
 
     use super::*;
-    use crate::checkpoint::format::safetensors::StoredType;
+    use crate::checkpoint::table::StoredType;
 
     #[test]
     fn tensors_without_elements_need_no_memory() {

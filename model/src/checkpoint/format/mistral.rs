@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::safetensors::{INDEX, SINGLE, TensorInfo, TensorTable};
+use super::safetensors::{INDEX, SINGLE};
 use super::{json as python, paired};
 use crate::checkpoint::source::{BoxFuture, ByteSource, read_whole};
+use crate::checkpoint::table::{TensorInfo, TensorTable};
 use crate::network::config::Config;
 use crate::{LoadError, MisShaped};
 

@@ -9,6 +9,7 @@
 //! then, and checkpoints do say so of groups of zeros. The scale of a whole tensor must not be 0, that of a row under
 //! which groups have scales of their own only where its codes are zeros.
 
+pub mod blocks;
 pub mod config;
 mod girih;
 mod packed;
@@ -22,8 +23,8 @@ use std::sync::{Arc, OnceLock};
 use girih_ops::kernels::quant::{Activation, Format, Row, Scale, Zero, unpack_row};
 
 use crate::LoadError;
-use crate::checkpoint::format::safetensors::{StoredType, TensorInfo};
 use crate::checkpoint::source::{ByteSource, Shared};
+use crate::checkpoint::table::{StoredType, TensorInfo};
 use crate::checkpoint::tensors::Tensors;
 use crate::error::MisShaped;
 

@@ -14,7 +14,7 @@ use super::{
     matrix_shape, order, scale_type, tensor, words,
 };
 use crate::LoadError;
-use crate::checkpoint::format::safetensors::TensorInfo;
+use crate::checkpoint::table::TensorInfo;
 use crate::checkpoint::tensors::Tensors;
 
 /// Parameters of GPTQ.

@@ -10,7 +10,7 @@ use super::{
     matrix_shape, mis_shaped, order, tensor, words,
 };
 use crate::LoadError;
-use crate::checkpoint::format::safetensors::{StoredType, TensorInfo};
+use crate::checkpoint::table::{StoredType, TensorInfo};
 use crate::checkpoint::tensors::Tensors;
 
 /// How codes lie in a row.

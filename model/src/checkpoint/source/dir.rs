@@ -5,9 +5,8 @@ use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
-use super::{BoxFuture, ByteSource};
+use super::{BoxFuture, ByteSource, is_part_of};
 use crate::LoadError;
-use crate::checkpoint::format::gguf::is_part_of;
 
 /// The files of a folder, read by position. Names may have subfolders, but cannot leave the folder: an index file
 /// is data from a stranger.

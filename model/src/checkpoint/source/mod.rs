@@ -8,12 +8,16 @@ use std::ops::Range;
 use std::pin::Pin;
 
 use crate::LoadError;
-use crate::checkpoint::format::safetensors::TensorTable;
+use crate::checkpoint::table::TensorTable;
 
 #[cfg(not(target_arch = "wasm32"))]
 mod dir;
+mod parts;
+
 #[cfg(not(target_arch = "wasm32"))]
 pub use dir::DirSource;
+pub(crate) use parts::Place;
+pub use parts::is_part_of;
 
 /// A future in a box. It can be sent to another thread, except on the web, where there is one.
 #[cfg(not(target_arch = "wasm32"))]

@@ -14,9 +14,9 @@ use girih_ops::WeightFormat;
 use girih_ops::kernels::quant::{self, Activation, Format};
 
 use crate::LoadError;
-use crate::checkpoint::format::safetensors::{TensorInfo, TensorTable};
 use crate::checkpoint::quantized::{QuantModule, Quantization, Stored};
 use crate::checkpoint::source::ByteSource;
+use crate::checkpoint::table::{TensorInfo, TensorTable};
 use crate::checkpoint::tensors::Tensors;
 
 pub use rows::Rows;

@@ -8,8 +8,8 @@ use girih_ops::kernels::quant::{self, Format, Row, quantize_row};
 
 use super::Weights;
 use crate::LoadError;
-use crate::checkpoint::format::safetensors::{StoredType, TensorInfo};
 use crate::checkpoint::quantized::{self, QuantModule};
+use crate::checkpoint::table::{StoredType, TensorInfo};
 use crate::checkpoint::tensors::{float_type, mis_shaped, to_f32};
 
 /// Rows of a matrix or elements of a vector, as they lie in the checkpoint. Names are relative to the scope.

@@ -7,7 +7,7 @@ use girih_ops::WeightFormat;
 use super::rows::*;
 use super::upload::chunks;
 use super::*;
-use crate::checkpoint::format::safetensors::StoredType;
+use crate::checkpoint::table::StoredType;
 use crate::testing::block_on;
 use crate::{LoadError, MemorySource};
 

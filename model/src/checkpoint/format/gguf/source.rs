@@ -8,12 +8,12 @@ use serde_json::json;
 
 use super::config::RopeFactors;
 use super::names::Family;
-use super::split::is_part_of;
+
 use super::{Gguf, GgufTensor, GgufType, field};
 use crate::LoadError;
 use crate::checkpoint::format::paired;
-use crate::checkpoint::format::safetensors::{StoredType, TensorInfo, TensorTable};
-use crate::checkpoint::source::{BoxFuture, ByteSource};
+use crate::checkpoint::source::{BoxFuture, ByteSource, is_part_of};
+use crate::checkpoint::table::{StoredType, TensorInfo, TensorTable};
 
 /// What a converter did to the bytes of a tensor, to be undone while they are read.
 #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@ use super::super::{Gptq, Quantization, Stored};
 use super::fields::Fields;
 use super::modules;
 use crate::LoadError;
-use crate::checkpoint::format::safetensors::TensorTable;
+use crate::checkpoint::table::TensorTable;
 
 /// The modules. One of their tensors tells; one that is missing is named when they are opened.
 fn packed(table: &TensorTable) -> impl Iterator<Item = &str> {

@@ -8,7 +8,7 @@ use super::super::{Element, Packed, Quantization, Spread, Stored};
 use super::fields::Fields;
 use super::{dtype, has, modules};
 use crate::LoadError;
-use crate::checkpoint::format::safetensors::{StoredType, TensorTable};
+use crate::checkpoint::table::{StoredType, TensorTable};
 
 /// A group of `config_groups` that describes weights.
 struct Group {

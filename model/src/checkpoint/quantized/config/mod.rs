@@ -10,14 +10,14 @@ mod compressed;
 mod fields;
 
 use girih_ops::kernels::quant::{Activation, Format};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use self::fields::{CONFIG, Fields, bad};
 use super::{Packed, Quantization, Spread, Stored};
+use crate::LoadError;
 use crate::checkpoint::format::json;
-use crate::checkpoint::format::safetensors::{StoredType, TensorTable};
 use crate::checkpoint::source::{ByteSource, read_whole};
-use crate::{Config, LoadError};
+use crate::checkpoint::table::{StoredType, TensorTable};
 
 /// Methods that are known.
 pub const METHODS: [&str; 8] =
@@ -38,7 +38,7 @@ impl Quantization {
     /// As [`Quantization::of`], and those of the source.
     pub async fn described(
         source: &dyn ByteSource,
-        config: &Config,
+        config: &Map<String, Value>,
         table: &TensorTable,
     ) -> Result<Self, LoadError> {
         // Beside a dense model such a file is left over.
@@ -56,7 +56,7 @@ impl Quantization {
     ///
     /// # Errors
     /// Methods that are not known, parameters that they do not have; no description although tensors are quantised.
-    pub fn of(config: &Config, table: &TensorTable) -> Result<Self, LoadError> {
+    pub fn of(config: &Map<String, Value>, table: &TensorTable) -> Result<Self, LoadError> {
         if let Some(value) = stated(config) {
             return Self::read(CONFIG, value, table);
         }
@@ -106,8 +106,8 @@ impl Quantization {
 }
 
 /// The description in `config.json`.
-fn stated(config: &Config) -> Option<&Value> {
-    let stated = ["quantization_config", "compression_config"].map(|name| config.raw.get(name));
+fn stated(config: &Map<String, Value>) -> Option<&Value> {
+    let stated = ["quantization_config", "compression_config"].map(|name| config.get(name));
     stated.into_iter().flatten().find(|v| !v.is_null())
 }
 

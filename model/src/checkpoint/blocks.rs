@@ -5,7 +5,7 @@
 
 use girih_ops::kernels::quant::{Code, Format, Row, Scale, Super, SuperScale, Zero, pack_row};
 
-use crate::checkpoint::format::safetensors::StoredType;
+use crate::checkpoint::table::StoredType;
 
 /// Super-group of the k-quants.
 const QK: usize = 256;

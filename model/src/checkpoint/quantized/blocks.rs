@@ -1,16 +1,17 @@
-//! The quantised matrices of a file, as modules of a checkpoint.
+//! The quantised matrices of a GGUF file, as modules of a checkpoint.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
+
 use girih_ops::kernels::quant::{Activation, Row};
 
-use super::GgufType;
+use super::{Codes, Input, QuantModule, Quantization, RowLayout, Stored};
 use crate::LoadError;
-use crate::checkpoint::format::safetensors::{StoredType, TensorTable};
-use crate::checkpoint::quantized::{Codes, Input, QuantModule, Quantization, RowLayout, Stored};
+use crate::checkpoint::blocks::GgufType;
 use crate::checkpoint::source::ByteSource;
-use crate::network::config::Config;
+use crate::checkpoint::table::{StoredType, TensorTable};
 
 /// Rows of blocks.
 #[derive(Debug)]
@@ -34,13 +35,13 @@ impl RowLayout for Blocks {
 }
 
 impl Quantization {
-    /// All quantised modules of a checkpoint: what the checkpoint says, and blocks of GGUF files.
+    /// All quantised modules of a checkpoint: what its `config.json` and the files beside it say, and blocks of GGUF files.
     ///
     /// # Errors
     /// Those of [`Quantization::described`] and [`modules`].
     pub async fn open(
         source: &dyn ByteSource,
-        config: &Config,
+        config: &Map<String, Value>,
         table: &TensorTable,
     ) -> Result<Self, LoadError> {
         let mut found = Self::described(source, config, table).await?;
