@@ -10,6 +10,7 @@ use girih_model::checkpoint::quantized::Quantization;
 use girih_model::checkpoint::source::{ByteSource, DirSource};
 use girih_model::checkpoint::table::TensorTable;
 use girih_model::checkpoint::weights::Weights;
+use girih_model::network::arch::KNOWN;
 use girih_model::{Config, LoadError, WeightPolicy};
 use serde_json::json;
 
@@ -36,7 +37,7 @@ impl Inspect {
         };
         let name = self.dir.map_or_else(|| crate::embedded::NAME.to_owned(), |d| d.display().to_string());
         let named = |e: LoadError| Failure::Model { name: name.clone(), source: e.into() };
-        let source = format::checkpoint(source).await.map_err(named)?;
+        let source = format::checkpoint(source, &KNOWN).await.map_err(named)?;
         let config = girih_model::load_config(&*source).await.map_err(named)?;
         let table = TensorTable::open(&*source).await.map_err(named)?;
         let mut out = std::io::stdout().lock();

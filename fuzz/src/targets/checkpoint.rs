@@ -7,6 +7,7 @@ use girih_model::checkpoint::quantized::Quantization;
 use girih_model::checkpoint::source::ByteSource;
 use girih_model::checkpoint::table::TensorTable;
 use girih_model::checkpoint::weights::Weights;
+use girih_model::network::arch::KNOWN;
 use girih_model::run::pooling::Pooling;
 use girih_model::text::chat::ChatTemplates;
 use girih_model::{Config, GenerationConfig, WeightPolicy, load_config};
@@ -128,7 +129,7 @@ fn dense(weights: &Weights, table: &TensorTable) -> Result<(), String> {
 
 /// Reads all of a checkpoint that can be read without a device, whatever else of it is refused.
 fn load(input: &Input) -> Result<(), String> {
-    let Some(source) = bounded(block_on(format::checkpoint(source(input))))? else { return Ok(()) };
+    let Some(source) = bounded(block_on(format::checkpoint(source(input), &KNOWN)))? else { return Ok(()) };
     if let Some(tokenizer) = read_tokenizer(&source)? {
         bounded(tokenizer.encode("Ein Wort, two words.\n", true))?;
     }

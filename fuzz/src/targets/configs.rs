@@ -166,7 +166,7 @@ const FEW: usize = 64;
 
 /// What loading derives from a configuration: sizes, frequencies, windows.
 pub fn derive(config: &Config) -> Result<(), String> {
-    let _ = (config.attention_scale(), config.embedding_scale(), config.output_scale());
+    let _ = (config.attention_scale(), config.output_scale());
     let _ = (config.cache_bytes(1), config.cache_bytes(config.max_context), config.cache_bytes(u32::MAX));
     for layer in (0..FEW).chain([usize::MAX]) {
         let _ = config.layer_window(layer);

@@ -165,7 +165,7 @@ impl Model {
         options: LoadOptions,
         progress: impl FnMut(Progress) + Sendable + 'static,
     ) -> Result<Arc<Self>, LoadError> {
-        let source = format::checkpoint(source).await?;
+        let source = format::checkpoint(source, &arch::KNOWN).await?;
         let config = load_config(&*source).await?;
         let table = TensorTable::open(&*source).await?;
         let limit = config.max_context;

@@ -12,7 +12,6 @@ use super::safetensors::{INDEX, SINGLE};
 use super::{json as python, paired};
 use crate::checkpoint::source::{BoxFuture, ByteSource, read_whole};
 use crate::checkpoint::table::{TensorInfo, TensorTable};
-use crate::network::config::Config;
 use crate::{LoadError, MisShaped};
 
 /// The weights in one file.
@@ -24,12 +23,28 @@ const CONFIG: &str = "config.json";
 /// Bytes of a configuration at most.
 const MAX_TEXT: u64 = 1 << 20;
 
+/// Heads of a model, as its configuration says.
+#[derive(Clone, Debug)]
+pub struct Heads {
+    /// `model_type`.
+    pub model_type: String,
+    /// Query heads.
+    pub query: u32,
+    /// Key and value heads.
+    pub key: u32,
+    /// Channels of a head.
+    pub dim: u32,
+}
+
 /// A folder with Mistral's files alone is shown as a checkpoint of transformers; one that has both kinds, and any
-/// other, is left as it is.
+/// other, is left as it is. `heads` reads them from a `config.json`.
 ///
 /// # Errors
 /// Headers and parameters that are broken or cannot be honoured.
-pub async fn checkpoint(source: Arc<dyn ByteSource>) -> Result<Arc<dyn ByteSource>, LoadError> {
+pub async fn checkpoint(
+    source: Arc<dyn ByteSource>,
+    heads: fn(&[u8]) -> Result<Heads, LoadError>,
+) -> Result<Arc<dyn ByteSource>, LoadError> {
     if source.tensors().is_some()
         || source.size(SINGLE).await?.is_some()
         || source.size(INDEX).await?.is_some()
@@ -56,21 +71,21 @@ pub async fn checkpoint(source: Arc<dyn ByteSource>) -> Result<Arc<dyn ByteSourc
         let tied = table.get("output.weight").is_none();
         Some(config(&params, tied)?.to_string().into_bytes())
     };
-    let parsed = Config::parse(config.as_deref().or(stated.as_deref()).unwrap_or_default())?;
-    if !matches!(parsed.model_type.as_str(), "mistral" | "llama") {
-        let (got, want) = (parsed.model_type, format!("mistral or llama beside {CONSOLIDATED}"));
+    let heads = heads(config.as_deref().or(stated.as_deref()).unwrap_or_default())?;
+    if !matches!(heads.model_type.as_str(), "mistral" | "llama") {
+        let (got, want) = (heads.model_type, format!("mistral or llama beside {CONSOLIDATED}"));
         return Err(LoadError::Config { field: "model_type".to_owned(), got, want });
     }
     let (mut infos, mut paired) = (Vec::new(), Vec::new());
     for info in table.iter() {
         let name = renamed(&info.name).unwrap_or_else(|| info.name.clone());
-        let heads = match name.rsplit_once(".self_attn.").map(|(_, rest)| rest) {
-            Some("q_proj.weight") => Some(parsed.num_attention_heads),
-            Some("k_proj.weight") => Some(parsed.num_key_value_heads),
+        let paired_heads = match name.rsplit_once(".self_attn.").map(|(_, rest)| rest) {
+            Some("q_proj.weight") => Some(heads.query),
+            Some("k_proj.weight") => Some(heads.key),
             _ => None,
         };
-        if let Some(heads) = heads {
-            paired.push(Paired::of(info, heads, parsed.head_dim)?);
+        if let Some(count) = paired_heads {
+            paired.push(Paired::of(info, count, heads.dim)?);
         }
         infos.push(TensorInfo { name, ..info.clone() });
     }

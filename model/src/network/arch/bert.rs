@@ -2,6 +2,7 @@
 
 use girih_ops::Act;
 
+use crate::checkpoint::format::gguf::Family;
 use crate::error::LoadError;
 use crate::network::config::class::{Bias, Class, Rotation};
 use crate::network::config::{Activation, Config};
@@ -27,6 +28,8 @@ pub(super) const CLASS: Class = Class {
     pad_token_id: Some(0),
     ..Class::DECODER
 };
+
+pub(super) const GGUF: Family = Family { encoder: true, ..Family::named("bert") };
 
 pub(super) async fn load(w: &Scope, cfg: &Config) -> Result<Encoder, LoadError> {
     let w = &w.scope(&prefix(w));

@@ -1,6 +1,9 @@
 //! Cohere (Command R): attention and MLP side by side after one layer norm without bias; interleaved rotary
 //! embedding; logits times `logit_scale`; in the larger ones layer norms of each query and key head.
 
+use serde_json::{Map, Value};
+
+use crate::checkpoint::format::gguf::{Family, Metadata};
 use crate::network::config::class::Class;
 use crate::error::LoadError;
 use crate::network::layers::build::Build;
@@ -24,6 +27,14 @@ pub(super) const CLASS: Class = Class {
     pad_token_id: Some(0),
     ..Class::DECODER
 };
+
+pub(super) const GGUF: Family = Family { fields, ..Family::named("command-r") };
+
+fn fields(m: &Metadata<'_>, config: &mut Map<String, Value>) -> Result<(), LoadError> {
+    config.insert("logit_scale".to_owned(), m.needed("logit_scale")?.into());
+    config.insert("use_qk_norm".to_owned(), m.has("blk.0.attn_q_norm.weight").into());
+    Ok(())
+}
 
 pub(super) async fn load(b: &Build<'_>) -> Result<Decoder, LoadError> {
     let cfg = b.cfg;

@@ -1,6 +1,7 @@
 //! GLM 4: norms before and after attention and MLP, interleaved rotary embedding of the first channels of a head,
 //! fused `gate_up_proj`, biases of q, k and v.
 
+use crate::checkpoint::format::gguf::Family;
 use crate::network::config::class::{Bias, Class};
 use crate::error::LoadError;
 use crate::network::layers::build::Build;
@@ -23,6 +24,15 @@ pub(super) const CLASS: Class = Class {
     eos_token_ids: &[151_329, 151_336, 151_338],
     pad_token_id: Some(151_329),
     ..Class::DECODER
+};
+
+pub(super) const GGUF: Family = Family {
+    block: &[
+        ("post_attention_norm", "post_self_attn_layernorm"),
+        ("post_ffw_norm", "post_mlp_layernorm"),
+        ("ffn_up", "mlp.gate_up_proj"),
+    ],
+    ..Family::named("glm4")
 };
 
 pub(super) async fn load(b: &Build<'_>) -> Result<Decoder, LoadError> {

@@ -1,6 +1,7 @@
 //! Mistral: Llama with a sliding window in every layer (from the configuration).
 
-use crate::network::config::class::{Bias, Class, Slides};
+use crate::checkpoint::format::gguf::Family;
+use crate::network::config::class::{Bias, Class, Slides, tied};
 use crate::error::LoadError;
 use crate::network::layers::Decoder;
 use crate::network::layers::build::Build;
@@ -15,8 +16,11 @@ pub(super) const CLASS: Class = Class {
     sliding_window: Some(4096),
     bos_token_id: Some(1),
     eos_token_ids: &[2],
+    wrappers: &[tied("mistral3")],
     ..Class::DECODER
 };
+
+pub(super) const GGUF: Family = Family { pairs_rows: true, windowed: true, ..Family::named("llama") };
 
 pub(super) async fn load(b: &Build<'_>) -> Result<Decoder, LoadError> {
     let blocks = b.pre_norm_blocks(1.0, |spec| spec).await?;

@@ -1,5 +1,6 @@
 //! OLMo 2: norms after attention and MLP only; RMS norms over the whole query and key projections.
 
+use crate::checkpoint::format::gguf::{Family, POST_NORMS};
 use crate::network::config::class::Class;
 use crate::error::LoadError;
 use crate::network::layers::Decoder;
@@ -13,6 +14,8 @@ pub(super) const CLASS: Class = Class {
     pad_token_id: Some(1),
     ..Class::DECODER
 };
+
+pub(super) const GGUF: Family = Family { block: POST_NORMS, ..Family::named("olmo2") };
 
 pub(super) async fn load(b: &Build<'_>) -> Result<Decoder, LoadError> {
     let blocks = b.post_norm_blocks().await?;

@@ -1,5 +1,6 @@
 //! OLMo 3: OLMo 2 with sliding windows in three of four layers. Only the full layers scale their positions.
 
+use crate::checkpoint::format::gguf::{Family, POST_NORMS};
 use crate::network::config::class::{Class, LocalRope, Slides};
 use crate::error::LoadError;
 use crate::network::layers::Decoder;
@@ -17,6 +18,8 @@ pub(super) const CLASS: Class = Class {
     pad_token_id: Some(1),
     ..Class::DECODER
 };
+
+pub(super) const GGUF: Family = Family { block: POST_NORMS, windowed: true, ..Family::named("olmo2") };
 
 pub(super) async fn load(b: &Build<'_>) -> Result<Decoder, LoadError> {
     let blocks = b.post_norm_blocks().await?;

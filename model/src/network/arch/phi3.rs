@@ -1,5 +1,6 @@
 //! Phi 3 and 4-mini: Llama with fused `qkv_proj` and `gate_up_proj`, partial and long rotary embeddings.
 
+use crate::checkpoint::format::gguf::Family;
 use crate::network::config::class::{Bias, Class, Slides};
 use crate::error::LoadError;
 use crate::network::layers::Decoder;
@@ -20,6 +21,8 @@ pub(super) const CLASS: Class = Class {
     pad_token_id: Some(32_000),
     ..Class::DECODER
 };
+
+pub(super) const GGUF: Family = Family { block: &[("ffn_up", "mlp.gate_up_proj")], ..Family::named("phi3") };
 
 pub(super) async fn load(b: &Build<'_>) -> Result<Decoder, LoadError> {
     let blocks = b.pre_norm_blocks(1.0, |spec| spec).await?;

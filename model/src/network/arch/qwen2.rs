@@ -1,6 +1,7 @@
 //! Qwen 2 and 2.5: Llama with biases of q, k and v; sliding windows in the layers that the configuration names.
 
-use crate::network::config::class::{Bias, Class, Slides};
+use crate::checkpoint::format::gguf::Family;
+use crate::network::config::class::{Bias, Class, Slides, tied, untied};
 use crate::error::LoadError;
 use crate::network::layers::Decoder;
 use crate::network::layers::build::Build;
@@ -14,8 +15,11 @@ pub(super) const CLASS: Class = Class {
     biases: [Bias::Fixed(true), Bias::Fixed(false), Bias::Fixed(false)],
     slides: Slides::From(28),
     sliding_window: Some(4096),
+    wrappers: &[tied("internvl"), untied("llava_onevision")],
     ..Class::DECODER
 };
+
+pub(super) const GGUF: Family = Family::named("qwen2");
 
 pub(super) async fn load(b: &Build<'_>) -> Result<Decoder, LoadError> {
     let blocks = b.pre_norm_blocks(1.0, |spec| spec).await?;

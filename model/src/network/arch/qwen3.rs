@@ -1,5 +1,6 @@
 //! Qwen 3: Llama with RMS norms of each query and key head before the rotary embedding.
 
+use crate::checkpoint::format::gguf::Family;
 use crate::network::config::class::{Class, Slides};
 use crate::error::LoadError;
 use crate::network::layers::build::Build;
@@ -16,6 +17,8 @@ pub(super) const CLASS: Class = Class {
     sliding_window: Some(4096),
     ..Class::DECODER
 };
+
+pub(super) const GGUF: Family = Family::named("qwen3");
 
 pub(super) async fn load(b: &Build<'_>) -> Result<Decoder, LoadError> {
     let spec = |spec| AttentionSpec { qk_norm: HeadNorm::PerHead, ..spec };

@@ -1,5 +1,6 @@
 //! SmolLM 3: Llama with layers that have no rotary embedding (`no_rope_layers`).
 
+use crate::checkpoint::format::gguf::Family;
 use crate::network::config::class::{Bias, Class, Rotation, Slides};
 use crate::error::LoadError;
 use crate::network::layers::Decoder;
@@ -23,6 +24,8 @@ pub(super) const CLASS: Class = Class {
     pad_token_id: Some(128_004),
     ..Class::DECODER
 };
+
+pub(super) const GGUF: Family = Family { pairs_rows: true, ..Family::named("smollm3") };
 
 pub(super) async fn load(b: &Build<'_>) -> Result<Decoder, LoadError> {
     let blocks = b.pre_norm_blocks(1.0, |spec| spec).await?;

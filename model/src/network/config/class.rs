@@ -29,6 +29,8 @@ pub(crate) struct Class {
     pub act_field: &'static str,
     pub act: &'static str,
     pub tie: bool,
+    /// Whether embeddings are multiplied by the square root of the hidden size.
+    pub root_of_hidden: bool,
     /// Biases of q, k and v; of the attention's output; of the MLP.
     pub biases: [Bias; 3],
     pub theta: f64,
@@ -57,6 +59,33 @@ pub(crate) struct Class {
     pub bos_token_id: Option<u32>,
     pub eos_token_ids: &'static [u32],
     pub pad_token_id: Option<u32>,
+    /// Multimodal models whose text part is of this class where that does not say.
+    pub wrappers: &'static [Wrapper],
+}
+
+/// A class and the `model_type` that names it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Named {
+    pub model_type: &'static str,
+    pub class: &'static Class,
+}
+
+/// A multimodal model with a text part.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wrapper {
+    pub model_type: &'static str,
+    /// `tie_word_embeddings` where nothing states it. It is the wrapper's to say.
+    pub tie: bool,
+}
+
+/// Wrappers whose head is no embedding unless they say so.
+pub(crate) const fn untied(model_type: &'static str) -> Wrapper {
+    Wrapper { model_type, tie: false }
+}
+
+/// Wrappers whose head is the embedding unless they say otherwise.
+pub(crate) const fn tied(model_type: &'static str) -> Wrapper {
+    Wrapper { model_type, tie: true }
 }
 
 /// Whether a projection has a bias.
@@ -66,6 +95,15 @@ pub(crate) enum Bias {
     Configured(bool),
     /// Whatever the file says.
     Fixed(bool),
+}
+
+impl Bias {
+    const fn fixed(self) -> Option<bool> {
+        match self {
+            Self::Configured(_) => None,
+            Self::Fixed(bias) => Some(bias),
+        }
+    }
 }
 
 /// The rotary embedding of sliding layers where `rope_parameters` does not state one.
@@ -123,6 +161,7 @@ impl Class {
         act_field: "hidden_act",
         act: "silu",
         tie: false,
+        root_of_hidden: false,
         biases: [Bias::Configured(false), Bias::Configured(false), Bias::Fixed(false)],
         theta: 10_000.0,
         local_rope: LocalRope::Shared,
@@ -140,7 +179,14 @@ impl Class {
         bos_token_id: None,
         eos_token_ids: &[],
         pad_token_id: None,
+        wrappers: &[],
     };
+
+    /// [`Class::biases`] that are there or not whatever a file says.
+    pub const fn fixed_biases(&self) -> [Option<bool>; 3] {
+        let [qkv, output, mlp] = self.biases;
+        [qkv.fixed(), output.fixed(), mlp.fixed()]
+    }
 
     /// Whether a model of that name has this configuration class: `LlamaForCausalLM`, `LlamaModel`.
     pub fn is_of(&self, architecture: &str) -> bool {

@@ -2,32 +2,9 @@
 
 use serde_json::{Map, Value};
 
+use super::class::Named;
 use super::fields::bad;
 use crate::LoadError;
-
-/// A multimodal model whose text part is an architecture of its own.
-struct Wrapper {
-    model_type: &'static str,
-    /// What its text part is where that does not say.
-    text: &'static str,
-    /// `tie_word_embeddings` where nothing states it. It is the wrapper's to say.
-    tie: bool,
-}
-
-/// As in transformers. Others load too if their text part names an architecture that is known.
-const WRAPPERS: [Wrapper; 11] = [
-    Wrapper { model_type: "gemma3", text: "gemma3_text", tie: true },
-    Wrapper { model_type: "idefics3", text: "llama", tie: false },
-    Wrapper { model_type: "internvl", text: "qwen2", tie: true },
-    Wrapper { model_type: "llava", text: "llama", tie: false },
-    Wrapper { model_type: "llava_next", text: "llama", tie: false },
-    Wrapper { model_type: "llava_next_video", text: "llama", tie: false },
-    Wrapper { model_type: "llava_onevision", text: "qwen2", tie: false },
-    Wrapper { model_type: "mistral3", text: "mistral", tie: true },
-    Wrapper { model_type: "smolvlm", text: "llama", tie: false },
-    Wrapper { model_type: "video_llava", text: "llama", tie: false },
-    Wrapper { model_type: "vipllava", text: "llama", tie: false },
-];
 
 /// Multimodal models that use a known architecture in another way: the tokens of a prompt see each other in both
 /// directions.
@@ -47,14 +24,19 @@ const SHARED: [&str; 10] = [
     "compression_config",
 ];
 
-/// The configuration of the language model: `text_config` where there is one, with what stands above it.
-pub(super) fn text_part(mut top: Map<String, Value>) -> Result<Map<String, Value>, LoadError> {
+/// The configuration of the language model: `text_config` where there is one, with what stands above it. Those of other
+/// multimodal models than the classes name load too if their text part names an architecture that is known.
+pub(super) fn text_part(
+    mut top: Map<String, Value>,
+    known: &[Named],
+) -> Result<Map<String, Value>, LoadError> {
     let name = top.get("model_type").and_then(Value::as_str).unwrap_or_default().to_owned();
     if OTHER_MASKS.contains(&name.as_str()) {
         let want = "another model (attention in both directions is not supported yet)";
         return Err(bad("model_type", top.get("model_type"), want));
     }
-    let wrapper = WRAPPERS.iter().find(|w| w.model_type == name);
+    let mut wrappers = known.iter().flat_map(|named| named.class.wrappers.iter().map(move |w| (named, w)));
+    let wrapper = wrappers.find(|(_, w)| w.model_type == name);
     let mut raw = match top.remove("text_config") {
         Some(Value::Object(nested)) => nested,
         // Other architectures have the field too, empty.
@@ -68,10 +50,10 @@ pub(super) fn text_part(mut top: Map<String, Value>) -> Result<Map<String, Value
         }
     }
     if silent(&raw, "model_type") {
-        let text = wrapper.map_or(name, |w| w.text.to_owned());
+        let text = wrapper.map_or(name, |(text, _)| text.model_type.to_owned());
         raw.insert("model_type".to_owned(), text.into());
     }
-    if let (true, Some(wrapper)) = (silent(&raw, "tie_word_embeddings"), wrapper) {
+    if let (true, Some((_, wrapper))) = (silent(&raw, "tie_word_embeddings"), wrapper) {
         raw.insert("tie_word_embeddings".to_owned(), wrapper.tie.into());
     }
     Ok(raw)

@@ -220,7 +220,7 @@ impl<'a> Build<'a> {
         };
         Ok(Decoder {
             embedding,
-            embedding_scale: self.cfg.embedding_scale(),
+            embedding_scale: self.cfg.embedding_multiplier,
             blocks,
             norm,
             head: head.map(|linear| Head {

@@ -1,22 +1,11 @@
 //! Metadata → `config.json`: every field then goes the way of all checkpoints.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
-use super::names::{FAMILIES, Family};
-use super::{Array, Gguf, GgufTensor, Value as Meta, field};
+use super::{Architecture, Array, Family, Gguf, GgufTensor, Value as Meta, field};
 use crate::LoadError;
-use crate::network::config::class::Bias;
-
-/// Values of `general.architecture` that are known.
-pub const KNOWN: [&str; FAMILIES.len()] = {
-    let mut names = [""; FAMILIES.len()];
-    let mut i = 0;
-    while i < names.len() {
-        names[i] = FAMILIES[i].name;
-        i += 1;
-    }
-    names
-};
 
 /// Divisors of the frequencies that a file holds as tensors.
 #[derive(Debug, Default)]
@@ -34,6 +23,89 @@ const MAX_LAYERS: u64 = 1 << 16;
 const QKV: &[&str] = &["attn_q", "attn_k", "attn_v", "attn_qkv"];
 const MLP: &[&str] = &["ffn_gate", "ffn_up", "ffn_down"];
 
+/// What the metadata say of one network: for [`Family::fields`].
+#[derive(Clone, Copy, Debug)]
+pub struct Metadata<'a> {
+    gguf: &'a Gguf,
+    family: &'static str,
+    /// Layers.
+    pub layers: u64,
+    /// Channels of the residual stream.
+    pub hidden: u64,
+    /// Query heads.
+    pub heads: u64,
+    /// Channels of a head.
+    pub head_dim: u64,
+    /// Keys that sliding layers see.
+    pub window: Option<u64>,
+}
+
+impl Metadata<'_> {
+    fn key(&self, name: &str) -> String {
+        format!("{}.{name}", self.family)
+    }
+
+    /// A number, by its key without the family.
+    ///
+    /// # Errors
+    /// As [`Gguf::float`].
+    pub fn float(&self, name: &str) -> Result<Option<f64>, LoadError> {
+        self.gguf.float(&self.key(name))
+    }
+
+    /// A number that must be there.
+    ///
+    /// # Errors
+    /// As [`Gguf::float`]; none.
+    pub fn needed(&self, name: &str) -> Result<f64, LoadError> {
+        self.float(name)?.ok_or_else(|| self.bad(name, "a number"))
+    }
+
+    /// A truth value.
+    ///
+    /// # Errors
+    /// As [`Gguf::flag`].
+    pub fn flag(&self, name: &str) -> Result<Option<bool>, LoadError> {
+        self.gguf.flag(&self.key(name))
+    }
+
+    /// Whether the file has a tensor, by ggml's name.
+    pub fn has(&self, tensor: &str) -> bool {
+        self.gguf.tensor(tensor).is_some()
+    }
+
+    /// A value that cannot be used.
+    pub fn bad(&self, name: &str, want: &str) -> LoadError {
+        self.gguf.bad(&self.key(name), want)
+    }
+
+    /// Factor of the scores, where the file states one.
+    ///
+    /// # Errors
+    /// One that no model can have.
+    pub fn attention_scale(&self) -> Result<Option<f64>, LoadError> {
+        const NAME: &str = "attention.scale";
+        match self.float(NAME)? {
+            None | Some(0.0) => Ok(None),
+            Some(scale) if (1e-6..1e6).contains(&scale) => Ok(Some(scale)),
+            Some(_) => Err(self.bad(NAME, "0 (none) or a number from 1e-6 to 1e6")),
+        }
+    }
+
+    /// `query_pre_attn_scalar` of Gemma. As in llama.cpp, the largest model of a generation, which is known by its number
+    /// of layers, divides by the channels per head of the residual stream.
+    ///
+    /// # Errors
+    /// As [`Metadata::attention_scale`].
+    pub fn query_pre_attn_scalar(&self, layers_of_largest: u64) -> Result<f64, LoadError> {
+        Ok(match self.attention_scale()? {
+            Some(scale) => (scale * scale).recip(),
+            None if self.layers == layers_of_largest => (self.hidden / self.heads.max(1)) as f64,
+            None => self.head_dim as f64,
+        })
+    }
+}
+
 impl Gguf {
     /// Whether any layer has a bias of one of these modules.
     fn has_bias(&self, modules: &[&str]) -> bool {
@@ -44,17 +116,13 @@ impl Gguf {
     }
 
     /// Names of the weights and biases of all modules that have a bias in the network which this file describes.
-    pub(super) fn biased(&self, family: &Family) -> Vec<[String; 2]> {
-        let Some(class) = crate::network::arch::class(self.model_type(family)) else { return Vec::new() };
+    pub(super) fn biased(&self, biases: [Option<bool>; 3]) -> Vec<[String; 2]> {
         let attention = self.has_bias(&[QKV, &["attn_output"]].concat());
         let parts: [(&[&str], bool); 3] =
             [(QKV, attention), (&["attn_output"], attention), (MLP, self.has_bias(MLP))];
         let mut modules = Vec::new();
-        for ((names, found), kind) in parts.into_iter().zip(class.biases) {
-            let used = match kind {
-                Bias::Configured(_) => found,
-                Bias::Fixed(used) => used,
-            };
+        for ((names, found), kind) in parts.into_iter().zip(biases) {
+            let used = kind.unwrap_or(found);
             modules.extend(names.iter().copied().filter(|_| used));
         }
         let pair = |t: &GgufTensor| {
@@ -65,23 +133,20 @@ impl Gguf {
         self.tensors.iter().filter_map(pair).collect()
     }
 
-    /// `model_type` of the file: some families of ggml hold several.
-    fn model_type(&self, family: &Family) -> &'static str {
-        let window = self.metadata.get(&format!("{}.attention.sliding_window", family.name));
-        let windowed = window.is_some_and(|w| !matches!(w, Meta::Uint(0) | Meta::Int(0)));
-        match family.model_type {
-            "llama" if windowed => "mistral",
-            "olmo2" if windowed => "olmo3",
-            other => other,
-        }
-    }
-
-    /// The family that the file names.
-    pub(super) fn family(&self) -> Result<&'static Family, LoadError> {
+    /// The architecture that the file names. A window tells those apart that have one name.
+    pub(super) fn architecture(
+        &self,
+        known: &'static [Architecture],
+    ) -> Result<&'static Architecture, LoadError> {
         const KEY: &str = "general.architecture";
         let name = self.text(KEY)?.unwrap_or_default();
-        Family::of(name).ok_or_else(|| {
-            field(&self.file, KEY, format!("{name:?}"), &format!("one of {}", KNOWN.join(", ")))
+        let window = self.metadata.get(&format!("{name}.attention.sliding_window"));
+        let windowed = window.is_some_and(|w| !matches!(w, Meta::Uint(0) | Meta::Int(0)));
+        let named = || known.iter().filter(|a| a.family.name == name);
+        named().find(|a| a.family.windowed == windowed).or_else(|| named().next()).ok_or_else(|| {
+            let names: BTreeSet<_> = known.iter().map(|a| a.family.name).collect();
+            let names = names.into_iter().collect::<Vec<_>>().join(", ");
+            field(&self.file, KEY, format!("{name:?}"), &format!("one of {names}"))
         })
     }
 
@@ -100,8 +165,12 @@ impl Gguf {
     }
 
     /// The `config.json` that says the same as the metadata.
-    pub(super) fn config(&self, factors: &RopeFactors) -> Result<Map<String, Value>, LoadError> {
-        let family = self.family()?;
+    pub(super) fn config(
+        &self,
+        architecture: &Architecture,
+        factors: &RopeFactors,
+    ) -> Result<Map<String, Value>, LoadError> {
+        let family = &architecture.family;
         let key = |name: &str| format!("{}.{name}", family.name);
         let uint = |name: &str| self.per_layer(&key(name));
         let float = |name: &str| self.float(&key(name));
@@ -111,7 +180,6 @@ impl Gguf {
             return Err(field(&self.file, &key("expert_count"), experts.to_string(), want));
         }
         let window = uint("attention.sliding_window")?.filter(|&w| w > 0);
-        let model_type = self.model_type(family);
         let (hidden, heads) = (needed("embedding_length")?, needed("attention.head_count")?);
         let layers = needed("block_count")?;
         let head_dim = match uint("attention.key_length")? {
@@ -132,17 +200,13 @@ impl Gguf {
         let vocab = rows("token_embd.weight").map_or_else(|| uint("vocab_size"), |n| Ok(Some(n)))?;
         let Some(vocab) = vocab else { return Err(self.bad(&key("vocab_size"), "a whole number")) };
         let pooled = uint("pooling_type")?.is_some_and(|t| t > 0);
-        let class = match model_type {
-            "mistral" => "MistralForCausalLM",
-            "olmo3" => "Olmo3ForCausalLM",
-            _ => family.class,
-        };
-        let class = if pooled { class.replace("ForCausalLM", "Model") } else { class.to_owned() };
+        let kind = if pooled || family.encoder { "Model" } else { "ForCausalLM" };
+        let class = format!("{}{kind}", architecture.class);
         let mut c = Map::new();
         let mut set = |name: &str, value: Value| {
             c.insert(name.to_owned(), value);
         };
-        set("model_type", model_type.into());
+        set("model_type", architecture.model_type.into());
         set("architectures", json!([class]));
         set("hidden_size", hidden.into());
         set("intermediate_size", needed("feed_forward_length")?.into());
@@ -154,10 +218,7 @@ impl Gguf {
         set("max_position_embeddings", context.into());
         set("attention_bias", self.has_bias(&[QKV, &["attn_output"]].concat()).into());
         set("mlp_bias", self.has_bias(MLP).into());
-        // Gemma 2 has a window whether the file says so or not; the others slide where it does.
-        if window.is_some() || model_type != "gemma2" {
-            set("sliding_window", window.into());
-        }
+        set("sliding_window", window.into());
         let eps = ["attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"];
         match (float(eps[0])?, float(eps[1])?) {
             (None, None) => return Err(self.bad(&key(eps[0]), "a number")),
@@ -169,64 +230,29 @@ impl Gguf {
                     .for_each(|(n, v)| set(n, v.into()));
             }
         }
-        match family.model_type {
-            "bert" => set("type_vocab_size", rows("token_types.weight").unwrap_or(2).into()),
-            _ => set("tie_word_embeddings", (!has("output.weight")).into()),
+        if family.encoder {
+            set("type_vocab_size", rows("token_types.weight").unwrap_or(2).into());
+        } else {
+            set("tie_word_embeddings", (!has("output.weight")).into());
         }
-        // As in llama.cpp, layers of these families slide only where the file says which.
-        let pattern = self.metadata.contains_key(&key("attention.sliding_window_pattern"));
-        if matches!(model_type, "qwen2" | "qwen3" | "smollm3") && window.is_some() && pattern {
+        // For classes that have caps. Where the file is silent, they are those of the class.
+        for name in ["attn_logit_softcapping", "final_logit_softcapping"] {
+            if let Some(cap) = float(name)? {
+                set(name, cap.into());
+            }
+        }
+        const PATTERN: &str = "attention.sliding_window_pattern";
+        // For classes that have the flag. As in llama.cpp, their layers slide only where the file says which.
+        if window.is_some() && self.metadata.contains_key(&key(PATTERN)) {
             set("use_sliding_window", true.into());
         }
-        if model_type.starts_with("gemma") {
-            // llama.cpp: the largest of each generation divide by the channels per head of the residual stream.
-            let largest = (family.model_type == "gemma2" && layers == 46) || layers == 62;
-            let scalar = match self.attention_scale(family)? {
-                Some(scale) => (scale * scale).recip(),
-                None => (if largest { hidden / heads.max(1) } else { head_dim }) as f64,
-            };
-            set("query_pre_attn_scalar", scalar.into());
-            // Where the file is silent, Gemma 2 has the caps of its class and Gemma 3 none, here as in llama.cpp.
-            for name in ["attn_logit_softcapping", "final_logit_softcapping"] {
-                if let Some(cap) = float(name)? {
-                    set(name, cap.into());
-                }
-            }
-        }
-        let sliding = match self.sliding_layers(&key("attention.sliding_window_pattern"), layers)? {
-            // Gemma 3 without a window has none in any layer, whatever the period.
-            _ if model_type == "gemma3_text" && window.is_none() => {
-                Some(vec![false; layers.min(MAX_LAYERS) as usize])
-            }
-            sliding => sliding,
-        };
-        if let Some(sliding) = sliding {
+        if let Some(sliding) = self.sliding_layers(&key(PATTERN), layers)? {
             let name = |s: bool| if s { "sliding_attention" } else { "full_attention" };
             set("layer_types", sliding.into_iter().map(name).collect());
         }
-        if model_type == "granite" {
-            let scale = self.attention_scale(family)?.unwrap_or((head_dim as f64).sqrt().recip());
-            set("attention_multiplier", scale.into());
-            let logits = float("logit_scale")?.ok_or_else(|| self.bad(&key("logit_scale"), "a number"))?;
-            set("logits_scaling", logits.into());
-            for (name, key) in
-                [("embedding_multiplier", "embedding_scale"), ("residual_multiplier", "residual_scale")]
-            {
-                // 0 is llama.cpp's word for none.
-                if let Some(v) = float(key)?.filter(|&v| v != 0.0) {
-                    set(name, v.into());
-                }
-            }
-        }
-        if model_type == "cohere" {
-            let scale = float("logit_scale")?.ok_or_else(|| self.bad(&key("logit_scale"), "a number"))?;
-            set("logit_scale", scale.into());
-            set("use_qk_norm", has("blk.0.attn_q_norm.weight").into());
-        }
-        if model_type == "smollm3" {
-            set("no_rope_layer_interval", 4.into());
-        }
-        self.refuse_other_attention(family, head_dim)?;
+        let metadata = Metadata { gguf: self, family: family.name, layers, hidden, heads, head_dim, window };
+        (family.fields)(&metadata, &mut c)?;
+        self.refuse_other_attention(family, &metadata)?;
         let rope = self.rope(family, factors, head_dim, context)?;
         c.extend(rope);
         c.extend(self.special_tokens()?);
@@ -252,30 +278,17 @@ impl Gguf {
         }
     }
 
-    /// Factor of the scores, where the file states one.
-    fn attention_scale(&self, family: &Family) -> Result<Option<f64>, LoadError> {
-        let key = format!("{}.attention.scale", family.name);
-        match self.float(&key)? {
-            None | Some(0.0) => Ok(None),
-            Some(scale) if (1e-6..1e6).contains(&scale) => Ok(Some(scale)),
-            Some(_) => Err(self.bad(&key, "0 (none) or a number from 1e-6 to 1e6")),
-        }
-    }
-
     /// Refuses what changes the attention and is not built in.
-    fn refuse_other_attention(&self, family: &Family, head_dim: u64) -> Result<(), LoadError> {
-        let key = |name: &str| format!("{}.{name}", family.name);
-        let has_scale = family.model_type == "granite" || family.model_type.starts_with("gemma");
+    fn refuse_other_attention(&self, family: &Family, metadata: &Metadata<'_>) -> Result<(), LoadError> {
+        let head_dim = metadata.head_dim;
         let usual = (head_dim as f64).sqrt().recip();
-        if self.attention_scale(family)?.is_some_and(|s| !has_scale && (s - usual).abs() > 1e-6 * usual) {
+        let other = |scale: f64| !family.scaled_scores && (scale - usual).abs() > 1e-6 * usual;
+        if metadata.attention_scale()?.is_some_and(other) {
             let want = format!("{usual}, one divided by the root of the {head_dim} channels of a head");
-            return Err(self.bad(&key("attention.scale"), &want));
+            return Err(metadata.bad("attention.scale", &want));
         }
-        if family.model_type != "bert" && self.flag(&key("attention.causal"))? == Some(false) {
-            return Err(self.bad(&key("attention.causal"), "true (tokens see those before them)"));
-        }
-        if family.model_type == "granite" && self.flag(&key("rope.scaling.finetuned"))? == Some(false) {
-            return Err(self.bad(&key("rope.scaling.finetuned"), "true (layers that rotate)"));
+        if !family.encoder && metadata.flag("attention.causal")? == Some(false) {
+            return Err(metadata.bad("attention.causal", "true (tokens see those before them)"));
         }
         Ok(())
     }
@@ -290,7 +303,7 @@ impl Gguf {
         let key = |name: &str| format!("{}.rope.{name}", family.name);
         let float = |name: &str| self.float(&key(name));
         let mut c = Map::new();
-        if family.model_type == "bert" {
+        if family.encoder {
             return Ok(c); // its positions are embedded
         }
         c.insert("rope_theta".to_owned(), float("freq_base")?.unwrap_or(10_000.0).into());

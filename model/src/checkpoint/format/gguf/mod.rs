@@ -11,8 +11,8 @@
 //! everything above reads both alike.
 
 mod config;
+mod family;
 mod header;
-mod names;
 mod source;
 mod split;
 mod tokenizer;
@@ -21,7 +21,8 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::ops::Range;
 
-pub use config::KNOWN;
+pub use config::Metadata;
+pub use family::{Architecture, Family, Names, POST_NORMS, SANDWICH_NORMS};
 pub use source::{GgufSource, checkpoint};
 
 use crate::LoadError;

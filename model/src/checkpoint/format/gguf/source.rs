@@ -7,9 +7,8 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::config::RopeFactors;
-use super::names::Family;
 
-use super::{Gguf, GgufTensor, GgufType, field};
+use super::{Architecture, Family, Gguf, GgufTensor, GgufType, field};
 use crate::LoadError;
 use crate::checkpoint::format::paired;
 use crate::checkpoint::source::{BoxFuture, ByteSource, is_part_of};
@@ -74,21 +73,30 @@ pub struct GgufSource {
 }
 
 impl GgufSource {
-    /// Opens a file.
+    /// Opens a file of one of the architectures that are known.
     ///
     /// # Errors
-    /// Those of [`Gguf::open`]; a family that is not known; metadata that are missing or that no model can have.
-    pub async fn open(inner: Arc<dyn ByteSource>, file: &str) -> Result<Self, LoadError> {
+    /// Those of [`Gguf::open`]; another architecture; metadata that are missing or that no model can have.
+    pub async fn open(
+        inner: Arc<dyn ByteSource>,
+        file: &str,
+        known: &'static [Architecture],
+    ) -> Result<Self, LoadError> {
         let gguf = Gguf::open(&*inner, file).await?;
-        Self::new(inner, &gguf).await
+        Self::new(inner, &gguf, known).await
     }
 
     /// The same with a header that is known already.
     ///
     /// # Errors
     /// As [`GgufSource::open`].
-    pub async fn new(inner: Arc<dyn ByteSource>, gguf: &Gguf) -> Result<Self, LoadError> {
-        let family = gguf.family()?;
+    pub async fn new(
+        inner: Arc<dyn ByteSource>,
+        gguf: &Gguf,
+        known: &'static [Architecture],
+    ) -> Result<Self, LoadError> {
+        let architecture = gguf.architecture(known)?;
+        let family = &architecture.family;
         let (mut infos, mut factors) = (Vec::new(), RopeFactors::default());
         let mut fixes: BTreeMap<String, Vec<(Range<u64>, Fix)>> = BTreeMap::new();
         let mut short_long = [None, None];
@@ -116,7 +124,7 @@ impl GgufSource {
             factors.short_long = Some([short, long]);
         }
         let mut zeros = 0;
-        for (name, rows) in gguf.left_out_biases(family) {
+        for (name, rows) in gguf.left_out_biases(architecture) {
             let end = zeros + 4 * rows;
             let (dtype, shape, file) = (StoredType::F32, vec![rows], ZEROS.to_owned());
             infos.push(TensorInfo { name, dtype, shape, file, range: zeros..end });
@@ -126,7 +134,7 @@ impl GgufSource {
         let mut add = |name: &str, value: &serde_json::Value| {
             texts.insert(name.to_owned(), value.to_string().into_bytes());
         };
-        add("config.json", &gguf.config(&factors)?.into());
+        add("config.json", &gguf.config(architecture, &factors)?.into());
         add("tokenizer_config.json", &gguf.tokenizer_config()?);
         if let Some(tokenizer) = gguf.tokenizer()? {
             add("tokenizer.json", &tokenizer);
@@ -223,11 +231,13 @@ impl Gguf {
     }
 
     /// Biases that a network of the family reads and the file does not have, by their own names, with their lengths.
-    fn left_out_biases(&self, family: &Family) -> Vec<(String, u64)> {
+    fn left_out_biases(&self, architecture: &Architecture) -> Vec<(String, u64)> {
         let mut found = Vec::new();
-        for [weight, bias] in self.biased(family) {
+        for [weight, bias] in self.biased(architecture.biases) {
             let rows = self.tensor(&weight).and_then(|t| t.shape.first().copied());
-            if let (Some(rows), None, Some(own)) = (rows, self.tensor(&bias), family.tensor(&bias)) {
+            if let (Some(rows), None, Some(own)) =
+                (rows, self.tensor(&bias), architecture.family.tensor(&bias))
+            {
                 found.push((own, rows));
             }
         }
@@ -292,7 +302,10 @@ impl ByteSource for GgufSource {
 ///
 /// # Errors
 /// Several GGUF files; those of [`GgufSource::open`].
-pub async fn checkpoint(source: Arc<dyn ByteSource>) -> Result<Arc<dyn ByteSource>, LoadError> {
+pub async fn checkpoint(
+    source: Arc<dyn ByteSource>,
+    known: &'static [Architecture],
+) -> Result<Arc<dyn ByteSource>, LoadError> {
     if source.tensors().is_some() {
         return Ok(source);
     }
@@ -305,7 +318,7 @@ pub async fn checkpoint(source: Arc<dyn ByteSource>) -> Result<Arc<dyn ByteSourc
     match found.as_slice() {
         [] => Ok(source),
         [file, rest @ ..] if rest.iter().all(|other| is_part_of(other, file)) => {
-            Ok(Arc::new(GgufSource::open(source.clone(), file).await?))
+            Ok(Arc::new(GgufSource::open(source.clone(), file, known).await?))
         }
         several => {
             let got = several.iter().map(|f| f.as_str()).collect::<Vec<_>>().join(", ");

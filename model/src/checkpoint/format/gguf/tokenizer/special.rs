@@ -178,7 +178,9 @@ impl Gguf {
         let ends = self.ends(tokens, &mut kinds)?;
         // No key says so. Phi 3's own tokenizer does it, and so does llama.cpp for models of that name.
         let name = self.text("general.name")?.unwrap_or_default().to_lowercase();
-        let phi3 = self.family()?.model_type == "phi3" || name.contains("phi-3") || name.contains("phi3");
+        let phi3 = self.text("general.architecture")? == Some("phi3")
+            || name.contains("phi-3")
+            || name.contains("phi3");
         let blanks_behind = phi3 && self.text(&key("model"))? == Some("llama");
         Ok(Some(Vocabulary { tokens, kinds, ends, blanks_behind }))
     }

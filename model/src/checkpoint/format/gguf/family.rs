@@ -1,24 +1,46 @@
 //! Families of models in GGUF files: what ggml calls a tensor, and what converters did to it.
 
-/// Pairs of names: ggml's and that of Hugging Face.
-type Names = &'static [(&'static str, &'static str)];
+use serde_json::{Map, Value};
 
-/// A value of `general.architecture`.
-#[derive(Debug)]
-pub(super) struct Family {
-    /// ggml's name.
-    pub name: &'static str,
+use super::config::Metadata;
+use crate::LoadError;
+
+/// Pairs of names: ggml's and that of Hugging Face.
+pub type Names = &'static [(&'static str, &'static str)];
+
+/// An architecture as GGUF files hold it.
+#[derive(Clone, Copy, Debug)]
+pub struct Architecture {
     /// `model_type`.
     pub model_type: &'static str,
-    /// Class with a language-model head.
+    /// What the names of its models begin with: `Llama` of `LlamaForCausalLM`.
     pub class: &'static str,
+    /// Whether the network has biases of q, k and v, of the attention's output, and of the MLP; `None`: as the file.
+    pub biases: [Option<bool>; 3],
+    /// What the files say.
+    pub family: Family,
+}
+
+/// A value of `general.architecture`.
+#[derive(Clone, Copy, Debug)]
+pub struct Family {
+    /// ggml's name. Several architectures may have one.
+    pub name: &'static str,
+    /// Of architectures with the same name: this is the one whose files have a sliding window.
+    pub windowed: bool,
+    /// Positions are embedded, tokens see those behind them, and modules have the names of BERT.
+    pub encoder: bool,
     /// Query and key rows of a head lie with the two channels of a rotated pair beside each other; the model's own
     /// order has the first channels of all pairs in front.
     pub pairs_rows: bool,
     /// Norms hold 1 + w, where the model's own checkpoints hold w.
     pub plus_one: bool,
-    /// Names of a layer's modules that differ from [`BLOCK`].
-    block: Names,
+    /// Scores have a factor of their own (`attention.scale`), which [`Family::fields`] reads.
+    pub scaled_scores: bool,
+    /// Names of a layer's modules that differ from Llama's.
+    pub block: Names,
+    /// Adds the fields of `config.json` that this architecture alone has, or changes others.
+    pub fields: fn(&Metadata<'_>, &mut Map<String, Value>) -> Result<(), LoadError>,
 }
 
 /// Modules of a layer.
@@ -36,11 +58,15 @@ const BLOCK: Names = &[
     ("ffn_up", "mlp.up_proj"),
     ("ffn_down", "mlp.down_proj"),
 ];
-const GEMMA: Names = &[
+/// Norms before and after attention and MLP, as Gemma calls them.
+pub const SANDWICH_NORMS: Names = &[
     ("post_attention_norm", "post_attention_layernorm"),
     ("ffn_norm", "pre_feedforward_layernorm"),
     ("post_ffw_norm", "post_feedforward_layernorm"),
 ];
+/// Norms after attention and MLP only.
+pub const POST_NORMS: Names =
+    &[("post_attention_norm", "post_attention_layernorm"), ("post_ffw_norm", "post_feedforward_layernorm")];
 const BERT: Names = &[
     ("attn_q", "attention.self.query"),
     ("attn_k", "attention.self.key"),
@@ -52,43 +78,19 @@ const BERT: Names = &[
     ("layer_output_norm", "output.LayerNorm"),
 ];
 
-const fn family(name: &'static str, model_type: &'static str, class: &'static str) -> Family {
-    Family { name, model_type, class, pairs_rows: false, plus_one: false, block: &[] }
-}
-
-/// The families that are known.
-pub(super) const FAMILIES: [Family; 12] = [
-    Family { block: BERT, ..family("bert", "bert", "BertModel") },
-    family("command-r", "cohere", "CohereForCausalLM"),
-    Family { plus_one: true, block: GEMMA, ..family("gemma2", "gemma2", "Gemma2ForCausalLM") },
-    Family { plus_one: true, block: GEMMA, ..family("gemma3", "gemma3_text", "Gemma3ForCausalLM") },
-    Family {
-        block: &[
-            ("post_attention_norm", "post_self_attn_layernorm"),
-            ("post_ffw_norm", "post_mlp_layernorm"),
-            ("ffn_up", "mlp.gate_up_proj"),
-        ],
-        ..family("glm4", "glm4", "Glm4ForCausalLM")
-    },
-    Family { pairs_rows: true, ..family("granite", "granite", "GraniteForCausalLM") },
-    Family { pairs_rows: true, ..family("llama", "llama", "LlamaForCausalLM") },
-    Family {
-        block: &[
-            ("post_attention_norm", "post_attention_layernorm"),
-            ("post_ffw_norm", "post_feedforward_layernorm"),
-        ],
-        ..family("olmo2", "olmo2", "Olmo2ForCausalLM")
-    },
-    Family { block: &[("ffn_up", "mlp.gate_up_proj")], ..family("phi3", "phi3", "Phi3ForCausalLM") },
-    family("qwen2", "qwen2", "Qwen2ForCausalLM"),
-    family("qwen3", "qwen3", "Qwen3ForCausalLM"),
-    Family { pairs_rows: true, ..family("smollm3", "smollm3", "SmolLM3ForCausalLM") },
-];
-
 impl Family {
-    /// The family of a value of `general.architecture`.
-    pub fn of(name: &str) -> Option<&'static Self> {
-        FAMILIES.iter().find(|f| f.name == name)
+    /// A family whose files are like Llama's, but for the order of rows.
+    pub const fn named(name: &'static str) -> Self {
+        Self {
+            name,
+            windowed: false,
+            encoder: false,
+            pairs_rows: false,
+            plus_one: false,
+            scaled_scores: false,
+            block: &[],
+            fields: |_, _| Ok(()),
+        }
     }
 
     /// The name that the model's own checkpoints give a tensor; `None` for tensors that they do not have.
@@ -97,17 +99,17 @@ impl Family {
         if let Some(rest) = module.strip_prefix("blk.") {
             let (layer, part) = rest.split_once('.')?;
             let find = |names: Names| names.iter().find(|(ggml, _)| *ggml == part).map(|(_, own)| *own);
-            if self.model_type == "bert" {
-                return find(self.block).map(|own| format!("encoder.layer.{layer}.{own}.{kind}"));
+            if self.encoder {
+                return find(BERT).map(|own| format!("encoder.layer.{layer}.{own}.{kind}"));
             }
             let own = find(self.block).or_else(|| find(BLOCK))?;
             return Some(format!("model.layers.{layer}.{own}.{kind}"));
         }
-        let own = match (self.model_type, module) {
-            ("bert", "token_embd") => "embeddings.word_embeddings",
-            ("bert", "position_embd") => "embeddings.position_embeddings",
-            ("bert", "token_types") => "embeddings.token_type_embeddings",
-            ("bert", "token_embd_norm") => "embeddings.LayerNorm",
+        let own = match (self.encoder, module) {
+            (true, "token_embd") => "embeddings.word_embeddings",
+            (true, "position_embd") => "embeddings.position_embeddings",
+            (true, "token_types") => "embeddings.token_type_embeddings",
+            (true, "token_embd_norm") => "embeddings.LayerNorm",
             (_, "token_embd") => "model.embed_tokens",
             (_, "output_norm") => "model.norm",
             (_, "output") => "lm_head",
@@ -117,7 +119,7 @@ impl Family {
     }
 
     /// Whether a tensor's rows lie pair by pair, with the metadata key of its number of heads.
-    pub fn paired_rows(&self, name: &str) -> Option<&'static str> {
+    pub(super) fn paired_rows(&self, name: &str) -> Option<&'static str> {
         let part = name.strip_prefix("blk.")?.split_once('.')?.1;
         match part {
             "attn_q.weight" | "attn_q.bias" if self.pairs_rows => Some("attention.head_count"),
@@ -128,24 +130,27 @@ impl Family {
 
     /// Whether a tensor serves something else than the states and logits of the model: heads of rerankers and
     /// classifiers, activation scales of engines that quantise activations.
-    pub fn is_for_others(&self, name: &str) -> bool {
-        let of_bert = self.model_type == "bert" && (name.starts_with("cls.") || name.starts_with("cls_"));
+    pub(super) fn is_for_others(&self, name: &str) -> bool {
+        let of_bert = self.encoder && (name.starts_with("cls.") || name.starts_with("cls_"));
         of_bert || name.ends_with(".input_scale")
     }
 
     /// Whether a tensor holds 1 + w.
-    pub fn is_plus_one(&self, name: &str) -> bool {
+    pub(super) fn is_plus_one(&self, name: &str) -> bool {
         self.plus_one && name.ends_with("norm.weight")
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::network::arch::KNOWN;
 
     #[test]
     fn names() {
-        let name = |family: &str, name: &str| Family::of(family).expect("known").tensor(name);
+        let name = |family: &str, name: &str| {
+            let mut known = KNOWN.gguf.iter().map(|architecture| architecture.family);
+            known.find(|known| known.name == family).expect("known").tensor(name)
+        };
         for (family, ggml, own) in [
             ("llama", "token_embd.weight", "model.embed_tokens.weight"),
             ("llama", "blk.12.attn_q.bias", "model.layers.12.self_attn.q_proj.bias"),
