@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use girih_kernels::quant::{Activation, Code, Format, Row, Scale, Zero, pack_row, quantize_row, unpack_row};
 use girih_model::checkpoint::quantized::Quantization;
 use girih_model::checkpoint::table::TensorTable;
-use girih_model::checkpoint::weights::{Rows, WeightPolicy, Weights};
+use girih_model::checkpoint::weights::{TensorRows, WeightPolicy, Weights};
 use girih_model::{Config, Input, LoadError, LoadOptions, MemorySource, Model, Session, SessionOptions};
 use girih_tests::goldens::{self, Tensors, assert_close};
 use girih_tests::gpu;
@@ -115,7 +115,7 @@ fn check(what: &str, weights: &Weights, [n, k]: [u32; 2], want: &[f32]) {
     assert_eq!(matches!(part.format, girih_ops::WeightFormat::Quant(_)), module.is_packable(), "{what}");
     // Slices in the middle.
     if n > 3 {
-        let rows = Rows::Slice { name: "m.weight", rows: 2..n - 1 };
+        let rows = TensorRows::Slice { name: "m.weight", rows: 2..n - 1 };
         let got = block_on(weights.matrix_f32(rows, n - 3, k)).expect("a slice");
         assert_eq!(got, want[(2 * k) as usize..((n - 1) * k) as usize], "{what}: a slice");
     }
@@ -458,15 +458,15 @@ fn fused_modules() {
         let rows: Vec<&str> = picked.iter().map(|&i| names[i]).collect();
         let n = 6 * picked.len() as u32;
         let all: Vec<f32> = picked.iter().flat_map(|&i| want[i].concat()).collect();
-        assert_eq!(block_on(weights.matrix_f32(Rows::Concat(&rows), n, 64)).expect("loads"), all);
-        let matrix = block_on(weights.matrix(&gpu, Rows::Concat(&rows), n, 64)).expect("loads");
+        assert_eq!(block_on(weights.matrix_f32(TensorRows::Concat(&rows), n, 64)).expect("loads"), all);
+        let matrix = block_on(weights.matrix(&gpu, TensorRows::Concat(&rows), n, 64)).expect("loads");
         assert_eq!(matrix.parts.len(), parts, "{rows:?}");
         assert_eq!(weights.report().notes.len(), notes);
         product(&gpu, &matrix, &all);
     }
     for (a, b, notes) in [(0, 0, 0), (0, 1, 0), (1, 2, 0), (0, 3, 1), (3, 4, 1)] {
         let weights = open(&config, &tensors);
-        let rows = Rows::Interleave(names[a], names[b]);
+        let rows = TensorRows::Interleave(names[a], names[b]);
         let all: Vec<f32> =
             want[a].iter().zip(&want[b]).flat_map(|(x, y)| [x.clone(), y.clone()].concat()).collect();
         let matrix = block_on(weights.matrix(&gpu, rows, 12, 64)).expect("loads");
@@ -474,8 +474,8 @@ fn fused_modules() {
         product(&gpu, &matrix, &all);
     }
     let weights = open(&config, &tensors);
-    let halves =
-        block_on(weights.matrix(&gpu, Rows::ConcatHalvesInterleaved("m0.weight"), 6, 64)).expect("loads");
+    let halves = block_on(weights.matrix(&gpu, TensorRows::ConcatHalvesInterleaved("m0.weight"), 6, 64))
+        .expect("loads");
     let all: Vec<f32> = (0..3).flat_map(|i| [want[0][i].clone(), want[0][i + 3].clone()].concat()).collect();
     product(&gpu, &halves, &all);
 }

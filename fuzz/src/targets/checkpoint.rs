@@ -15,7 +15,7 @@ use pollster::block_on;
 
 use super::text::{converse, read_tokenizer};
 use super::{Target, bounded, configs, source};
-use crate::Input;
+use crate::Files;
 
 /// `model.safetensors` by itself: header, table, values.
 pub const SAFETENSORS: Target = Target {
@@ -128,7 +128,7 @@ fn dense(weights: &Weights, table: &TensorTable) -> Result<(), String> {
 }
 
 /// Reads all of a checkpoint that can be read without a device, whatever else of it is refused.
-fn load(input: &Input) -> Result<(), String> {
+fn load(input: &Files) -> Result<(), String> {
     let Some(source) = bounded(block_on(format::checkpoint(source(input), &KNOWN)))? else { return Ok(()) };
     if let Some(tokenizer) = read_tokenizer(&source)? {
         bounded(tokenizer.encode("Ein Wort, two words.\n", true))?;

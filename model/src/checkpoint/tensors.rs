@@ -25,12 +25,12 @@ struct Files {
 /// The tensors of a checkpoint and a place in the tree of their names. Clones and scopes share the record of what was
 /// used.
 #[derive(Clone, Debug)]
-pub struct Tensors {
+pub struct TensorScope {
     files: Arc<Files>,
     scope: String,
 }
 
-impl Tensors {
+impl TensorScope {
     /// All tensors of a table, which lie in the files of a source.
     pub fn new(source: Arc<dyn ByteSource>, table: TensorTable) -> Self {
         Self { files: Arc::new(Files { source, table, used: Mutex::default() }), scope: String::new() }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use girih_ops::kernels::quant::{Activation, Row};
 
-use super::{Codes, Input, QuantModule, Quantization, RowLayout, Stored};
+use super::{Codes, InputTransform, QuantModule, Quantization, RowLayout, Stored};
 use crate::LoadError;
 use crate::checkpoint::blocks::GgufType;
 use crate::checkpoint::source::ByteSource;
@@ -104,7 +104,7 @@ pub async fn modules(
             order: None,
             layout: Arc::new(Blocks { ty, tensor: info.name.clone(), scale }),
         };
-        let (activation, input) = (Activation::Float, Input::default());
+        let (activation, input) = (Activation::Float, InputTransform::default());
         let module = module.to_owned();
         out.insert(module, Stored::Module(QuantModule { n, k, format, activation, input, codes }));
     }

@@ -3,15 +3,17 @@
 
 use girih_ops::kernels::quant::{Activation, Code, Format, Scale, SuperScale, Zero, hadamard, unpack_row};
 
-use super::{Codes, Input, Mix, QuantModule, WORDS, expect_shape, found, matrix_shape, tensor};
+use super::{
+    ChannelMix, Codes, InputTransform, QuantModule, WORDS, expect_shape, found, matrix_shape, tensor,
+};
 use crate::LoadError;
-use crate::checkpoint::tensors::Tensors;
+use crate::checkpoint::tensors::TensorScope;
 
 /// Largest order of a factor of a Kronecker transform: what workgroups of 256 invocations can multiply.
 const MAX_KRONECKER: u32 = 2048;
 
 /// Columns that the tensors tell: those of the transforms of x. Rows of words are padded and do not.
-pub(super) fn columns(w: &Tensors) -> Option<u32> {
+pub(super) fn columns(w: &TensorScope) -> Option<u32> {
     let side = |name: &str| u32::try_from(*w.info(name)?.shape.first()?).ok();
     side("input_scale").or_else(|| side("input_p1")?.checked_mul(side("input_p2")?))
 }
@@ -27,7 +29,7 @@ fn padded_columns(format: Format, [codes, scales]: [u32; 2]) -> u32 {
 /// `k`: the columns where they are known. Where neither the caller nor the tensors tell, the module has the most that
 /// fit its words, and what depends on their number is not checked.
 pub(super) async fn open(
-    w: &Tensors,
+    w: &TensorScope,
     k: Option<u32>,
     format: Format,
     activation: Activation,
@@ -56,7 +58,7 @@ pub(super) async fn open(
             if known.is_some() {
                 check_hadamard(w, k, block)?;
             }
-            Mix::Hadamard { block }
+            ChannelMix::Hadamard { block }
         }
         None if kronecker => {
             let [n1, _] = matrix_shape(&tensor(w, "input_p1", &super::FLOATS)?)?;
@@ -73,16 +75,16 @@ pub(super) async fn open(
             }
             let p1 = w.f32("input_p1", &[n1, n1]).await?;
             let p2 = w.f32("input_p2", &[n2, n2]).await?;
-            Mix::Kronecker { p1: (n1, p1), p2: (n2, p2) }
+            ChannelMix::Kronecker { p1: (n1, p1), p2: (n2, p2) }
         }
-        None => Mix::None,
+        None => ChannelMix::None,
     };
     let codes = Codes::Words { codes, scales };
-    Ok(QuantModule { n, k, format, activation, input: Input { scale, mix }, codes })
+    Ok(QuantModule { n, k, format, activation, input: InputTransform { scale, mix }, codes })
 }
 
 /// Whether `k` channels can be mixed in runs of `block`.
-fn check_hadamard(w: &Tensors, k: u32, block: u32) -> Result<(), LoadError> {
+fn check_hadamard(w: &TensorScope, k: u32, block: u32) -> Result<(), LoadError> {
     let size = if block == 0 { k } else { block };
     if !k.is_multiple_of(size) {
         let got = format!("rotated in blocks of {block} channels");

@@ -25,7 +25,7 @@ use girih_ops::kernels::quant::{Activation, Format, Row, Scale, Zero, unpack_row
 use crate::LoadError;
 use crate::checkpoint::source::{ByteSource, Shared};
 use crate::checkpoint::table::{StoredType, TensorInfo};
-use crate::checkpoint::tensors::Tensors;
+use crate::checkpoint::tensors::TensorScope;
 use crate::error::MisShaped;
 
 pub use packed::Gptq;
@@ -69,7 +69,7 @@ pub enum Stored {
 impl Stored {
     /// Whether the tensors of the module tell how many columns it has: girih's own layout pads rows, so that only
     /// transforms of x do.
-    pub fn tells_columns(&self, w: &Tensors) -> bool {
+    pub fn tells_columns(&self, w: &TensorScope) -> bool {
         !matches!(self, Self::Girih { .. }) || girih::columns(w).is_some()
     }
 
@@ -78,7 +78,7 @@ impl Stored {
     ///
     /// # Errors
     /// Tensors that are missing or of another shape or type, scales that are no numbers, group indices out of range.
-    pub async fn open(&self, w: &Tensors, k: Option<u32>) -> Result<QuantModule, LoadError> {
+    pub async fn open(&self, w: &TensorScope, k: Option<u32>) -> Result<QuantModule, LoadError> {
         let module = match self {
             Self::Girih { format, activation, hadamard } => {
                 girih::open(w, k, *format, *activation, *hadamard).await?
@@ -114,21 +114,21 @@ pub struct QuantModule {
     /// How x enters the product.
     pub activation: Activation,
     /// What happens to x before.
-    pub input: Input,
+    pub input: InputTransform,
     /// Where the rows are.
     pub codes: Codes,
 }
 
 /// What happens to x before the product, on the host: `x' = mix(scale · x)`.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Input {
+pub struct InputTransform {
     /// `[K]`
     pub scale: Option<Vec<f32>>,
     /// Mixing of channels.
-    pub mix: Mix,
+    pub mix: ChannelMix,
 }
 
-impl Input {
+impl InputTransform {
     /// Short description: `scale + hadamard`.
     pub fn describe(&self) -> String {
         if self.scale.is_some() { format!("scale + {}", self.mix.name()) } else { self.mix.name() }
@@ -137,7 +137,7 @@ impl Input {
 
 /// Mixing of channels, see `girih_ops::Mix`.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub enum Mix {
+pub enum ChannelMix {
     /// None.
     #[default]
     None,
@@ -157,7 +157,7 @@ pub enum Mix {
     Permute(Arc<[u32]>),
 }
 
-impl Mix {
+impl ChannelMix {
     /// Short name.
     pub fn name(&self) -> String {
         match self {
@@ -288,7 +288,7 @@ impl QuantModule {
     /// The values of a row in the order of x's channels: a permutation is undone, other transforms are not.
     pub fn values(&self, row: &Row) -> Vec<f32> {
         let values = row.values(self.format).into_iter().map(|v| v as f32);
-        let Mix::Permute(perm) = &self.input.mix else { return values.collect() };
+        let ChannelMix::Permute(perm) = &self.input.mix else { return values.collect() };
         let mut out = vec![0.0; self.k as usize];
         for (&i, v) in perm.iter().zip(values) {
             out[i as usize] = v;
@@ -335,7 +335,7 @@ fn scale_type(scales: &[f32]) -> Scale {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "callers pass numbers and texts they are done with")]
-fn found(w: &Tensors, tensor: &str, got: impl ToString, want: impl Into<String>) -> LoadError {
+fn found(w: &TensorScope, tensor: &str, got: impl ToString, want: impl Into<String>) -> LoadError {
     LoadError::Quantized { tensor: w.full(tensor), got: got.to_string(), want: want.into() }
 }
 
@@ -343,7 +343,7 @@ const WORDS: [StoredType; 2] = [StoredType::I32, StoredType::U32];
 const FLOATS: [StoredType; 3] = [StoredType::F16, StoredType::BF16, StoredType::F32];
 
 /// A tensor of the module that must be there, of one of these types.
-fn tensor(w: &Tensors, name: &str, types: &[StoredType]) -> Result<TensorInfo, LoadError> {
+fn tensor(w: &TensorScope, name: &str, types: &[StoredType]) -> Result<TensorInfo, LoadError> {
     let info = w.find(name)?;
     if types.contains(&info.dtype) {
         return Ok(info.clone());
@@ -357,12 +357,12 @@ fn tensor(w: &Tensors, name: &str, types: &[StoredType]) -> Result<TensorInfo, L
 }
 
 /// All bytes of a tensor.
-async fn bytes(w: &Tensors, info: &TensorInfo) -> Result<Vec<u8>, LoadError> {
+async fn bytes(w: &TensorScope, info: &TensorInfo) -> Result<Vec<u8>, LoadError> {
     w.source().read(&info.file, info.range.clone()).await
 }
 
 /// A tensor of 32-bit words.
-async fn words(w: &Tensors, info: &TensorInfo) -> Result<Vec<u32>, LoadError> {
+async fn words(w: &TensorScope, info: &TensorInfo) -> Result<Vec<u32>, LoadError> {
     Ok(bytes(w, info).await?.as_chunks().0.iter().map(|&c| u32::from_le_bytes(c)).collect())
 }
 
@@ -386,7 +386,7 @@ enum Order {
 }
 
 /// Reads `g_idx`, the group of each channel. `ordered`: it must be there, unless all channels are of one group.
-async fn order(w: &Tensors, name: &str, k: u32, group: u32, ordered: bool) -> Result<Order, LoadError> {
+async fn order(w: &TensorScope, name: &str, k: u32, group: u32, ordered: bool) -> Result<Order, LoadError> {
     let ordered = ordered && group < k;
     let missing =
         |got| found(w, name, got, "there: channels are in an order of their own (desc_act, actorder)");

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use girih_ops::kernels::quant::{Activation, Code, Format, Row, Zero};
 
 use super::{
-    Codes, Columns, FLOATS, Input, Mix, Order, QuantModule, WORDS, element, expect_shape, found, group_of,
-    matrix_shape, order, scale_type, tensor, words,
+    ChannelMix, Codes, Columns, FLOATS, InputTransform, Order, QuantModule, WORDS, element, expect_shape,
+    found, group_of, matrix_shape, order, scale_type, tensor, words,
 };
 use crate::LoadError;
 use crate::checkpoint::table::TensorInfo;
-use crate::checkpoint::tensors::Tensors;
+use crate::checkpoint::tensors::TensorScope;
 
 /// Parameters of GPTQ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +110,7 @@ impl Columns for Table {
 
 /// Scales and what follows from them and from the zeros.
 async fn module(
-    w: &Tensors,
+    w: &TensorScope,
     qweight: TensorInfo,
     mut table: Table,
     order: Order,
@@ -130,11 +130,11 @@ async fn module(
         Zero::Point
     };
     let mut format = Format { code, group: group_of(group, k), scale, zero, second: None };
-    let mut mix = Mix::None;
+    let mut mix = ChannelMix::None;
     match order {
         Order::Plain => {}
         Order::Permuted(perm) => {
-            mix = Mix::Permute(perm.clone());
+            mix = ChannelMix::Permute(perm.clone());
             table.permutation = Some(perm);
         }
         Order::Irregular(groups) => {
@@ -147,13 +147,13 @@ async fn module(
         k,
         format,
         activation: Activation::Float,
-        input: Input { scale: None, mix },
+        input: InputTransform { scale: None, mix },
         codes: Codes::Columns { info: qweight, words: Arc::default(), layout: Arc::new(table) },
     })
 }
 
 /// Channels of a group, which divide the row.
-fn whole_groups(w: &Tensors, group: Option<u32>, k: u32) -> Result<u32, LoadError> {
+fn whole_groups(w: &TensorScope, group: Option<u32>, k: u32) -> Result<u32, LoadError> {
     let group = group.unwrap_or(k).max(1);
     if k.is_multiple_of(group) {
         return Ok(group);
@@ -161,7 +161,7 @@ fn whole_groups(w: &Tensors, group: Option<u32>, k: u32) -> Result<u32, LoadErro
     Err(found(w, "qweight", format!("for {k} channels"), format!("for a multiple of the group size {group}")))
 }
 
-pub(super) async fn gptq(w: &Tensors, k: Option<u32>, o: &Gptq) -> Result<QuantModule, LoadError> {
+pub(super) async fn gptq(w: &TensorScope, k: Option<u32>, o: &Gptq) -> Result<QuantModule, LoadError> {
     let bits = o.bits;
     let packed = |count: u32| (u64::from(count) * u64::from(bits)).div_ceil(32) as u32;
     let qweight = tensor(w, "qweight", &WORDS)?;
@@ -194,7 +194,11 @@ pub(super) async fn gptq(w: &Tensors, k: Option<u32>, o: &Gptq) -> Result<QuantM
     module(w, qweight, table, order, group, zeros).await
 }
 
-pub(super) async fn awq(w: &Tensors, k: Option<u32>, group: Option<u32>) -> Result<QuantModule, LoadError> {
+pub(super) async fn awq(
+    w: &TensorScope,
+    k: Option<u32>,
+    group: Option<u32>,
+) -> Result<QuantModule, LoadError> {
     let qweight = tensor(w, "qweight", &WORDS)?;
     let [height, width] = matrix_shape(&qweight)?;
     let k = k.unwrap_or(height);

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use girih_ops::kernels::quant::{Activation, Code, Format, Row, Scale, Super, SuperScale, Zero, float};
 
 use super::{
-    Codes, Input, Mix, Order, QuantModule, WORDS, bytes, element, expect_shape, found, group_of,
-    matrix_shape, mis_shaped, order, tensor, words,
+    ChannelMix, Codes, InputTransform, Order, QuantModule, WORDS, bytes, element, expect_shape, found,
+    group_of, matrix_shape, mis_shaped, order, tensor, words,
 };
 use crate::LoadError;
 use crate::checkpoint::table::{StoredType, TensorInfo};
-use crate::checkpoint::tensors::Tensors;
+use crate::checkpoint::tensors::TensorScope;
 
 /// How codes lie in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,7 +189,7 @@ impl super::RowLayout for Layout {
 }
 
 /// Rows, columns and bytes of a row of the codes.
-fn codes(w: &Tensors, k: Option<u32>, o: &Packed) -> Result<(TensorInfo, [u32; 2], u64), LoadError> {
+fn codes(w: &TensorScope, k: Option<u32>, o: &Packed) -> Result<(TensorInfo, [u32; 2], u64), LoadError> {
     match o.element {
         Element::Words { bits } => {
             let info = tensor(w, o.codes, &WORDS)?;
@@ -225,7 +225,7 @@ fn codes(w: &Tensors, k: Option<u32>, o: &Packed) -> Result<(TensorInfo, [u32; 2
 }
 
 /// A scale of the whole tensor.
-async fn global(w: &Tensors, name: &str, divisor: bool) -> Result<f32, LoadError> {
+async fn global(w: &TensorScope, name: &str, divisor: bool) -> Result<f32, LoadError> {
     let info = tensor(w, name, &super::FLOATS)?;
     if info.shape.iter().product::<u64>() != 1 {
         return Err(mis_shaped(&info, vec![1]));
@@ -240,7 +240,7 @@ async fn global(w: &Tensors, name: &str, divisor: bool) -> Result<f32, LoadError
     Ok(v)
 }
 
-pub(super) async fn open(w: &Tensors, k: Option<u32>, o: &Packed) -> Result<QuantModule, LoadError> {
+pub(super) async fn open(w: &TensorScope, k: Option<u32>, o: &Packed) -> Result<QuantModule, LoadError> {
     let shape = if w.has_tensor("weight_shape") { weight_shape(w).await? } else { None };
     let k = k.or(shape.map(|[_, k]| k));
     let (info, [n, k], row_bytes) = codes(w, k, o)?;
@@ -338,11 +338,11 @@ pub(super) async fn open(w: &Tensors, k: Option<u32>, o: &Packed) -> Result<Quan
         permutation: None,
         irregular: None,
     };
-    let mut mix = Mix::None;
+    let mut mix = ChannelMix::None;
     match order {
         Order::Plain => {}
         Order::Permuted(perm) => {
-            mix = Mix::Permute(perm.clone());
+            mix = ChannelMix::Permute(perm.clone());
             layout.permutation = Some(perm);
         }
         Order::Irregular(groups) => {
@@ -355,7 +355,7 @@ pub(super) async fn open(w: &Tensors, k: Option<u32>, o: &Packed) -> Result<Quan
         k,
         format,
         activation: o.activation,
-        input: Input { scale: None, mix },
+        input: InputTransform { scale: None, mix },
         codes: Codes::Bytes {
             file: info.file,
             start: info.range.start,
@@ -367,7 +367,7 @@ pub(super) async fn open(w: &Tensors, k: Option<u32>, o: &Packed) -> Result<Quan
 }
 
 /// Rows and columns as stored beside packed words.
-async fn weight_shape(w: &Tensors) -> Result<Option<[u32; 2]>, LoadError> {
+async fn weight_shape(w: &TensorScope) -> Result<Option<[u32; 2]>, LoadError> {
     let info = tensor(w, "weight_shape", &[StoredType::I64, StoredType::I32])?;
     expect_shape(&info, &[2])?;
     let bytes = bytes(w, &info).await?;
@@ -383,7 +383,7 @@ async fn weight_shape(w: &Tensors) -> Result<Option<[u32; 2]>, LoadError> {
 }
 
 /// `weight_zero_point`, packed along N beside packed words.
-async fn zeros(w: &Tensors, o: &Packed, [n, groups]: [u32; 2]) -> Result<Vec<i16>, LoadError> {
+async fn zeros(w: &TensorScope, o: &Packed, [n, groups]: [u32; 2]) -> Result<Vec<i16>, LoadError> {
     const NAME: &str = "weight_zero_point";
     if !o.zeros {
         w.ignore(NAME);

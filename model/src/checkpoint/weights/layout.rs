@@ -7,7 +7,7 @@ use girih_ops::kernels::quant::{Activation, Code, Format};
 use super::rows::{Origin, Segment};
 use super::{WeightPolicy, Weights};
 use crate::LoadError;
-use crate::checkpoint::quantized::{self, Mix, QuantModule};
+use crate::checkpoint::quantized::{self, ChannelMix, QuantModule};
 use crate::checkpoint::tensors::float_type;
 
 /// How a matrix is kept on the GPU.
@@ -15,7 +15,7 @@ pub(super) struct Layout {
     /// Rows of each part, in order.
     pub parts: Vec<(u32, WeightFormat)>,
     pub activation: Activation,
-    pub input: quantized::Input,
+    pub input: quantized::InputTransform,
 }
 
 impl Weights {
@@ -99,8 +99,8 @@ impl Weights {
             }
         }
         // Decoded rows are those of x as it comes.
-        if decode && input.as_ref().is_none_or(|i| matches!(i.mix, Mix::Permute(_))) {
-            input = Some(quantized::Input::default());
+        if decode && input.as_ref().is_none_or(|i| matches!(i.mix, ChannelMix::Permute(_))) {
+            input = Some(quantized::InputTransform::default());
         }
         let activation = activation_of(&parts, activation, policy, &names)?;
         Ok(Layout { parts, activation, input: input.unwrap_or_default() })
@@ -111,9 +111,9 @@ impl Weights {
 fn transforms(
     segments: &[Segment<'_>],
     quantised: &[&QuantModule],
-) -> Result<(Activation, Option<quantized::Input>), LoadError> {
+) -> Result<(Activation, Option<quantized::InputTransform>), LoadError> {
     let Some(first) = quantised.first() else {
-        return Ok((Activation::Float, Some(quantized::Input::default())));
+        return Ok((Activation::Float, Some(quantized::InputTransform::default())));
     };
     let names = || segments.iter().map(|s| s.origin.name()).collect::<Vec<_>>().join(", ");
     let list = |of: &dyn Fn(&QuantModule) -> String| {
@@ -127,12 +127,13 @@ fn transforms(
     {
         return differs("activations", list(&|m| m.activation.to_string()));
     }
-    let none = quantized::Input::default();
+    let none = quantized::InputTransform::default();
     if quantised.iter().all(|m| m.input == first.input) && !(mixed && first.input != none) {
         return Ok((first.activation, Some(first.input.clone())));
     }
-    let permutes =
-        |m: &&QuantModule| m.input.scale.is_none() && matches!(m.input.mix, Mix::None | Mix::Permute(_));
+    let permutes = |m: &&QuantModule| {
+        m.input.scale.is_none() && matches!(m.input.mix, ChannelMix::None | ChannelMix::Permute(_))
+    };
     if quantised.iter().all(permutes) {
         return Ok((first.activation, None));
     }

@@ -17,9 +17,9 @@ use crate::LoadError;
 use crate::checkpoint::quantized::{QuantModule, Quantization, Stored};
 use crate::checkpoint::source::ByteSource;
 use crate::checkpoint::table::{TensorInfo, TensorTable};
-use crate::checkpoint::tensors::Tensors;
+use crate::checkpoint::tensors::TensorScope;
 
-pub use rows::Rows;
+pub use rows::TensorRows;
 
 /// How weights are stored on the GPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -77,7 +77,7 @@ struct Loading {
 /// and scopes share the record of what was loaded.
 #[derive(Clone, Debug)]
 pub struct Weights {
-    tensors: Tensors,
+    tensors: TensorScope,
     loading: Arc<Loading>,
 }
 
@@ -106,11 +106,11 @@ impl Weights {
         let notes = Mutex::new(quantization.notes.clone());
         let (staged, placed) = (Mutex::default(), Mutex::default());
         let loading = Loading { quantization, policy, notes, staged, placed };
-        Self { tensors: Tensors::new(source, table), loading: Arc::new(loading) }
+        Self { tensors: TensorScope::new(source, table), loading: Arc::new(loading) }
     }
 
     /// The tensors of this scope.
-    pub fn tensors(&self) -> &Tensors {
+    pub fn tensors(&self) -> &TensorScope {
         &self.tensors
     }
 
@@ -197,7 +197,7 @@ impl Weights {
     /// Values of a tensor, converted exactly (f64: rounded) to f32.
     ///
     /// # Errors
-    /// As [`Tensors::f32`].
+    /// As [`TensorScope::f32`].
     pub async fn f32(&self, name: &str, shape: &[u32]) -> Result<Vec<f32>, LoadError> {
         self.tensors.f32(name, shape).await
     }

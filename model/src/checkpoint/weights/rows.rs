@@ -14,7 +14,7 @@ use crate::checkpoint::tensors::{float_type, mis_shaped, to_f32};
 
 /// Rows of a matrix or elements of a vector, as they lie in the checkpoint. Names are relative to the scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Rows<'a> {
+pub enum TensorRows<'a> {
     /// One tensor.
     All(&'a str),
     /// Tensors below each other: fused Q, K, V.
@@ -33,7 +33,7 @@ pub enum Rows<'a> {
     },
 }
 
-impl<'a> From<&'a str> for Rows<'a> {
+impl<'a> From<&'a str> for TensorRows<'a> {
     fn from(name: &'a str) -> Self {
         Self::All(name)
     }
@@ -95,7 +95,7 @@ impl Weights {
     ///
     /// # Errors
     /// As [`Weights::vector`].
-    pub async fn vector_f32(&self, rows: impl Into<Rows<'_>>, n: u32) -> Result<Vec<f32>, LoadError> {
+    pub async fn vector_f32(&self, rows: impl Into<TensorRows<'_>>, n: u32) -> Result<Vec<f32>, LoadError> {
         let segments = self.segments(&rows.into(), n, None).await?;
         let mut out = vec![0.0; n as usize];
         for s in &segments {
@@ -116,7 +116,12 @@ impl Weights {
     ///
     /// # Errors
     /// As [`Weights::matrix`].
-    pub async fn matrix_f32(&self, rows: impl Into<Rows<'_>>, n: u32, k: u32) -> Result<Vec<f32>, LoadError> {
+    pub async fn matrix_f32(
+        &self,
+        rows: impl Into<TensorRows<'_>>,
+        n: u32,
+        k: u32,
+    ) -> Result<Vec<f32>, LoadError> {
         let segments = self.segments(&rows.into(), n, Some(k)).await?;
         for s in &segments {
             if let Origin::Dense(info) = s.origin {
@@ -140,7 +145,7 @@ impl Weights {
     /// Where the rows come from; together they fill `n` rows of `k` (1-D tensors if `k` is `None`) exactly once.
     pub(super) async fn segments(
         &self,
-        rows: &Rows<'_>,
+        rows: &TensorRows<'_>,
         n: u32,
         k: Option<u32>,
     ) -> Result<Vec<Segment<'_>>, LoadError> {
@@ -149,12 +154,12 @@ impl Weights {
         let dims = |rows: u64| [Some(rows), k.map(u64::from)].into_iter().flatten().collect::<Vec<_>>();
         let (halves, odd) = (n / 2, !n.is_multiple_of(2));
         match *rows {
-            Rows::All(name) => {
+            TensorRows::All(name) => {
                 let origin = self.origin(name, columns).await?;
                 origin.check_shape(&dims(n))?;
                 Ok(vec![Segment { origin, first: 0, rows: n, dst: 0, stride: 1 }])
             }
-            Rows::Concat(names) => {
+            TensorRows::Concat(names) => {
                 let mut origins = Vec::with_capacity(names.len());
                 for name in names {
                     origins.push(self.origin(name, columns).await?);
@@ -177,7 +182,7 @@ impl Weights {
                 let tensor = names.iter().map(|name| self.full(name)).collect::<Vec<_>>().join(" + ");
                 Err(mis_shaped(tensor, got, dims(n)))
             }
-            Rows::Interleave(first, second) => {
+            TensorRows::Interleave(first, second) => {
                 let (a, b) = (self.origin(first, columns).await?, self.origin(second, columns).await?);
                 if odd {
                     return Err(mis_shaped(a.name().to_owned(), a.shape(), dims(n)));
@@ -187,7 +192,7 @@ impl Weights {
                 let half = |origin, dst| Segment { origin, first: 0, rows: halves, dst, stride: 2 };
                 Ok(vec![half(a, 0), half(b, 1)])
             }
-            Rows::ConcatHalvesInterleaved(name) => {
+            TensorRows::ConcatHalvesInterleaved(name) => {
                 let origin = self.origin(name, columns).await?;
                 origin.check_shape(&dims(n))?;
                 if odd {
@@ -197,7 +202,7 @@ impl Weights {
                     |first, dst| Segment { origin: origin.clone(), first, rows: halves, dst, stride: 2 };
                 Ok(vec![half(0, 0), half(halves, 1)])
             }
-            Rows::Slice { name, ref rows } => {
+            TensorRows::Slice { name, ref rows } => {
                 let origin = self.origin(name, columns).await?;
                 let (start, end) = (u64::from(rows.start), u64::from(rows.end));
                 origin.check_shape(&dims(origin.rows().max(end)))?;

@@ -57,15 +57,15 @@ fn two() -> Weights {
 #[test]
 fn rows_are_put_together() {
     let w = two().scope("m");
-    let get = |rows: Rows<'_>, n| block_on(w.matrix_f32(rows, n, 2)).expect("loads");
-    assert_eq!(get(Rows::All("a"), 2), A);
-    assert_eq!(get(Rows::Concat(&["b", "a", "h"]), 6), [B, A, B].concat());
-    assert_eq!(get(Rows::Interleave("a", "b"), 4), [1., 2., 5., 6., 3., 4., 7., 8.]);
-    assert_eq!(get(Rows::Slice { name: "a", rows: 1..2 }, 1), [3., 4.]);
-    let vector = |rows: Rows<'_>, n| block_on(w.vector_f32(rows, n)).expect("loads");
-    assert_eq!(vector(Rows::ConcatHalvesInterleaved("v"), 4), [1., 3., 2., 4.]);
-    assert_eq!(vector(Rows::Concat(&["v", "v"]), 8), [A, A].concat());
-    assert_eq!(vector(Rows::Slice { name: "v", rows: 1..3 }, 2), [2., 3.]);
+    let get = |rows: TensorRows<'_>, n| block_on(w.matrix_f32(rows, n, 2)).expect("loads");
+    assert_eq!(get(TensorRows::All("a"), 2), A);
+    assert_eq!(get(TensorRows::Concat(&["b", "a", "h"]), 6), [B, A, B].concat());
+    assert_eq!(get(TensorRows::Interleave("a", "b"), 4), [1., 2., 5., 6., 3., 4., 7., 8.]);
+    assert_eq!(get(TensorRows::Slice { name: "a", rows: 1..2 }, 1), [3., 4.]);
+    let vector = |rows: TensorRows<'_>, n| block_on(w.vector_f32(rows, n)).expect("loads");
+    assert_eq!(vector(TensorRows::ConcatHalvesInterleaved("v"), 4), [1., 3., 2., 4.]);
+    assert_eq!(vector(TensorRows::Concat(&["v", "v"]), 8), [A, A].concat());
+    assert_eq!(vector(TensorRows::Slice { name: "v", rows: 1..3 }, 2), [2., 3.]);
     assert_eq!(w.report().unused, ["m.i"]);
 }
 
@@ -79,10 +79,10 @@ fn chunks_join_seamlessly() {
     );
     let parts = ["b", "a"];
     let cases = [
-        (Rows::Concat(&parts), 21),
-        (Rows::ConcatHalvesInterleaved("a"), 14),
-        (Rows::Interleave("a", "a"), 28),
-        (Rows::Slice { name: "a", rows: 3..10 }, 7),
+        (TensorRows::Concat(&parts), 21),
+        (TensorRows::ConcatHalvesInterleaved("a"), 14),
+        (TensorRows::Interleave("a", "a"), 28),
+        (TensorRows::Slice { name: "a", rows: 3..10 }, 7),
     ];
     for (rows, n) in cases {
         let segments = block_on(w.segments(&rows, n, Some(3))).expect("fits");
@@ -101,7 +101,7 @@ fn types() {
     let w = two().scope("m");
     let type_of = |names: &[&str]| {
         let n = 2 * names.len() as u32;
-        let segments = block_on(w.segments(&Rows::Concat(names), n, Some(2))).expect("fits");
+        let segments = block_on(w.segments(&TensorRows::Concat(names), n, Some(2))).expect("fits");
         let layout = w.layout(&segments, n, WeightPolicy::default()).expect("float");
         assert_eq!(layout.parts.len(), 1);
         layout.parts[0].1
@@ -120,15 +120,15 @@ fn what_does_not_fit_is_named() {
     let error = block_on(w.scope("m").f32("nope", &[1])).expect_err("missing");
     assert!(matches!(&error, LoadError::Tensors { missing, .. } if missing == &["m.nope"]), "{error}");
     for (rows, n, k) in [
-        (Rows::All("m.a"), 3, 2),
-        (Rows::All("m.a"), 2, 4),
-        (Rows::Concat(&["m.a", "m.b"]), 5, 2),
-        (Rows::Concat(&["m.a", "m.b"]), 3, 2),
-        (Rows::Concat(&["m.a", "m.v"]), 6, 2),
-        (Rows::Concat(&[]), 1, 2),
-        (Rows::Interleave("m.a", "m.b"), 3, 2),
-        (Rows::Slice { name: "m.a", rows: 1..3 }, 2, 2),
-        (Rows::Slice { name: "m.a", rows: 0..1 }, 2, 2),
+        (TensorRows::All("m.a"), 3, 2),
+        (TensorRows::All("m.a"), 2, 4),
+        (TensorRows::Concat(&["m.a", "m.b"]), 5, 2),
+        (TensorRows::Concat(&["m.a", "m.b"]), 3, 2),
+        (TensorRows::Concat(&["m.a", "m.v"]), 6, 2),
+        (TensorRows::Concat(&[]), 1, 2),
+        (TensorRows::Interleave("m.a", "m.b"), 3, 2),
+        (TensorRows::Slice { name: "m.a", rows: 1..3 }, 2, 2),
+        (TensorRows::Slice { name: "m.a", rows: 0..1 }, 2, 2),
     ] {
         let error = block_on(w.matrix_f32(rows.clone(), n, k)).expect_err("does not fit");
         assert!(
@@ -142,14 +142,14 @@ fn what_does_not_fit_is_named() {
 fn values_that_are_no_numbers() {
     for dtype in [StoredType::F32, StoredType::F16, StoredType::BF16, StoredType::F64] {
         let w = weights(&[("w", dtype, &[2, 2], &[0.0, 1.0, f32::NAN, 1.0])], WeightPolicy::default());
-        let segments = block_on(w.segments(&Rows::All("w"), 2, Some(2))).expect("fits");
+        let segments = block_on(w.segments(&TensorRows::All("w"), 2, Some(2))).expect("fits");
         for want in [WeightFormat::F32, WeightFormat::F16, WeightFormat::Bf16] {
             let error = block_on(w.rows(&segments, &(1..2), 2, want)).expect_err("NaN");
             assert!(matches!(error, LoadError::NotFinite { index: 2, .. }), "{dtype:?}: {error}");
         }
     }
     let big = weights(&[("w", StoredType::BF16, &[1, 2], &[1.0, 1e10])], WeightPolicy::default());
-    let segments = block_on(big.segments(&Rows::All("w"), 1, Some(2))).expect("fits");
+    let segments = block_on(big.segments(&TensorRows::All("w"), 1, Some(2))).expect("fits");
     let error = block_on(big.rows(&segments, &(0..1), 2, WeightFormat::F16)).expect_err("too large");
     assert!(matches!(error, LoadError::OutOfRange { index: 1, want: "F16", .. }), "{error}");
 }

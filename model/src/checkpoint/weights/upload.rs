@@ -8,9 +8,9 @@ use girih_ops::{Gpu, Matrix, Tensor, WeightFormat};
 
 use super::layout::Layout;
 use super::rows::Segment;
-use super::{Rows, WeightPolicy, Weights};
+use super::{TensorRows, WeightPolicy, Weights};
 use crate::LoadError;
-use crate::checkpoint::quantized::{self, Mix};
+use crate::checkpoint::quantized::{self, ChannelMix};
 
 /// Bytes of rows in flight on the host, in the wider of stored and wanted type.
 const CHUNK: u64 = 32 << 20;
@@ -33,14 +33,19 @@ impl Weights {
     ///
     /// # Errors
     /// As [`Weights::f32`]; another number of elements.
-    pub async fn vector(&self, gpu: &Gpu, rows: impl Into<Rows<'_>>, n: u32) -> Result<Tensor, LoadError> {
+    pub async fn vector(
+        &self,
+        gpu: &Gpu,
+        rows: impl Into<TensorRows<'_>>,
+        n: u32,
+    ) -> Result<Tensor, LoadError> {
         let values = self.vector_f32(rows, n).await?;
         self.place(4 * values.len() as u64, values.len() as u64);
         Ok(Tensor::from_f32(gpu, &values, &[n])?)
     }
 
     /// The matrix `[n, k]` of a linear layer on the GPU, in the checkpoint's format (dense parts that differ: f32)
-    /// unless the policy forces one. Parts of a [`Rows::Concat`] may differ in format. Where quantised rows cannot
+    /// unless the policy forces one. Parts of a [`TensorRows::Concat`] may differ in format. Where quantised rows cannot
     /// become one matrix as they are (other formats in alternate rows, other permutations of x), they are decoded to
     /// f32, which is exact, and the report says so.
     ///
@@ -50,7 +55,7 @@ impl Weights {
     pub async fn matrix(
         &self,
         gpu: &Gpu,
-        rows: impl Into<Rows<'_>>,
+        rows: impl Into<TensorRows<'_>>,
         n: u32,
         k: u32,
     ) -> Result<Matrix, LoadError> {
@@ -66,7 +71,7 @@ impl Weights {
     pub async fn table_matrix(
         &self,
         gpu: &Gpu,
-        rows: impl Into<Rows<'_>>,
+        rows: impl Into<TensorRows<'_>>,
         n: u32,
         k: u32,
     ) -> Result<Matrix, LoadError> {
@@ -133,18 +138,20 @@ impl Weights {
 fn input(
     gpu: &Gpu,
     activation: Activation,
-    input: &quantized::Input,
+    input: &quantized::InputTransform,
     k: u32,
-) -> Result<girih_ops::Input, LoadError> {
+) -> Result<girih_ops::MatrixInput, LoadError> {
     let square = |(n, values): &(u32, Vec<f32>)| Tensor::from_f32(gpu, values, &[*n, *n]);
-    Ok(girih_ops::Input {
+    Ok(girih_ops::MatrixInput {
         activation,
         scale: input.scale.as_ref().map(|values| Tensor::from_f32(gpu, values, &[k])).transpose()?,
         mix: match &input.mix {
-            Mix::None => girih_ops::Mix::None,
-            Mix::Hadamard { block } => girih_ops::Mix::Hadamard { block: *block },
-            Mix::Kronecker { p1, p2 } => girih_ops::Mix::Kronecker { p1: square(p1)?, p2: square(p2)? },
-            Mix::Permute(perm) => girih_ops::Mix::Permute(Tensor::from_u32(gpu, perm, &[k])?),
+            ChannelMix::None => girih_ops::Mix::None,
+            ChannelMix::Hadamard { block } => girih_ops::Mix::Hadamard { block: *block },
+            ChannelMix::Kronecker { p1, p2 } => {
+                girih_ops::Mix::Kronecker { p1: square(p1)?, p2: square(p2)? }
+            }
+            ChannelMix::Permute(perm) => girih_ops::Mix::Permute(Tensor::from_u32(gpu, perm, &[k])?),
         },
     })
 }

@@ -5,7 +5,7 @@ use girih_ops::Act;
 use crate::checkpoint::format::gguf::Family;
 use crate::error::LoadError;
 use crate::network::config::class::{Bias, Class, Rotation};
-use crate::network::config::{Activation, Config};
+use crate::network::config::{HiddenAct, Config};
 use crate::network::layers::{
     Attention, AttentionSpec, Encoder, EncoderLayer, HeadNorm, Linear, Modules, Norm, Scope,
 };
@@ -52,10 +52,10 @@ pub(super) async fn load(w: &Scope, cfg: &Config) -> Result<Encoder, LoadError> 
         eps: cfg.layer_norm_eps,
     };
     let act = match cfg.hidden_act {
-        Activation::Silu => Act::Silu,
-        Activation::Gelu => Act::GeluErf,
-        Activation::GeluTanh => Act::GeluTanh,
-        Activation::Relu => Act::Relu,
+        HiddenAct::Silu => Act::Silu,
+        HiddenAct::Gelu => Act::GeluErf,
+        HiddenAct::GeluTanh => Act::GeluTanh,
+        HiddenAct::Relu => Act::Relu,
     };
     let mut layers = Vec::new();
     for i in 0..cfg.num_hidden_layers {

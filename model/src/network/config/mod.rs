@@ -19,7 +19,7 @@ use crate::network::rope::{RopeParameters, RopeScaling};
 
 /// Activation of the MLP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Activation {
+pub enum HiddenAct {
     /// `x · sigmoid(x)`.
     Silu,
     /// `x · Φ(x)`.
@@ -63,7 +63,7 @@ pub struct Config {
     /// Channels of a head.
     pub head_dim: u32,
     /// Activation of the MLP.
-    pub hidden_act: Activation,
+    pub hidden_act: HiddenAct,
     /// Longest sequence the model is made for.
     pub max_position_embeddings: u32,
     /// Longest sequence that can be computed: `max_position_embeddings`, or more where the configuration asks for it by
@@ -344,14 +344,14 @@ fn head_dim(f: &Fields<'_>, class: &Class, hidden_size: u32, heads: u32) -> Resu
     }
 }
 
-fn activation(f: &Fields<'_>, class: &Class) -> Result<Activation, LoadError> {
+fn activation(f: &Fields<'_>, class: &Class) -> Result<HiddenAct, LoadError> {
     match f.get(class.act_field).map_or(Some(class.act), Value::as_str) {
-        Some("silu" | "swish") => Ok(Activation::Silu),
-        Some("gelu" | "gelu_python") => Ok(Activation::Gelu),
+        Some("silu" | "swish") => Ok(HiddenAct::Silu),
+        Some("gelu" | "gelu_python") => Ok(HiddenAct::Gelu),
         Some("gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_new" | "gelu_fast" | "gelu_accurate") => {
-            Ok(Activation::GeluTanh)
+            Ok(HiddenAct::GeluTanh)
         }
-        Some("relu") => Ok(Activation::Relu),
+        Some("relu") => Ok(HiddenAct::Relu),
         _ => {
             let want = "silu, gelu, gelu_pytorch_tanh, gelu_new, gelu_fast or relu";
             Err(f.bad(class.act_field, want))

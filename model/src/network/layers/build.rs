@@ -9,7 +9,7 @@ use super::{
     Sandwich, Scope,
 };
 use crate::error::LoadError;
-use crate::network::config::{Activation, Config};
+use crate::network::config::{Config, HiddenAct};
 use crate::network::rope::{Frequencies, RopeParameters, RopeScaling};
 
 /// Names of the norms of a Gemma layer: before and after attention, before and after the MLP.
@@ -248,11 +248,11 @@ fn switch_length(params: &RopeParameters) -> Option<u32> {
 }
 
 /// The gate's activation.
-pub fn glu(act: Activation) -> GluAct {
+pub fn glu(act: HiddenAct) -> GluAct {
     match act {
-        Activation::Silu => GluAct::Silu,
-        Activation::Gelu => GluAct::GeluErf,
-        Activation::GeluTanh => GluAct::GeluTanh,
-        Activation::Relu => GluAct::Relu,
+        HiddenAct::Silu => GluAct::Silu,
+        HiddenAct::Gelu => GluAct::GeluErf,
+        HiddenAct::GeluTanh => GluAct::GeluTanh,
+        HiddenAct::Relu => GluAct::Relu,
     }
 }

@@ -1,6 +1,6 @@
 //! Keys and values of all layers.
 
-use girih_ops::{Gpu, KvView, OpError};
+use girih_ops::{Gpu, KvSize, KvView, OpError};
 
 use super::Block;
 
@@ -20,7 +20,10 @@ impl Cache {
     pub fn alloc(gpu: &Gpu, blocks: &[Block], slots: u32, capacity: u32, f16: bool) -> Result<Self, OpError> {
         let layer = |block: &Block| {
             let spec = block.attention().spec();
-            KvView::alloc(gpu, slots, spec.num_kv_heads, capacity, spec.head_dim, f16)
+            KvView::alloc(
+                gpu,
+                KvSize { slots, num_kv_heads: spec.num_kv_heads, capacity, head_dim: spec.head_dim, f16 },
+            )
         };
         Ok(Self { layers: blocks.iter().map(layer).collect::<Result<_, _>>()?, capacity, slots })
     }

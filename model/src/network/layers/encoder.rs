@@ -1,6 +1,6 @@
 //! The bidirectional encoder of BERT.
 
-use girih_ops::{Act, Batch, Frame, KvView, Linear as Fusion, Matrix, OpError, Tensor};
+use girih_ops::{Act, Batch, Frame, KvSize, KvView, Linear as Fusion, Matrix, OpError, Tensor};
 
 use super::attention::Residual;
 use super::{Attention, Linear, Norm, Trace};
@@ -71,11 +71,13 @@ impl Encoder {
             let spec = layer.attn.spec();
             let kv = KvView::alloc(
                 frame.gpu(),
-                batch.num_seqs(),
-                spec.num_kv_heads,
-                batch.max_q_len,
-                spec.head_dim,
-                false,
+                KvSize {
+                    slots: batch.num_seqs(),
+                    num_kv_heads: spec.num_kv_heads,
+                    capacity: batch.max_q_len,
+                    head_dim: spec.head_dim,
+                    f16: false,
+                },
             )?;
             let fused = Residual { norm: None, alpha: 1.0, residual: Some(&x) };
             let h = layer.attn.forward(frame, &x, batch, &kv, fused)?; // [T, C]

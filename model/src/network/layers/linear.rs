@@ -5,7 +5,7 @@ use std::sync::Arc;
 use girih_ops::{Frame, Matrix, Norm, OpError, Tensor, layer_norm, rms_norm};
 
 use super::Scope;
-use crate::checkpoint::weights::Rows;
+use crate::checkpoint::weights::TensorRows;
 use crate::error::LoadError;
 
 /// `y = x · Wᵀ + b`, with what the block fuses before and after it.
@@ -39,16 +39,16 @@ impl Modules<'_> {
     }
 
     /// Calls `load` with the rows of `suffix` (`weight` or `bias`) of these modules.
-    async fn with<T>(self, suffix: &str, load: impl AsyncFnOnce(Rows<'_>) -> T) -> T {
+    async fn with<T>(self, suffix: &str, load: impl AsyncFnOnce(TensorRows<'_>) -> T) -> T {
         let full = |name: &str| format!("{name}.{suffix}");
         match self {
             Self::Concat(names) => {
                 let names: Vec<String> = names.iter().map(|n| full(n)).collect();
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
-                load(Rows::Concat(&names)).await
+                load(TensorRows::Concat(&names)).await
             }
-            Self::Interleave(a, b) => load(Rows::Interleave(&full(a), &full(b))).await,
-            Self::InterleaveHalves(a) => load(Rows::ConcatHalvesInterleaved(&full(a))).await,
+            Self::Interleave(a, b) => load(TensorRows::Interleave(&full(a), &full(b))).await,
+            Self::InterleaveHalves(a) => load(TensorRows::ConcatHalvesInterleaved(&full(a))).await,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use girih_ops::{Gpu, Matrix, Tensor};
 
-use crate::checkpoint::tensors::Tensors;
+use crate::checkpoint::tensors::TensorScope;
 use crate::checkpoint::weights::Weights;
 use crate::error::LoadError;
 
@@ -26,7 +26,7 @@ impl Scope {
     }
 
     /// Names and bytes of tensors.
-    pub fn tensors(&self) -> &Tensors {
+    pub fn tensors(&self) -> &TensorScope {
         self.weights.tensors()
     }
 
