@@ -3,18 +3,21 @@
 //! A template is a program from a stranger. It sees nothing but the conversation, and what it may use is limited: see
 //! `limits`. The engine is our own because no published one counts the memory that a template takes (a dozen doublings
 //! of a string need a hundred steps and gigabytes), and because Python's values and printing decide about tokens. One
-//! file for each step: `lexer`, `parser` and `expressions` make the tree of `ast`; `run` and `calls` walk it; `value`
+//! file for each step: `lexer`, `parser` and `expressions` make the tree of `ast`; `run`, `evaluate` and `calls` walk it; `value`
 //! holds Python's values; the rest is what templates can do with them.
 
 mod ast;
 mod attributes;
 mod calls;
+mod characters;
+mod evaluate;
 mod expressions;
 mod filters;
 mod format;
 mod json;
 mod lexer;
 mod limits;
+mod numbers;
 mod operators;
 mod parser;
 mod print;

@@ -1,4 +1,4 @@
-//! The interpreter: statements and expressions.
+//! The interpreter: its state, and statements.
 //!
 //! A walk over our own tree, not the machine of a template engine: memory, output and work can be counted only where
 //! values are made, and what Python does differently from other engines (tuples, `%`, chains of comparisons, printing)
@@ -8,11 +8,10 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::ast::{Arguments, Body, Expr, For, Macro, Post, Sign, Stmt, StmtKind, Target};
+use super::ast::{Body, Expr, For, Macro, Post, Stmt, StmtKind, Target};
 use super::limits::{Budget, Buffer, Charge, DEPTH, Fault, Res, fail, over};
-use super::operators;
 use super::print;
-use super::value::{Dict, Function, Value};
+use super::value::{Dict, Value};
 
 /// Variables of a block, and the block around.
 pub(super) struct Scope<'t> {
@@ -29,7 +28,7 @@ impl<'t> Scope<'t> {
         self.vars.borrow_mut().insert(name, value);
     }
 
-    fn get(&self, name: &str) -> Option<Value> {
+    pub(super) fn get(&self, name: &str) -> Option<Value> {
         let mut scope = self;
         loop {
             let vars = scope.vars.borrow();
@@ -128,7 +127,7 @@ pub(super) struct Loop<'t> {
 pub(super) struct Interpreter<'t> {
     pub budget: Rc<Budget>,
     depth: u64,
-    context: &'t HashMap<String, Value>,
+    pub(super) context: &'t HashMap<String, Value>,
     pub root: Rc<Scope<'t>>,
     pub namespaces: Vec<Dict>,
     pub macros: Vec<Definition<'t>>,
@@ -220,18 +219,10 @@ impl<'t> Interpreter<'t> {
                 let value = self.eval(value, scope)?;
                 self.assign(target, value, scope)?;
             }
-            StmtKind::SetBlock { target, filters, body } => {
-                let mut inner = Buffer::new(&self.budget)?;
-                let flow = self.exec(body, &Scope::inside(scope), &mut inner)?;
-                if flow != Flow::Next {
-                    return Ok(flow);
-                }
-                let mut value = inner.value();
-                for filter in filters {
-                    value = self.step(&value, filter, scope)?;
-                }
-                self.assign(target, value, scope)?;
-            }
+            StmtKind::SetBlock { target, filters, body } => match self.captured(filters, body, scope)? {
+                Ok(value) => self.assign(target, value, scope)?,
+                Err(flow) => return Ok(flow),
+            },
             StmtKind::With { bindings, body } => {
                 let inner = Scope::inside(scope);
                 let mut values = Vec::new();
@@ -264,18 +255,10 @@ impl<'t> Interpreter<'t> {
                 let value = self.call(&callee, args)?;
                 self.print(&value, out)?;
             }
-            StmtKind::Filter { filters, body } => {
-                let mut inner = Buffer::new(&self.budget)?;
-                let flow = self.exec(body, &Scope::inside(scope), &mut inner)?;
-                if flow != Flow::Next {
-                    return Ok(flow);
-                }
-                let mut value = inner.value();
-                for filter in filters {
-                    value = self.step(&value, filter, scope)?;
-                }
-                self.print(&value, out)?;
-            }
+            StmtKind::Filter { filters, body } => match self.captured(filters, body, scope)? {
+                Ok(value) => self.print(&value, out)?,
+                Err(flow) => return Ok(flow),
+            },
             StmtKind::Scope { body, root } => {
                 let inner = Scope::inside(if *root { &self.root } else { scope });
                 self.exec(body, &inner, out)?;
@@ -295,8 +278,27 @@ impl<'t> Interpreter<'t> {
         Ok(Flow::Next)
     }
 
+    /// What a body writes, through filters; or why it was left before its end.
+    fn captured(
+        &mut self,
+        filters: &'t [Post],
+        body: &'t [Stmt],
+        scope: &Rc<Scope<'t>>,
+    ) -> Res<Result<Value, Flow>> {
+        let mut inner = Buffer::new(&self.budget)?;
+        let flow = self.exec(body, &Scope::inside(scope), &mut inner)?;
+        if flow != Flow::Next {
+            return Ok(Err(flow));
+        }
+        let mut value = inner.value();
+        for filter in filters {
+            value = self.step(&value, filter, scope)?;
+        }
+        Ok(Ok(value))
+    }
+
     /// Writes a value where it stands.
-    fn print(&mut self, value: &Value, out: &mut Buffer) -> Res<()> {
+    pub(super) fn print(&mut self, value: &Value, out: &mut Buffer) -> Res<()> {
         match value {
             Value::Macro(_) | Value::Namespace(_) | Value::Loop(_) => {
                 let text = self.describe(value)?;
@@ -332,200 +334,5 @@ impl<'t> Interpreter<'t> {
             }
         }
         Ok(())
-    }
-
-    fn variable(&self, name: &str, scope: &Rc<Scope<'t>>) -> Value {
-        if let Some(value) = scope.get(name).or_else(|| self.context.get(name).cloned()) {
-            return value;
-        }
-        Value::Function(match name {
-            "range" => Function::Range,
-            "dict" => Function::Dict,
-            "namespace" => Function::Namespace,
-            "cycler" => Function::Cycler,
-            "joiner" => Function::Joiner,
-            "lipsum" => Function::Lipsum,
-            "raise_exception" => Function::RaiseException,
-            "strftime_now" => Function::StrftimeNow,
-            _ => return Value::undefined(format!("'{name}' is undefined")),
-        })
-    }
-
-    pub(super) fn eval(&mut self, expr: &'t Expr, scope: &Rc<Scope<'t>>) -> Res<Value> {
-        self.budget.work(1)?;
-        if let Expr::Name(name) = expr {
-            self.budget.bytes(name.len())?;
-        }
-        match expr {
-            Expr::None => Ok(Value::None),
-            Expr::Bool(v) => Ok(Value::Bool(*v)),
-            Expr::Int(v) => Ok(Value::Int(*v)),
-            Expr::Float(v) => Ok(Value::Float(*v)),
-            Expr::Str(text) => Value::str(&self.budget, text),
-            Expr::Name(name) => match self.variable(name, scope) {
-                Value::Undefined(_) if name == "self" => fail("'self' is not supported"),
-                value => Ok(value),
-            },
-            _ => self.deeper(|this| this.compound(expr, scope)),
-        }
-    }
-
-    fn compound(&mut self, expr: &'t Expr, scope: &Rc<Scope<'t>>) -> Res<Value> {
-        match expr {
-            Expr::List(items) => {
-                let items = self.all(items, scope)?;
-                Value::list(&self.budget, items)
-            }
-            Expr::Tuple(items) => {
-                let items = self.all(items, scope)?;
-                Value::tuple(&self.budget, items)
-            }
-            Expr::Dict(entries) => {
-                let mut dict = Dict::new(&self.budget)?;
-                for (key, value) in entries {
-                    let key = self.eval(key, scope)?;
-                    let value = self.eval(value, scope)?;
-                    dict.insert(&self.budget, key, value)?;
-                }
-                Ok(dict.value())
-            }
-            Expr::Concat(items) => {
-                let mut out = Buffer::new(&self.budget)?;
-                for item in items {
-                    let value = self.eval(item, scope)?;
-                    self.print(&value, &mut out)?;
-                }
-                Ok(out.value())
-            }
-            Expr::And(items) | Expr::Or(items) => {
-                let stop = matches!(expr, Expr::Or(_));
-                let mut value = Value::None;
-                for item in items {
-                    value = self.eval(item, scope)?;
-                    if value.truth() == stop {
-                        break;
-                    }
-                }
-                Ok(value)
-            }
-            Expr::Not(negated, value) => Ok(Value::Bool(self.eval(value, scope)?.truth() != *negated)),
-            Expr::Signs(signs, value) => {
-                let mut value = self.eval(value, scope)?;
-                for sign in signs.iter().rev() {
-                    value = operators::sign(*sign == Sign::Minus, &value)?;
-                }
-                Ok(value)
-            }
-            Expr::Binary(first, rest) => {
-                let mut value = self.eval(first, scope)?;
-                for (op, other) in rest {
-                    let other = self.eval(other, scope)?;
-                    value = operators::binary(&self.budget, *op, &value, &other)?;
-                }
-                Ok(value)
-            }
-            Expr::Compare(first, rest) => {
-                let mut left = self.eval(first, scope)?;
-                for (op, right) in rest {
-                    let right = self.eval(right, scope)?;
-                    if !operators::compare(&self.budget, *op, &left, &right)? {
-                        return Ok(Value::Bool(false));
-                    }
-                    left = right;
-                }
-                Ok(Value::Bool(true))
-            }
-            Expr::Cond(parts, other) => {
-                let (value, test) = &**parts;
-                if self.eval(test, scope)?.truth() {
-                    return self.eval(value, scope);
-                }
-                match other {
-                    Some(other) => self.eval(other, scope),
-                    None => Ok(Value::undefined(
-                        "the inline if-expression evaluated to false and no else section was defined",
-                    )),
-                }
-            }
-            Expr::Chain(base, posts) => {
-                let mut value = self.eval(base, scope)?;
-                for post in posts {
-                    value = self.step(&value, post, scope)?;
-                }
-                Ok(value)
-            }
-            other => self.eval(other, scope),
-        }
-    }
-
-    fn all(&mut self, items: &'t [Expr], scope: &Rc<Scope<'t>>) -> Res<Vec<Value>> {
-        let mut values = Vec::with_capacity(items.len());
-        for item in items {
-            values.push(self.eval(item, scope)?);
-        }
-        Ok(values)
-    }
-
-    /// One step of a chain.
-    fn step(&mut self, value: &Value, post: &'t Post, scope: &Rc<Scope<'t>>) -> Res<Value> {
-        self.budget.work(1)?;
-        match post {
-            Post::Attr(name) => self.attribute(value, name),
-            Post::Item(key) => {
-                let key = self.eval(key, scope)?;
-                self.item(value, &key)
-            }
-            Post::Slice(parts) => {
-                let mut values = [Value::None, Value::None, Value::None];
-                for (place, part) in values.iter_mut().zip(parts.iter()) {
-                    if let Some(part) = part {
-                        *place = self.eval(part, scope)?;
-                    }
-                }
-                self.slice(value, &values)
-            }
-            Post::Call(arguments) => {
-                let args = self.arguments(arguments, scope)?;
-                self.call(value, args)
-            }
-            Post::Filter(name, arguments) => {
-                let args = self.arguments(arguments, scope)?;
-                self.filter(name, value, args)
-            }
-            Post::Test { name, args, negated } => {
-                let args = self.arguments(args, scope)?;
-                Ok(Value::Bool(self.test(name, value, args)? != *negated))
-            }
-        }
-    }
-
-    fn arguments(&mut self, arguments: &'t Arguments, scope: &Rc<Scope<'t>>) -> Res<Args> {
-        let mut args = Args { positional: self.all(&arguments.positional, scope)?, ..Args::default() };
-        let mut charge = self.budget.charge(0)?;
-        for (name, value) in &arguments.keywords {
-            charge.grow(name.len())?;
-            args.keywords.push((name.clone(), self.eval(value, scope)?));
-        }
-        if let Some(rest) = &arguments.rest {
-            let rest = self.eval(rest, scope)?.items(&self.budget)?;
-            charge.grow(rest.len() * size_of::<Value>())?;
-            args.positional.extend(rest);
-        }
-        if let Some(rest) = &arguments.rest_keywords {
-            let Value::Dict(dict) = self.eval(rest, scope)? else {
-                return fail("argument after ** must be a mapping");
-            };
-            for (key, value) in &dict.entries {
-                let Some(name) = key.as_str() else { return fail("keywords must be strings") };
-                if args.keyword(name).is_some() {
-                    return fail(format!("got multiple values for keyword argument '{name}'"));
-                }
-                self.budget.work(args.keywords.len() as u64 / 16 + 1)?;
-                charge.grow(name.len() + size_of::<(String, Value)>())?;
-                args.keywords.push((name.to_owned(), value.clone()));
-            }
-        }
-        args.charge = Some(charge);
-        Ok(args)
     }
 }

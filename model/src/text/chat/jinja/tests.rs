@@ -1,12 +1,12 @@
 //! What stands behind `is`.
 
 use super::ast::Compare;
+use super::characters;
 use super::filters;
 use super::limits::{Res, fail};
 use super::operators;
 use super::print;
 use super::run::{Args, Interpreter};
-use super::strings;
 use super::value::Value;
 
 const NAMES: [&str; 39] = [
@@ -108,8 +108,8 @@ impl Interpreter<'_> {
             "true" => matches!(value, Value::Bool(true)),
             "integer" => matches!(value, Value::Int(_)),
             "float" => matches!(value, Value::Float(_)),
-            "lower" => strings::is_lower(&print::string_of(budget, value)?),
-            "upper" => strings::is_upper(&print::string_of(budget, value)?),
+            "lower" => characters::is_lower(&print::string_of(budget, value)?),
+            "upper" => characters::is_upper(&print::string_of(budget, value)?),
             "string" => matches!(value, Value::Str(_)),
             "mapping" => matches!(value, Value::Dict(_)),
             "number" => value.as_float().is_some(),

@@ -7,9 +7,9 @@ use std::rc::Rc;
 
 use serde_json::Value as Json;
 
+use super::characters::decimal;
 use super::lexer::is_space;
 use super::limits::{Budget, Buffer, Charge, Res, VALUE_DEPTH, fail, over};
-use super::strings::decimal;
 
 #[derive(Debug)]
 #[expect(clippy::struct_field_names, reason = "what a string consists of")]
