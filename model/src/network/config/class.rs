@@ -28,6 +28,8 @@ pub(crate) struct Class {
     /// Field that names the activation.
     pub act_field: &'static str,
     pub act: &'static str,
+    /// Whether `gelu` in a file means the formula with tanh.
+    pub gelu_is_tanh: bool,
     pub tie: bool,
     /// Whether embeddings are multiplied by the square root of the hidden size.
     pub root_of_hidden: bool,
@@ -160,6 +162,7 @@ impl Class {
         eps: 1e-6,
         act_field: "hidden_act",
         act: "silu",
+        gelu_is_tanh: false,
         tie: false,
         root_of_hidden: false,
         biases: [Bias::Configured(false), Bias::Configured(false), Bias::Fixed(false)],

@@ -347,6 +347,7 @@ fn head_dim(f: &Fields<'_>, class: &Class, hidden_size: u32, heads: u32) -> Resu
 fn activation(f: &Fields<'_>, class: &Class) -> Result<HiddenAct, LoadError> {
     match f.get(class.act_field).map_or(Some(class.act), Value::as_str) {
         Some("silu" | "swish") => Ok(HiddenAct::Silu),
+        Some("gelu") if class.gelu_is_tanh => Ok(HiddenAct::GeluTanh),
         Some("gelu" | "gelu_python") => Ok(HiddenAct::Gelu),
         Some("gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_new" | "gelu_fast" | "gelu_accurate") => {
             Ok(HiddenAct::GeluTanh)

@@ -130,11 +130,12 @@ impl<'a> Build<'a> {
     ) -> Result<Vec<Block>, LoadError> {
         let mut blocks = Vec::new();
         for i in 0..self.cfg.num_hidden_layers {
-            let w = self.layer(i);
+            let (w, spec) = (self.layer(i), spec(self.attention(i)));
+            let plus_one = spec.plus_one;
             blocks.push(Block::PreNorm(PreNorm {
-                attn_norm: self.rms(&w, "input_layernorm").await?,
-                attn: Attention::load(&w.scope("self_attn"), spec(self.attention(i))).await?,
-                mlp_norm: self.rms(&w, "post_attention_layernorm").await?,
+                attn_norm: self.rms_norm(&w, "input_layernorm", plus_one).await?,
+                attn: Attention::load(&w.scope("self_attn"), spec).await?,
+                mlp_norm: self.rms_norm(&w, "post_attention_layernorm", plus_one).await?,
                 mlp: self.mlp(&w).await?,
                 residual_multiplier,
             }));
