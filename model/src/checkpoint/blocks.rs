@@ -5,7 +5,6 @@
 
 use girih_ops::kernels::quant::{Code, Format, Row, Scale, Super, SuperScale, Zero, pack_row};
 
-use crate::checkpoint::table::StoredType;
 
 /// Super-group of the k-quants.
 const QK: usize = 256;
@@ -97,21 +96,6 @@ impl GgufType {
     pub fn bytes_of(self, elements: u64) -> Option<u64> {
         let whole = elements.is_multiple_of(self.block_elements());
         whole.then(|| (elements / self.block_elements()).checked_mul(self.block_bytes())).flatten()
-    }
-
-    /// The plain type that this is, if it is not quantised.
-    pub fn dense(self) -> Option<StoredType> {
-        Some(match self {
-            Self::F32 => StoredType::F32,
-            Self::F16 => StoredType::F16,
-            Self::Bf16 => StoredType::BF16,
-            Self::F64 => StoredType::F64,
-            Self::I8 => StoredType::I8,
-            Self::I16 => StoredType::I16,
-            Self::I32 => StoredType::I32,
-            Self::I64 => StoredType::I64,
-            _ => return None,
-        })
     }
 
     /// How kernels read the type; `None` for plain types.
@@ -369,6 +353,7 @@ mod tests {
     use girih_ops::kernels::quant::unpack_row;
 
     use super::*;
+    use crate::checkpoint::table::StoredType;
 
     /// Block bytes (37 i + 11) % 256 with some overwritten; values by the reference implementation:
     /// y0..y3, y[n/2], y[n-1], sum, sum of (i + 1) y_i.
@@ -454,7 +439,8 @@ mod tests {
     fn numbers_and_sizes() {
         for &ty in GgufType::ALL {
             assert_eq!(GgufType::from_id(ty.id()), Some(ty));
-            assert_eq!(ty.format().is_none(), ty.dense().is_some(), "{}", ty.name());
+            let dense = !matches!(StoredType::from(ty), StoredType::Gguf(_));
+            assert_eq!(ty.format().is_none(), dense, "{}", ty.name());
             assert_eq!(ty.bytes_of(2 * ty.block_elements()), Some(2 * ty.block_bytes()));
         }
         assert_eq!((GgufType::from_id(16), GgufType::Q4_0.bytes_of(33)), (None, None));

@@ -61,6 +61,23 @@ impl StoredType {
     }
 }
 
+/// Plain types of ggml are those of safetensors.
+impl From<GgufType> for StoredType {
+    fn from(ty: GgufType) -> Self {
+        match ty {
+            GgufType::F32 => Self::F32,
+            GgufType::F16 => Self::F16,
+            GgufType::Bf16 => Self::BF16,
+            GgufType::F64 => Self::F64,
+            GgufType::I8 => Self::I8,
+            GgufType::I16 => Self::I16,
+            GgufType::I32 => Self::I32,
+            GgufType::I64 => Self::I64,
+            blocks => Self::Gguf(blocks),
+        }
+    }
+}
+
 /// Where a tensor lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {

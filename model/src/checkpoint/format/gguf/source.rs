@@ -112,7 +112,7 @@ impl GgufSource {
                     }
                     infos.push(TensorInfo {
                         name: family.tensor(name).unwrap_or_else(|| name.to_owned()),
-                        dtype: t.ty.dense().unwrap_or(StoredType::Gguf(t.ty)),
+                        dtype: t.ty.into(),
                         shape: t.shape.clone(),
                         file: t.file.clone(),
                         range: t.range.clone(),
