@@ -5,7 +5,6 @@
 
 use girih_ops::kernels::quant::{Code, Format, Row, Scale, Super, SuperScale, Zero, pack_row};
 
-
 /// Super-group of the k-quants.
 const QK: usize = 256;
 const SECOND: Option<Super> = Some(Super { group: 256, scale: SuperScale::F16 });
