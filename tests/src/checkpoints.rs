@@ -469,6 +469,11 @@ const MADE: &[Made] = &[
         ..LLAMA
     },
     Made {
+        model_type: "gemma",
+        odd: || vec![("gemma", Dtype::F16, [50, 6, 2, 40, 77, 117], json!({ "tie_word_embeddings": true }))],
+        ..LLAMA
+    },
+    Made {
         model_type: "smollm3",
         odd: || vec![("smollm3", Dtype::F32, [50, 9, 3, 24, 50, 77], json!({ "no_rope_layers": [1, 0] }))],
         ..LLAMA

@@ -54,6 +54,7 @@ macro_rules! architectures {
 
 architectures!(
     cohere,
+    gemma,
     gemma2,
     gemma3_text,
     glm4,
