@@ -151,7 +151,7 @@ async fn modules(
         let weight = format!("{name}.weight");
         let Some(stored) = weights.stored(&weight) else { continue };
         let mut module = None;
-        let tells = stored.tells_columns(&weights.scope(&name).tensors());
+        let tells = stored.tells_columns(weights.scope(&name).tensors());
         if let (false, Some(k)) = (tells, columns(config, &name)) {
             // The family may have other sizes; if so, the words do not fit.
             module = weights.module(&weight, Some(k)).await.ok().flatten();

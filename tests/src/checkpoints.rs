@@ -242,6 +242,9 @@ enum HeadNorms {
     Whole,
 }
 
+/// Name, element type, dimensions and further fields of the configuration.
+type Odd = (&'static str, Dtype, Dims, Value);
+
 /// How an architecture differs from Llama, and checkpoints of odd shapes.
 #[derive(Clone, Copy)]
 struct Made {
@@ -251,8 +254,7 @@ struct Made {
     head_norms: HeadNorms,
     /// Projections that are one tensor.
     fused: &'static [&'static str],
-    /// Names, element types, dimensions and further fields of the configuration.
-    odd: fn() -> Vec<(&'static str, Dtype, Dims, Value)>,
+    odd: fn() -> Vec<Odd>,
 }
 
 impl Made {

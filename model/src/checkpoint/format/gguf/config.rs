@@ -16,6 +16,9 @@ pub(super) struct RopeFactors {
     pub short_long: Option<[Vec<f32>; 2]>,
 }
 
+/// Which layers slide: a truth value for each, or a period.
+const PATTERN: &str = "attention.sliding_window_pattern";
+
 /// More layers than any model has.
 const MAX_LAYERS: u64 = 1 << 16;
 
@@ -90,6 +93,21 @@ impl Metadata<'_> {
             Some(scale) if (1e-6..1e6).contains(&scale) => Ok(Some(scale)),
             Some(_) => Err(self.bad(NAME, "0 (none) or a number from 1e-6 to 1e6")),
         }
+    }
+
+    /// Refuses what changes the attention and is not built in.
+    fn refuse_other_attention(&self, family: &Family) -> Result<(), LoadError> {
+        let head_dim = self.head_dim;
+        let usual = (head_dim as f64).sqrt().recip();
+        let other = |scale: f64| !family.scaled_scores && (scale - usual).abs() > 1e-6 * usual;
+        if self.attention_scale()?.is_some_and(other) {
+            let want = format!("{usual}, one divided by the root of the {head_dim} channels of a head");
+            return Err(self.bad("attention.scale", &want));
+        }
+        if !family.encoder && self.flag("attention.causal")? == Some(false) {
+            return Err(self.bad("attention.causal", "true (tokens see those before them)"));
+        }
+        Ok(())
     }
 
     /// `query_pre_attn_scalar` of Gemma. As in llama.cpp, the largest model of a generation, which is known by its number
@@ -241,7 +259,6 @@ impl Gguf {
                 set(name, cap.into());
             }
         }
-        const PATTERN: &str = "attention.sliding_window_pattern";
         // For classes that have the flag. As in llama.cpp, their layers slide only where the file says which.
         if window.is_some() && self.metadata.contains_key(&key(PATTERN)) {
             set("use_sliding_window", true.into());
@@ -252,7 +269,7 @@ impl Gguf {
         }
         let metadata = Metadata { gguf: self, family: family.name, layers, hidden, heads, head_dim, window };
         (family.fields)(&metadata, &mut c)?;
-        self.refuse_other_attention(family, &metadata)?;
+        metadata.refuse_other_attention(family)?;
         let rope = self.rope(family, factors, head_dim, context)?;
         c.extend(rope);
         c.extend(self.special_tokens()?);
@@ -276,21 +293,6 @@ impl Gguf {
                 Ok(Some((0..layers).map(|i| period == 0 || i % period < period - 1).collect()))
             }
         }
-    }
-
-    /// Refuses what changes the attention and is not built in.
-    fn refuse_other_attention(&self, family: &Family, metadata: &Metadata<'_>) -> Result<(), LoadError> {
-        let head_dim = metadata.head_dim;
-        let usual = (head_dim as f64).sqrt().recip();
-        let other = |scale: f64| !family.scaled_scores && (scale - usual).abs() > 1e-6 * usual;
-        if metadata.attention_scale()?.is_some_and(other) {
-            let want = format!("{usual}, one divided by the root of the {head_dim} channels of a head");
-            return Err(metadata.bad("attention.scale", &want));
-        }
-        if !family.encoder && metadata.flag("attention.causal")? == Some(false) {
-            return Err(metadata.bad("attention.causal", "true (tokens see those before them)"));
-        }
-        Ok(())
     }
 
     fn rope(
