@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use girih_model::source::MemorySource;
+use girih_model::checkpoint::source::MemorySource;
 
 /// Name of the built-in model.
 pub const NAME: &str = "fable-5m";

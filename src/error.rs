@@ -1,6 +1,6 @@
 //! What ends the command, and with which exit code.
 
-use girih_model::sampler::SampleError;
+use girih_model::run::sampler::SampleError;
 use girih_model::{LoadError, RunError};
 use girih_ops::{GpuError, KernelError, OpError};
 use girih_quantize::QuantizeError;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use girih_kernels::Gpu;
-use girih_model::source::{ByteSource, DirSource};
-use girih_model::synthetic::SyntheticSource;
+use girih_model::checkpoint::source::{ByteSource, DirSource};
+use girih_model::checkpoint::synthetic::SyntheticSource;
 use girih_model::{LoadOptions, Model, SessionOptions, WeightPolicy, weight_format};
 use girih_ops::{QuantActivation, WeightFormat};
 use indicatif::{ProgressBar, ProgressStyle};

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use girih_model::chat::CHATML;
+use girih_model::text::chat::CHATML;
 use girih_model::{ChatTemplates, Model, RunError};
 use serde_json::Value;
 

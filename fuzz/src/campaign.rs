@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::engine::{self, Budget};
 use crate::input::hash;
 use crate::targets::Target;
-use crate::{Input, corpus, worker};
+use crate::{Files, corpus, worker};
 
 /// Workers that may die before a target is given up.
 const MAX_DEATHS: u64 = 25;
@@ -142,7 +142,7 @@ fn heard(
                 .chunks(2)
                 .filter_map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
                 .collect();
-            record(target, places, outcome, key, &Input::decode(target.only, &bytes))?;
+            record(target, places, outcome, key, &Files::decode(target.only, &bytes))?;
         }
         "again" => {
             if let Some((count, _)) = outcome.findings.get_mut(rest) {
@@ -159,7 +159,7 @@ fn record(
     places: &Places,
     outcome: &mut Outcome,
     key: &str,
-    input: &Input,
+    input: &Files,
 ) -> std::io::Result<()> {
     if let Some((count, _)) = outcome.findings.get_mut(key) {
         *count += 1;
@@ -172,10 +172,10 @@ fn record(
 }
 
 /// The input that a worker was running.
-fn current_input(target: &Target, path: &Path) -> Option<Input> {
+fn current_input(target: &Target, path: &Path) -> Option<Files> {
     let bytes = std::fs::read(path).ok()?;
     let (len, rest) = bytes.split_first_chunk::<8>()?;
-    Some(Input::decode(target.only, rest.get(..u64::from_le_bytes(*len) as usize)?))
+    Some(Files::decode(target.only, rest.get(..u64::from_le_bytes(*len) as usize)?))
 }
 
 /// Why a worker ended.
@@ -193,7 +193,7 @@ fn cause(status: ExitStatus, said: &str) -> String {
 }
 
 /// Whether an input fails in a process of its own.
-fn dies(target: &Target, places: &Places, input: &Input) -> bool {
+fn dies(target: &Target, places: &Places, input: &Files) -> bool {
     let bytes = input.encode(target.only);
     let path = places.output.join(format!("replay-{:016x}-{}", hash(&bytes), std::process::id()));
     let replayed = std::fs::write(&path, &bytes).and_then(|()| {

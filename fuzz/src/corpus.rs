@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::Input;
+use crate::Files;
 use crate::input::MAX_BYTES;
 use crate::targets::Target;
 
@@ -23,14 +23,14 @@ pub fn regressions(target: &Target) -> PathBuf {
 
 /// The inputs of a folder, in the order of their names; none if there is no folder. Files beyond [`MAX_BYTES`] and those
 /// of other kinds (`README.md`) are passed over.
-pub fn read(target: &Target, dir: &Path) -> Vec<(PathBuf, Input)> {
+pub fn read(target: &Target, dir: &Path) -> Vec<(PathBuf, Files)> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let mut paths: Vec<PathBuf> = entries.map(|e| e.path()).filter(|p| p.is_file()).collect();
     paths.sort();
     let read = paths.into_iter().filter_map(|path| {
         let bytes = std::fs::read(&path).ok()?;
         let fits = bytes.len() <= MAX_BYTES && path.extension().is_none_or(|e| e != "md");
-        fits.then(|| (path, Input::decode(target.only, &bytes)))
+        fits.then(|| (path, Files::decode(target.only, &bytes)))
     });
     read.collect()
 }
@@ -39,7 +39,7 @@ pub fn read(target: &Target, dir: &Path) -> Vec<(PathBuf, Input)> {
 ///
 /// # Errors
 /// A folder that cannot be written.
-pub fn keep(target: &Target, dir: &Path, input: &Input) -> std::io::Result<PathBuf> {
+pub fn keep(target: &Target, dir: &Path, input: &Files) -> std::io::Result<PathBuf> {
     std::fs::create_dir_all(dir)?;
     let path = dir.join(format!("{:016x}", input.hash()));
     std::fs::write(&path, input.encode(target.only))?;

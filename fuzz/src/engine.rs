@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::coverage::Coverage;
 use crate::mutate::mutate;
 use crate::targets::Target;
-use crate::{Input, Random, runtime};
+use crate::{Files, Random, runtime};
 
 /// Memory that one input may take: this and [`MEMORY_PER_BYTE`] for each of its bytes.
 pub const MEMORY: usize = 256 << 20;
@@ -48,7 +48,7 @@ fn note_panics() {
 ///
 /// # Errors
 /// A panic, more memory than allowed, an error message without bound.
-pub fn run(target: &Target, input: &Input) -> Result<(), Finding> {
+pub fn run(target: &Target, input: &Files) -> Result<(), Finding> {
     note_panics();
     *PANIC.lock().unwrap_or_else(PoisonError::into_inner) = None;
     runtime::limit_memory(MEMORY + MEMORY_PER_BYTE * input.len());
@@ -66,9 +66,9 @@ pub fn run(target: &Target, input: &Input) -> Result<(), Finding> {
 }
 
 /// Shortens an input that fails, while `fails` holds of it and at most `tries` times.
-pub fn minimise(input: &Input, mut tries: usize, mut fails: impl FnMut(&Input) -> bool) -> Input {
+pub fn minimise(input: &Files, mut tries: usize, mut fails: impl FnMut(&Files) -> bool) -> Files {
     let mut best = input.clone();
-    let mut attempt = |best: &mut Input, next: Input| {
+    let mut attempt = |best: &mut Files, next: Files| {
         if tries == 0 || !fails(&next) {
             tries = tries.saturating_sub(1);
             return false;
@@ -123,19 +123,19 @@ pub struct Progress {
 /// Who hears of what happens.
 pub trait Observer {
     /// Before an input runs.
-    fn starts(&mut self, input: &Input);
+    fn starts(&mut self, input: &Files);
     /// After it ran.
     fn ended(&mut self, progress: Progress);
     /// An input reached something new.
-    fn keeps(&mut self, input: &Input);
+    fn keeps(&mut self, input: &Files);
     /// An input failed.
-    fn fails(&mut self, finding: &Finding, input: &Input);
+    fn fails(&mut self, finding: &Finding, input: &Files);
 }
 
 /// Fuzzes a target from `seeds` on, until the budget is spent.
 pub fn fuzz(
     target: &Target,
-    seeds: Vec<Input>,
+    seeds: Vec<Files>,
     seed: u64,
     budget: Budget,
     observer: &mut dyn Observer,
@@ -144,11 +144,11 @@ pub fn fuzz(
     let mut coverage = Coverage::new();
     let mut progress = Progress::default();
     let start = Instant::now();
-    let mut corpus: Vec<Input> = Vec::new();
+    let mut corpus: Vec<Files> = Vec::new();
     let mut waiting = seeds;
     waiting.reverse();
     if waiting.is_empty() {
-        waiting.push(Input::decode(target.only, b""));
+        waiting.push(Files::decode(target.only, b""));
     }
     while progress.runs < budget.runs && start.elapsed() < budget.time {
         let seeded = waiting.pop();
@@ -179,7 +179,7 @@ pub fn fuzz(
 }
 
 /// One of the corpus: a late one every other time, the shorter of two.
-fn choose<'a>(random: &mut Random, corpus: &'a [Input]) -> Option<&'a Input> {
+fn choose<'a>(random: &mut Random, corpus: &'a [Files]) -> Option<&'a Files> {
     let from = if random.one_in(2) { corpus.len() - (corpus.len() / 8).min(corpus.len()) } else { 0 };
     let from = if from >= corpus.len() { 0 } else { from };
     let (a, b) = (random.pick(&corpus[from..])?, random.pick(&corpus[from..])?);
@@ -190,7 +190,7 @@ fn choose<'a>(random: &mut Random, corpus: &'a [Input]) -> Option<&'a Input> {
 mod tests {
     use super::*;
 
-    fn planted(input: &Input) -> Result<(), String> {
+    fn planted(input: &Files) -> Result<(), String> {
         let bytes = input.file("f").unwrap_or_default();
         assert!(!bytes.contains(&7), "a seven");
         if bytes.contains(&8) {
@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(runtime::free_memory(), 1 << 30);
         assert!(grown.try_reserve_exact(128 << 20).is_ok());
         assert_eq!(runtime::free_memory(), 0);
-        let input = |bytes: &[u8]| Input::decode(Some("f"), bytes);
+        let input = |bytes: &[u8]| Files::decode(Some("f"), bytes);
         let key = |bytes: &[u8]| run(&PLANTED, &input(bytes)).map_err(|f| f.key);
         assert_eq!(key(b"abc"), Ok(()));
         assert!(key(&[7]).is_err_and(|k| k.starts_with("panic at") && k.ends_with("a seven")));

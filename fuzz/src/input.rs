@@ -8,12 +8,12 @@ const MARK: &[u8] = b"\n%%%% ";
 
 /// Files by name, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Input {
+pub struct Files {
     /// Name and content.
     pub files: Vec<(String, Vec<u8>)>,
 }
 
-impl Input {
+impl Files {
     /// Bytes of all files.
     pub fn len(&self) -> usize {
         self.files.iter().map(|(_, bytes)| bytes.len()).sum()
@@ -29,7 +29,7 @@ impl Input {
         self.files.iter().find(|(n, _)| n == name).map(|(_, bytes)| bytes.as_slice())
     }
 
-    /// Reads what [`Input::encode`] wrote. `only` is the name of the file where a target has one: then all bytes are
+    /// Reads what [`Files::encode`] wrote. `only` is the name of the file where a target has one: then all bytes are
     /// its content. Else files follow each other, each behind a line `%%%% NAME`.
     pub fn decode(only: Option<&str>, bytes: &[u8]) -> Self {
         if let Some(name) = only {
@@ -89,16 +89,16 @@ mod tests {
             vec![file("a.json", b"{}"), file("b", b"")],
             vec![file("a", b"\n\n%%\n"), file("b c", b"\x00\xff\n")],
         ] {
-            let input = Input { files };
-            assert_eq!(Input::decode(None, &input.encode(None)), input);
+            let input = Files { files };
+            assert_eq!(Files::decode(None, &input.encode(None)), input);
         }
-        let one = Input::decode(Some("x"), b"\n%%%% y\n");
+        let one = Files::decode(Some("x"), b"\n%%%% y\n");
         assert_eq!(one.encode(Some("x")), b"\n%%%% y\n");
     }
 
     #[test]
     fn long_inputs_are_cut() {
-        let mut input = Input { files: vec![("a".into(), vec![0; MAX_BYTES - 1]), ("b".into(), vec![0; 9])] };
+        let mut input = Files { files: vec![("a".into(), vec![0; MAX_BYTES - 1]), ("b".into(), vec![0; 9])] };
         input.cut();
         assert_eq!((input.len(), input.files[1].1.len()), (MAX_BYTES, 1));
     }

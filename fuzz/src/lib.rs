@@ -1,6 +1,6 @@
 //! Coverage-guided fuzzing of everything that girih reads, on the stable toolchain and without a GPU.
 //!
-//! A [`targets::Target`] is a function of an [`Input`], one file or several. [`worker`] runs it on mutations of what
+//! A [`targets::Target`] is a function of some [`Files`], one file or several. [`worker`] runs it on mutations of what
 //! has reached new code ([`engine`], [`mutate`], [`coverage`]), in a thread with the stack of a browser's worker, under
 //! bounds of memory and time. [`campaign`] starts workers as processes, so that aborts, overflows of the stack and
 //! hangs are findings too. How to run it, how to add a target: `docs/fuzzing.md`.
@@ -16,5 +16,5 @@ pub mod runtime;
 pub mod targets;
 pub mod worker;
 
-pub use input::Input;
+pub use input::Files;
 pub use random::Random;

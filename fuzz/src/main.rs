@@ -7,7 +7,7 @@ use std::time::Duration;
 use girih_fuzz::campaign::{self, Outcome, Places};
 use girih_fuzz::engine::Budget;
 use girih_fuzz::targets::{self, Target};
-use girih_fuzz::{Input, corpus, runtime, worker};
+use girih_fuzz::{Files, corpus, runtime, worker};
 
 const USAGE: &str = "\
 girih-fuzz [TARGET ...] [--runs N] [--seconds S] [--seed X] [--output DIR]
@@ -135,7 +135,7 @@ fn replay(target: &'static Target, files: &[String]) -> Result<ExitCode, String>
             inputs.extend(corpus::read(target, &file));
         } else {
             let bytes = std::fs::read(&file).map_err(|e| format!("{}: {e}", file.display()))?;
-            inputs.push((file, Input::decode(target.only, &bytes)));
+            inputs.push((file, Files::decode(target.only, &bytes)));
         }
     }
     Ok(worker::replay(target, inputs))

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::{self, Budget, Finding, Observer, Progress, STACK, TIME};
 use crate::targets::Target;
-use crate::{Input, corpus};
+use crate::{Files, corpus};
 
 /// Exit code after an input that took too long.
 pub const TOO_LONG: u8 = 75;
@@ -66,7 +66,7 @@ struct Reporter {
 }
 
 impl Observer for Reporter {
-    fn starts(&mut self, input: &Input) {
+    fn starts(&mut self, input: &Files) {
         let bytes = input.encode(self.target.only);
         let written = self.current.seek(SeekFrom::Start(0)).and_then(|_| {
             self.current.write_all(&[&(bytes.len() as u64).to_le_bytes()[..], &bytes].concat())
@@ -85,13 +85,13 @@ impl Observer for Reporter {
         }
     }
 
-    fn keeps(&mut self, input: &Input) {
+    fn keeps(&mut self, input: &Files) {
         if let Err(error) = corpus::keep(self.target, &self.job.kept, input) {
             println!("note {}: {error}", self.job.kept.display());
         }
     }
 
-    fn fails(&mut self, finding: &Finding, input: &Input) {
+    fn fails(&mut self, finding: &Finding, input: &Files) {
         BEGAN.store(0, Ordering::Relaxed);
         if self.keys.insert(finding.key.clone()) {
             let shorter = engine::minimise(input, 500, |i| {
@@ -125,7 +125,7 @@ pub fn work(target: &'static Target, job: Job) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let mut seeds: Vec<Input> = [corpus::seeds(target), corpus::regressions(target), job.kept.clone()]
+    let mut seeds: Vec<Files> = [corpus::seeds(target), corpus::regressions(target), job.kept.clone()]
         .iter()
         .flat_map(|dir| corpus::read(target, dir))
         .map(|(_, input)| input)
@@ -145,7 +145,7 @@ pub fn work(target: &'static Target, job: Job) -> ExitCode {
 }
 
 /// Runs single inputs; says what is wrong with those that fail.
-pub fn replay(target: &'static Target, inputs: Vec<(PathBuf, Input)>) -> ExitCode {
+pub fn replay(target: &'static Target, inputs: Vec<(PathBuf, Files)>) -> ExitCode {
     let start = Instant::now();
     watch(start);
     let failed = on_small_stack(move || {

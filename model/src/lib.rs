@@ -1,14 +1,14 @@
 //! Language models on the GPU: checkpoints, architectures, cache, generation, text.
 //!
-//! Data goes one way: prompt → [`Tokenizer`] → ids → embedding → the blocks of an [`arch`]itecture → logits →
-//! [`Sampler`] → id → text. [`Model::load`] reads a checkpoint from any [`source::ByteSource`]; a [`Session`] is a
+//! Data goes one way: prompt → [`Tokenizer`] → ids → embedding → the blocks of an [`architecture`](network::arch) → logits →
+//! [`Sampler`] → id → text. [`Model::load`] reads a checkpoint from any [`ByteSource`]; a [`Session`] is a
 //! model with a cache; [`generate()`] is the token loop.
 //!
 //! ```no_run
 //! use std::ops::ControlFlow;
 //! use std::sync::Arc;
 //!
-//! use girih_model::source::DirSource;
+//! use girih_model::checkpoint::source::DirSource;
 //! use girih_model::{GenerateOptions, LoadOptions, Model, Sampling, Session, SessionOptions, generate};
 //! use girih_ops::{Gpu, Options};
 //!
@@ -36,42 +36,24 @@
 //! }
 //! ```
 
-pub mod arch;
-pub mod chat;
-pub mod config;
-pub mod embed;
-pub mod embedding_config;
+pub mod checkpoint;
 pub mod error;
-pub mod eval;
-pub mod format;
-pub mod generate;
-pub mod generation_config;
-pub mod layers;
-pub mod model;
-mod pieces;
-pub mod pooling;
-pub mod quantized;
-pub mod rope;
-pub mod sampler;
-pub mod session;
-pub mod source;
-pub mod synthetic;
+pub mod network;
+pub mod run;
 #[cfg(test)]
 mod testing;
-pub mod tokenizer;
-mod vocabulary;
-pub mod weights;
+pub mod text;
 
-pub use chat::{CHATML, ChatTemplates, Conversation};
-pub use config::Config;
-pub use embedding_config::{EmbeddingConfig, Prompt, Prompts};
+pub use checkpoint::source::{ByteSource, MemorySource};
+pub use checkpoint::weights::{WeightPolicy, weight_format};
 pub use error::{LoadError, MisShaped, OutOfMemory, RunError, TextError};
-pub use eval::{Comparison, EvalOptions, Perplexity, compare, perplexity};
-pub use generate::{Finish, GenerateOptions, Generated, generate};
-pub use generation_config::GenerationConfig;
-pub use model::{LoadOptions, Model, Progress, load_config};
-pub use sampler::{Rules, Sampler, Sampling};
-pub use session::{Canceller, Input, Rows, Session, SessionOptions, Tail};
-pub use source::{ByteSource, MemorySource};
-pub use tokenizer::Tokenizer;
-pub use weights::{WeightPolicy, weight_format};
+pub use network::config::Config;
+pub use run::embedding_config::{EmbeddingConfig, Prompt, Prompts};
+pub use run::eval::{Comparison, EvalOptions, Perplexity, compare, perplexity};
+pub use run::generate::{Finish, GenerateOptions, Generated, generate};
+pub use run::generation_config::GenerationConfig;
+pub use run::model::{LoadOptions, Model, Progress, load_config};
+pub use run::sampler::{Rules, Sampler, Sampling};
+pub use run::session::{Canceller, Input, Rows, Session, SessionOptions, Tail};
+pub use text::chat::{CHATML, ChatTemplates, Conversation};
+pub use text::tokenizer::Tokenizer;

@@ -138,19 +138,28 @@ pub struct Strides {
     pub token: u32,
 }
 
+/// Size of the cache of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvSize {
+    /// Sequences.
+    pub slots: u32,
+    /// Key and value heads.
+    pub num_kv_heads: u32,
+    /// Tokens of a sequence.
+    pub capacity: u32,
+    /// Channels of a head.
+    pub head_dim: u32,
+    /// Elements are f16 instead of f32.
+    pub f16: bool,
+}
+
 impl KvView {
     /// Zeroed keys and values, laid out `[slots, num_kv_heads, capacity, head_dim]`.
     ///
     /// # Errors
     /// Memory that is exhausted, sizes over a limit of the device.
-    pub fn alloc(
-        gpu: &Gpu,
-        slots: u32,
-        num_kv_heads: u32,
-        capacity: u32,
-        head_dim: u32,
-        f16: bool,
-    ) -> Result<Self, OpError> {
+    pub fn alloc(gpu: &Gpu, size: KvSize) -> Result<Self, OpError> {
+        let KvSize { slots, num_kv_heads, capacity, head_dim, f16 } = size;
         // Kernels count elements in 32 bits.
         let elements = elements(&[slots, num_kv_heads, capacity, head_dim]).unwrap_or(u64::MAX / 4);
         let each = if f16 { 2 } else { 4 };

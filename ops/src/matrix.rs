@@ -77,7 +77,7 @@ pub enum Mix {
 
 /// What a matrix wants done with x before the product: `quantise(mix(scale · x))`.
 #[derive(Clone, Debug, Default)]
-pub struct Input {
+pub struct MatrixInput {
     /// How activations enter the product.
     pub activation: Activation,
     /// Factors of the channels `[K]`.
@@ -86,7 +86,7 @@ pub struct Input {
     pub mix: Mix,
 }
 
-impl Input {
+impl MatrixInput {
     /// Whether x enters the product as it is.
     pub fn is_plain(&self) -> bool {
         self.activation == Activation::Float && self.scale.is_none() && matches!(self.mix, Mix::None)
@@ -103,7 +103,7 @@ pub struct Matrix {
     /// Row ranges, ascending, together 0..N.
     pub parts: Vec<Part>,
     /// What happens to x before the product.
-    pub input: Input,
+    pub input: MatrixInput,
 }
 
 fn value(what: &'static str, got: f64, want: String) -> OpError {
@@ -155,7 +155,7 @@ impl Matrix {
         if n == 0 {
             return Err(value("rows", 0.0, "at least 1".into()));
         }
-        Ok(Self { n, k, parts, input: Input::default() })
+        Ok(Self { n, k, parts, input: MatrixInput::default() })
     }
 
     /// Writes dense rows starting at `row`, given as packed elements of their part's type without padding.
@@ -292,7 +292,7 @@ impl Matrix {
 
     /// The same weights with another treatment of x.
     #[must_use]
-    pub fn with_input(self, input: Input) -> Self {
+    pub fn with_input(self, input: MatrixInput) -> Self {
         Self { input, ..self }
     }
 

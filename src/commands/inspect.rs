@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use girih_model::format;
-use girih_model::format::safetensors::TensorTable;
-use girih_model::quantized::Quantization;
-use girih_model::source::{ByteSource, DirSource};
-use girih_model::weights::Weights;
+use girih_model::checkpoint::format;
+use girih_model::checkpoint::quantized::Quantization;
+use girih_model::checkpoint::source::{ByteSource, DirSource};
+use girih_model::checkpoint::table::TensorTable;
+use girih_model::checkpoint::weights::Weights;
+use girih_model::network::arch::KNOWN;
 use girih_model::{Config, LoadError, WeightPolicy};
 use serde_json::json;
 
@@ -36,7 +37,7 @@ impl Inspect {
         };
         let name = self.dir.map_or_else(|| crate::embedded::NAME.to_owned(), |d| d.display().to_string());
         let named = |e: LoadError| Failure::Model { name: name.clone(), source: e.into() };
-        let source = format::checkpoint(source).await.map_err(named)?;
+        let source = format::checkpoint(source, &KNOWN).await.map_err(named)?;
         let config = girih_model::load_config(&*source).await.map_err(named)?;
         let table = TensorTable::open(&*source).await.map_err(named)?;
         let mut out = std::io::stdout().lock();
@@ -142,7 +143,7 @@ async fn modules(
     config: &Config,
     table: &TensorTable,
 ) -> Result<(Vec<Group>, u64), LoadError> {
-    let quantization = Quantization::open(&*source, config, table).await?;
+    let quantization = Quantization::open(&*source, &config.raw, table).await?;
     let names: Vec<String> = quantization.modules.keys().cloned().collect();
     let weights = Weights::with_quantization(source, table.clone(), quantization, WeightPolicy::default());
     let mut groups: Vec<Group> = Vec::new();
@@ -150,7 +151,7 @@ async fn modules(
         let weight = format!("{name}.weight");
         let Some(stored) = weights.stored(&weight) else { continue };
         let mut module = None;
-        let tells = stored.tells_columns(&weights.scope(&name));
+        let tells = stored.tells_columns(weights.scope(&name).tensors());
         if let (false, Some(k)) = (tells, columns(config, &name)) {
             // The family may have other sizes; if so, the words do not fit.
             module = weights.module(&weight, Some(k)).await.ok().flatten();
@@ -198,7 +199,7 @@ fn megabytes(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use girih_model::source::MemorySource;
+    use girih_model::checkpoint::source::MemorySource;
 
     use super::*;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use girih_model::LoadOptions;
-use girih_model::source::{ByteSource, DirSource};
+use girih_model::checkpoint::source::{ByteSource, DirSource};
 use girih_quantize::{Scheme, schemes};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};

@@ -1,8 +1,8 @@
 //! A hash of all weights of a checkpoint: pieces of two models never mix.
 
 use girih_model::LoadError;
-use girih_model::format::safetensors::TensorTable;
-use girih_model::source::ByteSource;
+use girih_model::checkpoint::source::ByteSource;
+use girih_model::checkpoint::table::TensorTable;
 
 use super::hash;
 
@@ -70,7 +70,7 @@ pub async fn checkpoint(source: &dyn ByteSource, table: &TensorTable) -> Result<
 mod tests {
     use super::*;
     use girih_model::MemorySource;
-    use girih_model::format::safetensors::{StoredType, TensorInfo};
+    use girih_model::checkpoint::table::{StoredType, TensorInfo};
 
     fn of(bytes: &[u8], file: &str) -> String {
         let shape = vec![bytes.len() as u64];

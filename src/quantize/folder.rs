@@ -4,8 +4,8 @@ use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use girih_model::format::safetensors::TensorTable;
-use girih_model::source::DirSource;
+use girih_model::checkpoint::source::DirSource;
+use girih_model::checkpoint::table::TensorTable;
 use serde_json::Value;
 
 use super::{Error, Tensors};
@@ -255,7 +255,7 @@ fn unless_absent(error: std::io::Error) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use girih_model::format::safetensors::StoredType;
+    use girih_model::checkpoint::table::StoredType;
     use serde_json::json;
 
     struct Folder(PathBuf);

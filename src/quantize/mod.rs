@@ -16,9 +16,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use girih_model::format::safetensors::{StoredType, TensorTable};
-use girih_model::source::{ByteSource, DirSource, read_whole};
-use girih_model::weights::{WeightPolicy, Weights};
+use girih_model::checkpoint::source::{ByteSource, DirSource, read_whole};
+use girih_model::checkpoint::table::{StoredType, TensorTable};
+use girih_model::checkpoint::weights::{WeightPolicy, Weights};
 use girih_model::{
     Comparison, EvalOptions, LoadError, LoadOptions, Model, RunError, Session, SessionOptions, compare,
 };

@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io::{BufWriter, Write};
 
-use girih_model::format::safetensors::TensorInfo;
-use girih_model::source::ByteSource;
+use girih_model::checkpoint::source::ByteSource;
+use girih_model::checkpoint::table::TensorInfo;
 use serde_json::{Map, Value, json};
 
 use super::folder::Partial;
@@ -122,7 +122,7 @@ pub async fn write(
 mod tests {
     use super::*;
     use girih_model::MemorySource;
-    use girih_model::format::safetensors::{StoredType, TensorTable};
+    use girih_model::checkpoint::table::{StoredType, TensorTable};
 
     fn entry(name: &str, dtype: StoredType, range: std::ops::Range<u64>, origin: Origin) -> Entry {
         let shape = vec![(range.end - range.start) * 8 / dtype.bits()];
@@ -147,7 +147,7 @@ mod tests {
             let total =
                 pollster::block_on(write(&partial, &dense, &parts, &entries, limit)).expect("written");
             assert_eq!(total, 30);
-            let source = girih_model::source::DirSource::new(partial.path());
+            let source = girih_model::checkpoint::source::DirSource::new(partial.path());
             let table = pollster::block_on(TensorTable::open(&source)).expect("reads");
             let found: std::collections::BTreeSet<&str> = table.iter().map(|t| t.file.as_str()).collect();
             assert_eq!(found.len(), files, "{limit}");

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use girih_kernels::testing::hash;
+use girih_model::network::arch::MODEL_TYPES;
 use girih_model::{Config, MemorySource};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorView, serialize};
 use serde_json::{Value, json};
+
+use crate::gguf;
 
 /// A checkpoint that a test makes up.
 #[derive(Clone, Debug)]
@@ -42,8 +45,8 @@ impl Checkpoint {
     /// A decoder of a random type with random dimensions, the same for the same seed.
     pub fn random(seed: u32) -> Self {
         let pick = |salt: u32, from: &[u32]| from[hash(seed * 64 + salt) as usize % from.len()];
-        let decoders = girih_model::arch::MODEL_TYPES.len() - 1; // the last one is bert
-        let model = girih_model::arch::MODEL_TYPES[pick(0, &[hash(seed)]) as usize % decoders];
+        let decoders: Vec<&str> = MODEL_TYPES.iter().copied().filter(|m| !Made::of(m).encoder).collect();
+        let model = decoders[pick(0, &[hash(seed)]) as usize % decoders.len()];
         let kv_heads = pick(1, &[1, 1, 2, 3, 5]);
         let heads = kv_heads * pick(2, &[1, 2, 3, 4, 5, 7, 12]);
         let head_dim =
@@ -123,7 +126,7 @@ fn values(config: &Config, name: &str, shape: &[u32], seed: u32) -> Vec<f32> {
         [_, _] if name.contains("embed") => (0.0, 1.0),
         [_, _] if is_norm => (1.0, 0.3),
         [_, k] => (0.0, (3.0 / *k as f32).sqrt()),
-        _ if is_norm && !name.ends_with("bias") && !config.model_type.starts_with("gemma") => (1.0, 0.3),
+        _ if is_norm && !name.ends_with("bias") && !gguf::family(&config.model_type).plus_one => (1.0, 0.3),
         _ => (0.0, 0.3),
     };
     (0..len)
@@ -136,9 +139,9 @@ fn values(config: &Config, name: &str, shape: &[u32], seed: u32) -> Vec<f32> {
 
 /// Names and shapes of all tensors that the architecture has, as Hugging Face transformers names them.
 fn tensors(config: &Config) -> Vec<(String, Vec<u32>)> {
-    let model = config.model_type.as_str();
+    let made = Made::of(&config.model_type);
     let mut all = Vec::new();
-    if model == "bert" {
+    if made.encoder {
         bert(config, &mut all);
         return all;
     }
@@ -150,23 +153,9 @@ fn tensors(config: &Config) -> Vec<(String, Vec<u32>)> {
     if !config.tie_word_embeddings {
         add("lm_head.weight".into(), &[v, c]);
     }
-    let norms: &[&str] = match model {
-        "cohere" => &["input_layernorm"],
-        "olmo2" | "olmo3" => &["post_attention_layernorm", "post_feedforward_layernorm"],
-        "glm4" => {
-            &["input_layernorm", "post_attention_layernorm", "post_self_attn_layernorm", "post_mlp_layernorm"]
-        }
-        "gemma2" | "gemma3_text" => &[
-            "input_layernorm",
-            "post_attention_layernorm",
-            "pre_feedforward_layernorm",
-            "post_feedforward_layernorm",
-        ],
-        _ => &["input_layernorm", "post_attention_layernorm"],
-    };
     for i in 0..config.num_hidden_layers {
         let name = |module: &str, kind: &str| format!("model.layers.{i}.{module}.{kind}");
-        for norm in norms {
+        for norm in made.norms {
             add(name(norm, "weight"), &[c]);
         }
         let mut linear = |module: &str, n: u32, k: u32, bias: bool| {
@@ -175,7 +164,7 @@ fn tensors(config: &Config) -> Vec<(String, Vec<u32>)> {
                 add(name(module, "bias"), &[n]);
             }
         };
-        if model == "phi3" {
+        if made.fused.contains(&"qkv_proj") {
             linear("self_attn.qkv_proj", q + 2 * kv, c, false);
         } else {
             linear("self_attn.q_proj", q, c, config.attention_bias);
@@ -183,25 +172,24 @@ fn tensors(config: &Config) -> Vec<(String, Vec<u32>)> {
             linear("self_attn.v_proj", kv, c, config.attention_bias);
         }
         linear("self_attn.o_proj", c, q, config.attention_output_bias);
-        if matches!(model, "phi3" | "glm4") {
+        if made.fused.contains(&"gate_up_proj") {
             linear("mlp.gate_up_proj", 2 * f, c, false);
         } else {
             linear("mlp.gate_proj", f, c, config.mlp_bias);
             linear("mlp.up_proj", f, c, config.mlp_bias);
         }
         linear("mlp.down_proj", c, f, config.mlp_bias);
-        let heads = match model {
-            "qwen3" | "gemma3_text" => Some((d, d)),
-            "olmo2" | "olmo3" => Some((q, kv)),
-            _ => None,
+        let heads = match made.head_norms {
+            HeadNorms::None => continue,
+            HeadNorms::PerHead => [vec![d], vec![d]],
+            HeadNorms::Whole => [vec![q], vec![kv]],
+            HeadNorms::Configured if !config.use_qk_norm => continue,
+            HeadNorms::Configured => {
+                [config.num_attention_heads, config.num_key_value_heads].map(|h| vec![h, d])
+            }
         };
-        if config.use_qk_norm {
-            add(name("self_attn.q_norm", "weight"), &[config.num_attention_heads, d]);
-            add(name("self_attn.k_norm", "weight"), &[config.num_key_value_heads, d]);
-        }
-        if let Some((q, k)) = heads {
-            add(name("self_attn.q_norm", "weight"), &[q]);
-            add(name("self_attn.k_norm", "weight"), &[k]);
+        for (norm, shape) in ["q_norm", "k_norm"].into_iter().zip(heads) {
+            add(name(&format!("self_attn.{norm}"), "weight"), &shape);
         }
     }
     all
@@ -242,122 +230,277 @@ fn bert(config: &Config, all: &mut Vec<(String, Vec<u32>)>) {
     }
 }
 
+/// Norms of queries and keys.
+#[derive(Clone, Copy)]
+enum HeadNorms {
+    None,
+    /// One weight for the channels of every head.
+    PerHead,
+    /// Weights of each head, if `use_qk_norm` says so.
+    Configured,
+    /// Weights of all heads together.
+    Whole,
+}
+
+/// Name, element type, dimensions and further fields of the configuration.
+type Odd = (&'static str, Dtype, Dims, Value);
+
+/// How an architecture differs from Llama, and checkpoints of odd shapes.
+#[derive(Clone, Copy)]
+struct Made {
+    model_type: &'static str,
+    encoder: bool,
+    norms: &'static [&'static str],
+    head_norms: HeadNorms,
+    /// Projections that are one tensor.
+    fused: &'static [&'static str],
+    odd: fn() -> Vec<Odd>,
+}
+
+impl Made {
+    fn of(model_type: &str) -> &'static Self {
+        let made = MADE.iter().find(|made| made.model_type == model_type);
+        made.unwrap_or_else(|| panic!("{model_type} has no entry in MADE"))
+    }
+}
+
+const LLAMA: Made = Made {
+    model_type: "llama",
+    encoder: false,
+    norms: &["input_layernorm", "post_attention_layernorm"],
+    head_norms: HeadNorms::None,
+    fused: &[],
+    odd: Vec::new,
+};
+const SANDWICH: &[&str] = &[
+    "input_layernorm",
+    "post_attention_layernorm",
+    "pre_feedforward_layernorm",
+    "post_feedforward_layernorm",
+];
+const POST: &[&str] = &["post_attention_layernorm", "post_feedforward_layernorm"];
+
+/// Every architecture.
+const MADE: &[Made] = &[
+    Made {
+        model_type: "llama",
+        odd: || {
+            vec![
+                (
+                    "llama-biases_linear",
+                    Dtype::F32,
+                    [36, 3, 1, 20, 50, 77],
+                    json!({
+                        "attention_bias": true, "mlp_bias": true, "tie_word_embeddings": true,
+                        "rope_scaling": { "type": "linear", "factor": 2.0 },
+                    }),
+                ),
+                (
+                    "llama-llama3",
+                    Dtype::BF16,
+                    [50, 9, 3, 24, 77, 331],
+                    json!({ "rope_scaling": {
+                        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                        "original_max_position_embeddings": 32,
+                    } }),
+                ),
+                (
+                    "llama-yarn",
+                    Dtype::F16,
+                    [100, 5, 1, 80, 50, 331],
+                    json!({ "rope_scaling": {
+                        "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32,
+                    } }),
+                ),
+                // One head, odd rows of halves, 6 channels.
+                ("llama-odd_everything", Dtype::F16, [33, 1, 1, 6, 7, 77], json!({ "hidden_act": "relu" })),
+            ]
+        },
+        ..LLAMA
+    },
+    Made {
+        model_type: "cohere",
+        norms: &["input_layernorm"],
+        head_norms: HeadNorms::Configured,
+        odd: || {
+            vec![
+                (
+                    "cohere",
+                    Dtype::F32,
+                    [50, 5, 1, 24, 77, 77],
+                    json!({ "tie_word_embeddings": true, "logit_scale": 0.25 }),
+                ),
+                (
+                    "cohere-qk_norm",
+                    Dtype::F16,
+                    [36, 6, 2, 20, 50, 77],
+                    json!({ "tie_word_embeddings": true, "logit_scale": 0.25, "use_qk_norm": true }),
+                ),
+            ]
+        },
+        ..LLAMA
+    },
+    Made {
+        model_type: "gemma2",
+        norms: SANDWICH,
+        odd: || {
+            vec![(
+                "gemma2",
+                Dtype::F32,
+                [36, 3, 1, 256, 50, 331],
+                json!({
+                    "tie_word_embeddings": true, "sliding_window": 5, "query_pre_attn_scalar": 200,
+                    "attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0,
+                }),
+            )]
+        },
+        ..LLAMA
+    },
+    Made {
+        model_type: "gemma3_text",
+        norms: SANDWICH,
+        head_norms: HeadNorms::PerHead,
+        odd: || {
+            vec![(
+                "gemma3_text",
+                Dtype::BF16,
+                [100, 5, 5, 128, 77, 331],
+                json!({ "tie_word_embeddings": true, "sliding_window": 5, "sliding_window_pattern": 2 }),
+            )]
+        },
+        ..LLAMA
+    },
+    Made {
+        model_type: "glm4",
+        norms: &[
+            "input_layernorm",
+            "post_attention_layernorm",
+            "post_self_attn_layernorm",
+            "post_mlp_layernorm",
+        ],
+        fused: &["gate_up_proj"],
+        odd: || {
+            vec![(
+                "glm4",
+                Dtype::F16,
+                [50, 9, 3, 20, 50, 77],
+                json!({ "attention_bias": true, "partial_rotary_factor": 0.5 }),
+            )]
+        },
+        ..LLAMA
+    },
+    Made {
+        model_type: "granite",
+        odd: || {
+            vec![(
+                "granite",
+                Dtype::F32,
+                [36, 3, 3, 96, 77, 77],
+                json!({
+                    "embedding_multiplier": 3.0, "residual_multiplier": 0.3, "attention_multiplier": 0.05,
+                    "logits_scaling": 2.0, "tie_word_embeddings": true,
+                    "rope_scaling": { "type": "dynamic", "factor": 2.0 },
+                }),
+            )]
+        },
+        ..LLAMA
+    },
+    Made {
+        model_type: "mistral",
+        odd: || vec![("mistral", Dtype::F16, [100, 3, 1, 80, 77, 331], json!({ "sliding_window": 5 }))],
+        ..LLAMA
+    },
+    Made {
+        model_type: "olmo2",
+        norms: POST,
+        head_norms: HeadNorms::Whole,
+        odd: || vec![("olmo2", Dtype::BF16, [36, 9, 3, 24, 50, 331], json!({}))],
+        ..LLAMA
+    },
+    Made {
+        model_type: "olmo3",
+        norms: POST,
+        head_norms: HeadNorms::Whole,
+        odd: || {
+            vec![(
+                "olmo3",
+                Dtype::F16,
+                [44, 6, 2, 20, 52, 117],
+                json!({"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 5}),
+            )]
+        },
+        ..LLAMA
+    },
+    Made {
+        model_type: "phi3",
+        fused: &["qkv_proj", "gate_up_proj"],
+        odd: || {
+            let long: Vec<f64> = (0..24).map(|i| 1.0 + f64::from(i) * 0.4).collect();
+            let short: Vec<f64> = (0..24).map(|i| 1.0 + f64::from(i) * 0.05).collect();
+            vec![(
+                "phi3",
+                Dtype::F32,
+                [50, 3, 1, 96, 77, 77],
+                json!({
+                    "partial_rotary_factor": 0.5, "original_max_position_embeddings": 32, "sliding_window": 5,
+                    "rope_scaling": { "type": "longrope", "long_factor": long, "short_factor": short },
+                }),
+            )]
+        },
+        ..LLAMA
+    },
+    Made {
+        model_type: "qwen2",
+        odd: || {
+            vec![(
+                "qwen2",
+                Dtype::F16,
+                [100, 5, 1, 20, 50, 331],
+                json!({
+                    "tie_word_embeddings": true, "use_sliding_window": true, "sliding_window": 5,
+                    "max_window_layers": 1,
+                }),
+            )]
+        },
+        ..LLAMA
+    },
+    Made {
+        model_type: "qwen3",
+        head_norms: HeadNorms::PerHead,
+        odd: || vec![("qwen3", Dtype::BF16, [36, 9, 1, 80, 77, 331], json!({ "tie_word_embeddings": true }))],
+        ..LLAMA
+    },
+    Made {
+        model_type: "gemma",
+        odd: || vec![("gemma", Dtype::F16, [50, 6, 2, 40, 77, 117], json!({ "tie_word_embeddings": true }))],
+        ..LLAMA
+    },
+    Made {
+        model_type: "smollm3",
+        odd: || vec![("smollm3", Dtype::F32, [50, 9, 3, 24, 50, 77], json!({ "no_rope_layers": [1, 0] }))],
+        ..LLAMA
+    },
+    Made {
+        model_type: "bert",
+        encoder: true,
+        odd: || {
+            vec![
+                ("bert", Dtype::F32, [36, 3, 3, 12, 50, 77], json!({ "architectures": ["BertModel"] })),
+                (
+                    "bert-odd_hidden",
+                    Dtype::F16,
+                    [50, 5, 5, 10, 77, 331],
+                    json!({ "architectures": ["BertModel"], "hidden_act": "relu" }),
+                ),
+            ]
+        },
+        ..LLAMA
+    },
+];
+
 /// Shapes that no kernel can be tuned to: every model type; hidden sizes that are no multiple of 32, of 4, of 2;
 /// 3, 5 and 9 query heads, alone and in groups; head dims 20 to 256; all element types, rope scalings, biases.
 pub fn odd() -> Vec<Checkpoint> {
-    const F32: Dtype = Dtype::F32;
-    const F16: Dtype = Dtype::F16;
-    const BF16: Dtype = Dtype::BF16;
-    let rope = |value: Value| json!({ "rope_scaling": value });
-    let long: Vec<f64> = (0..24).map(|i| 1.0 + f64::from(i) * 0.4).collect();
-    let short: Vec<f64> = (0..24).map(|i| 1.0 + f64::from(i) * 0.05).collect();
-    let tied = json!({ "tie_word_embeddings": true });
-    vec![
-        Checkpoint::new(
-            "llama-biases_linear",
-            F32,
-            [36, 3, 1, 20, 50, 77],
-            &json!({
-                "attention_bias": true, "mlp_bias": true, "tie_word_embeddings": true,
-                "rope_scaling": { "type": "linear", "factor": 2.0 },
-            }),
-        ),
-        Checkpoint::new(
-            "llama-llama3",
-            BF16,
-            [50, 9, 3, 24, 77, 331],
-            &rope(json!({
-                "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-                "original_max_position_embeddings": 32,
-            })),
-        ),
-        Checkpoint::new(
-            "llama-yarn",
-            F16,
-            [100, 5, 1, 80, 50, 331],
-            &rope(json!({
-                "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32,
-            })),
-        ),
-        // One head, odd rows of halves, 6 channels.
-        Checkpoint::new("llama-odd_everything", F16, [33, 1, 1, 6, 7, 77], &json!({ "hidden_act": "relu" })),
-        Checkpoint::new(
-            "cohere",
-            F32,
-            [50, 5, 1, 24, 77, 77],
-            &json!({ "tie_word_embeddings": true, "logit_scale": 0.25 }),
-        ),
-        Checkpoint::new(
-            "cohere-qk_norm",
-            F16,
-            [36, 6, 2, 20, 50, 77],
-            &json!({ "tie_word_embeddings": true, "logit_scale": 0.25, "use_qk_norm": true }),
-        ),
-        Checkpoint::new(
-            "gemma2",
-            F32,
-            [36, 3, 1, 256, 50, 331],
-            &json!({
-                "tie_word_embeddings": true, "sliding_window": 5, "query_pre_attn_scalar": 200,
-                "attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0,
-            }),
-        ),
-        Checkpoint::new(
-            "gemma3_text",
-            BF16,
-            [100, 5, 5, 128, 77, 331],
-            &json!({ "tie_word_embeddings": true, "sliding_window": 5, "sliding_window_pattern": 2 }),
-        ),
-        Checkpoint::new(
-            "glm4",
-            F16,
-            [50, 9, 3, 20, 50, 77],
-            &json!({ "attention_bias": true, "partial_rotary_factor": 0.5 }),
-        ),
-        Checkpoint::new(
-            "granite",
-            F32,
-            [36, 3, 3, 96, 77, 77],
-            &json!({
-                "embedding_multiplier": 3.0, "residual_multiplier": 0.3, "attention_multiplier": 0.05,
-                "logits_scaling": 2.0, "tie_word_embeddings": true,
-                "rope_scaling": { "type": "dynamic", "factor": 2.0 },
-            }),
-        ),
-        Checkpoint::new("mistral", F16, [100, 3, 1, 80, 77, 331], &json!({ "sliding_window": 5 })),
-        Checkpoint::new("olmo2", BF16, [36, 9, 3, 24, 50, 331], &json!({})),
-        Checkpoint::new(
-            "olmo3",
-            F16,
-            [44, 6, 2, 20, 52, 117],
-            &json!({"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 5}),
-        ),
-        Checkpoint::new(
-            "phi3",
-            F32,
-            [50, 3, 1, 96, 77, 77],
-            &json!({
-                "partial_rotary_factor": 0.5, "original_max_position_embeddings": 32, "sliding_window": 5,
-                "rope_scaling": { "type": "longrope", "long_factor": long, "short_factor": short },
-            }),
-        ),
-        Checkpoint::new(
-            "qwen2",
-            F16,
-            [100, 5, 1, 20, 50, 331],
-            &json!({
-                "tie_word_embeddings": true, "use_sliding_window": true, "sliding_window": 5,
-                "max_window_layers": 1,
-            }),
-        ),
-        Checkpoint::new("qwen3", BF16, [36, 9, 1, 80, 77, 331], &tied),
-        Checkpoint::new("smollm3", F32, [50, 9, 3, 24, 50, 77], &json!({ "no_rope_layers": [1, 0] })),
-        Checkpoint::new("bert", F32, [36, 3, 3, 12, 50, 77], &json!({ "architectures": ["BertModel"] })),
-        Checkpoint::new(
-            "bert-odd_hidden",
-            F16,
-            [50, 5, 5, 10, 77, 331],
-            &json!({ "architectures": ["BertModel"], "hidden_act": "relu" }),
-        ),
-    ]
+    let all = MADE.iter().flat_map(|made| (made.odd)());
+    all.map(|(name, dtype, dims, extra)| Checkpoint::new(name, dtype, dims, &extra)).collect()
 }

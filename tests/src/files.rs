@@ -7,7 +7,7 @@ mod disk {
     use std::path::{Path, PathBuf};
     use std::sync::Arc;
 
-    use girih_model::source::{ByteSource, DirSource};
+    use girih_model::checkpoint::source::{ByteSource, DirSource};
 
     /// The root of the repository.
     pub fn root() -> PathBuf {
@@ -57,7 +57,7 @@ mod page {
     use std::path::{Path, PathBuf};
     use std::sync::Arc;
 
-    use girih_model::source::{ByteSource, MemorySource};
+    use girih_model::checkpoint::source::{ByteSource, MemorySource};
 
     thread_local! {
         static FILES: RefCell<BTreeMap<PathBuf, Vec<u8>>> = const { RefCell::new(BTreeMap::new()) };

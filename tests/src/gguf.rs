@@ -1,9 +1,10 @@
 //! GGUF files that tests make: from checkpoints as converters do, or by hand.
 
-use girih_model::format::gguf::{GgufType, Value};
-use girih_model::format::safetensors::TensorTable;
-use girih_model::source::ByteSource;
-use girih_model::weights::{WeightPolicy, Weights};
+use girih_model::checkpoint::format::gguf::{Family, GgufType, Value};
+use girih_model::checkpoint::source::ByteSource;
+use girih_model::checkpoint::table::TensorTable;
+use girih_model::checkpoint::weights::{WeightPolicy, Weights};
+use girih_model::network::arch::KNOWN;
 use serde_json::Value as Json;
 
 use crate::goldens::Tensors;
@@ -48,7 +49,7 @@ impl File {
     /// # Panics
     /// Arrays of arrays.
     pub fn bytes(&self, version: u32) -> Vec<u8> {
-        use girih_model::format::gguf::Array;
+        use girih_model::checkpoint::format::gguf::Array;
         let mut out = b"GGUF".to_vec();
         out.extend(version.to_le_bytes());
         out.extend((self.tensors.len() as u64).to_le_bytes());
@@ -240,75 +241,44 @@ pub fn blocks(ty: GgufType, count: u64, seed: u32) -> Vec<u8> {
     out
 }
 
-/// ggml's name of a family, and of the tensors of one of its layers that differ from Llama's.
-fn family(model_type: &str) -> (&'static str, &'static [(&'static str, &'static str)]) {
-    const GEMMA: &[(&str, &str)] = &[
-        ("post_attention_layernorm", "post_attention_norm"),
-        ("pre_feedforward_layernorm", "ffn_norm"),
-        ("post_feedforward_layernorm", "post_ffw_norm"),
-    ];
-    match model_type {
-        "cohere" => ("command-r", &[]),
-        "gemma2" => ("gemma2", GEMMA),
-        "gemma3_text" => ("gemma3", GEMMA),
-        "glm4" => (
-            "glm4",
-            &[("post_self_attn_layernorm", "post_attention_norm"), ("post_mlp_layernorm", "post_ffw_norm")],
-        ),
-        "granite" => ("granite", &[]),
-        "olmo2" | "olmo3" => (
-            "olmo2",
-            &[
-                ("post_attention_layernorm", "post_attention_norm"),
-                ("post_feedforward_layernorm", "post_ffw_norm"),
-            ],
-        ),
-        "phi3" => ("phi3", &[]),
-        "qwen2" => ("qwen2", &[]),
-        "qwen3" => ("qwen3", &[]),
-        "smollm3" => ("smollm3", &[]),
-        "bert" => ("bert", &[]),
-        _ => ("llama", &[]),
-    }
+/// What GGUF files hold of an architecture.
+///
+/// # Panics
+/// One that is not known.
+pub fn family(model_type: &str) -> &'static Family {
+    let known = KNOWN.gguf.iter().find(|known| known.model_type == model_type);
+    &known.unwrap_or_else(|| panic!("{model_type} is not known")).family
 }
 
 /// ggml's name of a tensor.
-fn ggml_name(model_type: &str, name: &str) -> Option<String> {
-    let name = name.strip_prefix("model.").or_else(|| name.strip_prefix("bert.")).unwrap_or(name);
+fn ggml_name(family: &Family, name: &str) -> Option<String> {
+    const TOP: [&str; 6] =
+        ["token_embd", "position_embd", "token_types", "token_embd_norm", "output_norm", "output"];
+    const BLOCK: [&str; 16] = [
+        "attn_norm",
+        "attn_q",
+        "attn_k",
+        "attn_v",
+        "attn_qkv",
+        "attn_output",
+        "attn_q_norm",
+        "attn_k_norm",
+        "post_attention_norm",
+        "attn_output_norm",
+        "ffn_norm",
+        "ffn_gate",
+        "ffn_up",
+        "ffn_down",
+        "post_ffw_norm",
+        "layer_output_norm",
+    ];
     let (module, kind) = name.rsplit_once('.')?;
-    let fixed = match module {
-        "embed_tokens" | "embeddings.word_embeddings" => Some("token_embd"),
-        "embeddings.position_embeddings" => Some("position_embd"),
-        "embeddings.token_type_embeddings" => Some("token_types"),
-        "embeddings.LayerNorm" => Some("token_embd_norm"),
-        "norm" => Some("output_norm"),
-        "lm_head" => Some("output"),
-        _ => None,
-    };
-    if let Some(fixed) = fixed {
-        return Some(format!("{fixed}.{kind}"));
-    }
-    let rest = module.strip_prefix("layers.").or_else(|| module.strip_prefix("encoder.layer."))?;
-    let (layer, part) = rest.split_once('.')?;
-    let own = family(model_type).1.iter().find(|(hf, _)| *hf == part).map(|(_, ggml)| *ggml);
-    let ggml = own.or(match part {
-        "input_layernorm" => Some("attn_norm"),
-        "post_attention_layernorm" => Some("ffn_norm"),
-        "self_attn.q_proj" | "attention.self.query" => Some("attn_q"),
-        "self_attn.k_proj" | "attention.self.key" => Some("attn_k"),
-        "self_attn.v_proj" | "attention.self.value" => Some("attn_v"),
-        "self_attn.qkv_proj" => Some("attn_qkv"),
-        "self_attn.o_proj" | "attention.output.dense" => Some("attn_output"),
-        "self_attn.q_norm" => Some("attn_q_norm"),
-        "self_attn.k_norm" => Some("attn_k_norm"),
-        "mlp.gate_proj" => Some("ffn_gate"),
-        "mlp.up_proj" | "mlp.gate_up_proj" | "intermediate.dense" => Some("ffn_up"),
-        "mlp.down_proj" | "output.dense" => Some("ffn_down"),
-        "attention.output.LayerNorm" => Some("attn_output_norm"),
-        "output.LayerNorm" => Some("layer_output_norm"),
-        _ => None,
-    })?;
-    Some(format!("blk.{layer}.{ggml}.{kind}"))
+    let layer = module.split('.').find(|part| part.bytes().all(|b| b.is_ascii_digit()));
+    let block = layer.into_iter().flat_map(|i| BLOCK.map(|part| format!("blk.{i}.{part}.{kind}")));
+    let mut names = TOP.map(|part| format!("{part}.{kind}")).into_iter().chain(block);
+    // Tensors of encoders may stand below a name of their own.
+    let own = name.strip_prefix("bert.").unwrap_or(name);
+    names.find(|ggml| family.tensor(ggml).as_deref() == Some(own))
 }
 
 /// Rows of each head in the order that llama.cpp's rotary embedding of neighbouring channels needs: reshape to
@@ -338,7 +308,8 @@ pub fn convert(source: std::sync::Arc<dyn ByteSource>, config: &Json) -> File {
     }
     let config = &config;
     let model = config["model_type"].as_str().expect("a model type").to_owned();
-    let arch = family(&model).0;
+    let family = family(&model);
+    let arch = family.name;
     let table: &TensorTable = weights.table();
     let mut out = File::default();
     let number = |name: &str| config[name].as_f64();
@@ -386,7 +357,7 @@ pub fn convert(source: std::sync::Arc<dyn ByteSource>, config: &Json) -> File {
     if config["use_sliding_window"] == true {
         let from = uint("max_window_layers").unwrap_or(28);
         let sliding = (0..uint("num_hidden_layers").unwrap_or(0)).map(|i| i >= from).collect();
-        let pattern = girih_model::format::gguf::Array::Bool(sliding);
+        let pattern = girih_model::checkpoint::format::gguf::Array::Bool(sliding);
         set("{}.attention.sliding_window_pattern", Value::Array(pattern));
     }
     if let Some(v) = uint("sliding_window_pattern") {
@@ -442,10 +413,10 @@ pub fn convert(source: std::sync::Arc<dyn ByteSource>, config: &Json) -> File {
         });
     }
     for info in table.iter() {
-        let Some(name) = ggml_name(&model, &info.name) else { continue };
+        let Some(name) = ggml_name(family, &info.name) else { continue };
         let shape: Vec<u32> = info.shape.iter().map(|&d| d as u32).collect();
         let mut values = pollster::block_on(weights.f32(&info.name, &shape)).expect("floats");
-        if matches!(arch, "llama" | "granite" | "smollm3") {
+        if family.pairs_rows {
             let rows = shape[0] as usize;
             if name.contains(".attn_q.") {
                 values = paired(&values, rows, heads as usize);
@@ -453,7 +424,7 @@ pub fn convert(source: std::sync::Arc<dyn ByteSource>, config: &Json) -> File {
                 values = paired(&values, rows, kv_heads as usize);
             }
         }
-        if arch.starts_with("gemma") && name.ends_with("norm.weight") {
+        if family.plus_one && name.ends_with("norm.weight") {
             for v in &mut values {
                 *v += 1.0;
             }
@@ -473,7 +444,7 @@ pub fn convert(source: std::sync::Arc<dyn ByteSource>, config: &Json) -> File {
 /// # Panics
 /// A tokenizer of another kind.
 pub fn tokenizer(out: &mut File, tokenizer: &Json, pre: &str) {
-    use girih_model::format::gguf::Array;
+    use girih_model::checkpoint::format::gguf::Array;
     let model = &tokenizer["model"];
     let vocab = model["vocab"].as_object().expect("a vocabulary");
     let added = tokenizer["added_tokens"].as_array().expect("a list");

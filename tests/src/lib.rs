@@ -12,7 +12,7 @@ pub mod shaders;
 
 use std::sync::Arc;
 
-use girih_model::source::ByteSource;
+use girih_model::checkpoint::source::ByteSource;
 
 pub use girih_test_macros::on_device;
 pub use on_device::gpu_with;

@@ -18,7 +18,7 @@ pub async fn gpu_with(options: Options) -> Gpu {
 mod native {
     use std::sync::Arc;
 
-    use girih_model::source::ByteSource;
+    use girih_model::checkpoint::source::ByteSource;
     use girih_model::{LoadOptions, Model};
 
     use super::{Gpu, Options, gpu_with};

@@ -17,8 +17,8 @@ use std::ops::Range;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use girih_model::source::ByteSource;
-use girih_model::synthetic::SyntheticSource;
+use girih_model::checkpoint::source::ByteSource;
+use girih_model::checkpoint::synthetic::SyntheticSource;
 use girih_web_build::package::Paths;
 use girih_web_build::serve::{Content, Options, Route, Server};
 use libtest_mimic::{Arguments, Failed, Trial};

@@ -1,8 +1,8 @@
 //! Chat templates against Jinja2 as transformers runs it.
 
 use girih_model::TextError;
-use girih_model::chat::{ChatTemplates, Conversation, TemplateFiles};
-use girih_model::tokenizer::Tokenizer;
+use girih_model::text::chat::{ChatTemplates, Conversation, TemplateFiles};
+use girih_model::text::tokenizer::Tokenizer;
 use girih_tests::goldens;
 use serde_json::{Map, Value};
 

@@ -1,9 +1,9 @@
 //! Configurations: both styles of every golden model give the same; sparse ones give what transformers makes of them.
 
 use girih_model::Config;
-use girih_model::arch::MODEL_TYPES;
-use girih_model::config::{Activation, LayerType};
-use girih_model::rope::{RopeParameters, RopeScaling};
+use girih_model::network::arch::MODEL_TYPES;
+use girih_model::network::config::{HiddenAct, LayerType};
+use girih_model::network::rope::{RopeParameters, RopeScaling};
 use girih_tests::goldens;
 use serde_json::{Value, json};
 
@@ -70,10 +70,10 @@ fn described(config: &Config, name: &str) -> Value {
         LayerType::Sliding => "sliding_attention",
     };
     let act = match config.hidden_act {
-        Activation::Silu => "silu",
-        Activation::Gelu => "gelu",
-        Activation::GeluTanh => "gelu_pytorch_tanh",
-        Activation::Relu => "relu",
+        HiddenAct::Silu => "silu",
+        HiddenAct::Gelu => "gelu",
+        HiddenAct::GeluTanh => "gelu_pytorch_tanh",
+        HiddenAct::Relu => "relu",
     };
     let eps = if matches!(config.model_type.as_str(), "bert" | "cohere") {
         config.layer_norm_eps

@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, HashSet};
 
 use girih_kernels::{Caps, Choice, Command, Gpu, Tier};
-use girih_model::synthetic::{PRESETS, Preset};
+use girih_model::checkpoint::synthetic::{PRESETS, Preset};
 use girih_model::{Input, LoadOptions, Model, Rows, Session, SessionOptions, Tail};
 use girih_ops::{
-    Act, Attention, Batch, Chunk, DType, Frame, GluAct, KvView, Linear, Matrix, Norm, OpError, QkNorm,
-    RopeAppend, RopeFreqs, RopeStyle, RopeTable, Tensor, WeightType,
+    Act, Attention, Batch, Chunk, DType, Frame, GluAct, KvSize, KvView, Linear, Matrix, Norm, OpError,
+    QkNorm, RopeAppend, RopeFreqs, RopeStyle, RopeTable, Tensor, WeightType,
 };
 use girih_tests::checkpoints::odd;
 use girih_tests::devices::recorded;
@@ -234,7 +234,16 @@ impl Llama {
             down: matrix(c, preset.intermediate_size)?,
             norm: Tensor::from_buffer(gpu.alloc(4 * u64::from(c))?, &[c], DType::F32)?,
             rope: RopeTable::new(gpu, d, &freqs, None, LLAMA_CONTEXT)?,
-            cache: KvView::alloc(gpu, 1, preset.num_kv_heads, LLAMA_CONTEXT, d, f16_cache)?,
+            cache: KvView::alloc(
+                gpu,
+                KvSize {
+                    slots: 1,
+                    num_kv_heads: preset.num_kv_heads,
+                    capacity: LLAMA_CONTEXT,
+                    head_dim: d,
+                    f16: f16_cache,
+                },
+            )?,
         })
     }
 

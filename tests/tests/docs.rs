@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use girih_kernels::Access;
 use girih_kernels::registry::KERNELS;
+use girih_model::network::arch::{KNOWN, MODEL_TYPES};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -53,8 +54,11 @@ fn the_table_of_kernels_is_the_registry() {
 #[test]
 fn the_table_of_architectures_is_the_list_of_model_types() {
     let page = read("docs/models.md");
-    for name in girih_model::arch::MODEL_TYPES {
-        row(&page, name);
+    for known in KNOWN.gguf {
+        let cells = row(&page, known.model_type);
+        let family = &known.family;
+        let window = if family.windowed { " with a sliding window" } else { "" };
+        assert_eq!(cells.last(), Some(&format!("`{}`{window}", family.name)), "{}", known.model_type);
     }
     let documented: BTreeSet<&str> = page
         .lines()
@@ -63,7 +67,7 @@ fn the_table_of_architectures_is_the_list_of_model_types() {
         .take_while(|line| line.starts_with('|'))
         .filter_map(|line| line.split('`').nth(1))
         .collect();
-    assert_eq!(documented, girih_model::arch::MODEL_TYPES.iter().copied().collect());
+    assert_eq!(documented, MODEL_TYPES.iter().copied().collect());
 }
 
 /// Targets of the links of a page that are files of ours, without `#section`.

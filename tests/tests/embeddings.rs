@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use girih_kernels::Gpu;
-use girih_model::source::MemorySource;
+use girih_model::checkpoint::source::MemorySource;
 use girih_model::{LoadError, LoadOptions, Model, Prompt, RunError};
 use girih_tests::goldens::{self, Tensors, assert_close};
 use pollster::block_on;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use girih_kernels::Gpu;
-use girih_model::format::safetensors::{StoredType, TensorTable};
-use girih_model::quantized::{Quantization, Stored};
+use girih_model::checkpoint::quantized::{Quantization, Stored};
+use girih_model::checkpoint::table::{StoredType, TensorTable};
 use girih_model::{
     Config, Input, LoadError, LoadOptions, MemorySource, Model, Rows, Session, SessionOptions,
 };
@@ -433,7 +433,7 @@ fn gptq_rules_for_single_modules() {
     let names =
         ["model.layers.0.self_attn.q_proj", "model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj"];
     let describe = |dynamic: &Value| {
-        let info = |name: &&str| girih_model::format::safetensors::TensorInfo {
+        let info = |name: &&str| girih_model::checkpoint::table::TensorInfo {
             name: format!("{name}.qweight"),
             dtype: StoredType::I32,
             shape: vec![8, 8],
@@ -444,7 +444,7 @@ fn gptq_rules_for_single_modules() {
         let config = json!({"model_type": "llama", "quantization_config": {"quant_method": "gptq", "bits": 4,
             "group_size": 128, "desc_act": true, "dynamic": dynamic}});
         let config = Config::parse(config.to_string().as_bytes()).expect("a configuration");
-        Quantization::of(&config, &table)
+        Quantization::of(&config.raw, &table)
     };
     let parameters = |dynamic: &Value| {
         let found = describe(dynamic).unwrap_or_else(|e| panic!("{dynamic}: {e}"));

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use girih_kernels::quant::{Row, unpack_row};
-use girih_model::format::gguf::{Array, Gguf, GgufSource, GgufType, Value, checkpoint};
-use girih_model::source::{ByteSource, DirSource, MemorySource};
+use girih_model::checkpoint::format::gguf::{Array, Gguf, GgufSource, GgufType, Value, checkpoint};
+use girih_model::checkpoint::source::{ByteSource, DirSource, MemorySource};
+use girih_model::network::arch::KNOWN;
 use girih_model::{
     Input, LoadError, LoadOptions, Model, Rows, Session, SessionOptions, Tokenizer, load_config,
 };
@@ -126,7 +127,7 @@ fn converted_checkpoints_give_the_logits_of_transformers() {
         let reference = goldens::json(&path.join("reference.json"));
         let model_type = reference["model_type"].as_str().unwrap_or_default();
         let quantised = !goldens::json(&path.join("config.json"))["quantization_config"].is_null();
-        let known = girih_model::arch::MODEL_TYPES.contains(&model_type);
+        let known = girih_model::network::arch::MODEL_TYPES.contains(&model_type);
         if !known || quantised || !reference["texts"].is_null() {
             continue;
         }
@@ -170,7 +171,7 @@ fn a_converted_encoder() {
 /// All block types in one model: matrices of a fused product differ in format.
 #[test]
 fn quantised_files_give_the_logits_of_their_decoded_weights() {
-    use girih_model::format::gguf::GgufType as T;
+    use girih_model::checkpoint::format::gguf::GgufType as T;
     let extra = json!({ "num_hidden_layers": 3, "rope_theta": 10000.0 });
     let made = Checkpoint::new("llama-gguf", safetensors::Dtype::F32, [256, 4, 2, 64, 512, 320], &extra);
     let mut file = convert(made.source(), made.config());
@@ -227,7 +228,7 @@ fn tokenizers_give_the_tokens_of_their_own_files() {
         let original = goldens::json(&dir.join("tokenizer.json"));
         let mut file = model.clone();
         tokenizer(&mut file, &original, pre);
-        let source = block_on(GgufSource::open(source(file.bytes(3)), "model.gguf")).expect(name);
+        let source = block_on(GgufSource::open(source(file.bytes(3)), "model.gguf", KNOWN.gguf)).expect(name);
         let size = block_on(source.size("tokenizer.json")).expect("a size").expect("a tokenizer");
         let text = block_on(source.read("tokenizer.json", 0..size)).expect("a tokenizer");
         let t = Tokenizer::from_bytes(&text).expect(name);
@@ -266,7 +267,8 @@ fn unknown_things_are_named() {
     let with = |key: &str, value: Value| {
         let mut file = base.clone();
         file.set(key, value);
-        let error = block_on(GgufSource::open(source(file.bytes(3)), "model.gguf")).expect_err(key);
+        let error =
+            block_on(GgufSource::open(source(file.bytes(3)), "model.gguf", KNOWN.gguf)).expect_err(key);
         assert!(matches!(error, LoadError::Field { .. }), "{key}: {error}");
         error.to_string()
     };
@@ -283,14 +285,14 @@ fn unknown_things_are_named() {
     file.set("tokenizer.ggml.model", text("gpt2"));
     file.set("tokenizer.ggml.pre", text("mystery"));
     file.set("tokenizer.ggml.tokens", Value::Array(Array::String(vec!["a".into()])));
-    let error = block_on(GgufSource::open(source(file.bytes(3)), "model.gguf")).expect_err("pre");
+    let error = block_on(GgufSource::open(source(file.bytes(3)), "model.gguf", KNOWN.gguf)).expect_err("pre");
     assert!(error.to_string().contains("llama-bpe"), "{error}");
     file.set("tokenizer.ggml.pre", text("gpt-2"));
     file.set("tokenizer.ggml.merges", Value::Array(Array::String(vec!["ab".into()])));
-    block_on(GgufSource::open(source(file.bytes(3)), "model.gguf")).expect_err("merges");
+    block_on(GgufSource::open(source(file.bytes(3)), "model.gguf", KNOWN.gguf)).expect_err("merges");
     file.set("tokenizer.ggml.merges", Value::Array(Array::String(Vec::new())));
     file.set("tokenizer.ggml.bos_token_id", Value::Uint(7));
-    let error = block_on(GgufSource::open(source(file.bytes(3)), "model.gguf")).expect_err("bos");
+    let error = block_on(GgufSource::open(source(file.bytes(3)), "model.gguf", KNOWN.gguf)).expect_err("bos");
     assert!(error.to_string().contains("below 1"), "{error}");
 }
 
@@ -298,7 +300,7 @@ fn unknown_things_are_named() {
 #[test]
 fn which_file_is_the_model() {
     let bytes = converted(&folder("qwen2")).bytes(2);
-    let resolve = |source: MemorySource| block_on(checkpoint(Arc::new(source)));
+    let resolve = |source: MemorySource| block_on(checkpoint(Arc::new(source), KNOWN.gguf));
     let one = MemorySource::new().with("a.gguf", bytes.clone()).with("mmproj-a.gguf", vec![1]);
     let source = resolve(one.clone()).expect("one file");
     assert_eq!(block_on(load_config(&*source)).expect("a config").model_type, "qwen2");
@@ -427,9 +429,10 @@ fn scales_of_whole_tensors() {
             shape: vec![1],
             bytes: scale,
         });
-        let source = block_on(GgufSource::open(source(file.bytes(3)), "model.gguf")).expect("opens");
+        let source =
+            block_on(GgufSource::open(source(file.bytes(3)), "model.gguf", KNOWN.gguf)).expect("opens");
         let table = source.tensors().expect("a table").clone();
-        block_on(girih_model::format::gguf::modules(&source, &table))
+        block_on(girih_model::checkpoint::quantized::blocks::modules(&source, &table))
     };
     assert_eq!(open(0.5).expect("a scale").len(), 1);
     for bad in [0.0, -0.0, f32::NAN, f32::INFINITY] {

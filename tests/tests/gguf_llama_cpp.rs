@@ -7,7 +7,8 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use girih_model::format::gguf::GgufSource;
+use girih_model::checkpoint::format::gguf::GgufSource;
+use girih_model::network::arch::KNOWN;
 use girih_model::{
     GenerateOptions, Input, LoadOptions, Model, Rows, Sampling, Session, SessionOptions, generate,
 };
@@ -34,7 +35,7 @@ fn expected() -> (Vec<(String, Value)>, Tensors) {
 
 fn load(name: &str) -> Arc<Model> {
     let source = files::source(&goldens::dir().join("gguf"));
-    let source = block_on(GgufSource::open(source, &format!("{name}.gguf")));
+    let source = block_on(GgufSource::open(source, &format!("{name}.gguf"), KNOWN.gguf));
     let source = Arc::new(source.unwrap_or_else(|e| panic!("{name}: {e}")));
     let model = block_on(Model::load(&girih_tests::gpu(), source, LoadOptions::default(), |_| ()));
     let model = model.unwrap_or_else(|e| panic!("{name}: {e}"));

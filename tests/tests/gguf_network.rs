@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
-use girih_model::format::gguf::{Array, GgufSource, GgufType, Value, checkpoint};
-use girih_model::source::{ByteSource, MemorySource};
+use girih_model::checkpoint::format::gguf::{Array, GgufSource, GgufType, Value, checkpoint};
+use girih_model::checkpoint::source::{ByteSource, MemorySource};
+use girih_model::network::arch::KNOWN;
 use girih_model::{Config, Input, LoadError, LoadOptions, Model, Rows, Session, SessionOptions, load_config};
 use girih_tests::checkpoints::Checkpoint;
 use girih_tests::gguf::{File, convert};
@@ -34,7 +35,7 @@ fn logits(file: &File) -> Vec<f32> {
 
 fn config(file: &File) -> Result<Config, LoadError> {
     let source = Arc::new(MemorySource::new().with(FILE, file.bytes(3)));
-    block_on(async { load_config(&GgufSource::open(source, FILE).await?).await })
+    block_on(async { load_config(&GgufSource::open(source, FILE, KNOWN.gguf).await?).await })
 }
 
 /// A converted checkpoint without biases.
@@ -238,7 +239,7 @@ fn parts(list: &[(String, Vec<u8>)]) -> MemorySource {
 }
 
 fn open(source: MemorySource, file: &str) -> Result<GgufSource, LoadError> {
-    block_on(GgufSource::open(Arc::new(source), file))
+    block_on(GgufSource::open(Arc::new(source), file, KNOWN.gguf))
 }
 
 /// Any part, or the folder, stands for all of them.
@@ -252,12 +253,12 @@ fn files_in_parts() {
         let model = block_on(Model::load(&girih_tests::gpu(), source, LoadOptions::default(), |_| ()));
         assert_eq!(logits_of(&model.expect(name)), want, "{name}");
     }
-    let folder = block_on(checkpoint(Arc::new(parts(&split)))).expect("the parts of one file");
+    let folder = block_on(checkpoint(Arc::new(parts(&split)), KNOWN.gguf)).expect("the parts of one file");
     assert_eq!(folder.tensors().expect("a table").len(), whole.tensors.len());
 
     let mut two = split.clone();
     two.push(("other.gguf".into(), whole.bytes(3)));
-    let error = block_on(checkpoint(Arc::new(parts(&two)))).expect_err("two models").to_string();
+    let error = block_on(checkpoint(Arc::new(parts(&two)), KNOWN.gguf)).expect_err("two models").to_string();
     assert!(error.contains("other.gguf") && error.contains("m-00001-of-00003.gguf"), "{error}");
 }
 

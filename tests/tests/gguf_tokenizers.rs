@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use girih_model::format::gguf::{Array, GgufSource, Value};
-use girih_model::source::{ByteSource, DirSource, MemorySource};
+use girih_model::checkpoint::format::gguf::{Array, GgufSource, Value};
+use girih_model::checkpoint::source::{ByteSource, DirSource, MemorySource};
+use girih_model::network::arch::KNOWN;
 use girih_model::{Input, LoadError, LoadOptions, Model, Rows, RunError, Session, SessionOptions, Tokenizer};
 use girih_tests::gguf::{File, convert, tokenizer};
 use girih_tests::goldens;
@@ -38,7 +39,7 @@ impl Read {
 }
 
 fn open(source: Arc<dyn ByteSource>, file: &str) -> Result<Read, LoadError> {
-    let source = block_on(GgufSource::open(source, file))?;
+    let source = block_on(GgufSource::open(source, file, KNOWN.gguf))?;
     let text = |file: &str| {
         let size = block_on(source.size(file)).expect("a size").expect(file);
         block_on(source.read(file, 0..size)).expect(file)

@@ -36,7 +36,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
 ];
 
 /// Files and folders that may ask at compile time whether this is a browser.
-const MAY_ASK_TARGET: &[&str] = &["kernels/src/gpu.rs", "model/src/source/", "web/src/lib.rs"];
+const MAY_ASK_TARGET: &[&str] = &["kernels/src/gpu.rs", "model/src/checkpoint/source/", "web/src/lib.rs"];
 
 /// The files that may be unsafe: the cache that a driver reads, and what only the fuzzer has, an allocator that counts and
 /// the counters of the compiler.
@@ -240,23 +240,40 @@ fn a_family_that_uses_another_is_seen() {
 #[test]
 fn architectures_do_not_use_each_other() {
     let files = rust("model/src");
-    let archs = modules(&files, "model/src/arch/", true);
-    let of_archs =
-        files.iter().filter(|f| f.path.starts_with("model/src/arch/") && !f.path.ends_with("arch/mod.rs"));
-    assert_none(&of_archs.flat_map(|f| check_siblings(f, &["arch"], &archs, &[])).collect::<Vec<_>>());
+    let archs = modules(&files, "model/src/network/arch/", true);
+    let of_archs = files
+        .iter()
+        .filter(|f| f.path.starts_with("model/src/network/arch/") && !f.path.ends_with("arch/mod.rs"));
+    assert_none(
+        &of_archs.flat_map(|f| check_siblings(f, &["network", "arch"], &archs, &[])).collect::<Vec<_>>(),
+    );
 }
 
 #[test]
 fn an_architecture_that_uses_another_is_seen() {
     let archs = ["llama", "qwen3"].map(str::to_owned);
-    for planted in
-        ["use super::llama::Block;", "use crate::arch::{llama, Arch};", "fn f() { super::llama::g() }"]
-    {
-        let violations = check_siblings(&file("model/src/arch/qwen3.rs", planted), &["arch"], &archs, &[]);
+    for planted in [
+        "use super::llama::Block;",
+        "use crate::network::arch::{llama, Arch};",
+        "fn f() { super::llama::g() }",
+    ] {
+        let violations = check_siblings(
+            &file("model/src/network/arch/qwen3.rs", planted),
+            &["network", "arch"],
+            &archs,
+            &[],
+        );
         assert_eq!(violations.len(), 1, "{planted}");
     }
-    for allowed in ["use super::Arch;", "use crate::layers::llama;", "use crate::arch::qwen3::Block;"] {
-        assert_none(&check_siblings(&file("model/src/arch/qwen3.rs", allowed), &["arch"], &archs, &[]));
+    for allowed in
+        ["use super::Arch;", "use crate::network::layers::llama;", "use crate::network::arch::qwen3::Block;"]
+    {
+        assert_none(&check_siblings(
+            &file("model/src/network/arch/qwen3.rs", allowed),
+            &["network", "arch"],
+            &archs,
+            &[],
+        ));
     }
 }
 
@@ -304,4 +321,132 @@ fn names_say_what_differs() {
     assert_none(&lines);
     let planted = file("ops/src/a.rs", "fn fast_gemm() {}\nfn gemm() {}\n");
     assert_eq!(tidy::vague_names(&[planted]).len(), 1);
+}
+
+/// The floors of the crate `model`, from below: a module may use what lies on lower floors, not what lies beside it or
+/// above. A file belongs to the longest name that fits.
+const FLOORS_OF_MODEL: &[&[&str]] = &[
+    &["error"],
+    &["checkpoint::blocks"],
+    &["checkpoint::table"],
+    &["checkpoint::source"],
+    &["checkpoint::synthetic", "checkpoint::format::json"],
+    &["checkpoint::format"],
+    &["checkpoint::tensors"],
+    &["checkpoint::quantized"],
+    &["checkpoint::weights"],
+    &["network::rope", "text::pieces", "text::chat"],
+    &["network::config", "text::vocabulary"],
+    &["network::layers", "text::tokenizer"],
+    &["network::arch"],
+    &["run::sampler", "run::pooling"],
+    &["run::generation_config", "run::embedding_config"],
+    &["run::model"],
+    &["run::session"],
+    &["run::calibrate", "run::embed", "run::eval", "run::generate"],
+];
+
+/// What the text side may use besides itself.
+const BELOW_TEXT: [&str; 4] = ["error", "text", "checkpoint::source", "checkpoint::format::json"];
+
+/// The floor of a module of `model`, and the name under which it stands there.
+fn floor_in_model(path: &str) -> Option<(usize, &'static str)> {
+    let floors = FLOORS_OF_MODEL.iter().enumerate();
+    let names = floors.flat_map(|(floor, names)| names.iter().map(move |name| (floor, *name)));
+    let holds =
+        |name: &str| path.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
+    names.filter(|(_, name)| holds(name)).max_by_key(|(_, name)| name.len())
+}
+
+/// Modules behind the names that the crate's root re-exports.
+fn reexported(root: &File) -> Vec<(String, String)> {
+    let code = source::code(&root.text);
+    let mut found = Vec::new();
+    for part in code.split("pub use ").skip(1).filter_map(|rest| rest.split_once(';')) {
+        let path = part.0.split_once("::{").map_or_else(|| part.0.rsplit_once("::"), Some);
+        if let Some((module, names)) = path {
+            let names = names.split([',', '{', '}']).map(str::trim).filter(|name| !name.is_empty());
+            found.extend(names.map(|name| (name.to_owned(), module.to_owned())));
+        }
+    }
+    found
+}
+
+/// Modules that are not below it and that a file of `model` names outside of its tests.
+fn check_floors_of_model(file: &File, reexported: &[(String, String)]) -> Vec<String> {
+    let own = file.path.trim_start_matches("model/src/").trim_end_matches(".rs").replace('/', "::");
+    let Some((floor, name)) = floor_in_model(&own) else {
+        return vec![format!("{} has no floor: add {own} to FLOORS_OF_MODEL", file.path)];
+    };
+    let end = file.text.find("#[cfg(test)]").unwrap_or(file.text.len());
+    let code = File { path: file.path.clone(), text: file.text[..end].to_owned() };
+    let mut violations = Vec::new();
+    for (line, path) in modules_named(&code) {
+        let real = reexported.iter().find(|(exported, _)| path.first() == Some(exported));
+        let path = real.map_or_else(|| path.join("::"), |(_, module)| module.clone());
+        let Some((other, used)) = floor_in_model(&path) else { continue };
+        let is_text = path.starts_with("text");
+        let known = if own.starts_with("text") {
+            BELOW_TEXT.iter().any(|may| path.starts_with(may))
+        } else {
+            !is_text || own.starts_with("run")
+        };
+        if used != name && !(other < floor && known) {
+            violations.push(format!("{}:{line}: {name} names {used}, which is not below it", file.path));
+        }
+    }
+    violations
+}
+
+/// Modules of `model` that declare others, and what tests share.
+fn has_floor(file: &File) -> bool {
+    const NONE: [&str; 7] = [
+        "lib",
+        "testing",
+        "checkpoint/mod",
+        "network/mod",
+        "run/mod",
+        "text/mod",
+        "text/chat/jinja/unit_tests",
+    ];
+    let inner = file.path.trim_start_matches("model/src/").trim_end_matches(".rs");
+    !NONE.contains(&inner) && !inner.ends_with("/tests")
+}
+
+#[test]
+fn modules_of_model_form_floors() {
+    let files = rust("model/src");
+    let root = files.iter().find(|f| f.path == "model/src/lib.rs").expect("the crate has a root");
+    let reexported = reexported(root);
+    assert!(reexported.contains(&("Session".to_owned(), "run::session".to_owned())), "{reexported:?}");
+    assert!(reexported.contains(&("Config".to_owned(), "network::config".to_owned())), "{reexported:?}");
+    let checked = files.iter().filter(|f| has_floor(f));
+    assert_none(&checked.flat_map(|f| check_floors_of_model(f, &reexported)).collect::<Vec<_>>());
+
+    for (path, planted) in [
+        ("checkpoint/format/gguf/config.rs", "use crate::network::arch::KNOWN;"),
+        ("checkpoint/quantized/mod.rs", "use crate::{Config, LoadError};"),
+        ("checkpoint/quantized/rows.rs", "fn f(w: &super::super::weights::Weights) {}"),
+        ("text/tokenizer/mod.rs", "use crate::network::config::Config;"),
+        ("text/chat/files.rs", "use crate::checkpoint::weights::Weights;"),
+        ("network/layers/mod.rs", "fn f() { crate::Tokenizer::load(); }"),
+        ("network/config/layers.rs", "use crate::network::{arch, rope};"),
+        ("run/model.rs", "use crate::Session;"),
+        ("error/run.rs", "use super::super::run::sampler::SampleError;"),
+        ("elsewhere.rs", ""),
+    ] {
+        let violations = check_floors_of_model(&file(&format!("model/src/{path}"), planted), &reexported);
+        assert_eq!(violations.len(), 1, "{path}: {planted}: {violations:?}");
+    }
+    for (path, allowed) in [
+        (
+            "checkpoint/format/gguf/config.rs",
+            "use super::super::json;\n#[cfg(test)]\nmod tests { use crate::Config; }",
+        ),
+        ("text/tokenizer/mod.rs", "use crate::checkpoint::source::read_whole;"),
+        ("run/generate/mod.rs", "use crate::{Session, Tokenizer}; // crate::run::embed"),
+        ("network/arch/llama.rs", "use crate::network::layers::Build;"),
+    ] {
+        assert_none(&check_floors_of_model(&file(&format!("model/src/{path}"), allowed), &reexported));
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use girih_model::weights::{WeightPolicy, Weights};
+use girih_model::checkpoint::weights::{WeightPolicy, Weights};
 use girih_model::{Input, Rows, Session, SessionOptions};
 use girih_tests::{fable, gpu, load};
 use pollster::block_on;
@@ -90,7 +90,7 @@ fn modules_are_those_of_the_checkpoint() {
         if config.is_file() && !girih_tests::goldens::json(&config)["quantization_config"].is_null() {
             continue; // has no dense matrices
         }
-        let source = std::sync::Arc::new(girih_model::source::DirSource::new(&dir));
+        let source = std::sync::Arc::new(girih_model::checkpoint::source::DirSource::new(&dir));
         let Ok(weights) = block_on(Weights::open(source.clone(), WeightPolicy::default())) else { continue };
         let options = girih_model::LoadOptions::default();
         let Ok(model) = block_on(girih_model::Model::load(&gpu, source, options, |_| ())) else { continue };

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use girih_model::source::MemorySource;
+use girih_model::checkpoint::source::MemorySource;
 use girih_model::{
     EvalOptions, GenerateOptions, Input, LoadError, LoadOptions, Model, Rows, RunError, Sampling, Session,
     SessionOptions, Tail, generate, perplexity,
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 /// Every golden folder whose architecture this version knows; at least one of each kind must be there.
 fn models(kind: &str) -> Vec<(PathBuf, Value)> {
     let only = on_device::variable("GIRIH_MODEL");
-    let known = girih_model::arch::MODEL_TYPES;
+    let known = girih_model::network::arch::MODEL_TYPES;
     let found: Vec<_> = goldens::folders("models")
         .into_iter()
         .filter(|p| only.as_deref().is_none_or(|name| p.ends_with(name)))

@@ -212,5 +212,5 @@ fn random_checkpoints_agree_with_the_twins() {
 fn every_model_type_has_an_odd_checkpoint() {
     let checkpoints = odd();
     let seen: BTreeSet<&str> = checkpoints.iter().map(Checkpoint::model_type).collect();
-    assert_eq!(seen, girih_model::arch::MODEL_TYPES.iter().copied().collect());
+    assert_eq!(seen, girih_model::network::arch::MODEL_TYPES.iter().copied().collect());
 }

@@ -1,6 +1,6 @@
 //! Attention against independent results. Not covered: `alibi` (additive bias), `paged_decode` (page tables).
 
-use girih_ops::{Attention, Batch, Chunk, DType, Frame, Gpu, KvView, Tensor, attention_with_lse};
+use girih_ops::{Attention, Batch, Chunk, DType, Frame, Gpu, KvSize, KvView, Tensor, attention_with_lse};
 use girih_tests::goldens::{self, Case, assert_close};
 use girih_tests::on_device;
 
@@ -218,7 +218,9 @@ async fn attention_agrees_with_every_golden(gpu: Gpu) {
 #[on_device]
 async fn decode_takes_the_number_of_keys_from_the_device(gpu: Gpu) {
     let (heads, kv_heads, dim, capacity) = (4, 2, 32, 8192);
-    let kv = KvView::alloc(&gpu, 1, kv_heads, capacity, dim, false).expect("cache");
+    let kv =
+        KvView::alloc(&gpu, KvSize { slots: 1, num_kv_heads: kv_heads, capacity, head_dim: dim, f16: false })
+            .expect("cache");
     let values = girih_kernels::testing::seeded((kv_heads * capacity * dim) as usize, 1);
     gpu.write(&kv.k, 0, bytemuck::cast_slice(&values));
     gpu.write(&kv.v, 0, bytemuck::cast_slice(&values));
@@ -255,7 +257,8 @@ async fn decode_takes_the_number_of_keys_from_the_device(gpu: Gpu) {
 
 #[on_device]
 async fn wrong_arguments_are_errors_that_say_so(gpu: Gpu) {
-    let kv = KvView::alloc(&gpu, 1, 2, 8, 32, false).expect("cache");
+    let kv = KvView::alloc(&gpu, KvSize { slots: 1, num_kv_heads: 2, capacity: 8, head_dim: 32, f16: false })
+        .expect("cache");
     let batch = Batch::upload(&gpu, &[Chunk { slot: 0, start: 0, token_ids: &[0, 0] }]).expect("a batch");
     let good =
         Attention { num_q_heads: 4, scale: 0.1, causal: true, window: None, softcap: None, sinks: None };

@@ -3,8 +3,8 @@
 use girih_kernels::quant::{Row, float, pack_row};
 use girih_kernels::testing::{hash, seeded};
 use girih_ops::{
-    Format, Frame, Gpu, Input, Linear, Matrix, Options, QuantActivation, Tensor, WeightFormat, embedding,
-    linear,
+    Format, Frame, Gpu, Linear, Matrix, MatrixInput, Options, QuantActivation, Tensor, WeightFormat,
+    embedding, linear,
 };
 use girih_tests::goldens::{self, Case, assert_close};
 use girih_tests::on_device;
@@ -232,7 +232,7 @@ async fn wrong_arguments_are_errors(gpu: Gpu) {
     let error = Matrix::alloc(&gpu, bad, 4, 64).expect_err("no format").to_string();
     assert!(error.contains("multiple of 8"), "{error}");
     // Integer activations need integer weights.
-    let input = Input { activation: QuantActivation::INT8, ..Input::default() };
+    let input = MatrixInput { activation: QuantActivation::INT8, ..MatrixInput::default() };
     let mut frame = Frame::new(&gpu);
     let x = Tensor::from_f32(&gpu, &[0.0; 64], &[1, 64]).expect("uploads");
     let error = linear(&mut frame, &x, &dense.with_input(input), &Linear::default()).expect_err("floats");

@@ -4,8 +4,8 @@
 use girih_kernels::quant::{hadamard, kronecker, quantize_row};
 use girih_kernels::testing::seeded;
 use girih_ops::{
-    Act, Format, Frame, GluAct, Gpu, Input, Linear, Matrix, Mix, Norm, QuantActivation, Tensor, WeightFormat,
-    linear,
+    Act, Format, Frame, GluAct, Gpu, Linear, Matrix, MatrixInput, Mix, Norm, QuantActivation, Tensor,
+    WeightFormat, linear,
 };
 use girih_tests::goldens::{assert_close, op};
 use girih_tests::on_device;
@@ -122,7 +122,7 @@ async fn check(gpu: &Gpu, m: usize, k: usize, activation: QuantActivation, mixin
     let plain = mixing.name == "none";
     let input_scale = (!plain).then(|| upload(&scale, &[k as u32]));
     let matrix =
-        matrix.with_input(Input { activation, scale: input_scale, mix: (mixing.mix)(gpu, k as u32) });
+        matrix.with_input(MatrixInput { activation, scale: input_scale, mix: (mixing.mix)(gpu, k as u32) });
     let (norm_w_gpu, norm_b_gpu) = (upload(&norm_w, &[k as u32]), upload(&norm_b, &[k as u32]));
     let opts = Linear {
         norm: match norm {
@@ -225,7 +225,7 @@ async fn integer_products_agree_with_the_goldens(gpu: Gpu) {
             matrix.write_packed_rows(&gpu, r as u32, &words, &scale_words).expect("a row");
         }
         let activation = QuantActivation::Int { bits, group: Format::ROW, clip };
-        let matrix = matrix.with_input(Input { activation, ..Input::default() });
+        let matrix = matrix.with_input(MatrixInput { activation, ..MatrixInput::default() });
         for repeat in [1, 3] {
             let x = x.repeat(repeat);
             let mut frame = Frame::new(&gpu);
@@ -244,13 +244,13 @@ async fn integer_products_agree_with_the_goldens(gpu: Gpu) {
 #[on_device]
 async fn rows_of_a_table_are_read_unless_they_are_mixed(gpu: Gpu) {
     let ids = Tensor::from_u32(&gpu, &[1], &[1]).expect("uploads");
-    let rows = |input: Input| {
+    let rows = |input: MatrixInput| {
         let table = Matrix::alloc(&gpu, Format::Q8_0, 2, 32).expect("fits").with_input(input);
         girih_ops::embedding(&mut Frame::new(&gpu), &ids, &table, 1.0).map(|_| ())
     };
     let activation = QuantActivation::INT8;
-    rows(Input { activation, ..Input::default() }).expect("rows");
-    rows(Input { activation, mix: Mix::Hadamard { block: 0 }, scale: None }).expect_err("mixed rows");
+    rows(MatrixInput { activation, ..MatrixInput::default() }).expect("rows");
+    rows(MatrixInput { activation, mix: Mix::Hadamard { block: 0 }, scale: None }).expect_err("mixed rows");
 }
 
 /// What is not a number does not become one: neither in front of a product nor on its way.
@@ -267,7 +267,7 @@ async fn nan_and_infinity_stay_through_the_quantisers(gpu: Gpu) {
                 girih_kernels::quant::pack_row(Format::Q8_0, &row, &mut codes, &mut scales);
                 matrix.write_packed_rows(&gpu, r, &codes, &scales).expect("a row");
             }
-            let matrix = matrix.with_input(Input { activation, ..Input::default() });
+            let matrix = matrix.with_input(MatrixInput { activation, ..MatrixInput::default() });
             let mut x = seeded((m * k) as usize, 1);
             x[k as usize + 50] = bad;
             let x = Tensor::from_f32(&gpu, &x, &[m, k]).expect("uploads");

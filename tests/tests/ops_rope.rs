@@ -2,7 +2,9 @@
 
 use girih_kernels::Gpu;
 use girih_kernels::testing::seeded;
-use girih_ops::{Batch, Chunk, Frame, KvView, QkNorm, RopeAppend, RopeFreqs, RopeStyle, RopeTable, Tensor};
+use girih_ops::{
+    Batch, Chunk, Frame, KvSize, KvView, QkNorm, RopeAppend, RopeFreqs, RopeStyle, RopeTable, Tensor,
+};
 use girih_tests::goldens::{assert_close, op};
 use girih_tests::on_device;
 
@@ -95,7 +97,11 @@ async fn the_fused_append_agrees_with_norm_rope_and_copy(gpu: Gpu) {
             let width = (s.num_q + 2 * s.num_kv) * d;
             let data = seeded((t * width) as usize, 3);
             let qkv = Tensor::from_f32(&gpu, &data, &[t, width]).expect("uploads");
-            let kv = KvView::alloc(&gpu, 3, s.num_kv, capacity, d, s.f16).expect("allocates");
+            let kv = KvView::alloc(
+                &gpu,
+                KvSize { slots: 3, num_kv_heads: s.num_kv, capacity, head_dim: d, f16: s.f16 },
+            )
+            .expect("allocates");
             let inv_freq: Vec<f32> = (0..s.rotary_dim / 2).map(|i| 0.7f32.powi(i as i32)).collect();
             let freqs = RopeFreqs { inv_freq: &inv_freq, attention_factor: 1.1 };
             let table = RopeTable::new(&gpu, s.rotary_dim, &freqs, None, capacity).expect("a table");
@@ -161,7 +167,9 @@ async fn long_sequences_take_the_long_frequencies(gpu: Gpu) {
             RopeTable::new(&gpu, 4, &freqs, Some((&far, 4)), 8)
         };
         let table = table.expect("a table");
-        let kv = KvView::alloc(&gpu, 2, 1, 8, 4, false).expect("allocates");
+        let kv =
+            KvView::alloc(&gpu, KvSize { slots: 2, num_kv_heads: 1, capacity: 8, head_dim: 4, f16: false })
+                .expect("allocates");
         let qkv = Tensor::from_f32(&gpu, &data, &[2, 12]).expect("uploads");
         let rope = Some((&table, RopeStyle::Half));
         let opts = RopeAppend { num_q_heads: 1, norm: QkNorm::None, rope };
@@ -191,13 +199,17 @@ async fn what_does_not_fit_is_a_typed_error(gpu: Gpu) {
     let opts = RopeAppend { num_q_heads: 1, norm: QkNorm::None, rope };
     let qkv = Tensor::from_f32(&gpu, &[0.0; 12], &[1, 12]).expect("uploads");
     let mut frame = Frame::new(&gpu);
-    let kv = KvView::alloc(&gpu, 1, 1, 8, 4, false).expect("allocates");
+    let kv = KvView::alloc(&gpu, KvSize { slots: 1, num_kv_heads: 1, capacity: 8, head_dim: 4, f16: false })
+        .expect("allocates");
     let error = girih_ops::rope_append(&mut frame, &qkv, &kv, &batch, &opts).expect_err("beyond the table");
     assert!(error.to_string().contains("max_kv_len of the batch is 4, must be at most 3"), "{error}");
-    let small = KvView::alloc(&gpu, 1, 1, 2, 4, false).expect("allocates");
+    let small =
+        KvView::alloc(&gpu, KvSize { slots: 1, num_kv_heads: 1, capacity: 2, head_dim: 4, f16: false })
+            .expect("allocates");
     let opts = RopeAppend { rope: None, ..opts };
     assert!(girih_ops::rope_append(&mut frame, &qkv, &small, &batch, &opts).is_err(), "beyond the cache");
-    let odd = KvView::alloc(&gpu, 1, 1, 8, 3, true).expect("allocates");
+    let odd = KvView::alloc(&gpu, KvSize { slots: 1, num_kv_heads: 1, capacity: 8, head_dim: 3, f16: true })
+        .expect("allocates");
     let qkv = Tensor::from_f32(&gpu, &[0.0; 9], &[1, 9]).expect("uploads");
     let error =
         girih_ops::rope_append(&mut frame, &qkv, &odd, &batch, &opts).expect_err("odd f16").to_string();

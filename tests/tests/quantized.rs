@@ -4,9 +4,9 @@
 use std::sync::{Arc, LazyLock};
 
 use girih_kernels::quant::{Activation, Code, Format, Row, Scale, Zero, pack_row, quantize_row, unpack_row};
-use girih_model::format::safetensors::TensorTable;
-use girih_model::quantized::Quantization;
-use girih_model::weights::{Rows, WeightPolicy, Weights};
+use girih_model::checkpoint::quantized::Quantization;
+use girih_model::checkpoint::table::TensorTable;
+use girih_model::checkpoint::weights::{TensorRows, WeightPolicy, Weights};
 use girih_model::{Config, Input, LoadError, LoadOptions, MemorySource, Model, Session, SessionOptions};
 use girih_tests::goldens::{self, Tensors, assert_close};
 use girih_tests::gpu;
@@ -37,7 +37,7 @@ fn try_open(quantization: &Value, tensors: &[Stored], policy: WeightPolicy) -> R
     let source = MemorySource::new().with("model.safetensors", file(tensors));
     let config = Config::parse(config(quantization).to_string().as_bytes())?;
     let table = block_on(TensorTable::open(&source))?;
-    let quantization = Quantization::of(&config, &table)?;
+    let quantization = Quantization::of(&config.raw, &table)?;
     Ok(Weights::with_quantization(Arc::new(source), table, quantization, policy))
 }
 
@@ -115,7 +115,7 @@ fn check(what: &str, weights: &Weights, [n, k]: [u32; 2], want: &[f32]) {
     assert_eq!(matches!(part.format, girih_ops::WeightFormat::Quant(_)), module.is_packable(), "{what}");
     // Slices in the middle.
     if n > 3 {
-        let rows = Rows::Slice { name: "m.weight", rows: 2..n - 1 };
+        let rows = TensorRows::Slice { name: "m.weight", rows: 2..n - 1 };
         let got = block_on(weights.matrix_f32(rows, n - 3, k)).expect("a slice");
         assert_eq!(got, want[(2 * k) as usize..((n - 1) * k) as usize], "{what}: a slice");
     }
@@ -458,15 +458,15 @@ fn fused_modules() {
         let rows: Vec<&str> = picked.iter().map(|&i| names[i]).collect();
         let n = 6 * picked.len() as u32;
         let all: Vec<f32> = picked.iter().flat_map(|&i| want[i].concat()).collect();
-        assert_eq!(block_on(weights.matrix_f32(Rows::Concat(&rows), n, 64)).expect("loads"), all);
-        let matrix = block_on(weights.matrix(&gpu, Rows::Concat(&rows), n, 64)).expect("loads");
+        assert_eq!(block_on(weights.matrix_f32(TensorRows::Concat(&rows), n, 64)).expect("loads"), all);
+        let matrix = block_on(weights.matrix(&gpu, TensorRows::Concat(&rows), n, 64)).expect("loads");
         assert_eq!(matrix.parts.len(), parts, "{rows:?}");
         assert_eq!(weights.report().notes.len(), notes);
         product(&gpu, &matrix, &all);
     }
     for (a, b, notes) in [(0, 0, 0), (0, 1, 0), (1, 2, 0), (0, 3, 1), (3, 4, 1)] {
         let weights = open(&config, &tensors);
-        let rows = Rows::Interleave(names[a], names[b]);
+        let rows = TensorRows::Interleave(names[a], names[b]);
         let all: Vec<f32> =
             want[a].iter().zip(&want[b]).flat_map(|(x, y)| [x.clone(), y.clone()].concat()).collect();
         let matrix = block_on(weights.matrix(&gpu, rows, 12, 64)).expect("loads");
@@ -474,8 +474,8 @@ fn fused_modules() {
         product(&gpu, &matrix, &all);
     }
     let weights = open(&config, &tensors);
-    let halves =
-        block_on(weights.matrix(&gpu, Rows::ConcatHalvesInterleaved("m0.weight"), 6, 64)).expect("loads");
+    let halves = block_on(weights.matrix(&gpu, TensorRows::ConcatHalvesInterleaved("m0.weight"), 6, 64))
+        .expect("loads");
     let all: Vec<f32> = (0..3).flat_map(|i| [want[0][i].clone(), want[0][i + 3].clone()].concat()).collect();
     product(&gpu, &halves, &all);
 }
@@ -782,7 +782,7 @@ fn columns_of_padded_rows() {
             let module = block_on(weights.module("m.weight", None)).expect("opens").expect("quantised");
             assert_eq!(module.k, 96, "{format}");
             let stored = weights.stored("m.weight").expect("quantised");
-            assert!(!stored.tells_columns(&weights.scope("m")));
+            assert!(!stored.tells_columns(weights.scope("m").tensors()));
         }
         let config = json!({ "quant_method": "girih", "version": 1,
             "modules": { "m": { "format": format.to_string() } } });
@@ -797,7 +797,9 @@ fn columns_of_padded_rows() {
             let weights = open(&config, &[tensors.clone(), more].concat());
             let module = block_on(weights.module("m.weight", None)).expect("opens").expect("quantised");
             assert_eq!(module.k, 90, "{format}");
-            assert!(weights.stored("m.weight").expect("quantised").tells_columns(&weights.scope("m")));
+            assert!(
+                weights.stored("m.weight").expect("quantised").tells_columns(weights.scope("m").tensors())
+            );
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Frequencies of every kind of rotary embedding against transformers.
 
-use girih_model::rope::RopeParameters;
+use girih_model::network::rope::RopeParameters;
 use girih_tests::goldens;
 
 #[test]

@@ -1,6 +1,6 @@
 //! Logit processing against transformers' processors.
 
-use girih_model::sampler::{Past, Sampler, Sampling};
+use girih_model::run::sampler::{Past, Sampler, Sampling};
 use girih_model::{Config, GenerationConfig};
 use girih_tests::goldens;
 use serde_json::{Value, json};

@@ -1,7 +1,7 @@
 //! Shapes, counts and positions whose product or sum wraps 32 or 64 bits are typed errors, not small sizes.
 
 use girih_kernels::{GpuError, KernelError, Recorder, matmul};
-use girih_ops::{Attention, Batch, Chunk, DType, Frame, KvView, OpError, Tensor, attention};
+use girih_ops::{Attention, Batch, Chunk, DType, Frame, KvSize, KvView, OpError, Tensor, attention};
 use girih_tests::gpu;
 
 #[test]
@@ -34,7 +34,8 @@ fn caches_that_wrap_are_no_small_caches() {
     for sizes in [[1 << 16; 4], [1 << 31, 1 << 31, 1, 1], [u32::MAX; 4], [1 << 8, 1 << 8, 1 << 16, 1]] {
         let [slots, heads, capacity, dim] = sizes;
         for f16 in [false, true] {
-            let cache = KvView::alloc(&gpu, slots, heads, capacity, dim, f16);
+            let cache =
+                KvView::alloc(&gpu, KvSize { slots, num_kv_heads: heads, capacity, head_dim: dim, f16 });
             assert!(matches!(cache, Err(OpError::Value { op: "kv_cache", .. })), "{sizes:?}");
         }
     }
@@ -52,7 +53,8 @@ fn positions_beyond_32_bits_are_an_error() {
 #[test]
 fn heads_that_wrap_a_row_are_an_error() {
     let gpu = gpu();
-    let kv = KvView::alloc(&gpu, 1, 1, 8, 64, false).expect("a cache");
+    let kv = KvView::alloc(&gpu, KvSize { slots: 1, num_kv_heads: 1, capacity: 8, head_dim: 64, f16: false })
+        .expect("a cache");
     let batch = Batch::upload(&gpu, &[Chunk { slot: 0, start: 0, token_ids: &[1] }]).expect("a batch");
     let q = Tensor::from_f32(&gpu, &[], &[1, 0]).expect("no channels");
     // 2^26 heads of 64 channels are 2^32, which wraps to the 0 channels of q.

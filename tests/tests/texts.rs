@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use girih_model::source::MemorySource;
+use girih_model::checkpoint::source::MemorySource;
 use girih_model::{
     Conversation, Finish, GenerateOptions, Generated, LoadOptions, Model, RunError, Session, SessionOptions,
     generate,

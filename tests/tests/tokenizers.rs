@@ -1,7 +1,7 @@
 //! Every golden tokenizer: encoding, pairs, decoding of arbitrary ids, streaming.
 
-use girih_model::source::MemorySource;
-use girih_model::tokenizer::Tokenizer;
+use girih_model::checkpoint::source::MemorySource;
+use girih_model::text::tokenizer::Tokenizer;
 use girih_tests::goldens;
 use pollster::block_on;
 use serde_json::Value;

@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use girih_model::source::MemorySource;
+use girih_model::checkpoint::source::MemorySource;
 use girih_model::{
     Finish, GenerateOptions, Input, LoadOptions, Model, Rows, Sampling, Session, SessionOptions,
     WeightPolicy, generate,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use girih_model::LoadError;
-use girih_model::source::DirSource;
-use girih_model::weights::{Rows, WeightPolicy, Weights};
+use girih_model::checkpoint::source::DirSource;
+use girih_model::checkpoint::weights::{TensorRows, WeightPolicy, Weights};
 use girih_ops::WeightFormat;
 use girih_tests::{goldens, gpu};
 
@@ -20,7 +20,7 @@ fn matrices_arrive_as_stored() {
         let weights = open(WeightPolicy { force, ..WeightPolicy::default() });
         let attn = weights.scope("model.layers.1.self_attn");
         let names = ["q_proj.weight", "k_proj.weight", "v_proj.weight"];
-        let rows = Rows::Concat(&names);
+        let rows = TensorRows::Concat(&names);
         let matrix = pollster::block_on(attn.matrix(&gpu, rows.clone(), 192, 64)).expect("loads");
         assert_eq!(matrix.parts[0].format, force.unwrap_or(WeightFormat::Bf16));
         assert_eq!(matrix.parts.len(), 1);

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
-use girih_model::session::Canceller;
+use girih_model::run::session::Canceller;
 use girih_model::{Conversation, GenerateOptions, Model, RunError, Sampling, Session, generate};
 use js_sys::{Function, Promise, Uint32Array};
 use serde_json::{Map, Value, json};

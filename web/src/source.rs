@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use girih_model::LoadError;
-use girih_model::source::{BoxFuture, ByteSource};
+use girih_model::checkpoint::source::{BoxFuture, ByteSource};
 use js_sys::{Array, Function, Promise, Reflect, Uint8Array};
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use crate::install::{Host, Plan};
+use crate::install::{Host, Installation};
 use crate::setup::Options;
 
 /// A program, the names that it goes by, and Debian's package of it.
@@ -71,19 +71,19 @@ impl Program {
 }
 
 /// How missing programs can be had.
-fn plan(host: &Host, missing: &[Program]) -> Plan {
+fn plan(host: &Host, missing: &[Program]) -> Installation {
     let names = missing.iter().map(|program| program.name).collect::<Vec<_>>().join(", ");
     let packages: Vec<&str> = missing.iter().map(|program| program.package).collect();
     let manual = format!("apt-get update && apt-get install -y {}", packages.join(" "));
     let needs_browser = missing.contains(&CHROMIUM) || missing.contains(&CHROMEDRIVER);
     if host.os != "linux" {
-        return Plan::Manual(format!(
+        return Installation::Manual(format!(
             "install {names} (nodejs.org; Chrome, and the chromedriver of its version from \
              googlechromelabs.github.io/chrome-for-testing), and put them in PATH"
         ));
     }
     if !host.has_apt {
-        return Plan::Manual(format!(
+        return Installation::Manual(format!(
             "install {names}, as root:\n  \
              Fedora:       dnf install nodejs npm chromium chromedriver\n  \
              Arch:         pacman -S nodejs npm chromium\n  \
@@ -93,7 +93,7 @@ fn plan(host: &Host, missing: &[Program]) -> Plan {
         ));
     }
     if host.release.id == "ubuntu" && needs_browser {
-        return Plan::Manual(format!(
+        return Installation::Manual(format!(
             "install {names}: Ubuntu has Chromium as a snap only, which takes no folders of a test; use Chrome and \
              the chromedriver of its version from googlechromelabs.github.io/chrome-for-testing, in PATH"
         ));
@@ -102,9 +102,9 @@ fn plan(host: &Host, missing: &[Program]) -> Plan {
         host.apt_get(&[&["install", "-y", "--no-install-recommends"], packages.as_slice()].concat());
     match (host.apt_get(&["update"]), install) {
         (Some(update), Some(install)) => {
-            Plan::Install { attempts: vec![vec![update, install]], undo: vec![] }
+            Installation::Install { attempts: vec![vec![update, install]], undo: vec![] }
         }
-        _ => Plan::Manual(format!("neither root nor sudo here; as root run:\n  {manual}")),
+        _ => Installation::Manual(format!("neither root nor sudo here; as root run:\n  {manual}")),
     }
 }
 
@@ -162,8 +162,10 @@ mod tests {
     #[test]
     fn debian_installs_only_what_is_missing() {
         let steps = |missing: &[Program]| match plan(&debian(), missing) {
-            Plan::Install { attempts, .. } => attempts[0].iter().map(ToString::to_string).collect::<Vec<_>>(),
-            Plan::Manual(text) => panic!("{text}"),
+            Installation::Install { attempts, .. } => {
+                attempts[0].iter().map(ToString::to_string).collect::<Vec<_>>()
+            }
+            Installation::Manual(text) => panic!("{text}"),
         };
         let all = steps(&OF_TESTS);
         assert!(all[0].starts_with("sudo -n env ") && all[0].ends_with("apt-get update"), "{all:?}");
@@ -175,8 +177,8 @@ mod tests {
     #[test]
     fn where_nothing_can_be_done_the_user_is_told_what_to_do() {
         let tell = |host: &Host, missing: &[Program]| match plan(host, missing) {
-            Plan::Manual(text) => text,
-            Plan::Install { .. } => panic!("cannot be installed"),
+            Installation::Manual(text) => text,
+            Installation::Install { .. } => panic!("cannot be installed"),
         };
         let rootless = tell(&Host { root: None, ..debian() }, &[NODE]);
         assert!(rootless.contains("apt-get install -y nodejs"), "{rootless}");
@@ -188,7 +190,7 @@ mod tests {
         let ubuntu = OsRelease { id: "ubuntu".into(), codename: "noble".into() };
         let ubuntu = Host { release: ubuntu, ..debian() };
         assert!(tell(&ubuntu, &[CHROMIUM]).contains("snap"));
-        assert!(matches!(plan(&ubuntu, &[NODE, NPM]), Plan::Install { .. }), "node is no snap");
+        assert!(matches!(plan(&ubuntu, &[NODE, NPM]), Installation::Install { .. }), "node is no snap");
     }
 
     #[test]

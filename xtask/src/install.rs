@@ -88,14 +88,14 @@ impl fmt::Display for Step {
 
 /// How something can be had.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Plan {
+pub(crate) enum Installation {
     /// Attempts in order; the first whose steps all succeed is enough. `undo` runs after a failed attempt.
     Install { attempts: Vec<Vec<Step>>, undo: Vec<Step> },
     /// Not by this program: what to tell the user.
     Manual(String),
 }
 
-impl Plan {
+impl Installation {
     /// The plan in words; `what` is installed.
     pub(crate) fn describe(&self, what: &str) -> String {
         let mut text = String::new();
@@ -200,7 +200,7 @@ mod tests {
     fn attempts_follow_each_other_until_one_succeeds() {
         let words = |line: &str| Step::Run(line.split(' ').map(str::to_owned).collect());
         let host = Host { root: Some(vec![]), ..Host::default() };
-        let plan = |attempts: &[&str]| Plan::Install {
+        let plan = |attempts: &[&str]| Installation::Install {
             attempts: attempts.iter().map(|line| vec![words(line)]).collect(),
             undo: vec![],
         };
@@ -208,13 +208,13 @@ mod tests {
         let error =
             plan(&["rustc --version-of-what", "girih-no-such-program"]).perform(&host, "x").unwrap_err();
         assert!(error.contains("girih-no-such-program"), "{error}");
-        assert_eq!(Plan::Manual("by hand".into()).perform(&host, "x"), Err("by hand\n".into()));
+        assert_eq!(Installation::Manual("by hand".into()).perform(&host, "x"), Err("by hand\n".into()));
     }
 
     #[test]
     fn a_plan_is_told_before_it_is_performed() {
         let run = |word: &str| Step::Run(vec![word.into()]);
-        let plan = Plan::Install {
+        let plan = Installation::Install {
             attempts: vec![vec![run("first")], vec![run("second")]],
             undo: vec![Step::Remove { path: "/x" }],
         };

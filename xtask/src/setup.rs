@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::apt::{self, Backports};
-use crate::install::{Host, Plan, Step};
+use crate::install::{Host, Installation, Step};
 
 /// What `girih doctor --probe` answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,24 +46,24 @@ const BACKPORTS_FILE: &str = "/etc/apt/sources.list.d/girih-backports.sources";
 const WHAT: &str = "a Vulkan driver";
 const PACKAGES: [&str; 2] = ["libvulkan1", "mesa-vulkan-drivers"];
 
-fn plan(host: &Host) -> Plan {
+fn plan(host: &Host) -> Installation {
     match host.os.as_str() {
         "linux" => {}
         "macos" => {
-            return Plan::Manual(
+            return Installation::Manual(
                 "macOS brings Metal; no adapter was found. A virtual machine may have none.".into(),
             );
         }
         "windows" => {
-            return Plan::Manual(
+            return Installation::Manual(
                 "Windows brings Direct3D 12; no adapter was found. Update the GPU driver.".into(),
             );
         }
-        other => return Plan::Manual(format!("install a Vulkan driver for {other}")),
+        other => return Installation::Manual(format!("install a Vulkan driver for {other}")),
     }
     let manual = format!("apt-get update && apt-get install -y {}", PACKAGES.join(" "));
     if !host.has_apt {
-        return Plan::Manual(format!(
+        return Installation::Manual(format!(
             "install a Vulkan loader and driver, as root:\n  \
              Fedora:       dnf install vulkan-loader mesa-vulkan-drivers\n  \
              Arch:         pacman -S vulkan-icd-loader vulkan-swrast\n  \
@@ -79,20 +79,20 @@ fn plan(host: &Host) -> Plan {
     let (Some(update), Some(install), Some(from_backports)) =
         (host.apt_get(&["update"]), install(&[]), from_backports)
     else {
-        return Plan::Manual(format!("neither root nor sudo here; as root run:\n  {manual}"));
+        return Installation::Manual(format!("neither root nor sudo here; as root run:\n  {manual}"));
     };
     let plain = vec![update.clone(), install];
     // Mesa 25.0.7 instead of 22.3.6: 10 to 60 % less time in lavapipe.
     let backported = host.release.id == "debian" && host.release.codename == "bookworm";
     match apt::backports(&host.sources, &host.release.codename) {
         Backports::Present if backported => {
-            Plan::Install { attempts: vec![vec![update, from_backports], plain], undo: vec![] }
+            Installation::Install { attempts: vec![vec![update, from_backports], plain], undo: vec![] }
         }
-        Backports::Add(text) if backported => Plan::Install {
+        Backports::Add(text) if backported => Installation::Install {
             attempts: vec![vec![Step::Write { path: BACKPORTS_FILE, text }, update, from_backports], plain],
             undo: vec![Step::Remove { path: BACKPORTS_FILE }],
         },
-        _ => Plan::Install { attempts: vec![plain], undo: vec![] },
+        _ => Installation::Install { attempts: vec![plain], undo: vec![] },
     }
 }
 
@@ -129,7 +129,8 @@ pub fn ensure_adapter(girih: &Path, options: Options) -> Result<String, String> 
     }
     let advice = |error| format!("{error}\nBy hand, as root: apt-get install {}", PACKAGES.join(" "));
     let plan = plan(&host);
-    plan.perform(&host, WHAT).map_err(|e| if matches!(plan, Plan::Manual(_)) { e } else { advice(e) })?;
+    plan.perform(&host, WHAT)
+        .map_err(|e| if matches!(plan, Installation::Manual(_)) { e } else { advice(e) })?;
     match probe(girih) {
         Probe::Found(adapter) => {
             println!("adapter: {adapter}");
@@ -169,7 +170,7 @@ mod tests {
     #[test]
     fn bookworm_takes_backports_and_falls_back() {
         let host = debian("bookworm", "deb http://m.example/debian bookworm main");
-        let Plan::Install { attempts, undo } = plan(&host) else { panic!("apt is there") };
+        let Installation::Install { attempts, undo } = plan(&host) else { panic!("apt is there") };
         assert_eq!(attempts.len(), 2);
         let first: Vec<String> = attempts[0].iter().map(ToString::to_string).collect();
         assert!(first[0].contains("URIs: http://m.example/debian; Suites: bookworm-backports"), "{first:?}");
@@ -184,7 +185,7 @@ mod tests {
     #[test]
     fn sources_that_are_there_are_not_written_again() {
         let host = debian("bookworm", "deb http://m/d bookworm main\ndeb http://m/d bookworm-backports main");
-        let Plan::Install { attempts, undo } = plan(&host) else { panic!("apt is there") };
+        let Installation::Install { attempts, undo } = plan(&host) else { panic!("apt is there") };
         assert!(undo.is_empty() && attempts[0].iter().all(|s| matches!(s, Step::Run(_))));
     }
 
@@ -196,7 +197,7 @@ mod tests {
             ..debian("", "deb http://m/u noble main\ndeb http://m/u noble-backports main")
         });
         for host in hosts {
-            let Plan::Install { attempts, .. } = plan(&host) else { panic!("apt is there") };
+            let Installation::Install { attempts, .. } = plan(&host) else { panic!("apt is there") };
             assert_eq!(attempts.len(), 1);
             assert!(!attempts[0].iter().any(|s| s.to_string().contains("backports")));
         }
@@ -205,15 +206,15 @@ mod tests {
     #[test]
     fn sudo_stands_before_every_command() {
         let host = Host { root: Some(vec!["sudo", "-n"]), ..debian("trixie", "") };
-        let Plan::Install { attempts, .. } = plan(&host) else { panic!("sudo is there") };
+        let Installation::Install { attempts, .. } = plan(&host) else { panic!("sudo is there") };
         assert!(attempts[0].iter().all(|s| s.to_string().starts_with("sudo -n env ")));
     }
 
     #[test]
     fn where_nothing_can_be_done_the_user_is_told_what_to_do() {
         let tell = |host: &Host| match plan(host) {
-            Plan::Manual(text) => text,
-            Plan::Install { .. } => panic!("cannot be installed"),
+            Installation::Manual(text) => text,
+            Installation::Install { .. } => panic!("cannot be installed"),
         };
         assert!(tell(&Host { root: None, ..debian("bookworm", "") }).contains("apt-get install"));
         let fedora = tell(&Host { has_apt: false, ..debian("", "") });

@@ -93,7 +93,7 @@ pub fn print() {
         ("a shader file", last_addition(&log, |p| p.starts_with("shaders/") && has_extension(p, "wgsl"))),
         ("a kernel", last_addition(&log, |p| rust(p, "kernels/src/") && depth(p) == 3)),
         ("an op file", last_addition(&log, |p| rust(p, "ops/src/"))),
-        ("an architecture", last_addition(&log, |p| rust(p, "model/src/arch/"))),
+        ("an architecture", last_addition(&log, |p| rust(p, "model/src/network/arch/"))),
     ];
     for (what, found) in additions {
         println!("     {what}: {}", found.as_deref().unwrap_or("none yet"));

@@ -5,7 +5,7 @@ mod gguf;
 mod json;
 mod safetensors;
 
-use crate::{Input, Random};
+use crate::{Files, Random};
 
 /// Numbers at which something overflows, is empty or negative.
 const NUMBERS: [u64; 24] = [
@@ -47,7 +47,7 @@ fn number(random: &mut Random) -> u64 {
 }
 
 /// Changes an input, with parts of `other` and words of the target at times.
-pub fn mutate(random: &mut Random, input: &Input, other: &Input, words: &[&str]) -> Input {
+pub fn mutate(random: &mut Random, input: &Files, other: &Files, words: &[&str]) -> Files {
     let mut changed = input.clone();
     for _ in 0..1 << random.below(4) {
         if changed.files.is_empty() || (random.one_in(40) && !other.files.is_empty()) {
@@ -73,7 +73,7 @@ pub fn mutate(random: &mut Random, input: &Input, other: &Input, words: &[&str])
 }
 
 /// Takes a file away, or one of the other input.
-fn files(random: &mut Random, input: &mut Input, other: &Input) {
+fn files(random: &mut Random, input: &mut Files, other: &Files) {
     if input.files.len() > 1 && random.one_in(3) {
         input.files.remove(random.below(input.files.len()));
         return;
@@ -96,7 +96,7 @@ mod tests {
         let json = br#"{"a": [1, 2.5, {"b": "text", "c": null}], "rope_scaling": {"factor": 8.0}}"#;
         let header = br#"{"w":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]}}"#;
         let tensors = [&(header.len() as u64).to_le_bytes()[..], header, &[0; 16]].concat();
-        let input = Input {
+        let input = Files {
             files: vec![
                 ("config.json".into(), json.to_vec()),
                 ("model.safetensors".into(), tensors),

@@ -2,18 +2,20 @@
 
 use std::sync::Arc;
 
-use girih_model::chat::ChatTemplates;
-use girih_model::format::safetensors::TensorTable;
-use girih_model::pooling::Pooling;
-use girih_model::quantized::Quantization;
-use girih_model::source::ByteSource;
-use girih_model::weights::Weights;
-use girih_model::{Config, GenerationConfig, WeightPolicy, format, load_config};
+use girih_model::checkpoint::format;
+use girih_model::checkpoint::quantized::Quantization;
+use girih_model::checkpoint::source::ByteSource;
+use girih_model::checkpoint::table::TensorTable;
+use girih_model::checkpoint::weights::Weights;
+use girih_model::network::arch::KNOWN;
+use girih_model::run::pooling::Pooling;
+use girih_model::text::chat::ChatTemplates;
+use girih_model::{Config, GenerationConfig, WeightPolicy, load_config};
 use pollster::block_on;
 
 use super::text::{converse, read_tokenizer};
 use super::{Target, bounded, configs, source};
-use crate::Input;
+use crate::Files;
 
 /// `model.safetensors` by itself: header, table, values.
 pub const SAFETENSORS: Target = Target {
@@ -126,8 +128,8 @@ fn dense(weights: &Weights, table: &TensorTable) -> Result<(), String> {
 }
 
 /// Reads all of a checkpoint that can be read without a device, whatever else of it is refused.
-fn load(input: &Input) -> Result<(), String> {
-    let Some(source) = bounded(block_on(format::checkpoint(source(input))))? else { return Ok(()) };
+fn load(input: &Files) -> Result<(), String> {
+    let Some(source) = bounded(block_on(format::checkpoint(source(input), &KNOWN)))? else { return Ok(()) };
     if let Some(tokenizer) = read_tokenizer(&source)? {
         bounded(tokenizer.encode("Ein Wort, two words.\n", true))?;
     }
@@ -144,7 +146,7 @@ fn load(input: &Input) -> Result<(), String> {
 /// Opens every quantised module, reads its first and last rows, and every dense tensor.
 fn tensors(source: &Arc<dyn ByteSource>, config: &Config) -> Result<(), String> {
     let Some(table) = bounded(block_on(TensorTable::open(&**source)))? else { return Ok(()) };
-    let Some(quantization) = bounded(block_on(Quantization::open(&**source, config, &table)))? else {
+    let Some(quantization) = bounded(block_on(Quantization::open(&**source, &config.raw, &table)))? else {
         return Ok(());
     };
     let names: Vec<String> = quantization.modules.keys().cloned().collect();

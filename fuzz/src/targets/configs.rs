@@ -1,81 +1,84 @@
 //! Configurations.
 
-use girih_model::pooling::Pooling;
+use girih_model::network::arch::MODEL_TYPES;
+use girih_model::run::pooling::Pooling;
 use girih_model::{Config, EmbeddingConfig, GenerationConfig, Prompt};
 use pollster::block_on;
 
 use super::{Target, bounded, source};
 
+/// Fields and values of `config.json`.
+const FIELDS: &[&str] = &[
+    "model_type",
+    "architectures",
+    "text_config",
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "max_position_embeddings",
+    "rope_theta",
+    "rope_scaling",
+    "rope_parameters",
+    "rope_type",
+    "type",
+    "yarn",
+    "llama3",
+    "longrope",
+    "dynamic",
+    "linear",
+    "factor",
+    "short_factor",
+    "long_factor",
+    "original_max_position_embeddings",
+    "low_freq_factor",
+    "high_freq_factor",
+    "beta_fast",
+    "beta_slow",
+    "attention_factor",
+    "mscale",
+    "partial_rotary_factor",
+    "layer_types",
+    "sliding_attention",
+    "full_attention",
+    "sliding_window",
+    "sliding_window_pattern",
+    "no_rope_layers",
+    "hidden_act",
+    "silu",
+    "gelu_pytorch_tanh",
+    "rms_norm_eps",
+    "layer_norm_eps",
+    "tie_word_embeddings",
+    "attention_bias",
+    "mlp_bias",
+    "eos_token_id",
+    "query_pre_attn_scalar",
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+    "logit_scale",
+    "quantization_config",
+];
+
+/// The same, and all values of `model_type`.
+const CONFIG_WORDS: [&str; FIELDS.len() + MODEL_TYPES.len()] = {
+    let mut words = [""; FIELDS.len() + MODEL_TYPES.len()];
+    let mut i = 0;
+    while i < words.len() {
+        words[i] = if i < FIELDS.len() { FIELDS[i] } else { MODEL_TYPES[i - FIELDS.len()] };
+        i += 1;
+    }
+    words
+};
+
 /// `config.json`, and what is derived from it.
 pub const CONFIG: Target = Target {
     name: "config",
     only: Some("config.json"),
-    words: &[
-        "model_type",
-        "architectures",
-        "llama",
-        "qwen3",
-        "gemma3_text",
-        "gemma2",
-        "phi3",
-        "bert",
-        "cohere",
-        "olmo2",
-        "glm4",
-        "granite",
-        "mistral",
-        "smollm3",
-        "text_config",
-        "vocab_size",
-        "hidden_size",
-        "intermediate_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "num_key_value_heads",
-        "head_dim",
-        "max_position_embeddings",
-        "rope_theta",
-        "rope_scaling",
-        "rope_parameters",
-        "rope_type",
-        "type",
-        "yarn",
-        "llama3",
-        "longrope",
-        "dynamic",
-        "linear",
-        "factor",
-        "short_factor",
-        "long_factor",
-        "original_max_position_embeddings",
-        "low_freq_factor",
-        "high_freq_factor",
-        "beta_fast",
-        "beta_slow",
-        "attention_factor",
-        "mscale",
-        "partial_rotary_factor",
-        "layer_types",
-        "sliding_attention",
-        "full_attention",
-        "sliding_window",
-        "sliding_window_pattern",
-        "no_rope_layers",
-        "hidden_act",
-        "silu",
-        "gelu_pytorch_tanh",
-        "rms_norm_eps",
-        "layer_norm_eps",
-        "tie_word_embeddings",
-        "attention_bias",
-        "mlp_bias",
-        "eos_token_id",
-        "query_pre_attn_scalar",
-        "attn_logit_softcapping",
-        "final_logit_softcapping",
-        "logit_scale",
-        "quantization_config",
-    ],
+    words: &CONFIG_WORDS,
     run: |input| match bounded(Config::parse(input.file("config.json").unwrap_or_default()))? {
         Some(config) => derive(&config),
         None => Ok(()),
@@ -166,7 +169,7 @@ const FEW: usize = 64;
 
 /// What loading derives from a configuration: sizes, frequencies, windows.
 pub fn derive(config: &Config) -> Result<(), String> {
-    let _ = (config.attention_scale(), config.embedding_scale(), config.output_scale());
+    let _ = (config.attention_scale(), config.output_scale());
     let _ = (config.cache_bytes(1), config.cache_bytes(config.max_context), config.cache_bytes(u32::MAX));
     for layer in (0..FEW).chain([usize::MAX]) {
         let _ = config.layer_window(layer);

@@ -8,9 +8,9 @@ mod text;
 use std::fmt::Display;
 use std::sync::Arc;
 
-use girih_model::source::{ByteSource, MemorySource};
+use girih_model::checkpoint::source::{ByteSource, MemorySource};
 
-use crate::Input;
+use crate::Files;
 
 /// One way into girih.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +22,7 @@ pub struct Target {
     /// Words that mean something in its inputs.
     pub words: &'static [&'static str],
     /// Reads the input. Panics, memory and time are seen from outside; an error says what else is wrong.
-    pub run: fn(&Input) -> Result<(), String>,
+    pub run: fn(&Files) -> Result<(), String>,
 }
 
 /// All targets.
@@ -56,7 +56,7 @@ fn bounded<T, E: Display>(result: Result<T, E>) -> Result<Option<T>, String> {
 }
 
 /// The files of an input as a source.
-fn source(input: &Input) -> Arc<dyn ByteSource> {
+fn source(input: &Files) -> Arc<dyn ByteSource> {
     let files = input.files.iter();
     Arc::new(files.fold(MemorySource::new(), |all, (name, bytes)| all.with(name.clone(), bytes.clone())))
 }

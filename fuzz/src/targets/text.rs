@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use girih_model::Tokenizer;
-use girih_model::chat::{ChatTemplates, Conversation};
-use girih_model::source::ByteSource;
+use girih_model::checkpoint::source::ByteSource;
+use girih_model::text::chat::{ChatTemplates, Conversation};
 use pollster::block_on;
 use serde_json::{Map, Value, json};
 
 use super::{Target, bounded, source};
-use crate::Input;
+use crate::Files;
 
 /// `tokenizer.json` and what stands beside it: reading, encoding, decoding.
 pub const TOKENIZER: Target = Target {
@@ -233,7 +233,7 @@ pub fn read_tokenizer(source: &Arc<dyn ByteSource>) -> Result<Option<Tokenizer>,
     Ok(bounded(block_on(Tokenizer::load(&**source)))?.flatten())
 }
 
-fn tokenizer(input: &Input) -> Result<(), String> {
+fn tokenizer(input: &Files) -> Result<(), String> {
     const TEXTS: [&str; 4] = [
         "Hello, world! It's 1234\n\n  caf\u{e9} \u{65e5}\u{672c}",
         "<s>[INST] <|im_start|>user</s>",

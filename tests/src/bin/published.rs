@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use girih_kernels::{Gpu, Options};
-use girih_model::source::DirSource;
+use girih_model::checkpoint::source::DirSource;
 use girih_model::{
     Conversation, Finish, GenerateOptions, Input, LoadOptions, Model, Sampling, Session, SessionOptions,
     generate,

@@ -357,7 +357,7 @@ mod tests {
         assert_eq!(names, ["tokenizers", "girih_model"], "{breakdown:?}");
         assert!((300..310).contains(&breakdown.crates[0].bytes));
         assert!((100..110).contains(&breakdown.crates[1].bytes));
-        assert_eq!(breakdown.functions[1].name, "girih_model::model::Model::load");
+        assert_eq!(breakdown.functions[1].name, "girih_model::run::model::Model::load");
         assert_eq!(breakdown.data, [Part { name: ".rodata".into(), bytes: 500 }]);
         assert_eq!(breakdown.sections[0].name, "data");
         assert!(breakdown.sections.iter().any(|part| part.name == "custom name"));
@@ -367,7 +367,7 @@ mod tests {
     #[test]
     fn a_generic_function_counts_for_whom_it_was_compiled() {
         for (function, wanted) in [
-            ("girih_model::model::Model::load", "girih_model"),
+            ("girih_model::run::model::Model::load", "girih_model"),
             ("<wgpu::Device as core::fmt::Debug>::fmt", "wgpu"),
             ("<alloc::vec::Vec<tokenizers::Token> as core::ops::Drop>::drop", "tokenizers"),
             ("core::ptr::drop_in_place::<&mut tokenizers::Token>", "tokenizers"),

@@ -1,0 +1,200 @@
+//! What the configuration class of an architecture assumes where a file is silent. The values stand with the
+//! architectures, in `arch/<model_type>.rs`.
+
+/// Fields of a configuration class and their defaults, as transformers has them.
+///
+/// They matter wherever a configuration is saved as the difference from its class: nested ones (`text_config`) always
+/// are.
+#[derive(Clone, Debug)]
+pub(crate) struct Class {
+    /// What the names of its models begin with: `Llama` of `LlamaForCausalLM`.
+    pub name: &'static str,
+    pub vocab_size: u32,
+    pub hidden_size: u32,
+    pub intermediate_size: u32,
+    pub layers: u32,
+    pub heads: u32,
+    /// `None`: as many as query heads.
+    pub kv_heads: Option<u32>,
+    /// `None`: the hidden size divided by the query heads.
+    pub head_dim: Option<u32>,
+    pub max_position_embeddings: u32,
+    /// Whether `max_position_embeddings` counts the positions that a linear scaling adds.
+    pub scaling_included: bool,
+    /// Trained length where a scaling states none; it has precedence over that of the scaling.
+    pub original_max_position_embeddings: Option<u32>,
+    /// Of RMS norms and layer norms.
+    pub eps: f64,
+    /// Field that names the activation.
+    pub act_field: &'static str,
+    pub act: &'static str,
+    /// Whether `gelu` in a file means the formula with tanh.
+    pub gelu_is_tanh: bool,
+    pub tie: bool,
+    /// Whether embeddings are multiplied by the square root of the hidden size.
+    pub root_of_hidden: bool,
+    /// Biases of q, k and v; of the attention's output; of the MLP.
+    pub biases: [Bias; 3],
+    pub theta: f64,
+    /// Rotary embedding of sliding layers.
+    pub local_rope: LocalRope,
+    /// Rotated share of a head.
+    pub partial: f64,
+    pub rotation: Rotation,
+    pub slides: Slides,
+    /// Window of the layers that slide.
+    pub sliding_window: Option<u32>,
+    /// Bounds of scores and logits, for classes that have them.
+    pub softcaps: Option<[Option<f32>; 2]>,
+    /// For classes that have it.
+    pub query_pre_attn_scalar: Option<f32>,
+    /// Whether the class has the four factors of granite; they are 1.
+    pub multipliers: bool,
+    /// For classes that have it.
+    pub logit_scale: Option<f32>,
+    /// Whether the class has `use_qk_norm`; it is false.
+    pub qk_norm_flag: bool,
+    /// Segments; 0: the class has none.
+    pub type_vocab_size: u32,
+    /// Flags that ask for another attention than the one that is built in.
+    pub refused_flags: &'static [&'static str],
+    pub bos_token_id: Option<u32>,
+    pub eos_token_ids: &'static [u32],
+    pub pad_token_id: Option<u32>,
+    /// Multimodal models whose text part is of this class where that does not say.
+    pub wrappers: &'static [Wrapper],
+}
+
+/// A class and the `model_type` that names it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Named {
+    pub model_type: &'static str,
+    pub class: &'static Class,
+}
+
+/// A multimodal model with a text part.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wrapper {
+    pub model_type: &'static str,
+    /// `tie_word_embeddings` where nothing states it. It is the wrapper's to say.
+    pub tie: bool,
+}
+
+/// Wrappers whose head is no embedding unless they say so.
+pub(crate) const fn untied(model_type: &'static str) -> Wrapper {
+    Wrapper { model_type, tie: false }
+}
+
+/// Wrappers whose head is the embedding unless they say otherwise.
+pub(crate) const fn tied(model_type: &'static str) -> Wrapper {
+    Wrapper { model_type, tie: true }
+}
+
+/// Whether a projection has a bias.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Bias {
+    /// The class has a field for it (`attention_bias`, `mlp_bias`), with this default.
+    Configured(bool),
+    /// Whatever the file says.
+    Fixed(bool),
+}
+
+impl Bias {
+    const fn fixed(self) -> Option<bool> {
+        match self {
+            Self::Configured(_) => None,
+            Self::Fixed(bias) => Some(bias),
+        }
+    }
+}
+
+/// The rotary embedding of sliding layers where `rope_parameters` does not state one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum LocalRope {
+    /// That of all layers.
+    Shared,
+    /// The base of all layers without their scaling.
+    Unscaled,
+    /// A base of its own (`rope_local_base_freq`), with this default, without scaling.
+    Base(f64),
+}
+
+/// Which layers rotate queries and keys.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Rotation {
+    All,
+    /// Positions are embedded otherwise.
+    None,
+    /// All but every n-th: `no_rope_layer_interval`, `no_rope_layers`.
+    Interval(u32),
+}
+
+/// Which layers have a sliding window where `layer_types` does not say.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Slides {
+    Never,
+    /// All, if there is a window.
+    All,
+    /// All but every n-th: `sliding_window_pattern`.
+    Pattern(u32),
+    /// All but every second, whatever the file says.
+    Alternate,
+    /// With `use_sliding_window`: those from `max_window_layers` on.
+    From(u32),
+    /// With `use_sliding_window`: those that do not rotate.
+    Unrotated,
+}
+
+impl Class {
+    /// What decoders have in common unless they say otherwise: the values of Llama.
+    pub const DECODER: Self = Self {
+        name: "Llama",
+        vocab_size: 32_000,
+        hidden_size: 4096,
+        intermediate_size: 11_008,
+        layers: 32,
+        heads: 32,
+        kv_heads: None,
+        head_dim: None,
+        max_position_embeddings: 2048,
+        scaling_included: false,
+        original_max_position_embeddings: None,
+        eps: 1e-6,
+        act_field: "hidden_act",
+        act: "silu",
+        gelu_is_tanh: false,
+        tie: false,
+        root_of_hidden: false,
+        biases: [Bias::Configured(false), Bias::Configured(false), Bias::Fixed(false)],
+        theta: 10_000.0,
+        local_rope: LocalRope::Shared,
+        partial: 1.0,
+        rotation: Rotation::All,
+        slides: Slides::Never,
+        sliding_window: None,
+        softcaps: None,
+        query_pre_attn_scalar: None,
+        multipliers: false,
+        logit_scale: None,
+        qk_norm_flag: false,
+        type_vocab_size: 0,
+        refused_flags: &[],
+        bos_token_id: None,
+        eos_token_ids: &[],
+        pad_token_id: None,
+        wrappers: &[],
+    };
+
+    /// [`Class::biases`] that are there or not whatever a file says.
+    pub const fn fixed_biases(&self) -> [Option<bool>; 3] {
+        let [qkv, output, mlp] = self.biases;
+        [qkv.fixed(), output.fixed(), mlp.fixed()]
+    }
+
+    /// Whether a model of that name has this configuration class: `LlamaForCausalLM`, `LlamaModel`.
+    pub fn is_of(&self, architecture: &str) -> bool {
+        architecture
+            .strip_prefix(self.name)
+            .is_some_and(|rest| rest == "Model" || rest.starts_with("For") || rest == "LMHeadModel")
+    }
+}

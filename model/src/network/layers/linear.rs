@@ -1,0 +1,112 @@
+//! A weight matrix with its bias.
+
+use std::sync::Arc;
+
+use girih_ops::{Frame, Matrix, Norm, OpError, Tensor, layer_norm, rms_norm};
+
+use super::Scope;
+use crate::checkpoint::weights::TensorRows;
+use crate::error::LoadError;
+
+/// `y = x · Wᵀ + b`, with what the block fuses before and after it.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    matrix: Matrix,
+    bias: Option<Tensor>,
+    /// Full names of its modules in the checkpoint; none if it was made of something else.
+    modules: Arc<[String]>,
+}
+
+/// The modules of a checkpoint that make one matrix: their rows, and the elements of their biases, in this order.
+#[derive(Clone, Copy, Debug)]
+pub enum Modules<'a> {
+    /// Below each other: fused Q, K, V; or a single one.
+    Concat(&'a [&'a str]),
+    /// Alternately: gate and up.
+    Interleave(&'a str, &'a str),
+    /// One module that holds gate and up below each other, read alternately.
+    InterleaveHalves(&'a str),
+}
+
+impl Modules<'_> {
+    /// Names of the modules, relative to the scope.
+    fn names(&self) -> Vec<&str> {
+        match self {
+            Self::Concat(names) => names.to_vec(),
+            Self::Interleave(a, b) => vec![a, b],
+            Self::InterleaveHalves(a) => vec![a],
+        }
+    }
+
+    /// Calls `load` with the rows of `suffix` (`weight` or `bias`) of these modules.
+    async fn with<T>(self, suffix: &str, load: impl AsyncFnOnce(TensorRows<'_>) -> T) -> T {
+        let full = |name: &str| format!("{name}.{suffix}");
+        match self {
+            Self::Concat(names) => {
+                let names: Vec<String> = names.iter().map(|n| full(n)).collect();
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                load(TensorRows::Concat(&names)).await
+            }
+            Self::Interleave(a, b) => load(TensorRows::Interleave(&full(a), &full(b))).await,
+            Self::InterleaveHalves(a) => load(TensorRows::ConcatHalvesInterleaved(&full(a))).await,
+        }
+    }
+}
+
+impl Linear {
+    /// Loads a matrix `[n, k]`, with the bias of every module if the configuration says that there is one.
+    pub async fn load(
+        w: &Scope,
+        modules: Modules<'_>,
+        [n, k]: [u32; 2],
+        bias: bool,
+    ) -> Result<Self, LoadError> {
+        let (weights, gpu) = (w.weights(), w.gpu());
+        let matrix = modules.with("weight", async |rows| weights.matrix(gpu, rows, n, k).await).await?;
+        let bias = if bias {
+            Some(modules.with("bias", async |rows| weights.vector(gpu, rows, n).await).await?)
+        } else {
+            None
+        };
+        let modules = modules.names().into_iter().map(|name| weights.full(name)).collect();
+        Ok(Self { matrix, bias, modules })
+    }
+
+    /// A matrix that is already on the GPU.
+    pub fn from_matrix(matrix: Matrix) -> Self {
+        Self { matrix, bias: None, modules: Arc::new([]) }
+    }
+
+    /// The weights.
+    pub fn matrix(&self) -> &Matrix {
+        &self.matrix
+    }
+
+    /// Full names of the modules of the checkpoint that it is made of; none for a head that is the embedding.
+    pub fn modules(&self) -> &[String] {
+        &self.modules
+    }
+
+    /// x `[T, K]` → `[T, N]`; `opts` says what is fused (its bias is this layer's). What the product is given, the
+    /// normalised x, is [noted](Frame::note) under the name of the first module.
+    pub fn forward<'a>(
+        &'a self,
+        frame: &mut Frame,
+        x: &Tensor,
+        opts: girih_ops::Linear<'a>,
+    ) -> Result<Tensor, OpError> {
+        let opts = girih_ops::Linear { bias: self.bias.as_ref(), ..opts };
+        if let Some(name) = self.modules.first()
+            && frame.watches(name)
+        {
+            let x = match opts.norm {
+                None => x.clone(),
+                Some(Norm::Rms { weight, eps }) => rms_norm(frame, x, weight, eps)?,
+                Some(Norm::Layer { weight, bias, eps }) => layer_norm(frame, x, weight, bias, eps)?,
+            };
+            frame.note(name, &x);
+            return girih_ops::linear(frame, &x, &self.matrix, &girih_ops::Linear { norm: None, ..opts });
+        }
+        girih_ops::linear(frame, x, &self.matrix, &opts)
+    }
+}

@@ -1,0 +1,6 @@
+//! What a model computes: configurations, layers, and the architectures that put them together.
+
+pub mod arch;
+pub mod config;
+pub mod layers;
+pub mod rope;

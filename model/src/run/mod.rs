@@ -1,0 +1,12 @@
+//! Loaded models at work: sessions, generation, evaluation, embeddings.
+
+pub mod calibrate;
+pub mod embed;
+pub mod embedding_config;
+pub mod eval;
+pub mod generate;
+pub mod generation_config;
+pub mod model;
+pub mod pooling;
+pub mod sampler;
+pub mod session;
