@@ -4,8 +4,8 @@ use web_time::Instant;
 
 use girih_shaders::Dialect;
 
+use crate::device::Gpu;
 use crate::error::KernelError;
-use crate::gpu::Gpu;
 use crate::recorder::Recorder;
 use crate::spec::{Access, KernelSpec};
 use crate::testing::{BenchBuffer, BenchCase, Launch, Tolerance, compare, runs_here, seeded};

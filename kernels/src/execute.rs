@@ -1,9 +1,9 @@
 //! Runs recordings: at once, many times as a plan, with timestamps, or on the CPU twins.
 
 use crate::buffer::Buffer;
+use crate::device::{Gpu, Pipeline, uniform_bytes};
 use crate::error::{GpuError, KernelError};
-use crate::gpu::Gpu;
-use crate::pipeline::{Pipeline, uniform_bytes};
+
 use crate::recorder::{Command, Dispatch, Recorder};
 use crate::spec::{Access, Choice, KernelSpec};
 use crate::twin::TwinCall;
@@ -120,7 +120,7 @@ impl Gpu {
     /// A shader that the device refuses.
     pub fn compile(&self, spec: &KernelSpec, choice: &Choice) -> Result<bool, KernelError> {
         let before = self.counters().pipelines;
-        self.pipelines().get(self, spec, choice)?;
+        self.pipelines().get(spec, choice)?;
         Ok(self.counters().pipelines > before)
     }
 
@@ -135,7 +135,7 @@ impl Gpu {
         let slot = u64::from(self.caps().offset_align);
         for command in recorder.commands() {
             if let Command::Dispatch(d) = command {
-                self.pipelines().get(self, d.spec, &d.choice)?; // compiles outside of the lock
+                self.pipelines().get(d.spec, &d.choice)?; // compiles outside of the lock
             }
         }
         self.with_uniforms(Self::layout_params(recorder, slot), |uniforms| {
@@ -174,7 +174,7 @@ impl Gpu {
             match command {
                 Command::Copy { src, dst } => steps.push(Step::Copy { src: src.clone(), dst: dst.clone() }),
                 Command::Dispatch(d) => {
-                    let pipeline = self.pipelines().get(self, d.spec, &d.choice)?;
+                    let pipeline = self.pipelines().get(d.spec, &d.choice)?;
                     let bind_group = self.bind_group(&pipeline.layout, uniforms, &d.buffers);
                     let offset = params.len() as u32;
                     params.extend_from_slice(&d.params);

@@ -4,8 +4,8 @@ use bytemuck::Pod;
 
 use crate::Caps;
 use crate::buffer::Buffer;
+use crate::device::Gpu;
 use crate::error::KernelError;
-use crate::gpu::Gpu;
 use crate::spec::{Access, Choice, KernelSpec};
 
 /// One command of a recording.

@@ -5,9 +5,9 @@ use std::path::Path;
 use girih_shaders::{file, files};
 
 use crate::Caps;
+use crate::device::Gpu;
+use crate::device::fingerprint;
 use crate::error::KernelError;
-use crate::gpu::Gpu;
-use crate::pipeline_cache::fingerprint;
 use crate::registry::KERNELS;
 use crate::sealed::{self, hash};
 use crate::testing::{Launch, Mismatch, run_case, runs_here};
@@ -44,7 +44,7 @@ pub async fn run(gpu: &Gpu) -> Report {
             case.launches = vec![launch];
             let (mismatches, ran) = run_case(gpu, kernel.spec, &case).await;
             // In a browser a refused shader is reported to the device, whose later results are not less right.
-            drop(gpu.take_error());
+            drop(gpu.watched().take_error());
             report.ran += ran;
             if !mismatches.is_empty() && !report.blocked.contains(&name) {
                 report.blocked.push(name);

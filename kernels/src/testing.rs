@@ -5,8 +5,8 @@
 use bytemuck::Pod;
 
 use crate::buffer::Buffer;
+use crate::device::Gpu;
 use crate::error::KernelError;
-use crate::gpu::Gpu;
 use crate::recorder::Recorder;
 use crate::spec::{Access, Choice, KernelSpec};
 use crate::twin::TwinCall;

@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use girih_ops::kernels::gpu::PendingRead;
-use girih_ops::kernels::{Choice, Counters, KernelSpec};
+use girih_ops::kernels::{Choice, Counters, KernelSpec, PendingRead};
 use girih_ops::{Arena, Batch, Chunk, Frame, Gpu, Plan, Seq, Tensor};
 
 use crate::error::{OutOfMemory, RunError};

@@ -36,11 +36,11 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
 ];
 
 /// Files and folders that may ask at compile time whether this is a browser.
-const MAY_ASK_TARGET: &[&str] = &["kernels/src/gpu.rs", "model/src/source/", "web/src/lib.rs"];
+const MAY_ASK_TARGET: &[&str] = &["kernels/src/device/", "model/src/source/", "web/src/lib.rs"];
 
 /// The files that may be unsafe: the cache that a driver reads, and what only the fuzzer has, an allocator that counts and
 /// the counters of the compiler.
-const MAY_BE_UNSAFE: [&str; 2] = ["kernels/src/pipeline_cache.rs", "fuzz/src/runtime.rs"];
+const MAY_BE_UNSAFE: [&str; 2] = ["kernels/src/device/pipeline_cache.rs", "fuzz/src/runtime.rs"];
 
 /// Families whose functions others may use.
 const SHARED_FAMILIES: &[&str] = &["activation", "quant"];
@@ -276,7 +276,7 @@ fn native_or_browser_is_asked_in_few_files() {
     );
     let planted = "#[cfg(target_arch = \"wasm32\")]\nfn f() {}";
     assert_eq!(check_target(&file("ops/src/norm.rs", planted)).len(), 1);
-    assert_none(&check_target(&file("kernels/src/gpu.rs", planted)));
+    assert_none(&check_target(&file("kernels/src/device/mod.rs", planted)));
 }
 
 fn check_unsafe(file: &File) -> Vec<String> {
