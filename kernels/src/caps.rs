@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use girih_shaders::Dialect;
 
+use crate::choice::Choice;
+
 /// Classes of devices that kernels are written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tier {
@@ -158,6 +160,15 @@ impl Caps {
     /// Whether a variant failed its self-test on this device.
     pub fn is_blocked(&self, kernel: &str, variant: &str) -> bool {
         !self.blocked.is_empty() && self.blocked.contains(&format!("{kernel}/{variant}"))
+    }
+
+    /// Whether a pipeline needs nothing that the device, in its tier, lacks.
+    pub fn runs(&self, choice: &Choice) -> bool {
+        let smallest = self.subgroup_size.map_or(0, |(smallest, _)| smallest);
+        choice.invocations <= self.invocations
+            && choice.workgroup_bytes <= self.workgroup_bytes
+            && choice.requires.lanes.is_none_or(|lanes| lanes <= smallest)
+            && (self.f16 || !choice.requires.f16)
     }
 
     /// The same device held down to a tier. A tier above the device's own is an error of the caller: see

@@ -4,8 +4,9 @@ use crate::buffer::Buffer;
 use crate::device::{Gpu, Pipeline, uniform_bytes};
 use crate::error::{GpuError, KernelError};
 
+use crate::choice::Choice;
 use crate::recorder::{Command, Dispatch, Recorder};
-use crate::spec::{Access, Choice, KernelSpec};
+use crate::spec::{Access, KernelSpec};
 use crate::twin::TwinCall;
 use std::sync::Arc;
 

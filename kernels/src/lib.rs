@@ -29,6 +29,8 @@ pub mod attention;
 pub mod bench;
 pub mod buffer;
 pub mod caps;
+pub mod case;
+pub mod choice;
 mod device;
 pub mod elementwise;
 pub mod embed;
@@ -55,11 +57,12 @@ pub mod twin;
 
 pub use buffer::Buffer;
 pub use caps::{Caps, Tier};
+pub use choice::{Choice, Launch, Requires};
 pub use device::{Counters, Gpu, Options, PendingRead};
 pub use error::{GpuError, KernelError};
 pub use execute::{Plan, Timing};
 pub use recorder::{Command, Dispatch, Recorder};
-pub use spec::{Access, Binding, Choice, Kernel, KernelSpec};
+pub use spec::{Access, Binding, Kernel, KernelSpec};
 
 pub use girih_shaders as shaders;
 pub use wgpu;

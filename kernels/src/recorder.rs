@@ -2,11 +2,12 @@
 
 use bytemuck::Pod;
 
-use crate::Caps;
 use crate::buffer::Buffer;
+use crate::caps::Caps;
+use crate::choice::Choice;
 use crate::device::Gpu;
 use crate::error::KernelError;
-use crate::spec::{Access, Choice, KernelSpec};
+use crate::spec::{Access, KernelSpec};
 
 /// One command of a recording.
 #[derive(Clone, Debug)]

@@ -3,8 +3,8 @@
 use girih_shaders::Selection;
 
 use crate::caps::Caps;
+use crate::choice::{Choice, Requires};
 use crate::error::KernelError;
-use crate::spec::Choice;
 
 /// `(vec4, subgroup)` of each variant name, the preferred one first.
 const VARIANTS: [((bool, bool), &str); 4] = [
@@ -70,6 +70,7 @@ pub(crate) fn reducing(
         invocations: wg,
         // One f32 for each invocation, or for each subgroup of at least 4.
         workgroup_bytes: if subgroup { wg } else { 4 * wg },
+        requires: Requires::subgroups_if(subgroup),
     }
 }
 
@@ -81,6 +82,7 @@ pub(crate) fn streaming(file: &'static str, wg: u32, vec4: bool, selection: Sele
         selection: lanes(selection.set("WG", wg), vec4),
         invocations: wg,
         workgroup_bytes: 0,
+        requires: Requires::NOTHING,
     }
 }
 

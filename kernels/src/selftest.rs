@@ -4,13 +4,14 @@ use std::path::Path;
 
 use girih_shaders::{file, files};
 
-use crate::Caps;
+use crate::caps::Caps;
+use crate::choice::Launch;
 use crate::device::Gpu;
 use crate::device::fingerprint;
 use crate::error::KernelError;
 use crate::registry::KERNELS;
 use crate::sealed::{self, hash};
-use crate::testing::{Launch, Mismatch, run_case, runs_here};
+use crate::testing::{Mismatch, run_case};
 
 /// Workgroups of CPU variants are one subgroup; those of GPU variants have at least this many invocations.
 const MAX_CPU_INVOCATIONS: u32 = 16;
@@ -57,7 +58,7 @@ pub async fn run(gpu: &Gpu) -> Report {
 
 /// The launches of the kind of device that this is, where the kernel has any.
 fn candidates(gpu: &Gpu, launches: Vec<Launch>) -> Vec<Launch> {
-    let runnable: Vec<Launch> = launches.into_iter().filter(|l| runs_here(gpu, &l.choice)).collect();
+    let runnable: Vec<Launch> = launches.into_iter().filter(|l| gpu.caps().runs(&l.choice)).collect();
     let is_cpu = gpu.caps().cpu_variants();
     let (own, other): (Vec<Launch>, Vec<Launch>) = runnable.into_iter().partition(|l| {
         if is_cpu {

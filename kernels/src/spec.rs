@@ -1,8 +1,7 @@
 //! The description of a kernel from which dispatching, validation, twins, benches and docs derive.
 
-use girih_shaders::Selection;
-
-use crate::testing::{BenchCase, TestCase};
+use crate::case::{BenchCase, TestCase};
+use crate::choice::Choice;
 use crate::twin::TwinCall;
 
 /// How a kernel uses a storage buffer.
@@ -44,21 +43,6 @@ pub struct KernelSpec {
     pub params_bytes: usize,
     /// The definition: same parameters, plain Rust, f64 accumulation.
     pub twin: fn(&mut TwinCall<'_>),
-}
-
-/// One pipeline of a kernel: what `select` returns.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Choice {
-    /// Root file below `shaders/`.
-    pub file: &'static str,
-    /// Name of the variant: what it needs or does.
-    pub variant: &'static str,
-    /// Constants and parts.
-    pub selection: Selection,
-    /// Invocations of a workgroup; checked against the device and, in tests, against the shader.
-    pub invocations: u32,
-    /// Bytes of workgroup memory; checked likewise.
-    pub workgroup_bytes: u32,
 }
 
 /// A kernel as the registry lists it.

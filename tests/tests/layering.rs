@@ -45,6 +45,39 @@ const MAY_BE_UNSAFE: [&str; 2] = ["kernels/src/device/pipeline_cache.rs", "fuzz/
 /// Families whose functions others may use.
 const SHARED_FAMILIES: &[&str] = &["activation", "quant"];
 
+/// The modules of the crate `kernels`, the lowest first. Each uses those of the floors below it and itself. A module
+/// that is named with its parent is a module of its own, and the parent is the rest.
+const FLOORS_OF_KERNELS: &[&[&str]] = &[
+    &["activation", "buffer", "choice", "quant", "sealed", "twin"],
+    &["caps"],
+    &["case", "error"],
+    &["fused", "spec"],
+    &["device::caps", "device::counters", "device::lock", "device::options", "device::pipeline_cache"],
+    &["device::open", "device::web"],
+    &["device::failure"],
+    &["device::pipelines"],
+    &["device::bind_groups"],
+    &["device"],
+    &["recorder"],
+    &["execute"],
+    &["rows"],
+    &[
+        "attention",
+        "elementwise",
+        "embed",
+        "matmul",
+        "norm",
+        "probe",
+        "rope",
+        "sample",
+        "softmax",
+        "transform",
+    ],
+    &["registry"],
+    &["testing"],
+    &["bench", "selftest"],
+];
+
 /// Names of all dependencies of a manifest, renamed ones by the name of their package.
 fn dependencies(manifest: &str) -> Vec<String> {
     let mut found = Vec::new();
@@ -142,6 +175,39 @@ fn modules(files: &[File], dir: &str, with_files: bool) -> Vec<String> {
     names
 }
 
+/// The floor of a module, as a path below the crate, and the name under which it stands there.
+fn floor_of<'a>(floors: &[&[&'a str]], path: &[String]) -> Option<(usize, &'a str)> {
+    (1..=path.len()).rev().find_map(|len| {
+        let name = path[..len].join("::");
+        let found = |(at, floor): (usize, &&[&'a str])| {
+            floor.iter().find(|module| **module == name).map(|module| (at, *module))
+        };
+        floors.iter().enumerate().find_map(found)
+    })
+}
+
+/// Modules of the same or a higher floor that a file names outside of its tests, itself apart.
+fn check_floors(file: &File, floors: &[&[&str]]) -> Vec<String> {
+    let inner = file.path.split_once("/src/").map_or("", |(_, p)| p).trim_end_matches(".rs");
+    let here: Vec<String> = inner.split('/').map(str::to_owned).collect();
+    let Some((floor, own)) = floor_of(floors, &here) else {
+        return vec![format!("{} stands on no floor", file.path)];
+    };
+    let end = file.text.find("#[cfg(test)]").unwrap_or(file.text.len());
+    let without_tests = File { path: file.path.clone(), text: file.text[..end].to_owned() };
+    let mut violations = Vec::new();
+    for (line, path) in modules_named(&without_tests) {
+        match floor_of(floors, &path) {
+            Some((below, name)) if below < floor || name == own => {}
+            found => {
+                let what = found.map_or("no module of a floor", |(_, name)| name);
+                violations.push(format!("{}:{line} names {} ({what})", file.path, path.join("::")));
+            }
+        }
+    }
+    violations
+}
+
 fn assert_none(violations: &[String]) {
     assert!(violations.is_empty(), "{}", violations.join("\n"));
 }
@@ -234,6 +300,43 @@ fn a_family_that_uses_another_is_seen() {
             &families,
             SHARED_FAMILIES,
         ));
+    }
+}
+
+#[test]
+fn modules_of_kernels_form_floors() {
+    let files = rust("kernels/src");
+    let (roots, files): (Vec<File>, Vec<File>) =
+        files.into_iter().partition(|f| f.path == "kernels/src/lib.rs");
+    assert!(roots.len() == 1 && files.len() > 40, "the files are found");
+    assert_none(&files.iter().flat_map(|f| check_floors(f, FLOORS_OF_KERNELS)).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_module_that_uses_a_higher_floor_is_seen() {
+    for (path, planted) in [
+        ("kernels/src/spec.rs", "use crate::testing::TestCase;"),
+        ("kernels/src/recorder.rs", "use crate::{buffer::Buffer, execute::Plan};"),
+        ("kernels/src/device/pipelines.rs", "use super::Gpu;"),
+        ("kernels/src/device/pipelines.rs", "fn f(gpu: &crate::device::Gpu) {}"),
+        ("kernels/src/device/failure.rs", "use super::{counters::Counters, bind_groups::BindGroups};"),
+        ("kernels/src/matmul/gemv.rs", "fn f() { crate::registry::KERNELS.len(); }"),
+        ("kernels/src/bench.rs", "use crate::selftest::run;"),
+        ("kernels/src/bench.rs", "use crate::Buffer;"),
+        ("kernels/src/elsewhere.rs", ""),
+    ] {
+        let violations = check_floors(&file(path, planted), FLOORS_OF_KERNELS);
+        assert_eq!(violations.len(), 1, "{path}: {planted}: {violations:?}");
+    }
+    for (path, allowed) in [
+        ("kernels/src/execute.rs", "use crate::device::{Gpu, Pipeline};\nuse crate::recorder::Recorder;"),
+        ("kernels/src/device/memory.rs", "use super::Gpu;\nuse super::lock::lock;"),
+        (
+            "kernels/src/matmul/gemv.rs",
+            "use super::reference;\n#[cfg(test)]\nmod tests { use crate::bench; }",
+        ),
+    ] {
+        assert_none(&check_floors(&file(path, allowed), FLOORS_OF_KERNELS));
     }
 }
 

@@ -2,10 +2,11 @@
 
 use crate::attention::{Args, BINDINGS, PROBLEM, Params, Problem, Shape, prefill, reference};
 use crate::caps::Caps;
+use crate::case::{BenchCase, TestCase};
+use crate::choice::{Choice, Launch, Requires};
 use crate::error::KernelError;
 use crate::recorder::Recorder;
-use crate::spec::{Choice, Kernel, KernelSpec};
-use crate::testing::{BenchCase, Launch, TestCase};
+use crate::spec::{Kernel, KernelSpec};
 
 const SPEC: KernelSpec = KernelSpec {
     name: "attention_decode",
@@ -95,6 +96,7 @@ fn tiles(shape: &Shape) -> Choice {
             .set("VALUE_LANES", value_lanes),
         invocations: 128,
         workgroup_bytes: 16 * rows * head_dim4 + 2048 + 32 + 2048 + 512 * rows,
+        requires: Requires::NOTHING,
     }
 }
 
@@ -105,6 +107,7 @@ fn tiles_subgroup(shape: &Shape) -> Choice {
         variant: "tiles_subgroup",
         selection: portable.selection.part("dots", "attention/dots_subgroup.wgsl").set("LANES", 8),
         workgroup_bytes: portable.workgroup_bytes - 512 * rows,
+        requires: Requires::lanes(8),
         ..portable
     }
 }
@@ -124,6 +127,7 @@ fn lanes(shape: &Shape, lanes: u32) -> Choice {
             .set("VALUE_BLOCKS", value_blocks),
         invocations: lanes,
         workgroup_bytes: 0,
+        requires: Requires::lanes(lanes),
     }
 }
 

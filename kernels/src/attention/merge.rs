@@ -6,11 +6,12 @@ use girih_shaders::Selection;
 use crate::attention::EMPTY_LSE;
 use crate::buffer::Buffer;
 use crate::caps::Caps;
+use crate::case::{TestCase, Tolerance, seeded};
+use crate::choice::{Choice, Requires};
 use crate::error::KernelError;
 use crate::recorder::Recorder;
 use crate::rows;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{TestCase, Tolerance, seeded};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Same layout as `Params` in `merge.wgsl`.
@@ -112,6 +113,7 @@ fn scalar() -> Choice {
         selection: Selection::new().set("Element", "f32"),
         invocations: 64,
         workgroup_bytes: 0,
+        requires: Requires::NOTHING,
     }
 }
 

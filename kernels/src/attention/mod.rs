@@ -6,10 +6,10 @@ use bytemuck::{Pod, Zeroable};
 use girih_shaders::Selection;
 
 use crate::buffer::Buffer;
+use crate::case::{TestCase, Tolerance, seeded};
 use crate::error::KernelError;
 use crate::rows;
 use crate::spec::{Binding, read, read_write};
-use crate::testing::{TestCase, Tolerance, seeded};
 
 pub mod decode;
 pub mod merge;

@@ -2,10 +2,11 @@
 
 use crate::attention::{Args, BINDINGS, PROBLEM, Params, Problem, Shape, reference};
 use crate::caps::Caps;
+use crate::case::{BenchBuffer, BenchCase, TestCase};
+use crate::choice::{Choice, Launch, Requires};
 use crate::error::KernelError;
 use crate::recorder::Recorder;
-use crate::spec::{Choice, Kernel, KernelSpec};
-use crate::testing::{BenchBuffer, BenchCase, Launch, TestCase};
+use crate::spec::{Kernel, KernelSpec};
 
 const SPEC: KernelSpec = KernelSpec {
     name: "attention_prefill",
@@ -66,6 +67,7 @@ fn tiles(shape: &Shape) -> Choice {
         selection,
         invocations: 128,
         workgroup_bytes: 16 * (9 * TILE_ROWS * rows + 9 * 32 + 128),
+        requires: Requires::NOTHING,
     }
 }
 
@@ -75,6 +77,7 @@ fn tiles_subgroup(shape: &Shape) -> Choice {
         variant: "tiles_subgroup",
         selection: portable.selection.part("rows", "attention/rows_subgroup.wgsl").set("LANES", 8),
         workgroup_bytes: portable.workgroup_bytes - 16 * 128,
+        requires: Requires::lanes(8),
         ..portable
     }
 }
@@ -86,6 +89,7 @@ fn rows(shape: &Shape) -> Choice {
         selection: shape.selection().set("LANES", 8).set("R", 2).set("KG", 1),
         invocations: 8,
         workgroup_bytes: 0,
+        requires: Requires::NOTHING,
     }
 }
 
@@ -104,6 +108,7 @@ fn rows_subgroup(shape: &Shape, lanes: u32) -> Choice {
             .part("own_value", "attention/own_value_subgroup.wgsl")
             .part("value", "attention/value_subgroup.wgsl"),
         invocations: lanes,
+        requires: Requires::lanes(lanes),
         ..rows(shape)
     }
 }

@@ -8,8 +8,9 @@ use girih_shaders::{Dialect, Selection, compose};
 use super::failure::Watched;
 use super::lock::lock;
 use super::pipeline_cache::DiskCache;
+use crate::choice::Choice;
 use crate::error::KernelError;
-use crate::spec::{Access, Choice, KernelSpec};
+use crate::spec::{Access, KernelSpec};
 
 /// A pipeline and the layout of its only bind group.
 #[derive(Debug)]

@@ -6,11 +6,12 @@ use girih_shaders::Selection;
 use super::Activation;
 use crate::activation;
 use crate::buffer::Buffer;
+use crate::case::{TestCase, seeded};
+use crate::choice::Choice;
 use crate::error::KernelError;
 use crate::recorder::Recorder;
 use crate::rows;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{TestCase, seeded};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Same layout as `Params` in `glu.wgsl`.

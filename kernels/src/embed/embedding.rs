@@ -4,12 +4,13 @@ use bytemuck::{Pod, Zeroable};
 use girih_shaders::Selection;
 
 use crate::buffer::Buffer;
+use crate::case::{TestCase, Tolerance, seeded};
+use crate::choice::{Choice, Requires};
 use crate::error::KernelError;
 use crate::quant::{Format, WeightFormat, pack_row, quantize_row};
 use crate::recorder::Recorder;
 use crate::rows;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{TestCase, Tolerance, seeded};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Same layout as `Params` in `embedding.wgsl`.
@@ -114,7 +115,14 @@ fn params(s: Shape, scale: f32, grid_x: u32) -> Params {
 fn choice(wg: u32, vec4: bool, format: WeightFormat) -> Choice {
     let selection = format.apply_table(Selection::new().set("WG", wg));
     let selection = if vec4 { selection.part("put", "embed/put4.wgsl") } else { selection };
-    Choice { file: FILE, variant: rows::variant(vec4, false), selection, invocations: wg, workgroup_bytes: 0 }
+    Choice {
+        file: FILE,
+        variant: rows::variant(vec4, false),
+        selection,
+        invocations: wg,
+        workgroup_bytes: 0,
+        requires: Requires::NOTHING,
+    }
 }
 
 const FORMATS: [WeightFormat; 8] = [

@@ -9,12 +9,13 @@ use super::{
 };
 use crate::buffer::Buffer;
 use crate::caps::Caps;
+use crate::case::{TestCase, Tolerance, seeded};
+use crate::choice::{Choice, Launch, Requires};
 use crate::error::KernelError;
 use crate::quant::{Code, Format};
 use crate::recorder::Recorder;
 use crate::rows;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{Launch, TestCase, Tolerance, seeded};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Same layout as `Params` in `gemm_params.wgsl`.
@@ -241,6 +242,7 @@ fn choice(tile: Tile, shape: Shape, format: WeightFormat, split: bool, epilogue:
             },
             invocations: tile.tx,
             workgroup_bytes: 0,
+            requires: if subgroup { Requires::lanes(tile.lanes) } else { Requires::NOTHING },
         };
     }
     Choice {
@@ -249,6 +251,7 @@ fn choice(tile: Tile, shape: Shape, format: WeightFormat, split: bool, epilogue:
         selection: selection.set("TY", tile.ty).set("BK8", BK8).set("SPLIT", split),
         invocations: tile.tx * tile.ty,
         workgroup_bytes: 32 * BK8 * (tile.bm() + tile.bn() + 2),
+        requires: Requires::NOTHING,
     }
 }
 

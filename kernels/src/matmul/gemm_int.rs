@@ -8,11 +8,12 @@ use super::int::{self, IntPart, IntShape, Weights, XRow};
 use super::{Epilogue, EpilogueKind, check_result, or_dummy, reference};
 use crate::buffer::Buffer;
 use crate::caps::Caps;
+use crate::case::{BenchBuffer, BenchCase, TestCase, Tolerance, seeded};
+use crate::choice::{Choice, Launch, Requires};
 use crate::error::KernelError;
 use crate::quant::{Code, Format, Scale};
 use crate::recorder::Recorder;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{BenchBuffer, BenchCase, Launch, TestCase, Tolerance, seeded};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Same layout as `Params` in `gemm_int_params.wgsl`.
@@ -172,6 +173,7 @@ fn choice(tile: Tile, format: Format, epilogue: EpilogueKind) -> Choice {
             selection: selection.set("LANES", LANES),
             invocations: LANES,
             workgroup_bytes: 0,
+            requires: Requires::lanes(LANES),
         };
     }
     Choice {
@@ -180,6 +182,7 @@ fn choice(tile: Tile, format: Format, epilogue: EpilogueKind) -> Choice {
         selection: selection.set("TX", tile.tx).set("TY", tile.ty),
         invocations: tile.tx * tile.ty,
         workgroup_bytes: 16 * (3 * (tile.bm() + tile.bn()) + 4),
+        requires: Requires::NOTHING,
     }
 }
 

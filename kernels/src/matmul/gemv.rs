@@ -9,12 +9,13 @@ use super::{
 };
 use crate::buffer::Buffer;
 use crate::caps::Caps;
+use crate::case::{TestCase, Tolerance, seeded};
+use crate::choice::{Choice, Launch, Requires};
 use crate::error::KernelError;
 use crate::fused::Norm;
 use crate::quant::Format;
 use crate::recorder::Recorder;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{Launch, TestCase, Tolerance, seeded};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Rows of x up to which this kernel is made.
@@ -250,21 +251,21 @@ fn choice(
         selection = selection.part("norm", file);
     }
     let num_sums = rows * cols + rms_sums;
-    let (file, variant, workgroup_bytes) = match kind {
-        Kind::Portable => ("matmul/gemv.wgsl", "portable", 4 * num_sums * wg),
+    let (file, variant, workgroup_bytes, requires) = match kind {
+        Kind::Portable => ("matmul/gemv.wgsl", "portable", 4 * num_sums * wg, Requires::NOTHING),
         Kind::Subgroup => {
             selection = selection.part("sums", "matmul/sums_subgroup.wgsl");
-            ("matmul/gemv.wgsl", "subgroup", num_sums * wg) // one f32 for each subgroup of at least 4
+            ("matmul/gemv.wgsl", "subgroup", num_sums * wg, Requires::SUBGROUPS) // one f32 for each subgroup
         }
         Kind::Lanes => {
             selection = selection.set("LANES", wg);
             if let WeightFormat::Quant(_) = format {
                 selection = selection.part("products", "quant/gemv_products.wgsl");
             }
-            ("matmul/gemv_lanes.wgsl", "lanes_subgroup", 0)
+            ("matmul/gemv_lanes.wgsl", "lanes_subgroup", 0, Requires::lanes(wg))
         }
     };
-    Choice { file, variant, selection: epilogue.apply(selection), invocations: wg, workgroup_bytes }
+    Choice { file, variant, selection: epilogue.apply(selection), invocations: wg, workgroup_bytes, requires }
 }
 
 const CONFIGS: [Config; 7] = [

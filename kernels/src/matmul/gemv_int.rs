@@ -10,11 +10,12 @@ use super::int::{self, IntPart, IntShape, Weights, XRow};
 use super::{Epilogue, EpilogueKind, check_result, check_sizes, or_dummy, reference, wrap};
 use crate::buffer::Buffer;
 use crate::caps::Caps;
+use crate::case::{BenchBuffer, BenchCase, TestCase, Tolerance, seeded};
+use crate::choice::{Choice, Launch, Requires};
 use crate::error::KernelError;
 use crate::quant::{Code, Format, Scale, Super, SuperScale};
 use crate::recorder::Recorder;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{BenchBuffer, BenchCase, Launch, TestCase, Tolerance, seeded};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Rows of x up to which this kernel is made: the blocks of x of all rows stay in registers.
@@ -251,18 +252,18 @@ fn choice(
         }
     }
     let num_sums = rows * cols + rms_sums;
-    let (file, variant, workgroup_bytes) = match kind {
-        Kind::Portable => ("matmul/gemv_int.wgsl", "portable", 4 * num_sums * wg),
+    let (file, variant, workgroup_bytes, requires) = match kind {
+        Kind::Portable => ("matmul/gemv_int.wgsl", "portable", 4 * num_sums * wg, Requires::NOTHING),
         Kind::Subgroup => {
             selection = selection.part("sums", "matmul/sums_subgroup.wgsl");
-            ("matmul/gemv_int.wgsl", "subgroup", num_sums * wg) // one f32 for each subgroup of at least 4
+            ("matmul/gemv_int.wgsl", "subgroup", num_sums * wg, Requires::SUBGROUPS) // one f32 for each subgroup
         }
         Kind::Lanes => {
             selection = selection.set("LANES", LANES);
-            ("matmul/gemv_int_lanes.wgsl", "lanes_subgroup", 0)
+            ("matmul/gemv_int_lanes.wgsl", "lanes_subgroup", 0, Requires::lanes(LANES))
         }
     };
-    Choice { file, variant, selection: epilogue.apply(selection), invocations: wg, workgroup_bytes }
+    Choice { file, variant, selection: epilogue.apply(selection), invocations: wg, workgroup_bytes, requires }
 }
 
 const CONFIGS: [Config; 6] = [

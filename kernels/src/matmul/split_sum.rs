@@ -5,10 +5,11 @@ use girih_shaders::Selection;
 
 use super::{Epilogue, EpilogueKind, or_dummy, reference, wrap};
 use crate::buffer::Buffer;
+use crate::case::{TestCase, Tolerance, seeded};
+use crate::choice::{Choice, Requires};
 use crate::error::KernelError;
 use crate::recorder::Recorder;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{TestCase, Tolerance, seeded};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Same layout as `Params` in `split_sum.wgsl`.
@@ -80,6 +81,7 @@ fn choice(epilogue: EpilogueKind) -> Choice {
         selection: epilogue.apply(Selection::new().set("WG", WG)),
         invocations: WG,
         workgroup_bytes: 0,
+        requires: Requires::NOTHING,
     }
 }
 

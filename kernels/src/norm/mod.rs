@@ -9,10 +9,10 @@ use bytemuck::{Pod, Zeroable};
 use girih_shaders::Selection;
 
 use crate::caps::Caps;
+use crate::case::TestCase;
+use crate::choice::Choice;
 use crate::error::KernelError;
 use crate::rows;
-use crate::spec::Choice;
-use crate::testing::TestCase;
 
 /// Same layout as `Params` in the shaders of this folder.
 #[repr(C)]

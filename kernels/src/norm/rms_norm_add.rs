@@ -4,10 +4,11 @@ use girih_shaders::Selection;
 
 pub use super::Params;
 use crate::buffer::Buffer;
+use crate::case::{TestCase, Tolerance, seeded};
+use crate::choice::Choice;
 use crate::error::KernelError;
 use crate::recorder::Recorder;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{TestCase, Tolerance, seeded};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Buffers, all f32.

@@ -4,10 +4,11 @@ use bytemuck::{Pod, Zeroable};
 use girih_shaders::Selection;
 
 use crate::buffer::Buffer;
+use crate::case::{TestCase, Tolerance, seeded};
+use crate::choice::{Choice, Requires};
 use crate::error::KernelError;
 use crate::recorder::Recorder;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{TestCase, Tolerance, seeded};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Same layout as `Params` in `copy.wgsl`.
@@ -42,6 +43,7 @@ fn choice() -> Choice {
         selection: Selection::new().set("WG", WG).set("VEC", VEC),
         invocations: WG,
         workgroup_bytes: 0,
+        requires: Requires::NOTHING,
     }
 }
 

@@ -4,10 +4,11 @@ use bytemuck::{Pod, Zeroable};
 use girih_shaders::Selection;
 
 use crate::buffer::Buffer;
+use crate::case::{TestCase, Tolerance};
+use crate::choice::{Choice, Requires};
 use crate::error::KernelError;
 use crate::recorder::Recorder;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{TestCase, Tolerance};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Same layout as `Params` in `fma.wgsl`.
@@ -41,6 +42,7 @@ fn choice() -> Choice {
         selection: Selection::new().set("WG", WG).set("CHAINS", CHAINS),
         invocations: WG,
         workgroup_bytes: 0,
+        requires: Requires::NOTHING,
     }
 }
 

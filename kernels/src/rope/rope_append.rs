@@ -5,12 +5,13 @@ use girih_shaders::Selection;
 
 use crate::buffer::Buffer;
 use crate::caps::Caps;
+use crate::case::{Element, TestCase, Tolerance, seeded};
+use crate::choice::{Choice, Requires};
 use crate::error::KernelError;
 use crate::recorder::Recorder;
 use crate::rope::{Angles, Rotation, Style, parts, test_table};
 use crate::rows;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{Element, TestCase, Tolerance, seeded};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Same layout as `Params` in `rope_append.wgsl`.
@@ -203,6 +204,7 @@ fn choice(wg: u32, vec4: bool, subgroup: bool, mode: Mode) -> Choice {
         selection,
         invocations: wg,
         workgroup_bytes: if subgroup { wg } else { 4 * wg },
+        requires: Requires::subgroups_if(subgroup),
     }
 }
 

@@ -5,11 +5,12 @@ use girih_shaders::Selection;
 
 use super::{Angles, Rotation, Style};
 use crate::buffer::Buffer;
+use crate::case::{TestCase, Tolerance, seeded};
+use crate::choice::{Choice, Requires};
 use crate::error::KernelError;
 use crate::recorder::Recorder;
 use crate::rows;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{TestCase, Tolerance, seeded};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Same layout as `Params` in `rotate.wgsl`.
@@ -118,7 +119,14 @@ fn choice(wg: u32, vec4: bool, style: Style, angles: Angles) -> Choice {
     let selection = Selection::new().set("WG", wg).set("STYLE", style.code());
     let selection = super::parts(selection, angles, vec4);
     let selection = if vec4 { selection.part("io", "rope/io4.wgsl") } else { selection };
-    Choice { file: FILE, variant: rows::variant(vec4, false), selection, invocations: wg, workgroup_bytes: 0 }
+    Choice {
+        file: FILE,
+        variant: rows::variant(vec4, false),
+        selection,
+        invocations: wg,
+        workgroup_bytes: 0,
+        requires: Requires::NOTHING,
+    }
 }
 
 fn choices() -> Vec<Choice> {

@@ -6,11 +6,12 @@ use girih_shaders::Selection;
 use super::{better, hard_logits, order_key};
 use crate::buffer::Buffer;
 use crate::caps::Caps;
+use crate::case::{Element, TestCase, Tolerance};
+use crate::choice::Choice;
 use crate::error::KernelError;
 use crate::recorder::Recorder;
 use crate::rows;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{Element, TestCase, Tolerance};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Same layout as `Params` in `argmax.wgsl`.

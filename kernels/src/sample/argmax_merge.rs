@@ -4,10 +4,11 @@ use bytemuck::{Pod, Zeroable};
 
 use super::better;
 use crate::buffer::Buffer;
+use crate::case::{Element, TestCase, Tolerance, hash};
+use crate::choice::Choice;
 use crate::error::KernelError;
 use crate::recorder::Recorder;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{Element, TestCase, Tolerance, hash};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Same layout as `Params` in `argmax_merge.wgsl`.

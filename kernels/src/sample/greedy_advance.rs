@@ -4,10 +4,11 @@ use bytemuck::{Pod, Zeroable};
 
 use super::argmax_merge::{best_of, seeded_parts};
 use crate::buffer::Buffer;
+use crate::case::{Element, TestCase, Tolerance};
+use crate::choice::Choice;
 use crate::error::KernelError;
 use crate::recorder::Recorder;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{Element, TestCase, Tolerance};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Same layout as `Params` in `greedy_advance.wgsl`.

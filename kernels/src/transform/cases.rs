@@ -2,10 +2,10 @@
 
 use super::{Axis, Hadamard, Mixing, NormKind, Params, Pass, Place, num_blocks, row_bytes_of, select};
 use crate::caps::Caps;
+use crate::case::{BenchBuffer, BenchCase, Element, TestCase, Tolerance, seeded};
+use crate::choice::{Choice, Launch};
 use crate::quant::{Activation, Format};
 use crate::rows;
-use crate::spec::Choice;
-use crate::testing::{BenchBuffer, BenchCase, Element, Launch, TestCase, Tolerance, seeded};
 
 const TOKEN: Activation = Activation::Int { bits: 8, group: Format::ROW, clip: 1.0 };
 const RMS: NormKind = NormKind::Rms;
