@@ -66,13 +66,15 @@ pub enum Mismatch {
 pub type Difference = (usize, f64, f64, f64, usize);
 
 /// Compares results with expectations. NaN differs from everything but the same NaN pattern left untouched on
-/// both sides (a poisoned value that neither wrote).
+/// both sides (a poisoned value that neither wrote), an infinity from everything but itself.
 pub fn compare(got: &[f32], want: &[f32], tolerance: Tolerance) -> Option<Difference> {
     let mut first = None;
     let mut count = 0;
     for (i, (&g, &w)) in got.iter().zip(want).enumerate() {
         let allowed = tolerance.abs + tolerance.rel * f64::from(w).abs();
-        let same = g.to_bits() == w.to_bits() || (f64::from(g) - f64::from(w)).abs() <= allowed;
+        // Infinity is as far from every number as the tolerance that follows from it.
+        let near = w.is_finite() && (f64::from(g) - f64::from(w)).abs() <= allowed;
+        let same = g.to_bits() == w.to_bits() || near;
         if !same {
             count += 1;
             first.get_or_insert((i, f64::from(g), f64::from(w), allowed));
@@ -262,6 +264,29 @@ mod tests {
         assert!(compare(&want[..3], &want, TOL).is_some());
         assert!(compare(&[POISON], &[1.0], TOL).is_some());
         assert!(compare(&[1.0], &[f32::NAN], TOL).is_some());
+    }
+
+    #[test]
+    fn infinity_is_equal_to_itself_only() {
+        let (inf, nan) = (f32::INFINITY, f32::NAN);
+        for same in [inf, -inf, nan] {
+            assert!(compare(&[same], &[same], TOL).is_none(), "{same}");
+        }
+        let differ = [
+            (0.0, inf),
+            (f32::MAX, inf),
+            (-inf, inf),
+            (nan, inf),
+            (inf, -inf),
+            (inf, f32::MAX),
+            (1.0, nan),
+            (inf, nan),
+        ];
+        for (got, want) in differ {
+            let (index, g, w, _, count) = compare(&[1.0, got], &[1.0, want], TOL).expect("they differ");
+            assert_eq!((index, count), (1, 1), "{got} for {want}");
+            assert_eq!((g.to_bits(), w.to_bits()), (f64::from(got).to_bits(), f64::from(want).to_bits()));
+        }
     }
 
     #[test]
