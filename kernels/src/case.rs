@@ -52,11 +52,31 @@ impl Tolerance {
     }
 }
 
+/// How the work of a case divides into tiles: of workgroups, or of what a workgroup does at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Regime {
+    /// Into one, full or not.
+    OneTile,
+    /// Into some of which the last is not full.
+    PartialTile,
+    /// Into several.
+    ManyTiles,
+    /// As a published model divides it, at least along one axis.
+    Model,
+}
+
+impl Regime {
+    /// All of them: every variant has cases of each.
+    pub const ALL: [Self; 4] = [Self::OneTile, Self::PartialTile, Self::ManyTiles, Self::Model];
+}
+
 /// A named case of a kernel. All launches must agree with the twin.
 #[derive(Clone, Debug)]
 pub struct TestCase {
-    /// The regime it covers.
+    /// What it is about.
     pub name: String,
+    /// How it divides into tiles.
+    pub regime: Regime,
     /// Storage buffers in the order of the spec.
     pub buffers: Vec<TestBuffer>,
     /// Launches; each is run on fresh buffers.
@@ -67,8 +87,8 @@ pub struct TestCase {
 
 impl TestCase {
     /// A case without launches.
-    pub fn new(name: impl Into<String>, tolerance: Tolerance) -> Self {
-        Self { name: name.into(), buffers: Vec::new(), launches: Vec::new(), tolerance }
+    pub fn new(name: impl Into<String>, regime: Regime, tolerance: Tolerance) -> Self {
+        Self { name: name.into(), regime, buffers: Vec::new(), launches: Vec::new(), tolerance }
     }
 
     /// Adds a buffer with contents.

@@ -1,6 +1,10 @@
 //! What is launched: a pipeline, its parameters, its grid.
 
+use std::fmt;
+
 use girih_shaders::Selection;
+
+use crate::quant::WeightFormat;
 
 /// What a device must offer to a pipeline beside limits that are large enough.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -28,6 +32,32 @@ impl Requires {
     }
 }
 
+/// Data of which a kernel comes with a reader, or writer, of each kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Data {
+    /// One kind only.
+    #[default]
+    Plain,
+    /// Weights in a format.
+    Weights(WeightFormat),
+    /// Keys and values as f32, or as f16.
+    KeysValues {
+        /// Whether they are f16.
+        f16: bool,
+    },
+}
+
+/// Empty, the weights' format, `kv_f32` or `kv_f16`.
+impl fmt::Display for Data {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Plain => Ok(()),
+            Self::Weights(format) => format.fmt(f),
+            Self::KeysValues { f16 } => f.write_str(if *f16 { "kv_f16" } else { "kv_f32" }),
+        }
+    }
+}
+
 /// One pipeline of a kernel: what `select` returns.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Choice {
@@ -43,6 +73,8 @@ pub struct Choice {
     pub workgroup_bytes: u32,
     /// What else a device must have; in tests checked against what the shader enables.
     pub requires: Requires,
+    /// Which of several readers of data the parts hold.
+    pub data: Data,
 }
 
 /// One way of running a kernel.

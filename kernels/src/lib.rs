@@ -57,7 +57,7 @@ pub mod twin;
 
 pub use buffer::Buffer;
 pub use caps::{Caps, Tier};
-pub use choice::{Choice, Launch, Requires};
+pub use choice::{Choice, Data, Launch, Requires};
 pub use device::{Counters, Gpu, Options, PendingRead};
 pub use error::{GpuError, KernelError};
 pub use execute::{Plan, Timing};

@@ -3,7 +3,7 @@
 use girih_shaders::Selection;
 
 use crate::caps::Caps;
-use crate::choice::{Choice, Requires};
+use crate::choice::{Choice, Data, Requires};
 use crate::error::KernelError;
 
 /// `(vec4, subgroup)` of each variant name, the preferred one first.
@@ -71,6 +71,7 @@ pub(crate) fn reducing(
         // One f32 for each invocation, or for each subgroup of at least 4.
         workgroup_bytes: if subgroup { wg } else { 4 * wg },
         requires: Requires::subgroups_if(subgroup),
+        data: Data::Plain,
     }
 }
 
@@ -83,6 +84,7 @@ pub(crate) fn streaming(file: &'static str, wg: u32, vec4: bool, selection: Sele
         invocations: wg,
         workgroup_bytes: 0,
         requires: Requires::NOTHING,
+        data: Data::Plain,
     }
 }
 

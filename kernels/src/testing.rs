@@ -1,7 +1,7 @@
 //! Comparing a kernel with its twin: poisoned outputs, guard bands, a comparator.
 
 use crate::buffer::Buffer;
-pub use crate::case::{Element, POISON, TestBuffer, TestCase, Tolerance, hash, seeded};
+pub use crate::case::{Element, POISON, Regime, TestBuffer, TestCase, Tolerance, hash, seeded};
 use crate::choice::Launch;
 use crate::device::Gpu;
 use crate::error::KernelError;

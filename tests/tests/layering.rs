@@ -42,13 +42,14 @@ const MAY_ASK_TARGET: &[&str] = &["kernels/src/device/", "model/src/source/", "w
 /// the counters of the compiler.
 const MAY_BE_UNSAFE: [&str; 2] = ["kernels/src/device/pipeline_cache.rs", "fuzz/src/runtime.rs"];
 
-/// Families whose functions others may use.
-const SHARED_FAMILIES: &[&str] = &["activation", "quant"];
+/// Folders whose functions families may use.
+const SHARED_FAMILIES: &[&str] = &["activation", "device", "quant"];
 
 /// The modules of the crate `kernels`, the lowest first. Each uses those of the floors below it and itself. A module
 /// that is named with its parent is a module of its own, and the parent is the rest.
 const FLOORS_OF_KERNELS: &[&[&str]] = &[
-    &["activation", "buffer", "choice", "quant", "sealed", "twin"],
+    &["activation", "buffer", "quant", "sealed", "twin"],
+    &["choice"],
     &["caps"],
     &["case", "error"],
     &["fused", "spec"],

@@ -2,8 +2,8 @@
 
 use crate::attention::{Args, BINDINGS, PROBLEM, Params, Problem, Shape, prefill, reference};
 use crate::caps::Caps;
-use crate::case::{BenchCase, TestCase};
-use crate::choice::{Choice, Launch, Requires};
+use crate::case::{BenchCase, Regime, TestCase};
+use crate::choice::{Choice, Data, Launch, Requires};
 use crate::error::KernelError;
 use crate::recorder::Recorder;
 use crate::spec::{Kernel, KernelSpec};
@@ -97,6 +97,7 @@ fn tiles(shape: &Shape) -> Choice {
         invocations: 128,
         workgroup_bytes: 16 * rows * head_dim4 + 2048 + 32 + 2048 + 512 * rows,
         requires: Requires::NOTHING,
+        data: Data::KeysValues { f16: shape.f16 },
     }
 }
 
@@ -128,6 +129,7 @@ fn lanes(shape: &Shape, lanes: u32) -> Choice {
         invocations: lanes,
         workgroup_bytes: 0,
         requires: Requires::lanes(lanes),
+        data: Data::KeysValues { f16: shape.f16 },
     }
 }
 
@@ -149,33 +151,125 @@ fn choices() -> Vec<Choice> {
 }
 
 fn problems() -> Vec<Problem> {
+    use Regime::{ManyTiles, Model, OneTile, PartialTile};
     let p = PROBLEM;
     vec![
-        Problem { name: "small_model", heads: [4, 2, 64, 64], seqs: &[(1, 129)], ..p },
-        Problem { name: "one_key", heads: [2, 1, 8, 8], ..p },
+        Problem { name: "small_model", regime: Model, heads: [4, 2, 64, 64], seqs: &[(1, 129)], ..p },
+        Problem { name: "one_key", regime: OneTile, heads: [2, 1, 8, 8], ..p },
         Problem {
             name: "ragged_splits",
+            regime: PartialTile,
             heads: [4, 2, 64, 64],
             seqs: &[(1, 1), (1, 64), (1, 65), (1, 200)],
             splits: 3,
             ..p
         },
-        Problem { name: "gqa3_f16", heads: [3, 1, 64, 64], seqs: &[(1, 40)], f16: true, ..p },
+        Problem {
+            name: "many_tiles",
+            regime: ManyTiles,
+            heads: [4, 2, 64, 64],
+            seqs: &[(1, 256)],
+            splits: 2,
+            ..p
+        },
+        Problem {
+            name: "one_key_f16",
+            regime: OneTile,
+            heads: [4, 2, 64, 64],
+            seqs: &[(1, 1)],
+            f16: true,
+            ..p
+        },
+        Problem {
+            name: "partial_f16",
+            regime: PartialTile,
+            heads: [4, 2, 64, 64],
+            seqs: &[(1, 65)],
+            f16: true,
+            ..p
+        },
+        Problem {
+            name: "many_tiles_f16",
+            regime: ManyTiles,
+            heads: [4, 2, 64, 64],
+            seqs: &[(1, 256)],
+            f16: true,
+            ..p
+        },
+        Problem {
+            name: "small_model_f16",
+            regime: Model,
+            heads: [4, 2, 64, 64],
+            seqs: &[(1, 129)],
+            f16: true,
+            ..p
+        },
+        Problem {
+            name: "gqa3_f16",
+            regime: PartialTile,
+            heads: [3, 1, 64, 64],
+            seqs: &[(1, 40)],
+            f16: true,
+            ..p
+        },
         Problem {
             name: "window_sinks",
+            regime: PartialTile,
             heads: [8, 1, 32, 32],
             seqs: &[(1, 50), (1, 3)],
             window: Some(16),
             sinks: true,
             ..p
         },
-        Problem { name: "softcap", heads: [2, 2, 32, 32], seqs: &[(1, 40)], softcap: Some(0.5), ..p },
-        Problem { name: "gqa7_odd_dims", heads: [7, 1, 17, 10], seqs: &[(1, 40)], sinks: true, ..p },
-        Problem { name: "odd_dims_f16", heads: [2, 1, 13, 13], seqs: &[(1, 9)], f16: true, ..p },
-        Problem { name: "gqa12_d128", heads: [12, 1, 128, 128], seqs: &[(1, 70)], ..p },
-        Problem { name: "d256_d80", heads: [2, 1, 256, 80], seqs: &[(1, 33)], window: Some(1), ..p },
-        Problem { name: "equal_scores", heads: [4, 2, 64, 64], seqs: &[(1, 90)], magnitude: 0.0, ..p },
-        Problem { name: "large_scores", heads: [4, 2, 64, 64], seqs: &[(1, 90)], magnitude: 6.0, ..p },
+        Problem {
+            name: "softcap",
+            regime: PartialTile,
+            heads: [2, 2, 32, 32],
+            seqs: &[(1, 40)],
+            softcap: Some(0.5),
+            ..p
+        },
+        Problem {
+            name: "gqa7_odd_dims",
+            regime: PartialTile,
+            heads: [7, 1, 17, 10],
+            seqs: &[(1, 40)],
+            sinks: true,
+            ..p
+        },
+        Problem {
+            name: "odd_dims_f16",
+            regime: OneTile,
+            heads: [2, 1, 13, 13],
+            seqs: &[(1, 9)],
+            f16: true,
+            ..p
+        },
+        Problem { name: "gqa12_d128", regime: PartialTile, heads: [12, 1, 128, 128], seqs: &[(1, 70)], ..p },
+        Problem {
+            name: "d256_d80",
+            regime: PartialTile,
+            heads: [2, 1, 256, 80],
+            seqs: &[(1, 33)],
+            window: Some(1),
+            ..p
+        },
+        Problem {
+            name: "equal_scores",
+            regime: PartialTile,
+            heads: [4, 2, 64, 64],
+            seqs: &[(1, 90)],
+            magnitude: 0.0,
+            ..p
+        },
+        Problem {
+            name: "large_scores",
+            regime: PartialTile,
+            heads: [4, 2, 64, 64],
+            seqs: &[(1, 90)],
+            magnitude: 6.0,
+            ..p
+        },
     ]
 }
 
@@ -187,7 +281,7 @@ fn cases() -> Vec<TestCase> {
             let shape = problem.shape();
             // The third variant differs from the second in a few lines only.
             let mut launched: Vec<Choice> =
-                variants(&shape).into_iter().take(if at < 3 { 3 } else { 2 }).collect();
+                variants(&shape).into_iter().take(if at < 8 { 3 } else { 2 }).collect();
             if at == 2 {
                 launched.push(lanes(&shape, 4));
             }

@@ -9,8 +9,8 @@ use super::{
 };
 use crate::buffer::Buffer;
 use crate::caps::Caps;
-use crate::case::{TestCase, Tolerance, seeded};
-use crate::choice::{Choice, Launch, Requires};
+use crate::case::{Regime, TestCase, Tolerance, seeded};
+use crate::choice::{Choice, Data, Launch, Requires};
 use crate::error::KernelError;
 use crate::quant::{Code, Format};
 use crate::recorder::Recorder;
@@ -243,6 +243,7 @@ fn choice(tile: Tile, shape: Shape, format: WeightFormat, split: bool, epilogue:
             invocations: tile.tx,
             workgroup_bytes: 0,
             requires: if subgroup { Requires::lanes(tile.lanes) } else { Requires::NOTHING },
+            data: Data::Weights(format),
         };
     }
     Choice {
@@ -252,6 +253,7 @@ fn choice(tile: Tile, shape: Shape, format: WeightFormat, split: bool, epilogue:
         invocations: tile.tx * tile.ty,
         workgroup_bytes: 32 * BK8 * (tile.bm() + tile.bn() + 2),
         requires: Requires::NOTHING,
+        data: Data::Weights(format),
     }
 }
 
@@ -330,16 +332,21 @@ fn twin(call: &mut TwinCall<'_>) {
 }
 
 fn cases() -> Vec<TestCase> {
+    use Regime::{ManyTiles, Model, OneTile, PartialTile};
     type Case = (Shape, WeightFormat);
     let plain = EpilogueKind::default();
-    let case = |name: &str, (shape, format): Case, epilogue: EpilogueKind, tiles: &[Tile], splits: u32| {
+    let case = |(name, regime): (&str, Regime),
+                (shape, format): Case,
+                epilogue: EpilogueKind,
+                tiles: &[Tile],
+                splits: u32| {
         let Shape { m, n, k } = shape;
         let [weights, scales] = reference::seeded_weights(n, k, format, 2);
         let y_stride = if epilogue.glu { n / 2 } else { n };
         let split_k8 = shape.num_k8().div_ceil(splits).next_multiple_of(BK8);
         let splits = if splits == 1 { 1 } else { shape.num_k8().div_ceil(split_k8) };
         let scale = 4.0 * if epilogue.glu { 10.0 } else { 1.0 };
-        let mut case = TestCase::new(name, Tolerance::f32_sum(k as usize, scale))
+        let mut case = TestCase::new(name, regime, Tolerance::f32_sum(k as usize, scale))
             .input(&seeded((m * k) as usize, 1))
             .input(&weights)
             .input(&scales)
@@ -369,28 +376,49 @@ fn cases() -> Vec<TestCase> {
     let full = |act, glu| EpilogueKind { act, glu, bias: true, residual: true };
     let all = [LARGE, MEDIUM, SMALL, DIRECT, DIRECT_SUBGROUP, DIRECT_SUBGROUP_8, DIRECT_SUBGROUP_4];
     let two = [SMALL, DIRECT_SUBGROUP, DIRECT_SUBGROUP_4];
-    vec![
-        case("many_tiles", shape(133, 130, 48, f32), plain, &all, 1),
-        case("one_tile", shape(5, 6, 16, f32), plain, &all, 1),
-        case("odd", shape(37, 71, 131, f16), full(5, false), &two, 1),
-        case("glu", shape(67, 130, 40, bf16), full(1, true), &two, 1),
-        case("odd_columns", shape(19, 129, 44, f32), full(2, false), &[DIRECT_SUBGROUP], 1),
-        case("one_split", shape(5, 6, 64, f32), plain, &[SMALL], 2),
-        case("splits", shape(35, 67, 200, f16), plain, &[MEDIUM], 3),
-        case("gpt_oss_20b", shape(16, 160, 2880, bf16), plain, &[DIRECT_SUBGROUP], 1),
-        case("q4_0", quant(19, 70, 264, Format::Q4_0), plain, &two, 1),
+    let mut cases = vec![
+        case(("many_tiles", ManyTiles), shape(133, 130, 48, f32), plain, &all, 1),
+        case(("one_tile", OneTile), shape(5, 6, 16, f32), plain, &all, 1),
+        case(("odd", PartialTile), shape(37, 71, 131, f16), full(5, false), &two, 1),
+        case(("glu", ManyTiles), shape(67, 130, 40, bf16), full(1, true), &two, 1),
+        case(("odd_columns", PartialTile), shape(19, 129, 44, f32), full(2, false), &[DIRECT_SUBGROUP], 1),
+        case(("one_split", OneTile), shape(5, 6, 64, f32), plain, &[SMALL], 2),
+        case(("splits", PartialTile), shape(35, 67, 200, f16), plain, &[MEDIUM], 3),
+        case(("gpt_oss_20b", Model), shape(16, 160, 2880, bf16), plain, &[DIRECT_SUBGROUP], 1),
+        case(("q4_0", PartialTile), quant(19, 70, 264, Format::Q4_0), plain, &two, 1),
         case(
-            "int8_odd",
+            ("int8_odd", PartialTile),
             quant(5, 67, 30, Format::asymmetric(Code::Int8, Format::ROW)),
             full(1, false),
             &two,
             1,
         ),
-        case("iq4_nl", quant(133, 66, 40, Format::IQ4_NL), plain, &[LARGE], 1),
-        case("q4_k", quant(70, 67, 264, Format::Q4_K), plain, &[MEDIUM], 1),
-        case("q5_0", quant(9, 67, 40, Format::Q5_0), plain, &[DIRECT], 1),
-        case("q6_k_splits", quant(9, 34, 520, Format::Q6_K), plain, &[SMALL], 2),
-    ]
+        case(("iq4_nl", ManyTiles), quant(133, 66, 40, Format::IQ4_NL), plain, &[LARGE], 1),
+        case(("q4_k", PartialTile), quant(70, 67, 264, Format::Q4_K), plain, &[MEDIUM], 1),
+        case(("q5_0", PartialTile), quant(9, 67, 40, Format::Q5_0), plain, &[DIRECT], 1),
+        case(("q6_k_splits", PartialTile), quant(9, 34, 520, Format::Q6_K), plain, &[SMALL], 2),
+    ];
+    // Every reader of weights in every regime: one pipeline for each tile.
+    let small = [SMALL, DIRECT, DIRECT_SUBGROUP];
+    for (name, regime, [m, n, k]) in [
+        ("one_tile", OneTile, [5, 6, 32]),
+        ("partial_tile", PartialTile, [37, 70, 64]),
+        ("many_tiles", ManyTiles, [64, 128, 64]),
+        ("llama_1b", Model, [7, 64, 2048]),
+    ] {
+        let q4_0 = Format::Q4_0.into();
+        let dense_tiles: &[Tile] = if regime == Model || regime == PartialTile { &all } else { &small };
+        cases.push(case((&format!("f32_{name}"), regime), shape(m, n, k, f32), plain, dense_tiles, 1));
+        for (format, epilogue) in [(f16, plain), (bf16, full(1, true)), (q4_0, plain)] {
+            let of = (format!("{format}_{name}"), shape(m, n, k, format));
+            cases.push(case((&of.0, regime), of.1, epilogue, &small, 1));
+        }
+        for format in [f32, f16, bf16, Format::Q6_K.into()] {
+            let of = (format!("{format}_splits_{name}"), shape(m, n, k.max(48), format));
+            cases.push(case((&of.0, regime), of.1, plain, &[SMALL], 2));
+        }
+    }
+    cases
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use super::int::{self, IntPart, IntShape, Weights, XRow};
 use super::{Epilogue, EpilogueKind, check_result, or_dummy, reference};
 use crate::buffer::Buffer;
 use crate::caps::Caps;
-use crate::case::{BenchBuffer, BenchCase, TestCase, Tolerance, seeded};
-use crate::choice::{Choice, Launch, Requires};
+use crate::case::{BenchBuffer, BenchCase, Regime, TestCase, Tolerance, seeded};
+use crate::choice::{Choice, Data, Launch, Requires};
 use crate::error::KernelError;
 use crate::quant::{Code, Format, Scale};
 use crate::recorder::Recorder;
@@ -174,6 +174,7 @@ fn choice(tile: Tile, format: Format, epilogue: EpilogueKind) -> Choice {
             invocations: LANES,
             workgroup_bytes: 0,
             requires: Requires::lanes(LANES),
+            data: Data::Weights(format.into()),
         };
     }
     Choice {
@@ -183,6 +184,7 @@ fn choice(tile: Tile, format: Format, epilogue: EpilogueKind) -> Choice {
         invocations: tile.tx * tile.ty,
         workgroup_bytes: 16 * (3 * (tile.bm() + tile.bn()) + 4),
         requires: Requires::NOTHING,
+        data: Data::Weights(format.into()),
     }
 }
 
@@ -220,15 +222,20 @@ fn params(shape: IntShape, y_stride: u32, [alpha, soft_cap]: [f32; 2]) -> Params
 }
 
 fn cases() -> Vec<TestCase> {
+    use Regime::{ManyTiles, Model, OneTile, PartialTile};
     let plain = EpilogueKind::default();
     let full = |act, glu| EpilogueKind { act, glu, bias: true, residual: true };
-    let case = |name: &str, [m, n, k]: [u32; 3], format: Format, epilogue: EpilogueKind, tiles: &[Tile]| {
+    let case = |(name, regime): (&str, Regime),
+                [m, n, k]: [u32; 3],
+                format: Format,
+                epilogue: EpilogueKind,
+                tiles: &[Tile]| {
         let shape = IntShape { m, n, k };
         let y_stride = if epilogue.glu { n / 2 } else { n };
         let (codes, scales) = int::seeded_weights(n, k, format, 2);
         let (x_codes, x_scales) = int::seeded_codes(m, k, n.is_multiple_of(2), 4);
         let tolerance = Tolerance::f32_sum(k as usize, 8.0 * if epilogue.glu { 10.0 } else { 1.0 });
-        let mut case = TestCase::new(name, tolerance)
+        let mut case = TestCase::new(name, regime, tolerance)
             .input(&x_codes)
             .input(&codes)
             .input(&scales)
@@ -246,20 +253,27 @@ fn cases() -> Vec<TestCase> {
     let two = [SMALL, DIRECT];
     let f32_row = Format { scale: Scale::F32, ..Format::asymmetric(Code::Int4, Format::ROW) };
     vec![
-        case("tiles", [70, 130, 64], Format::Q4_0, full(1, true), &[LARGE, MEDIUM, SMALL, DIRECT]),
-        case("one_tile", [5, 6, 64], Format::Q4_0, plain, &two),
-        case("q4_k_tiles", [70, 67, 264], Format::Q4_K, plain, &[MEDIUM]),
-        case("many_tiles", [133, 66, 96], Format::Q4_0, full(2, false), &two),
-        case("glu", [33, 130, 40], Format::Q8_0, full(1, true), &two),
-        case("odd", [16, 71, 131], Format::Q4_1, full(5, false), &two),
-        case("q4_k", [5, 34, 520], Format::Q4_K, plain, &[DIRECT]),
-        case("q5_k", [16, 33, 288], Format::Q5_K, plain, &two),
-        case("q6_k", [9, 34, 288], Format::Q6_K, plain, &two),
-        case("iq4_nl", [5, 34, 96], Format::IQ4_NL, plain, &[DIRECT]),
-        case("nvfp4", [5, 34, 40], Format::NVFP4, plain, &[DIRECT]),
-        case("gpt_oss_20b", [5, 40, 2880], Format::MXFP4, plain, &[DIRECT]),
-        case("qoq", [16, 33, 320], Format::QOQ, plain, &[SMALL]),
-        case("row", [16, 33, 96], f32_row, plain, &two),
+        case(
+            ("tiles", PartialTile),
+            [70, 130, 64],
+            Format::Q4_0,
+            full(1, true),
+            &[LARGE, MEDIUM, SMALL, DIRECT],
+        ),
+        case(("one_tile", OneTile), [5, 6, 64], Format::Q4_0, plain, &two),
+        case(("llama_1b", Model), [5, 40, 2048], Format::Q4_0, plain, &two),
+        case(("q4_k_tiles", PartialTile), [70, 67, 264], Format::Q4_K, plain, &[MEDIUM]),
+        case(("many_tiles", ManyTiles), [133, 66, 96], Format::Q4_0, full(2, false), &two),
+        case(("glu", ManyTiles), [33, 130, 40], Format::Q8_0, full(1, true), &two),
+        case(("odd", PartialTile), [16, 71, 131], Format::Q4_1, full(5, false), &two),
+        case(("q4_k", PartialTile), [5, 34, 520], Format::Q4_K, plain, &[DIRECT]),
+        case(("q5_k", PartialTile), [16, 33, 288], Format::Q5_K, plain, &two),
+        case(("q6_k", PartialTile), [9, 34, 288], Format::Q6_K, plain, &two),
+        case(("iq4_nl", PartialTile), [5, 34, 96], Format::IQ4_NL, plain, &[DIRECT]),
+        case(("nvfp4", PartialTile), [5, 34, 40], Format::NVFP4, plain, &[DIRECT]),
+        case(("gpt_oss_20b", Model), [5, 40, 2880], Format::MXFP4, plain, &[DIRECT]),
+        case(("qoq", PartialTile), [16, 33, 320], Format::QOQ, plain, &[SMALL]),
+        case(("row", PartialTile), [16, 33, 96], f32_row, plain, &two),
     ]
 }
 

@@ -10,8 +10,8 @@ use super::int::{self, IntPart, IntShape, Weights, XRow};
 use super::{Epilogue, EpilogueKind, check_result, check_sizes, or_dummy, reference, wrap};
 use crate::buffer::Buffer;
 use crate::caps::Caps;
-use crate::case::{BenchBuffer, BenchCase, TestCase, Tolerance, seeded};
-use crate::choice::{Choice, Launch, Requires};
+use crate::case::{BenchBuffer, BenchCase, Regime, TestCase, Tolerance, seeded};
+use crate::choice::{Choice, Data, Launch, Requires};
 use crate::error::KernelError;
 use crate::quant::{Code, Format, Scale, Super, SuperScale};
 use crate::recorder::Recorder;
@@ -263,7 +263,15 @@ fn choice(
             ("matmul/gemv_int_lanes.wgsl", "lanes_subgroup", 0, Requires::lanes(LANES))
         }
     };
-    Choice { file, variant, selection: epilogue.apply(selection), invocations: wg, workgroup_bytes, requires }
+    Choice {
+        file,
+        variant,
+        selection: epilogue.apply(selection),
+        invocations: wg,
+        workgroup_bytes,
+        requires,
+        data: Data::Weights(format.into()),
+    }
 }
 
 const CONFIGS: [Config; 6] = [
@@ -352,13 +360,14 @@ fn params(shape: IntShape, y_stride: u32, grid_x: u32, [alpha, soft_cap]: [f32; 
 }
 
 fn cases() -> Vec<TestCase> {
+    use Regime::{ManyTiles, Model, OneTile, PartialTile};
     const FLOAT: InputKind = InputKind::Float { rms_norm: false };
     const RMS: InputKind = InputKind::Float { rms_norm: true };
     const CODES: InputKind = InputKind::Codes;
     let plain = EpilogueKind::default();
     let glu = |act| EpilogueKind { act, glu: true, bias: true, residual: true };
     let full = |act| EpilogueKind { act, glu: false, bias: true, residual: true };
-    let case = |name: &str,
+    let case = |(name, regime): (&str, Regime),
                 [m, n, k]: [u32; 3],
                 format: Format,
                 input,
@@ -373,7 +382,7 @@ fn cases() -> Vec<TestCase> {
         let x = int::seeded_x(m, k, (input == RMS).then_some(&norm), 5);
         // Minima and zeros make partial sums larger than the result by the ratio of zero and spread: 2 at most.
         let tolerance = Tolerance::f32_sum(k as usize, 8.0 * if epilogue.glu { 10.0 } else { 1.0 });
-        let mut case = TestCase::new(name, tolerance);
+        let mut case = TestCase::new(name, regime, tolerance);
         case = if input == CODES { case.input(&x_codes) } else { case.input(&x) };
         case = case
             .input(&codes)
@@ -401,27 +410,37 @@ fn cases() -> Vec<TestCase> {
     let f32_row = Format { scale: Scale::F32, ..Format::asymmetric(Code::Int4, Format::ROW) };
     vec![
         // More blocks than invocations, sums in every subgroup, several workgroups of which the last is not full.
-        case("many_blocks", [1, 11, 4160], Format::Q4_0, CODES, plain, &CONFIGS),
-        case("one_by_one", [1, 1, 1], Format::Q8_0, FLOAT, plain, &two),
-        case("rms_norm", [1, 37, 288], Format::Q4_0, RMS, full(1), &three),
-        case("glu", [3, 66, 96], Format::Q8_0, RMS, glu(1), &[CONFIGS[0], CONFIGS[1], CONFIGS[3]]),
-        case("odd", [1, 33, 131], Format::Q4_1, RMS, full(5), &two),
+        case(("many_blocks", ManyTiles), [1, 11, 4160], Format::Q4_0, CODES, plain, &CONFIGS),
+        case(("one_tile", OneTile), [1, 2, 32], Format::Q4_0, CODES, plain, &CONFIGS),
+        case(("partial_tile", PartialTile), [1, 33, 40], Format::Q4_0, CODES, plain, &CONFIGS),
+        case(("llama_1b", Model), [1, 64, 2048], Format::Q4_0, CODES, plain, &CONFIGS),
+        case(("one_by_one", OneTile), [1, 1, 1], Format::Q8_0, FLOAT, plain, &two),
+        case(("rms_norm", PartialTile), [1, 37, 288], Format::Q4_0, RMS, full(1), &three),
         case(
-            "partial_block",
+            ("glu", ManyTiles),
+            [3, 66, 96],
+            Format::Q8_0,
+            RMS,
+            glu(1),
+            &[CONFIGS[0], CONFIGS[1], CONFIGS[3]],
+        ),
+        case(("odd", PartialTile), [1, 33, 131], Format::Q4_1, RMS, full(5), &two),
+        case(
+            ("partial_block", PartialTile),
             [2, 35, 40],
             Format::NVFP4,
             FLOAT,
             plain,
             &[CONFIGS[0], CONFIGS[4], CONFIGS[5]],
         ),
-        case("q4_k", [2, 34, 520], Format::Q4_K, CODES, plain, one),
-        case("q5_k", [1, 33, 288], Format::Q5_K, CODES, plain, one),
-        case("q6_k", [1, 33, 288], Format::Q6_K, CODES, plain, &two),
-        case("super_groups_of_48", [1, 33, 600], split_block, CODES, plain, &two),
-        case("iq4_nl", [1, 33, 96], Format::IQ4_NL, CODES, plain, &two),
-        case("gpt_oss_20b", [1, 40, 2880], Format::MXFP4, FLOAT, full(0), &three),
-        case("qoq", [1, 34, 320], Format::QOQ, CODES, plain, one),
-        case("row", [1, 33, 96], f32_row, CODES, plain, &two),
+        case(("q4_k", PartialTile), [2, 34, 520], Format::Q4_K, CODES, plain, one),
+        case(("q5_k", PartialTile), [1, 33, 288], Format::Q5_K, CODES, plain, one),
+        case(("q6_k", PartialTile), [1, 33, 288], Format::Q6_K, CODES, plain, &two),
+        case(("super_groups_of_48", PartialTile), [1, 33, 600], split_block, CODES, plain, &two),
+        case(("iq4_nl", PartialTile), [1, 33, 96], Format::IQ4_NL, CODES, plain, &two),
+        case(("gpt_oss_20b", Model), [1, 40, 2880], Format::MXFP4, FLOAT, full(0), &three),
+        case(("qoq", PartialTile), [1, 34, 320], Format::QOQ, CODES, plain, one),
+        case(("row", PartialTile), [1, 33, 96], f32_row, CODES, plain, &two),
     ]
 }
 

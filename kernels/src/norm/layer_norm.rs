@@ -82,9 +82,9 @@ fn twin(call: &mut TwinCall<'_>) {
 
 fn cases() -> Vec<TestCase> {
     let mut cases = Vec::new();
-    for (i, (name, num_rows, num_channels)) in super::SHAPES.into_iter().enumerate() {
+    for (i, ((name, regime), num_rows, num_channels)) in super::SHAPES.into_iter().enumerate() {
         let len = (num_rows * num_channels) as usize;
-        let case = TestCase::new(name, Tolerance::f32_sum(num_channels.max(100) as usize, 1.0))
+        let case = TestCase::new(name, regime, Tolerance::f32_sum(num_channels.max(100) as usize, 1.0))
             .input(&seeded(len, 1))
             .input(&seeded(num_channels as usize, 2))
             .input(&seeded(num_channels as usize, 4))

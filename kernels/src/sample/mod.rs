@@ -8,7 +8,7 @@ pub mod top_k;
 use girih_shaders::Selection;
 
 use crate::caps::Caps;
-use crate::choice::{Choice, Requires};
+use crate::choice::{Choice, Data, Requires};
 use crate::rows;
 
 /// Index where nothing was found: every logit is NaN.
@@ -46,6 +46,7 @@ fn choice(file: &'static str, wg: u32, subgroup: bool, selection: Selection) -> 
         // A key and an index for each invocation, or for each subgroup of at least 4.
         workgroup_bytes: if subgroup { 2 * wg } else { 8 * wg },
         requires: Requires::subgroups_if(subgroup),
+        data: Data::Plain,
     }
 }
 
