@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use girih_shaders::Dialect;
 
-use crate::choice::Choice;
+use crate::choice::{Choice, Data, key};
 
 /// Classes of devices that kernels are written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -119,7 +119,8 @@ pub struct Caps {
     pub timestamps: bool,
     /// Who compiles the WGSL.
     pub dialect: Dialect,
-    /// `kernel/variant` pairs that failed their self-test on this device.
+    /// What failed its self-test on this device, by [`key`]: `kernel/variant`, or `kernel/variant/data` where the
+    /// variant comes with several readers of data.
     pub blocked: BTreeSet<String>,
 }
 
@@ -157,9 +158,11 @@ impl Caps {
         self.tier == Tier::Cpu
     }
 
-    /// Whether a variant failed its self-test on this device.
-    pub fn is_blocked(&self, kernel: &str, variant: &str) -> bool {
-        !self.blocked.is_empty() && self.blocked.contains(&format!("{kernel}/{variant}"))
+    /// Whether a variant failed its self-test on this device, with one of its readers of data or as a whole.
+    pub fn is_blocked(&self, kernel: &str, variant: &str, data: Data) -> bool {
+        !self.blocked.is_empty()
+            && (self.blocked.contains(&key(kernel, variant, data))
+                || self.blocked.contains(&key(kernel, variant, Data::Plain)))
     }
 
     /// Whether a pipeline needs nothing that the device, in its tier, lacks.

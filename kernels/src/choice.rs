@@ -58,6 +58,14 @@ impl fmt::Display for Data {
     }
 }
 
+/// What a self-test is about, as text: `kernel/variant`, and `/data` behind it where there are several readers.
+pub fn key(kernel: &str, variant: &str, data: Data) -> String {
+    match data {
+        Data::Plain => format!("{kernel}/{variant}"),
+        data => format!("{kernel}/{variant}/{data}"),
+    }
+}
+
 /// One pipeline of a kernel: what `select` returns.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Choice {
@@ -75,6 +83,13 @@ pub struct Choice {
     pub requires: Requires,
     /// Which of several readers of data the parts hold.
     pub data: Data,
+}
+
+impl Choice {
+    /// The [`key`] of this choice of a kernel.
+    pub fn key(&self, kernel: &str) -> String {
+        key(kernel, self.variant, self.data)
+    }
 }
 
 /// One way of running a kernel.

@@ -171,6 +171,9 @@ pub enum GpuError {
         /// Limit.
         limit: u64,
     },
+    /// The handle to the device is for recordings that are not run.
+    #[error("a handle for recording only runs and reads nothing; one of Gpu::new does")]
+    RecordingOnly,
     /// The device is gone; what was on it must be made anew.
     #[error("the GPU device was lost: {0}")]
     Lost(String),

@@ -109,6 +109,7 @@ impl Gpu {
     /// # Errors
     /// Shaders that the device refuses, memory that is exhausted.
     pub fn plan(&self, recorder: &Recorder) -> Result<Plan, KernelError> {
+        self.has_memory()?;
         let slot = u64::from(self.caps().offset_align);
         let bytes = Self::layout_params(recorder, slot).max(slot);
         let uniforms = self.alloc_uniform(bytes)?;
@@ -120,9 +121,9 @@ impl Gpu {
     /// # Errors
     /// A shader that the device refuses.
     pub fn compile(&self, spec: &KernelSpec, choice: &Choice) -> Result<bool, KernelError> {
-        let before = self.counters().pipelines;
+        let known = self.pipelines().knows(choice);
         self.pipelines().get(spec, choice)?;
-        Ok(self.counters().pipelines > before)
+        Ok(!known)
     }
 
     /// Runs a recording once. It is ordered after everything submitted before.
@@ -133,6 +134,7 @@ impl Gpu {
         if recorder.commands().is_empty() {
             return Ok(());
         }
+        self.has_memory()?;
         let slot = u64::from(self.caps().offset_align);
         for command in recorder.commands() {
             if let Command::Dispatch(d) = command {

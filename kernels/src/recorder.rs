@@ -126,7 +126,7 @@ impl Recorder {
             let (field, got) = ("number of bindings", buffers.len() as u64);
             return Err(KernelError::BadParam { kernel, field, got, must_be: "what the kernel declares" });
         }
-        if caps.is_blocked(kernel, choice.variant) {
+        if caps.is_blocked(kernel, choice.variant, choice.data) {
             // `select` had nothing else to offer: an error is better than wrong numbers.
             let needs = "a passed self-test (no other variant can take its place; see `girih doctor`)".into();
             return Err(KernelError::Unavailable { kernel, variant: choice.variant, needs });

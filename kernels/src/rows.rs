@@ -21,10 +21,15 @@ pub(crate) fn variant(vec4: bool, subgroup: bool) -> &'static str {
 
 /// The best variant that the device can run and that passed its self-test.
 pub(crate) fn pick(caps: &Caps, kernel: &str, vec4: bool, subgroup: bool) -> (bool, bool) {
+    pick_for(caps, kernel, Data::Plain, vec4, subgroup)
+}
+
+/// [`pick`] of a kernel that comes with several readers of data.
+pub(crate) fn pick_for(caps: &Caps, kernel: &str, data: Data, vec4: bool, subgroup: bool) -> (bool, bool) {
     VARIANTS
         .iter()
         .filter(|((v, s), _)| (vec4 || !v) && (subgroup && caps.subgroups() || !s))
-        .find(|(_, name)| !caps.is_blocked(kernel, name))
+        .find(|(_, name)| !caps.is_blocked(kernel, name, data))
         .map_or((false, false), |(key, _)| *key)
 }
 

@@ -2,6 +2,7 @@
 
 use crate::case::{BenchCase, TestCase};
 use crate::choice::Choice;
+use crate::quant::WeightFormat;
 use crate::twin::TwinCall;
 
 /// How a kernel uses a storage buffer.
@@ -54,6 +55,8 @@ pub struct Kernel {
     pub choices: fn() -> Vec<Choice>,
     /// Named cases, each with all launches that must give the twin's result.
     pub cases: fn() -> Vec<TestCase>,
+    /// Cases with weights of any format, of a kernel that reads weights: those above are of some formats only.
+    pub cases_of: Option<fn(WeightFormat) -> Vec<TestCase>>,
     /// Real shapes to time.
     pub benches: fn() -> Vec<BenchCase>,
 }

@@ -392,6 +392,9 @@ pub enum LoadError {
     /// A tensor cannot be made.
     #[error(transparent)]
     Op(#[from] OpError),
+    /// What the model would run cannot be recorded on the device.
+    #[error(transparent)]
+    Record(#[from] Box<RunError>),
     /// The device failed.
     #[error(transparent)]
     Gpu(#[from] GpuError),

@@ -48,6 +48,7 @@ pub mod generate;
 pub mod generation_config;
 pub mod layers;
 pub mod model;
+mod needs;
 mod pieces;
 pub mod pooling;
 pub mod quantized;

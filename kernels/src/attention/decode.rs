@@ -16,7 +16,7 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches };
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches, cases_of: None };
 
 /// Appends the attention of each split: its normalised result and log-sum-exp. With one split that is the result,
 /// sinks included; with more, [`merge`](crate::attention::merge) joins them and adds the sinks.
@@ -52,7 +52,8 @@ pub fn splits(caps: &Caps, shape: &Shape) -> u32 {
 
 fn select(caps: &Caps, shape: &Shape, has_sinks: bool, splits: u32) -> (Choice, Params, [u32; 3]) {
     let smallest = caps.subgroup_size.filter(|_| caps.subgroups()).map_or(0, |(min, _)| min);
-    let allowed = |variant: &str| !caps.is_blocked(SPEC.name, variant);
+    let data = Data::KeysValues { f16: shape.f16 };
+    let allowed = |variant: &str| !caps.is_blocked(SPEC.name, variant, data);
     let choice = if caps.cpu_variants() && smallest >= 4 && allowed("lanes") {
         lanes(shape, if smallest >= 8 { 8 } else { 4 })
     } else if smallest >= 8 && allowed("tiles_subgroup") {

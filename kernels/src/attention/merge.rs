@@ -57,7 +57,7 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new };
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None };
 
 /// Appends `o = Σ w_s o_s / Σ w_s` with `w_s = exp(lse_s)`; a sink adds `exp(sink)` to the denominator.
 ///
@@ -89,7 +89,7 @@ pub fn record(
 }
 
 fn select(caps: &Caps, params: Params) -> (Choice, Params, [u32; 3]) {
-    let vec4 = params.row_elements.is_multiple_of(4) && !caps.is_blocked(SPEC.name, "vec4");
+    let vec4 = params.row_elements.is_multiple_of(4) && !caps.is_blocked(SPEC.name, "vec4", Data::Plain);
     let choice = if vec4 { vec4_choice() } else { scalar() };
     let (params, grid) = launch(&choice, params, caps.workgroups);
     (choice, params, grid)

@@ -16,7 +16,7 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches };
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches, cases_of: None };
 
 /// Appends `o = softmax(scale · q kᵀ) v` and its log-sum-exp.
 ///
@@ -30,7 +30,8 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: &Shape) -> Result<(), K
 
 fn select(caps: &Caps, shape: &Shape, has_sinks: bool) -> (Choice, Params, [u32; 3]) {
     let smallest = caps.subgroup_size.filter(|_| caps.subgroups()).map_or(0, |(min, _)| min);
-    let allowed = |variant: &str| !caps.is_blocked(SPEC.name, variant);
+    let data = Data::KeysValues { f16: shape.f16 };
+    let allowed = |variant: &str| !caps.is_blocked(SPEC.name, variant, data);
     let choice = if caps.cpu_variants() && allowed("rows") {
         let lanes = if smallest >= 8 { 8 } else { 4 };
         if smallest >= lanes && allowed("rows_subgroup") { rows_subgroup(shape, lanes) } else { rows(shape) }

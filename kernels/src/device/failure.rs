@@ -75,11 +75,6 @@ impl Watched {
         Self { failure: Failure::of(&device), device, counters: Arc::default() }
     }
 
-    /// The same device, counted from zero.
-    pub fn recounted(&self) -> Self {
-        Self { counters: Arc::default(), ..self.clone() }
-    }
-
     /// The first error that the device reported outside of any scope, if one did.
     pub fn check(&self) -> Result<(), GpuError> {
         self.failure.lost()?;

@@ -21,6 +21,9 @@ impl Gpu {
             return Err(GpuError::BufferTooLarge { bytes, limit: self.caps().buffer_bytes });
         }
         let size = bytes.max(16).next_multiple_of(16);
+        if self.is_recording_only() {
+            return self.hollow(size);
+        }
         lock(&self.inner.shared.bind_groups).forget_freed();
         let descriptor = wgpu::BufferDescriptor {
             label: None,
@@ -36,6 +39,20 @@ impl Gpu {
             return Err(GpuError::OutOfMemory { bytes: size, message });
         }
         Ok(self.own(raw))
+    }
+
+    /// A buffer without memory: all of them stand before the same 16 bytes.
+    fn hollow(&self, size: u64) -> Result<Buffer, GpuError> {
+        let memory = match self.inner.dummy.get() {
+            Some(memory) => memory,
+            None => {
+                let owner = Self::with(self.inner.shared.clone(), self.caps().clone(), false);
+                let memory = owner.alloc(16)?;
+                self.inner.dummy.get_or_init(|| memory)
+            }
+        };
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        Ok(memory.hollow(id, size, self.inner.shared.graveyard.clone()))
     }
 
     /// A buffer that nobody else knows: the last handle frees its memory.
@@ -65,6 +82,9 @@ impl Gpu {
     /// Writes bytes into a buffer, before everything submitted later. Offset and length are padded to 4 bytes
     /// with zeros at the end.
     pub fn write(&self, buffer: &Buffer, offset: u64, data: &[u8]) {
+        if self.is_recording_only() {
+            return;
+        }
         let whole = data.len() / 4 * 4;
         if whole > 0 {
             self.queue().write_buffer(buffer.raw(), buffer.offset() + offset, &data[..whole]);

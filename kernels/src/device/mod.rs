@@ -47,7 +47,8 @@ pub struct Gpu {
 struct Inner {
     shared: Shared,
     caps: Caps,
-    pipelines: Pipelines,
+    /// Buffers have no memory.
+    recording_only: bool,
     uniforms: Mutex<Option<Buffer>>,
     staging: Mutex<Vec<wgpu::Buffer>>,
     dummy: OnceLock<Buffer>,
@@ -63,6 +64,8 @@ struct Shared {
     /// Identities of freed buffers: who finds one here drops all its bind groups.
     graveyard: Arc<Mutex<Vec<u64>>>,
     disk: Option<Arc<DiskCache>>,
+    /// For texts in the dialect of the capabilities.
+    pipelines: Arc<Pipelines>,
 }
 
 impl Gpu {
@@ -130,17 +133,17 @@ impl Gpu {
         let caps = caps.at_tier(tier);
         let disk = DiskCache::open(&device, &caps.adapter, cache_dir.as_deref()).map(Arc::new);
         let watched = Watched::new(device);
+        let pipelines = Arc::new(Pipelines::new(watched.clone(), caps.dialect, disk.clone()));
         let graveyard = Arc::<Mutex<Vec<u64>>>::default();
         let bind_groups = Arc::new(Mutex::new(BindGroups::new(graveyard.clone())));
-        Ok(Self::with(Shared { watched, queue, bind_groups, graveyard, disk }, caps))
+        Ok(Self::with(Shared { watched, queue, bind_groups, graveyard, disk, pipelines }, caps, false))
     }
 
-    fn with(shared: Shared, caps: Caps) -> Self {
-        let pipelines = Pipelines::new(shared.watched.clone(), caps.dialect, shared.disk.clone());
+    fn with(shared: Shared, caps: Caps, recording_only: bool) -> Self {
         let inner = Inner {
             shared,
             caps,
-            pipelines,
+            recording_only,
             uniforms: Mutex::default(),
             staging: Mutex::default(),
             dummy: OnceLock::new(),
@@ -154,11 +157,33 @@ impl Gpu {
         &self.inner.caps
     }
 
-    /// The same device with other capabilities in force (a lower tier, a block list). Pipelines are not shared.
+    /// The same device with other capabilities in force: a lower tier, a block list. Pipelines are shared unless others
+    /// compile them.
     #[must_use]
     pub fn with_caps(&self, caps: Caps) -> Self {
-        let shared = self.inner.shared.clone();
-        Self::with(Shared { watched: shared.watched.recounted(), ..shared }, caps)
+        let mut shared = self.inner.shared.clone();
+        if caps.dialect != self.caps().dialect {
+            let pipelines = Pipelines::new(shared.watched.clone(), caps.dialect, shared.disk.clone());
+            shared.pipelines = Arc::new(pipelines);
+        }
+        Self::with(shared, caps, self.inner.recording_only)
+    }
+
+    /// The same device for recordings that are looked at and never run: buffers have sizes and no memory, what is
+    /// written to them is dropped, and running or reading anything is an error.
+    #[must_use]
+    pub fn recording_only(&self) -> Self {
+        Self::with(self.inner.shared.clone(), self.caps().clone(), true)
+    }
+
+    /// Whether buffers of this handle have no memory.
+    pub fn is_recording_only(&self) -> bool {
+        self.inner.recording_only
+    }
+
+    /// Refuses to run or read what has no memory.
+    pub(crate) fn has_memory(&self) -> Result<(), GpuError> {
+        if self.inner.recording_only { Err(GpuError::RecordingOnly) } else { Ok(()) }
     }
 
     /// The wgpu device.
@@ -208,7 +233,7 @@ impl Gpu {
     }
 
     pub(crate) fn pipelines(&self) -> &Pipelines {
-        &self.inner.pipelines
+        &self.inner.shared.pipelines
     }
 
     /// A bind group, made when it is first asked for.

@@ -98,6 +98,11 @@ impl Pipelines {
         Ok(pipeline)
     }
 
+    /// Whether the pipeline of a choice is compiled.
+    pub fn knows(&self, choice: &Choice) -> bool {
+        lock(&self.pipelines).contains_key(&(choice.file, choice.selection.clone()))
+    }
+
     fn layout(&self, spec: &KernelSpec) -> Arc<Layout> {
         let key: LayoutKey =
             (spec.bindings.iter().map(|b| b.access).collect(), uniform_bytes(spec.params_bytes));

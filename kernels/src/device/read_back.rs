@@ -19,6 +19,7 @@ impl Gpu {
     /// # Errors
     /// A lost device, a failed mapping.
     pub async fn read(&self, buffer: &Buffer) -> Result<Vec<u8>, GpuError> {
+        self.has_memory()?;
         self.read_later(buffer).wait().await
     }
 

@@ -73,7 +73,8 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new };
+pub const KERNEL: Kernel =
+    Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: Some(cases_of) };
 
 /// Appends `y[t] = scale · table[token_ids[t]]` for the tokens whose rows lie in this part of the table. The part
 /// with row 0 also writes zeros for ids that no row has.
@@ -98,7 +99,13 @@ pub fn record(
             return Err(KernelError::BadBuffer { kernel: SPEC.name, binding: "w_scales", got, want });
         }
     };
-    let (vec4, _) = rows::pick(rec.caps(), SPEC.name, shape.num_channels.is_multiple_of(4), false);
+    let (vec4, _) = rows::pick_for(
+        rec.caps(),
+        SPEC.name,
+        Data::Weights(format),
+        shape.num_channels.is_multiple_of(4),
+        false,
+    );
     let wg = rows::row_wg(rec.caps(), shape.num_channels.div_ceil(4));
     let grid = rows::row_grid(rec.caps(), shape.num_tokens);
     let params = params(shape, scale, grid[0]);
@@ -170,43 +177,50 @@ fn twin(call: &mut TwinCall<'_>) {
     call.put(3, &y);
 }
 
+/// A case with weights of a format.
+fn case(
+    (name, regime): (&str, Regime),
+    num_channels: u32,
+    row0: u32,
+    format: WeightFormat,
+    ids: &[u32],
+) -> TestCase {
+    let shape = Shape { num_tokens: ids.len() as u32, num_channels, row0, rows: 6, n: 11 };
+    let values = seeded((6 * num_channels.next_multiple_of(8)) as usize, 3);
+    let (mut codes, mut scales) = (Vec::<u32>::new(), vec![]);
+    let bytes: Vec<u8> = match format {
+        WeightFormat::F32 => bytemuck::cast_slice(&values).to_vec(),
+        WeightFormat::F16 => values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
+        WeightFormat::Bf16 => values.iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect(),
+        WeightFormat::Quant(format) => {
+            for row in values.chunks_exact(num_channels as usize).take(6) {
+                pack_row(format, &quantize_row(format, row), &mut codes, &mut scales);
+            }
+            bytemuck::cast_slice(&codes).to_vec()
+        }
+    };
+    scales.resize(scales.len().max(1), 0);
+    let mut case = TestCase::new(name, regime, Tolerance { abs: 0.0, rel: 1e-6 })
+        .input(ids)
+        .input(&bytes)
+        .input(&scales)
+        .output(ids.len() * num_channels as usize);
+    for (wg, vec4) in [(16, false), (64, false), (64, true)] {
+        if vec4 && !num_channels.is_multiple_of(4) {
+            continue;
+        }
+        let grid = rows::wrapped_grid(shape.num_tokens, 3);
+        case = case.launch(choice(wg, vec4, format), &params(shape, 1.5, grid[0]), grid);
+    }
+    case
+}
+
+fn cases_of(format: WeightFormat) -> Vec<TestCase> {
+    vec![case(("any_format", Regime::PartialTile), 544, 5, format, &[5, 0, 3, 11, 6, 10, u32::MAX])]
+}
+
 fn cases() -> Vec<TestCase> {
     use Regime::{ManyTiles, Model, OneTile, PartialTile};
-    let case =
-        |(name, regime): (&str, Regime), num_channels: u32, row0: u32, format: WeightFormat, ids: &[u32]| {
-            let shape = Shape { num_tokens: ids.len() as u32, num_channels, row0, rows: 6, n: 11 };
-            let values = seeded((6 * num_channels.next_multiple_of(8)) as usize, 3);
-            let (mut codes, mut scales) = (Vec::<u32>::new(), vec![]);
-            let bytes: Vec<u8> = match format {
-                WeightFormat::F32 => bytemuck::cast_slice(&values).to_vec(),
-                WeightFormat::F16 => {
-                    values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect()
-                }
-                WeightFormat::Bf16 => {
-                    values.iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect()
-                }
-                WeightFormat::Quant(format) => {
-                    for row in values.chunks_exact(num_channels as usize).take(6) {
-                        pack_row(format, &quantize_row(format, row), &mut codes, &mut scales);
-                    }
-                    bytemuck::cast_slice(&codes).to_vec()
-                }
-            };
-            scales.resize(scales.len().max(1), 0);
-            let mut case = TestCase::new(name, regime, Tolerance { abs: 0.0, rel: 1e-6 })
-                .input(ids)
-                .input(&bytes)
-                .input(&scales)
-                .output(ids.len() * num_channels as usize);
-            for (wg, vec4) in [(16, false), (64, false), (64, true)] {
-                if vec4 && !num_channels.is_multiple_of(4) {
-                    continue;
-                }
-                let grid = rows::wrapped_grid(shape.num_tokens, 3);
-                case = case.launch(choice(wg, vec4, format), &params(shape, 1.5, grid[0]), grid);
-            }
-            case
-        };
     let ids = [5, 0, 3, 11, 6, 10, u32::MAX];
     let mut cases = vec![
         case(("f32", ManyTiles), 12, 0, WeightFormat::F32, &ids),

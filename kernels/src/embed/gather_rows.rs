@@ -47,7 +47,7 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new };
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None };
 
 /// Appends `y[s] = x[rows[s]]`, zeros where `rows[s] >= num_tokens`.
 ///

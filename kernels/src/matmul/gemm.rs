@@ -65,11 +65,12 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: super::bench::gemm };
+pub const KERNEL: Kernel =
+    Kernel { spec: &SPEC, choices, cases, benches: super::bench::gemm, cases_of: Some(cases_of) };
 
-/// Bytes that a product needs for partial sums; 0 if its channels are not split.
-pub fn scratch_bytes(caps: &Caps, shape: Shape) -> u64 {
-    match plan(caps, shape).splits {
+/// Bytes that a product with these parts of W needs for partial sums; 0 if its channels are not split.
+pub fn scratch_bytes(caps: &Caps, shape: Shape, parts: &[Part<'_>]) -> u64 {
+    match plan(caps, shape, parts.iter().map(|part| part.format)).splits {
         0 | 1 => 0,
         splits => rows::product([4, splits.into(), shape.m.into(), shape.n.into()]),
     }
@@ -88,8 +89,8 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: Shape) -> Result<(), Ke
     let x_bytes = rows::product([4, shape.m.into(), shape.k.into()]);
     check_sizes(SPEC.name, [("x", Some(args.x), x_bytes)])?;
     check_result(SPEC.name, &args.epilogue, args.y, [shape.m, shape.n])?;
-    let Plan { tile, splits, split_k8 } = plan(rec.caps(), shape);
-    let scratch_bytes = scratch_bytes(rec.caps(), shape);
+    let Plan { tile, splits, split_k8 } = plan(rec.caps(), shape, args.parts.iter().map(|part| part.format));
+    let scratch_bytes = scratch_bytes(rec.caps(), shape, args.parts);
     let gpu = rec.gpu().clone();
     let split = splits > 1;
     let y = match args.scratch {
@@ -193,12 +194,16 @@ struct Plan {
     split_k8: u32,
 }
 
-fn plan(caps: &Caps, shape: Shape) -> Plan {
+/// One tile for all parts of W, of the formats: one that has failed with any of them is passed over.
+fn plan(caps: &Caps, shape: Shape, formats: impl Iterator<Item = WeightFormat> + Clone) -> Plan {
+    let allowed = |variant: &str| {
+        formats.clone().all(|format| !caps.is_blocked(SPEC.name, variant, Data::Weights(format)))
+    };
     let num_k8 = shape.num_k8();
     let whole = |tile| Plan { tile, splits: 1, split_k8: num_k8 };
-    if caps.cpu_variants() && !caps.is_blocked(SPEC.name, "direct") {
+    if caps.cpu_variants() && allowed("direct") {
         let lanes = caps.subgroup_size.map_or(1, |(smallest, _)| smallest);
-        let allowed = !caps.is_blocked(SPEC.name, "direct_subgroup");
+        let allowed = allowed("direct_subgroup");
         return whole(match lanes {
             8.. if allowed && shape.m <= 8 => DIRECT_SUBGROUP_8,
             8.. if allowed => DIRECT_SUBGROUP,
@@ -217,7 +222,7 @@ fn plan(caps: &Caps, shape: Shape) -> Plan {
     let wanted = u64::from(ENOUGH_GROUPS) / groups(tile).max(1);
     let splits = (wanted as u32).min(num_k8 / MIN_SPLIT_K8).min(MAX_SPLITS);
     let bytes = rows::product([4, splits.into(), shape.m.into(), shape.n.into()]);
-    if splits < 2 || bytes > caps.binding_bytes || caps.is_blocked(SPEC.name, "split_k") {
+    if splits < 2 || bytes > caps.binding_bytes || !allowed("split_k") {
         return whole(tile);
     }
     let split_k8 = num_k8.div_ceil(splits).next_multiple_of(BK8);
@@ -259,7 +264,7 @@ fn choice(tile: Tile, shape: Shape, format: WeightFormat, split: bool, epilogue:
 
 /// What `select` launches for a shape, without epilogue.
 pub(super) fn bench_launch(caps: &Caps, shape: Shape, format: WeightFormat) -> Launch {
-    let Plan { tile, splits, split_k8 } = plan(caps, shape);
+    let Plan { tile, splits, split_k8 } = plan(caps, shape, std::iter::once(format));
     let params = Params {
         num_m: shape.m,
         num_n: shape.n,
@@ -278,9 +283,12 @@ pub(super) fn bench_launch(caps: &Caps, shape: Shape, format: WeightFormat) -> L
     }
 }
 
+const TILES: [Tile; 7] =
+    [LARGE, MEDIUM, SMALL, DIRECT, DIRECT_SUBGROUP, DIRECT_SUBGROUP_8, DIRECT_SUBGROUP_4];
+
 fn choices() -> Vec<Choice> {
     let mut all = Vec::new();
-    for tile in [LARGE, MEDIUM, SMALL, DIRECT, DIRECT_SUBGROUP, DIRECT_SUBGROUP_8, DIRECT_SUBGROUP_4] {
+    for tile in TILES {
         let mut add = |format, k| {
             let shape = Shape { m: 64, n: 64, k };
             all.push(choice(tile, shape, format, false, EpilogueKind::default()));
@@ -331,50 +339,62 @@ fn twin(call: &mut TwinCall<'_>) {
     call.put(5, &y);
 }
 
+/// A case with weights of a format.
+fn case(
+    (name, regime): (&str, Regime),
+    (shape, format): (Shape, WeightFormat),
+    epilogue: EpilogueKind,
+    tiles: &[Tile],
+    splits: u32,
+) -> TestCase {
+    let Shape { m, n, k } = shape;
+    let [weights, scales] = reference::seeded_weights(n, k, format, 2);
+    let y_stride = if epilogue.glu { n / 2 } else { n };
+    let split_k8 = shape.num_k8().div_ceil(splits).next_multiple_of(BK8);
+    let splits = if splits == 1 { 1 } else { shape.num_k8().div_ceil(split_k8) };
+    let scale = 4.0 * if epilogue.glu { 10.0 } else { 1.0 };
+    let mut case = TestCase::new(name, regime, Tolerance::f32_sum(k as usize, scale))
+        .input(&seeded((m * k) as usize, 1))
+        .input(&weights)
+        .input(&scales)
+        .input(&seeded(n as usize, 3))
+        .input(&seeded((m * y_stride) as usize, 4))
+        .output((splits * m * y_stride) as usize);
+    for &tile in tiles {
+        let params = Params {
+            num_m: m,
+            num_n: n,
+            num_k: k,
+            num_k8: shape.num_k8(),
+            n_base: 0,
+            y_stride,
+            split_k8: if splits > 1 { split_k8 } else { shape.num_k8() },
+            alpha: 0.75,
+            soft_cap: 1.5,
+        };
+        let choice = choice(tile, shape, format, splits > 1, epilogue);
+        case = case.launch(choice, &params, tile.grid(m, n, splits));
+    }
+    case
+}
+
+fn cases_of(format: WeightFormat) -> Vec<TestCase> {
+    let of = |m, k| (Shape { m, n: 67, k }, format);
+    let (plain, named) = (EpilogueKind::default(), ("any_format", Regime::PartialTile));
+    vec![
+        case(named, of(35, 264), plain, &TILES, 1),
+        case(named, of(35, 544), plain, &[LARGE, MEDIUM, SMALL], 2),
+    ]
+}
+
 fn cases() -> Vec<TestCase> {
     use Regime::{ManyTiles, Model, OneTile, PartialTile};
-    type Case = (Shape, WeightFormat);
     let plain = EpilogueKind::default();
-    let case = |(name, regime): (&str, Regime),
-                (shape, format): Case,
-                epilogue: EpilogueKind,
-                tiles: &[Tile],
-                splits: u32| {
-        let Shape { m, n, k } = shape;
-        let [weights, scales] = reference::seeded_weights(n, k, format, 2);
-        let y_stride = if epilogue.glu { n / 2 } else { n };
-        let split_k8 = shape.num_k8().div_ceil(splits).next_multiple_of(BK8);
-        let splits = if splits == 1 { 1 } else { shape.num_k8().div_ceil(split_k8) };
-        let scale = 4.0 * if epilogue.glu { 10.0 } else { 1.0 };
-        let mut case = TestCase::new(name, regime, Tolerance::f32_sum(k as usize, scale))
-            .input(&seeded((m * k) as usize, 1))
-            .input(&weights)
-            .input(&scales)
-            .input(&seeded(n as usize, 3))
-            .input(&seeded((m * y_stride) as usize, 4))
-            .output((splits * m * y_stride) as usize);
-        for &tile in tiles {
-            let params = Params {
-                num_m: m,
-                num_n: n,
-                num_k: k,
-                num_k8: shape.num_k8(),
-                n_base: 0,
-                y_stride,
-                split_k8: if splits > 1 { split_k8 } else { shape.num_k8() },
-                alpha: 0.75,
-                soft_cap: 1.5,
-            };
-            let choice = choice(tile, shape, format, splits > 1, epilogue);
-            case = case.launch(choice, &params, tile.grid(m, n, splits));
-        }
-        case
-    };
     let shape = |m, n, k, format| (Shape { m, n, k }, format);
     let quant = |m, n, k, format: Format| shape(m, n, k, format.into());
     let (f32, f16, bf16) = (WeightFormat::F32, WeightFormat::F16, WeightFormat::Bf16);
     let full = |act, glu| EpilogueKind { act, glu, bias: true, residual: true };
-    let all = [LARGE, MEDIUM, SMALL, DIRECT, DIRECT_SUBGROUP, DIRECT_SUBGROUP_8, DIRECT_SUBGROUP_4];
+    let all = TILES;
     let two = [SMALL, DIRECT_SUBGROUP, DIRECT_SUBGROUP_4];
     let mut cases = vec![
         case(("many_tiles", ManyTiles), shape(133, 130, 48, f32), plain, &all, 1),
@@ -426,6 +446,10 @@ mod tests {
     use super::*;
     use crate::Tier;
 
+    fn plan(caps: &Caps, shape: Shape) -> Plan {
+        super::plan(caps, shape, [WeightFormat::F16].into_iter())
+    }
+
     #[test]
     fn selects_by_capability_and_shape() {
         let baseline = Caps::baseline();
@@ -434,7 +458,7 @@ mod tests {
         assert_eq!(plan(&baseline, shape(200, 768, 256)), Plan { tile: MEDIUM, splits: 1, split_k8: 32 });
         let narrow = plan(&baseline, shape(16, 1024, 4096));
         assert_eq!(narrow, Plan { tile: SMALL, splits: 8, split_k8: 64 });
-        assert_eq!(scratch_bytes(&baseline, shape(16, 1024, 4096)), 4 * 8 * 16 * 1024);
+        assert_eq!(scratch_bytes(&baseline, shape(16, 1024, 4096), &[]), 4 * 8 * 16 * 1024);
         let mut gpu = Caps { subgroup_size: Some((32, 32)), tier: Tier::Subgroup, ..baseline };
         assert_eq!(plan(&gpu, shape(16, 1024, 4096)), narrow);
         gpu.blocked.insert("gemm/split_k".into());

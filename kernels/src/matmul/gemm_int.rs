@@ -11,7 +11,7 @@ use crate::caps::Caps;
 use crate::case::{BenchBuffer, BenchCase, Regime, TestCase, Tolerance, seeded};
 use crate::choice::{Choice, Data, Launch, Requires};
 use crate::error::KernelError;
-use crate::quant::{Code, Format, Scale};
+use crate::quant::{Code, Format, Scale, WeightFormat};
 use crate::recorder::Recorder;
 use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
@@ -69,7 +69,7 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches };
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches, cases_of: Some(cases_of) };
 
 /// Appends `y = epilogue(x · Wᵀ)`, one dispatch for each part of W.
 ///
@@ -88,7 +88,7 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: IntShape) -> Result<(),
     let (bias, residual) = (or_dummy(&gpu, bias)?, or_dummy(&gpu, residual)?);
     for part in args.parts {
         part.check(SPEC.name, shape.k)?;
-        let tile = select(rec.caps(), IntShape { n: part.rows, ..shape });
+        let tile = select(rec.caps(), IntShape { n: part.rows, ..shape }, part.format);
         let params = Params {
             num_m: shape.m,
             num_n: part.rows,
@@ -148,9 +148,10 @@ const LANES: u32 = 8;
 /// Workgroups that fill a GPU of unknown size reasonably.
 const ENOUGH_GROUPS: u64 = 128;
 
-fn select(caps: &Caps, shape: IntShape) -> Tile {
+fn select(caps: &Caps, shape: IntShape, format: Format) -> Tile {
+    let data = Data::Weights(format.into());
     let lanes = caps.subgroup_size.map_or(1, |(smallest, _)| smallest);
-    if caps.cpu_variants() && lanes >= LANES && !caps.is_blocked(SPEC.name, "direct_subgroup") {
+    if caps.cpu_variants() && lanes >= LANES && !caps.is_blocked(SPEC.name, "direct_subgroup", data) {
         return DIRECT;
     }
     let groups = |tile: Tile| u64::from(shape.m.div_ceil(tile.bm())) * u64::from(shape.n.div_ceil(tile.bn()));
@@ -221,34 +222,45 @@ fn params(shape: IntShape, y_stride: u32, [alpha, soft_cap]: [f32; 2]) -> Params
     Params { num_m: m, num_n: n, num_k: k, num_k8: shape.num_k8(), n_base: 0, y_stride, alpha, soft_cap }
 }
 
+/// A case with weights of a format.
+fn case(
+    (name, regime): (&str, Regime),
+    [m, n, k]: [u32; 3],
+    format: Format,
+    epilogue: EpilogueKind,
+    tiles: &[Tile],
+) -> TestCase {
+    let shape = IntShape { m, n, k };
+    let y_stride = if epilogue.glu { n / 2 } else { n };
+    let (codes, scales) = int::seeded_weights(n, k, format, 2);
+    let (x_codes, x_scales) = int::seeded_codes(m, k, n.is_multiple_of(2), 4);
+    let tolerance = Tolerance::f32_sum(k as usize, 8.0 * if epilogue.glu { 10.0 } else { 1.0 });
+    let mut case = TestCase::new(name, regime, tolerance)
+        .input(&x_codes)
+        .input(&codes)
+        .input(&scales)
+        .input(&x_scales)
+        .input(&seeded(n as usize, 6))
+        .input(&seeded((m * y_stride) as usize, 7))
+        .output((m * y_stride) as usize);
+    for &tile in tiles {
+        let choice = choice(tile, format, epilogue);
+        case = case.launch(choice, &params(shape, y_stride, [0.75, 1.5]), tile.grid(m, n));
+    }
+    case
+}
+
+fn cases_of(format: WeightFormat) -> Vec<TestCase> {
+    let WeightFormat::Quant(format) = format else { return Vec::new() };
+    let tiles = [LARGE, MEDIUM, SMALL, DIRECT];
+    let named = ("any_format", Regime::PartialTile);
+    vec![case(named, [35, 67, 544], format, EpilogueKind::default(), &tiles)]
+}
+
 fn cases() -> Vec<TestCase> {
     use Regime::{ManyTiles, Model, OneTile, PartialTile};
     let plain = EpilogueKind::default();
     let full = |act, glu| EpilogueKind { act, glu, bias: true, residual: true };
-    let case = |(name, regime): (&str, Regime),
-                [m, n, k]: [u32; 3],
-                format: Format,
-                epilogue: EpilogueKind,
-                tiles: &[Tile]| {
-        let shape = IntShape { m, n, k };
-        let y_stride = if epilogue.glu { n / 2 } else { n };
-        let (codes, scales) = int::seeded_weights(n, k, format, 2);
-        let (x_codes, x_scales) = int::seeded_codes(m, k, n.is_multiple_of(2), 4);
-        let tolerance = Tolerance::f32_sum(k as usize, 8.0 * if epilogue.glu { 10.0 } else { 1.0 });
-        let mut case = TestCase::new(name, regime, tolerance)
-            .input(&x_codes)
-            .input(&codes)
-            .input(&scales)
-            .input(&x_scales)
-            .input(&seeded(n as usize, 6))
-            .input(&seeded((m * y_stride) as usize, 7))
-            .output((m * y_stride) as usize);
-        for &tile in tiles {
-            let choice = choice(tile, format, epilogue);
-            case = case.launch(choice, &params(shape, y_stride, [0.75, 1.5]), tile.grid(m, n));
-        }
-        case
-    };
     // Drivers for CPUs take seconds to compile the larger tiles.
     let two = [SMALL, DIRECT];
     let f32_row = Format { scale: Scale::F32, ..Format::asymmetric(Code::Int4, Format::ROW) };
@@ -279,7 +291,7 @@ fn cases() -> Vec<TestCase> {
 
 fn bench_launches(caps: &Caps, name: &str) -> Vec<Launch> {
     let Some((shape, format, _)) = parse_bench(name) else { return Vec::new() };
-    let mut tiles = vec![select(caps, shape)];
+    let mut tiles = vec![select(caps, shape, format)];
     if tiles[0].direct {
         tiles.extend([Tile { tm: 8, tn: 4, ..DIRECT }, Tile { tm: 16, tn: 2, ..DIRECT }]);
     }
@@ -318,13 +330,13 @@ mod tests {
     fn selects_by_capability_and_shape() {
         let baseline = Caps::baseline();
         let shape = |m, n, k| IntShape { m, n, k };
-        assert_eq!(select(&baseline, shape(512, 4096, 4096)), LARGE);
-        assert_eq!(select(&baseline, shape(200, 1280, 256)), MEDIUM);
-        assert_eq!(select(&baseline, shape(16, 4096, 4096)), SMALL);
+        assert_eq!(select(&baseline, shape(512, 4096, 4096), Format::Q4_0), LARGE);
+        assert_eq!(select(&baseline, shape(200, 1280, 256), Format::Q4_0), MEDIUM);
+        assert_eq!(select(&baseline, shape(16, 4096, 4096), Format::Q4_0), SMALL);
         let mut cpu = Caps { subgroup_size: Some((8, 8)), tier: Tier::Cpu, is_cpu: true, ..baseline };
-        assert_eq!(select(&cpu, shape(512, 4096, 4096)), DIRECT);
+        assert_eq!(select(&cpu, shape(512, 4096, 4096), Format::Q4_0), DIRECT);
         cpu.blocked.insert("gemm_int/direct_subgroup".into());
-        assert_eq!(select(&cpu, shape(16, 4096, 4096)), SMALL);
+        assert_eq!(select(&cpu, shape(16, 4096, 4096), Format::Q4_0), SMALL);
     }
 
     #[test]
@@ -342,7 +354,7 @@ mod tests {
                 [1, 5, 16, 17, 64, 200, 512].into_iter().flat_map(|m| [2, 768, 4096].map(|n| (m, n)))
             {
                 fits(choice(
-                    select(&caps, IntShape { m, n, k: 4096 }),
+                    select(&caps, IntShape { m, n, k: 4096 }, Format::Q4_0),
                     Format::Q4_0,
                     EpilogueKind::default(),
                 ));

@@ -84,7 +84,8 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: super::bench::gemv };
+pub const KERNEL: Kernel =
+    Kernel { spec: &SPEC, choices, cases, benches: super::bench::gemv, cases_of: Some(cases_of) };
 
 /// Appends `y = epilogue(norm(x) · Wᵀ)`, one dispatch for each part of W.
 ///
@@ -208,7 +209,8 @@ fn select(
     norm: NormKind,
     epilogue: EpilogueKind,
 ) -> (Choice, u32) {
-    let allowed = |variant: &str| caps.subgroups() && !caps.is_blocked(SPEC.name, variant);
+    let data = Data::Weights(format);
+    let allowed = |variant: &str| caps.subgroups() && !caps.is_blocked(SPEC.name, variant, data);
     let kind = if allowed("subgroup") { Kind::Subgroup } else { Kind::Portable };
     let lanes = caps.subgroup_size.map_or(1, |(smallest, _)| smallest);
     let (wg, rows) = if caps.cpu_variants() && lanes >= NARROW_LANES && allowed("lanes_subgroup") {
@@ -347,53 +349,67 @@ fn twin(call: &mut TwinCall<'_>) {
     call.put(7, &y);
 }
 
+/// A case with weights of a format.
+fn case(
+    (name, regime): (&str, Regime),
+    (shape, format): (Shape, WeightFormat),
+    norm: NormKind,
+    epilogue: EpilogueKind,
+    configs: &[Config],
+) -> TestCase {
+    let Shape { m, n, k } = shape;
+    let [weights, scales] = reference::seeded_weights(n, k, format, 2);
+    let y_stride = if epilogue.glu { n / 2 } else { n };
+    // Layer normalisation meets an offset far larger than the spread.
+    let offset = if matches!(norm, NormKind::Layer { .. }) { 50.0 } else { 0.0 };
+    let x: Vec<f32> = seeded((m * k) as usize, 1).into_iter().map(|v| v + offset).collect();
+    let scale = 4.0 * if epilogue.glu { 10.0 } else { 1.0 } * (1.0 + f64::from(offset) / 4.0);
+    let mut case = TestCase::new(name, regime, Tolerance::f32_sum(k as usize, scale))
+        .input(&x)
+        .input(&weights)
+        .input(&scales)
+        .input(&seeded(k as usize, 3))
+        .input(&seeded(k as usize, 4))
+        .input(&seeded(n as usize, 5))
+        .input(&seeded((m * y_stride) as usize, 6))
+        .output((m * y_stride) as usize);
+    for &config in configs {
+        let groups = n.div_ceil(config.group_rows());
+        let grid_x = groups.min(5);
+        let params = Params {
+            num_n: n,
+            num_k: k,
+            num_k8: shape.num_k8(),
+            n_base: 0,
+            y_stride,
+            grid_x,
+            alpha: 0.75,
+            soft_cap: 1.5,
+            eps: 1e-5,
+        };
+        let choice = choice(config, shape, format, norm, epilogue);
+        case = case.launch(choice, &params, [grid_x, groups.div_ceil(grid_x), 1]);
+    }
+    case
+}
+
+fn cases_of(format: WeightFormat) -> Vec<TestCase> {
+    let shape = Shape { m: 1, n: 66, k: 544 };
+    vec![case(
+        ("any_format", Regime::ManyTiles),
+        (shape, format),
+        NormKind::Rms,
+        EpilogueKind::default(),
+        &CONFIGS,
+    )]
+}
+
 fn cases() -> Vec<TestCase> {
     use NormKind::{Layer, None, Rms};
     use Regime::{ManyTiles, Model, OneTile, PartialTile};
-    type Case = (Shape, WeightFormat);
     let plain = EpilogueKind::default();
     let glu = |act| EpilogueKind { act, glu: true, bias: true, residual: true };
     let full = |act| EpilogueKind { act, glu: false, bias: true, residual: true };
-    let case = |(name, regime): (&str, Regime),
-                (shape, format): Case,
-                norm: NormKind,
-                epilogue: EpilogueKind,
-                configs: &[Config]| {
-        let Shape { m, n, k } = shape;
-        let [weights, scales] = reference::seeded_weights(n, k, format, 2);
-        let y_stride = if epilogue.glu { n / 2 } else { n };
-        // Layer normalisation meets an offset far larger than the spread.
-        let offset = if matches!(norm, Layer { .. }) { 50.0 } else { 0.0 };
-        let x: Vec<f32> = seeded((m * k) as usize, 1).into_iter().map(|v| v + offset).collect();
-        let scale = 4.0 * if epilogue.glu { 10.0 } else { 1.0 } * (1.0 + f64::from(offset) / 4.0);
-        let mut case = TestCase::new(name, regime, Tolerance::f32_sum(k as usize, scale))
-            .input(&x)
-            .input(&weights)
-            .input(&scales)
-            .input(&seeded(k as usize, 3))
-            .input(&seeded(k as usize, 4))
-            .input(&seeded(n as usize, 5))
-            .input(&seeded((m * y_stride) as usize, 6))
-            .output((m * y_stride) as usize);
-        for &config in configs {
-            let groups = n.div_ceil(config.group_rows());
-            let grid_x = groups.min(5);
-            let params = Params {
-                num_n: n,
-                num_k: k,
-                num_k8: shape.num_k8(),
-                n_base: 0,
-                y_stride,
-                grid_x,
-                alpha: 0.75,
-                soft_cap: 1.5,
-                eps: 1e-5,
-            };
-            let choice = choice(config, shape, format, norm, epilogue);
-            case = case.launch(choice, &params, [grid_x, groups.div_ceil(grid_x), 1]);
-        }
-        case
-    };
     let shape = |m, n, k, format| (Shape { m, n, k }, format);
     let quant = |m, n, k, format: Format| shape(m, n, k, format.into());
     let (f32, f16, bf16) = (WeightFormat::F32, WeightFormat::F16, WeightFormat::Bf16);

@@ -13,7 +13,7 @@ use crate::caps::Caps;
 use crate::case::{BenchBuffer, BenchCase, Regime, TestCase, Tolerance, seeded};
 use crate::choice::{Choice, Data, Launch, Requires};
 use crate::error::KernelError;
-use crate::quant::{Code, Format, Scale, Super, SuperScale};
+use crate::quant::{Code, Format, Scale, Super, SuperScale, WeightFormat};
 use crate::recorder::Recorder;
 use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
@@ -101,7 +101,7 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches };
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches, cases_of: Some(cases_of) };
 
 /// Appends `y = epilogue(norm(x) · Wᵀ)`, one dispatch for each part of W.
 ///
@@ -197,7 +197,8 @@ fn select(
     input: InputKind,
     epilogue: EpilogueKind,
 ) -> (Choice, u32) {
-    let allowed = |variant: &str| caps.subgroups() && !caps.is_blocked(SPEC.name, variant);
+    let data = Data::Weights(format.into());
+    let allowed = |variant: &str| caps.subgroups() && !caps.is_blocked(SPEC.name, variant, data);
     let kind = if allowed("subgroup") { Kind::Subgroup } else { Kind::Portable };
     let enough_lanes = caps.subgroup_size.is_some_and(|(smallest, _)| smallest >= LANES);
     let config = if caps.cpu_variants() && enough_lanes && allowed("lanes_subgroup") {
@@ -359,6 +360,52 @@ fn params(shape: IntShape, y_stride: u32, grid_x: u32, [alpha, soft_cap]: [f32; 
     }
 }
 
+/// A case with weights of a format.
+fn case(
+    (name, regime): (&str, Regime),
+    [m, n, k]: [u32; 3],
+    format: Format,
+    input: InputKind,
+    epilogue: EpilogueKind,
+    configs: &[Config],
+) -> TestCase {
+    let shape = IntShape { m, n, k };
+    let y_stride = if epilogue.glu { n / 2 } else { n };
+    let (codes, scales) = int::seeded_weights(n, k, format, 2);
+    // Weights of the norm away from zero: x is divided by them.
+    let norm: Vec<f32> = seeded(k as usize, 3).iter().map(|v| 1.5 + v.clamp(-1.0, 1.0)).collect();
+    let (x_codes, x_scales) = int::seeded_codes(m, k, n.is_multiple_of(2), 4);
+    let x = int::seeded_x(m, k, (input == (InputKind::Float { rms_norm: true })).then_some(&norm), 5);
+    // Minima and zeros make partial sums larger than the result by the ratio of zero and spread: 2 at most.
+    let tolerance = Tolerance::f32_sum(k as usize, 8.0 * if epilogue.glu { 10.0 } else { 1.0 });
+    let mut case = TestCase::new(name, regime, tolerance);
+    case = if input == InputKind::Codes { case.input(&x_codes) } else { case.input(&x) };
+    case = case
+        .input(&codes)
+        .input(&scales)
+        .input(&x_scales)
+        .input(&norm)
+        .input(&seeded(n as usize, 6))
+        .input(&seeded((m * y_stride) as usize, 7))
+        .output((m * y_stride) as usize);
+    for &config in configs {
+        let groups = n.div_ceil(config.group_rows());
+        let grid_x = groups.min(5);
+        let params = params(shape, y_stride, grid_x, [0.75, 1.5]);
+        let choice = choice(config, shape, format, input, epilogue);
+        case = case.launch(choice, &params, [grid_x, groups.div_ceil(grid_x), 1]);
+    }
+    case
+}
+
+fn cases_of(format: WeightFormat) -> Vec<TestCase> {
+    let WeightFormat::Quant(format) = format else { return Vec::new() };
+    let rms = InputKind::Float { rms_norm: true };
+    let named = ("any_format", Regime::ManyTiles);
+    let of = |input| case(named, [1, 66, 544], format, input, EpilogueKind::default(), &CONFIGS);
+    vec![of(rms), of(InputKind::Codes)]
+}
+
 fn cases() -> Vec<TestCase> {
     use Regime::{ManyTiles, Model, OneTile, PartialTile};
     const FLOAT: InputKind = InputKind::Float { rms_norm: false };
@@ -367,40 +414,6 @@ fn cases() -> Vec<TestCase> {
     let plain = EpilogueKind::default();
     let glu = |act| EpilogueKind { act, glu: true, bias: true, residual: true };
     let full = |act| EpilogueKind { act, glu: false, bias: true, residual: true };
-    let case = |(name, regime): (&str, Regime),
-                [m, n, k]: [u32; 3],
-                format: Format,
-                input,
-                epilogue: EpilogueKind,
-                configs: &[Config]| {
-        let shape = IntShape { m, n, k };
-        let y_stride = if epilogue.glu { n / 2 } else { n };
-        let (codes, scales) = int::seeded_weights(n, k, format, 2);
-        // Weights of the norm away from zero: x is divided by them.
-        let norm: Vec<f32> = seeded(k as usize, 3).iter().map(|v| 1.5 + v.clamp(-1.0, 1.0)).collect();
-        let (x_codes, x_scales) = int::seeded_codes(m, k, n.is_multiple_of(2), 4);
-        let x = int::seeded_x(m, k, (input == RMS).then_some(&norm), 5);
-        // Minima and zeros make partial sums larger than the result by the ratio of zero and spread: 2 at most.
-        let tolerance = Tolerance::f32_sum(k as usize, 8.0 * if epilogue.glu { 10.0 } else { 1.0 });
-        let mut case = TestCase::new(name, regime, tolerance);
-        case = if input == CODES { case.input(&x_codes) } else { case.input(&x) };
-        case = case
-            .input(&codes)
-            .input(&scales)
-            .input(&x_scales)
-            .input(&norm)
-            .input(&seeded(n as usize, 6))
-            .input(&seeded((m * y_stride) as usize, 7))
-            .output((m * y_stride) as usize);
-        for &config in configs {
-            let groups = n.div_ceil(config.group_rows());
-            let grid_x = groups.min(5);
-            let params = params(shape, y_stride, grid_x, [0.75, 1.5]);
-            let choice = choice(config, shape, format, input, epilogue);
-            case = case.launch(choice, &params, [grid_x, groups.div_ceil(grid_x), 1]);
-        }
-        case
-    };
     // Drivers for CPUs take seconds to compile the larger ones.
     let two = [CONFIGS[0], CONFIGS[4]];
     let three = [CONFIGS[0], CONFIGS[1], CONFIGS[4]];

@@ -36,7 +36,7 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new };
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None };
 
 /// Appends `r = x + residual`, `y = r / sqrt(mean(r²) + eps) · w`.
 ///

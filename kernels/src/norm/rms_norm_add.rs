@@ -34,7 +34,7 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new };
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None };
 
 /// Appends `y = residual + x / sqrt(mean(x²) + eps) · w`.
 ///

@@ -34,7 +34,8 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices: || vec![choice()], cases, benches: Vec::new };
+pub const KERNEL: Kernel =
+    Kernel { spec: &SPEC, choices: || vec![choice()], cases, benches: Vec::new, cases_of: None };
 
 fn choice() -> Choice {
     Choice {

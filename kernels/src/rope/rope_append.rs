@@ -116,7 +116,7 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new };
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None };
 
 /// Appends norms, rotation and the write to the cache.
 ///
@@ -163,7 +163,8 @@ fn fits_vec4(p: &Params, mode: Mode) -> bool {
 }
 
 fn select(caps: &Caps, p: &Params, mode: Mode) -> Choice {
-    let (vec4, subgroup) = rows::pick(caps, SPEC.name, fits_vec4(p, mode), true);
+    let (vec4, subgroup) =
+        rows::pick_for(caps, SPEC.name, Data::KeysValues { f16: mode.f16 }, fits_vec4(p, mode), true);
     let wg = match mode.norm {
         _ if caps.cpu_variants() => 16,
         Norm::Full => 128,

@@ -73,7 +73,7 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new };
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None };
 
 /// Appends the rotation of each head of each token. Positions at or above `max_positions` take the last row.
 ///

@@ -58,7 +58,7 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new };
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None };
 
 /// How rows of `vocab_size` logits are split on this device.
 pub fn parts(caps: &Caps, vocab_size: u32) -> Parts {

@@ -54,7 +54,7 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new };
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None };
 
 /// Appends the choice among the parts of each sequence, and the step forward.
 ///

@@ -138,8 +138,13 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel =
-    Kernel { spec: &SPEC, choices: cases::choices, cases: cases::cases, benches: cases::benches };
+pub const KERNEL: Kernel = Kernel {
+    spec: &SPEC,
+    choices: cases::choices,
+    cases: cases::cases,
+    benches: cases::benches,
+    cases_of: None,
+};
 
 /// A product along one axis: the order of the matrix, the distance of its channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
