@@ -1,20 +1,24 @@
 //! Bind groups, made once for each layout and set of ranges.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use super::failure::Watched;
 use super::lock::lock;
 use super::pipelines::{Layout, LayoutKey};
+use super::recent::Recent;
 use crate::buffer::{Buffer, RangeId};
 
 /// Layout, uniform buffer, storage buffers.
 type Key = (LayoutKey, RangeId, Vec<RangeId>);
 
+/// Bind groups that are kept at most: some passes of a large model. Plans hold their own.
+const MOST: usize = 4096;
+
 /// The bind groups of a device, whoever made them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct BindGroups {
-    groups: HashMap<Key, wgpu::BindGroup>,
+    groups: Recent<Key, wgpu::BindGroup>,
     /// Identities of freed buffers.
     graveyard: Arc<Mutex<Vec<u64>>>,
 }
@@ -22,7 +26,7 @@ pub(crate) struct BindGroups {
 impl BindGroups {
     /// Without entries. Who frees a buffer leaves its identity in the graveyard.
     pub fn new(graveyard: Arc<Mutex<Vec<u64>>>) -> Self {
-        Self { graveyard, ..Self::default() }
+        Self { groups: Recent::new(MOST), graveyard }
     }
 
     /// Drops the bind groups of freed buffers; they hold the memory until then.
@@ -30,7 +34,7 @@ impl BindGroups {
         let dead: HashSet<u64> = std::mem::take(&mut *lock(&self.graveyard)).into_iter().collect();
         if !dead.is_empty() {
             let is_dead = |r: &RangeId| dead.contains(&r.0);
-            self.groups.retain(|(_, u, b), _| !is_dead(u) && !b.iter().any(is_dead));
+            self.groups.retain(|(_, u, b)| !is_dead(u) && !b.iter().any(is_dead));
         }
     }
 
@@ -44,7 +48,7 @@ impl BindGroups {
     ) -> wgpu::BindGroup {
         self.forget_freed();
         let key = (layout.key.clone(), uniforms.range_id(), buffers.iter().map(Buffer::range_id).collect());
-        self.groups.entry(key).or_insert_with(|| make(on, layout, uniforms, buffers)).clone()
+        self.groups.get_or_insert_with(key, || make(on, layout, uniforms, buffers)).clone()
     }
 }
 

@@ -12,6 +12,7 @@ mod options;
 mod pipeline_cache;
 mod pipelines;
 mod read_back;
+mod recent;
 #[cfg(target_arch = "wasm32")]
 mod web;
 
