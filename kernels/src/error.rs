@@ -119,6 +119,12 @@ pub enum GpuError {
     /// `GIRIH_TIER` is not a tier.
     #[error("GIRIH_TIER: {0}")]
     UnknownTier(#[from] crate::caps::UnknownTier),
+    /// The tier exists, and no kernels of its own.
+    #[error("tier {asked} has no kernels of its own yet: the tiers with kernels are {}", tiers())]
+    NoKernels {
+        /// Tier asked for.
+        asked: crate::caps::Tier,
+    },
     /// The adapter does not have the wanted tier.
     #[error("adapter {adapter} has no tier {asked}: its best one is {best}")]
     NoTier {
@@ -188,4 +194,9 @@ pub enum GpuError {
         /// Message of wgpu.
         message: String,
     },
+}
+
+/// Names of the tiers that have kernels.
+fn tiers() -> String {
+    crate::caps::Tier::WITH_KERNELS.map(|tier| tier.to_string()).join(", ")
 }

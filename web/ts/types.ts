@@ -3,7 +3,7 @@ declare global {
   interface GPUDevice {}
 }
 
-/** What a device offers: t0 any WebGPU device, t1 subgroups, t2 matrix units, t3 large workgroups, t4 a CPU behind the API. */
+/** What a device offers: t0 any WebGPU device, t1 subgroups, t4 a CPU behind the API; t2 (matrix units) and t3 (large workgroups) have no kernels yet. */
 export type Tier = "t0" | "t1" | "t2" | "t3" | "t4";
 
 /** What the device can do. */

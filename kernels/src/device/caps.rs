@@ -13,13 +13,15 @@ pub(super) fn read_caps(adapter: &wgpu::Adapter, limits: &wgpu::Limits, features
     // Metal has no query: wgpu says 4 to 64. Apple's own GPUs have 32.
     let apple = info.backend == wgpu::Backend::Metal && info.name.starts_with("Apple");
     let size = if apple { (32, 32) } else { (info.subgroup_min_size.max(1), info.subgroup_max_size.max(1)) };
+    // The adapter may have what the device was not asked for.
+    let matrices = features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
     let mut caps = Caps {
         tier: Tier::Portable,
         is_cpu,
         unified_memory: is_cpu || info.device_type == wgpu::DeviceType::IntegratedGpu,
         subgroup_size: features.contains(wgpu::Features::SUBGROUP).then_some(size).filter(|s| s.0 >= 4),
         f16: features.contains(wgpu::Features::SHADER_F16),
-        matrix_shapes: matrix_shapes(adapter),
+        matrix_shapes: if matrices { matrix_shapes(adapter) } else { Vec::new() },
         workgroup_bytes: limits.max_compute_workgroup_storage_size,
         invocations: limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x),
         workgroups: limits.max_compute_workgroups_per_dimension,

@@ -100,7 +100,7 @@ impl Gpu {
     /// Uses a device that the caller owns. Only features and limits that the device was made with are used.
     ///
     /// # Errors
-    /// A device that is too small, a `GIRIH_TIER` that names no tier.
+    /// A device that is too small, a tier that it or girih lacks, a `GIRIH_TIER` that names none.
     pub fn from_wgpu(
         adapter: &wgpu::Adapter,
         device: wgpu::Device,
@@ -128,6 +128,9 @@ impl Gpu {
             (None, Some(name)) => name.to_string_lossy().parse()?,
             (None, None) => caps.best_tier(),
         };
+        if !tier.has_kernels() {
+            return Err(GpuError::NoKernels { asked: tier });
+        }
         if !caps.supports(tier) {
             return Err(GpuError::NoTier { adapter: name(), asked: tier, best: caps.best_tier() });
         }
