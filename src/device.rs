@@ -2,23 +2,13 @@
 
 use std::path::PathBuf;
 
-use girih_kernels::{Caps, Gpu, Options, selftest};
+use girih_kernels::{Caps, Gpu, Options};
 
 use crate::Global;
 use crate::error::Failure;
 
-/// Opens the device and applies the verdict of its self-test (run once per adapter, driver and version).
+/// Opens the device as it is. What a model uses of it is tested when the model is loaded: [`crate::models::load`].
 pub async fn open(global: &Global) -> Result<Gpu, Failure> {
-    let gpu = open_untested(global).await?;
-    let verdict = selftest::cached(&gpu, cache_dir().as_deref()).await;
-    for mismatch in &verdict.blocked {
-        eprintln!("note: {mismatch} gives wrong results on this device and is not used (see `girih doctor`)");
-    }
-    Ok(if verdict.blocked.is_empty() { gpu } else { gpu.with_caps(selftest::apply(gpu.caps(), &verdict)) })
-}
-
-/// Opens the device as it is.
-pub async fn open_untested(global: &Global) -> Result<Gpu, Failure> {
     Ok(Gpu::new(Options {
         adapter: global.adapter.clone(),
         max_tier: global.tier,

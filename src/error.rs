@@ -84,7 +84,7 @@ impl Failure {
             Self::Load(error) => load_exit_code(error),
             Self::Model { source, .. } => load_exit_code(source),
             Self::Argument(_)
-            | Self::Gpu(GpuError::UnknownTier(_) | GpuError::NoTier { .. })
+            | Self::Gpu(GpuError::UnknownTier(_) | GpuError::NoTier { .. } | GpuError::NoKernels { .. })
             | Self::Run(
                 RunError::Sample(SampleError::Parameter { .. })
                 | RunError::PromptTooLong { .. }

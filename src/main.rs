@@ -32,7 +32,7 @@ struct Cli {
 /// Options of every command.
 #[derive(Clone, Debug, Args)]
 pub struct Global {
-    /// Use at most this tier: t0 (portable), t1 (subgroups), t2, t3, t4 (CPU)
+    /// Use at most this tier: t0 (portable), t1 (subgroups), t4 (CPU)
     #[arg(long, global = true, value_name = "TIER")]
     tier: Option<girih_kernels::Tier>,
     /// GPU to use: a part of its name, or its number in `girih doctor`

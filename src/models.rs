@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use girih_kernels::Gpu;
+use girih_kernels::selftest::Kept;
 use girih_model::checkpoint::source::{ByteSource, DirSource};
 use girih_model::checkpoint::synthetic::SyntheticSource;
 use girih_model::{LoadOptions, Model, SessionOptions, WeightPolicy, weight_format};
 use girih_ops::{QuantActivation, WeightFormat};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::Global;
 use crate::error::Failure;
+use crate::{Global, device};
 
 /// Which model, and how it is put on the GPU.
 #[derive(Clone, Debug, Args)]
@@ -83,10 +84,20 @@ impl ModelArgs {
 
     /// Loads it.
     pub async fn load(&self, gpu: &Gpu, global: &Global) -> Result<Arc<Model>, Failure> {
+        self.load_for(gpu, SessionOptions::default(), global).await
+    }
+
+    /// Loads it for sessions with a cache of another type.
+    pub async fn load_for(
+        &self,
+        gpu: &Gpu,
+        session: SessionOptions,
+        global: &Global,
+    ) -> Result<Arc<Model>, Failure> {
         if let Some(path) = &self.model {
             must_exist(path)?;
         }
-        load(gpu, self.source(), self.options(), &self.name(), global).await
+        load(gpu, self.source(), self.options(), session, &self.name(), global).await
     }
 
     fn options(&self) -> LoadOptions {
@@ -99,9 +110,11 @@ impl ModelArgs {
         &self,
         gpu: &Gpu,
         preset: &str,
+        session: SessionOptions,
         global: &Global,
     ) -> Result<Arc<Model>, Failure> {
-        load(gpu, Arc::new(SyntheticSource::new(preset)?), self.options(), preset, global).await
+        let source = Arc::new(SyntheticSource::new(preset)?);
+        load(gpu, source, self.options(), session, preset, global).await
     }
 }
 
@@ -110,11 +123,13 @@ pub fn must_exist(path: &Path) -> Result<(), Failure> {
     if path.exists() { Ok(()) } else { Err(Failure::NoModel { name: path.display().to_string() }) }
 }
 
-/// Loads a checkpoint, with a progress bar.
+/// Tests the kernels that a checkpoint's model will use, where they have no verdict yet, and loads it, with a progress
+/// bar. What fails the test is not used.
 pub async fn load(
     gpu: &Gpu,
     source: Arc<dyn ByteSource>,
     options: LoadOptions,
+    session: SessionOptions,
     name: &str,
     global: &Global,
 ) -> Result<Arc<Model>, Failure> {
@@ -128,11 +143,19 @@ pub async fn load(
     }
     bar.set_message(name.to_owned());
     let shown = bar.clone();
-    let model = Model::load(gpu, source, options, move |p| {
+    let mut kept = Kept::open(gpu, device::cache_dir().as_deref());
+    let model = Model::load_tested(gpu, source, options, session, &mut kept.verdicts, move |p| {
         shown.set_length(p.total);
         shown.set_position(p.loaded);
     })
     .await;
     bar.finish_and_clear();
-    model.map_err(|source| Failure::Model { name: name.to_owned(), source: source.into() })
+    kept.save();
+    let (model, report) =
+        model.map_err(|source| Failure::Model { name: name.to_owned(), source: source.into() })?;
+    tracing::debug!("self-test: {} launches", report.ran);
+    for key in &model.gpu().caps().blocked {
+        eprintln!("note: {key} gives wrong results on this device and is not used (see `girih doctor`)");
+    }
+    Ok(model)
 }

@@ -510,7 +510,7 @@ fn bad_arguments_are_refused() {
     fails(&["generate", "--prompt", "x", "--temperature=-1"], 4, &["temperature", "-1"]);
     fails(&["generate", "--prompt", "x", "--top-p", "1.5"], 4, &["top_p", "1.5"]);
     fails(&["doctor", "--adapter", "no such adapter"], 2, &["no such adapter", "there are"]);
-    fails(&["doctor", "--tier", "t2"], 4, &["t2"]);
+    fails(&["doctor", "--tier", "t2"], 4, &["t2", "no kernels", "t0, t1, t4"]);
     fails(&["generate", "--prompt", "x", "--context", "1000000"], 4, &["1000000", "512"]);
     let long = "fox ".repeat(2000);
     fails(&["generate", "--prompt", &long], 4, &["512", "tokens"]);

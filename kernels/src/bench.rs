@@ -4,11 +4,14 @@ use web_time::Instant;
 
 use girih_shaders::Dialect;
 
+use crate::buffer::Buffer;
+use crate::case::{BenchBuffer, BenchCase, Tolerance, seeded};
+use crate::choice::Launch;
+use crate::device::Gpu;
 use crate::error::KernelError;
-use crate::gpu::Gpu;
 use crate::recorder::Recorder;
 use crate::spec::{Access, KernelSpec};
-use crate::testing::{BenchBuffer, BenchCase, Launch, Tolerance, compare, runs_here, seeded};
+use crate::testing::compare;
 use crate::twin::TwinCall;
 
 /// Times of one launch of a case.
@@ -63,7 +66,7 @@ pub async fn run(
     }
     let mut measurements = Vec::new();
     for launch in (case.launches)(gpu.caps(), &case.name) {
-        if !runs_here(gpu, &launch.choice) {
+        if !gpu.caps().runs(&launch.choice) {
             continue;
         }
         let mut recorder = Recorder::new(gpu);
@@ -139,7 +142,7 @@ async fn check(
     spec: &'static KernelSpec,
     launch: &Launch,
     contents: &[Vec<u8>],
-    set: &[crate::Buffer],
+    set: &[Buffer],
 ) -> Result<Option<String>, KernelError> {
     let mut want = contents.to_vec();
     let selection = &launch.choice.selection;

@@ -47,6 +47,12 @@ impl Buffer {
         Self::with(buffer, id, graveyard, false)
     }
 
+    /// A buffer of a size that has no memory of its own: not to be bound, read or written.
+    pub(crate) fn hollow(&self, id: u64, size: u64, graveyard: Arc<Mutex<Vec<u64>>>) -> Self {
+        self.share();
+        Self { size, ..Self::with(self.raw.buffer.clone(), id, graveyard, true) }
+    }
+
     fn with(buffer: wgpu::Buffer, id: u64, graveyard: Arc<Mutex<Vec<u64>>>, shared: bool) -> Self {
         let size = buffer.size();
         let raw = Raw { buffer, id, graveyard, shared: AtomicBool::new(shared) };

@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use girih_shaders::Dialect;
 
+use crate::choice::{Choice, Data, key};
+
 /// Classes of devices that kernels are written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tier {
@@ -24,6 +26,14 @@ pub enum Tier {
 impl Tier {
     /// All tiers, lowest first.
     pub const ALL: [Self; 5] = [Self::Portable, Self::Subgroup, Self::Matrix, Self::Large, Self::Cpu];
+
+    /// The tiers that have kernels of their own. A device of another one is given those of the best of these.
+    pub const WITH_KERNELS: [Self; 3] = [Self::Portable, Self::Subgroup, Self::Cpu];
+
+    /// Whether there are kernels for it.
+    pub fn has_kernels(self) -> bool {
+        Self::WITH_KERNELS.contains(&self)
+    }
 }
 
 impl fmt::Display for Tier {
@@ -40,7 +50,7 @@ impl fmt::Display for Tier {
 
 /// A tier name that does not exist.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("unknown tier {0:?}; known: t0 (portable), t1 (subgroups), t2 (matrix), t3 (large), t4 (CPU)")]
+#[error("unknown tier {0:?}; known: t0 (portable), t1 (subgroups), t4 (CPU)")]
 pub struct UnknownTier(pub String);
 
 impl FromStr for Tier {
@@ -117,7 +127,8 @@ pub struct Caps {
     pub timestamps: bool,
     /// Who compiles the WGSL.
     pub dialect: Dialect,
-    /// `kernel/variant` pairs that failed their self-test on this device.
+    /// What failed its self-test on this device, by [`key`]: `kernel/variant`, or `kernel/variant/data` where the
+    /// variant comes with several readers of data.
     pub blocked: BTreeSet<String>,
 }
 
@@ -155,9 +166,20 @@ impl Caps {
         self.tier == Tier::Cpu
     }
 
-    /// Whether a variant failed its self-test on this device.
-    pub fn is_blocked(&self, kernel: &str, variant: &str) -> bool {
-        !self.blocked.is_empty() && self.blocked.contains(&format!("{kernel}/{variant}"))
+    /// Whether a variant failed its self-test on this device, with one of its readers of data or as a whole.
+    pub fn is_blocked(&self, kernel: &str, variant: &str, data: Data) -> bool {
+        !self.blocked.is_empty()
+            && (self.blocked.contains(&key(kernel, variant, data))
+                || self.blocked.contains(&key(kernel, variant, Data::Plain)))
+    }
+
+    /// Whether a pipeline needs nothing that the device, in its tier, lacks.
+    pub fn runs(&self, choice: &Choice) -> bool {
+        let smallest = self.subgroup_size.map_or(0, |(smallest, _)| smallest);
+        choice.invocations <= self.invocations
+            && choice.workgroup_bytes <= self.workgroup_bytes
+            && choice.requires.lanes.is_none_or(|lanes| lanes <= smallest)
+            && (self.f16 || !choice.requires.f16)
     }
 
     /// The same device held down to a tier. A tier above the device's own is an error of the caller: see
@@ -175,31 +197,49 @@ impl Caps {
         self
     }
 
-    /// The best tier of the device.
+    /// The best tier with kernels that the device has.
     pub fn best_tier(&self) -> Tier {
         if self.is_cpu {
-            Tier::Cpu
-        } else if self.subgroup_size.is_none() {
-            Tier::Portable
-        } else if self.workgroup_bytes >= 48 << 10 && self.invocations >= 512 {
-            Tier::Large
-        } else if self.matrix_shapes.is_empty() {
-            Tier::Subgroup
-        } else {
-            Tier::Matrix
+            return Tier::Cpu;
         }
+        let best = [Tier::Large, Tier::Matrix, Tier::Subgroup].into_iter().find(|&tier| self.supports(tier));
+        best.unwrap_or(Tier::Portable)
     }
 
-    /// Whether the device can run the kernels of a tier.
+    /// Whether there are kernels for a tier, and the device can run them.
     pub fn supports(&self, tier: Tier) -> bool {
-        match tier {
-            Tier::Portable => true,
-            Tier::Subgroup => self.subgroup_size.is_some(),
-            Tier::Matrix => !self.matrix_shapes.is_empty() && self.subgroup_size.is_some(),
-            Tier::Large => {
-                self.workgroup_bytes >= 48 << 10 && self.invocations >= 512 && self.subgroup_size.is_some()
+        let subgroups = self.subgroup_size.is_some();
+        tier.has_kernels()
+            && match tier {
+                Tier::Portable => true,
+                Tier::Subgroup => subgroups,
+                Tier::Matrix => subgroups && !self.matrix_shapes.is_empty(),
+                Tier::Large => subgroups && self.workgroup_bytes >= 48 << 10 && self.invocations >= 512,
+                Tier::Cpu => self.is_cpu,
             }
-            Tier::Cpu => self.is_cpu,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A device with everything has the best of the tiers that there are kernels for.
+    #[test]
+    fn tiers_without_kernels_are_not_reported() {
+        let shape = MatrixShape { mnk: [16; 3], f16_in: true, f32_out: true };
+        let all = Caps {
+            subgroup_size: Some((32, 32)),
+            matrix_shapes: vec![shape],
+            workgroup_bytes: 64 << 10,
+            invocations: 1024,
+            ..Caps::baseline()
+        };
+        for tier in Tier::ALL {
+            assert_eq!(all.supports(tier), tier.has_kernels() && tier != Tier::Cpu, "{tier}");
         }
+        assert!(all.best_tier().has_kernels() && all.supports(all.best_tier()));
+        assert_eq!(Caps { is_cpu: true, ..all.clone() }.best_tier(), Tier::Cpu);
+        assert_eq!(Caps { subgroup_size: None, ..all }.best_tier(), Tier::Portable);
     }
 }

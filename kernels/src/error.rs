@@ -119,6 +119,12 @@ pub enum GpuError {
     /// `GIRIH_TIER` is not a tier.
     #[error("GIRIH_TIER: {0}")]
     UnknownTier(#[from] crate::caps::UnknownTier),
+    /// The tier exists, and no kernels of its own.
+    #[error("tier {asked} has no kernels of its own yet: the tiers with kernels are {}", tiers())]
+    NoKernels {
+        /// Tier asked for.
+        asked: crate::caps::Tier,
+    },
     /// The adapter does not have the wanted tier.
     #[error("adapter {adapter} has no tier {asked}: its best one is {best}")]
     NoTier {
@@ -171,6 +177,9 @@ pub enum GpuError {
         /// Limit.
         limit: u64,
     },
+    /// The handle to the device is for recordings that are not run.
+    #[error("a handle for recording only runs and reads nothing; one of Gpu::new does")]
+    RecordingOnly,
     /// The device is gone; what was on it must be made anew.
     #[error("the GPU device was lost: {0}")]
     Lost(String),
@@ -185,4 +194,9 @@ pub enum GpuError {
         /// Message of wgpu.
         message: String,
     },
+}
+
+/// Names of the tiers that have kernels.
+fn tiers() -> String {
+    crate::caps::Tier::WITH_KERNELS.map(|tier| tier.to_string()).join(", ")
 }

@@ -1,11 +1,12 @@
 //! Runs recordings: at once, many times as a plan, with timestamps, or on the CPU twins.
 
 use crate::buffer::Buffer;
+use crate::device::{Gpu, Pipeline, uniform_bytes};
 use crate::error::{GpuError, KernelError};
-use crate::gpu::Gpu;
-use crate::pipeline::{Pipeline, uniform_bytes};
+
+use crate::choice::Choice;
 use crate::recorder::{Command, Dispatch, Recorder};
-use crate::spec::{Access, Choice, KernelSpec};
+use crate::spec::{Access, KernelSpec};
 use crate::twin::TwinCall;
 use std::sync::Arc;
 
@@ -108,6 +109,7 @@ impl Gpu {
     /// # Errors
     /// Shaders that the device refuses, memory that is exhausted.
     pub fn plan(&self, recorder: &Recorder) -> Result<Plan, KernelError> {
+        self.has_memory()?;
         let slot = u64::from(self.caps().offset_align);
         let bytes = Self::layout_params(recorder, slot).max(slot);
         let uniforms = self.alloc_uniform(bytes)?;
@@ -119,9 +121,9 @@ impl Gpu {
     /// # Errors
     /// A shader that the device refuses.
     pub fn compile(&self, spec: &KernelSpec, choice: &Choice) -> Result<bool, KernelError> {
-        let before = self.counters().pipelines;
-        self.pipelines().get(self, spec, choice)?;
-        Ok(self.counters().pipelines > before)
+        let known = self.pipelines().knows(choice);
+        self.pipelines().get(spec, choice)?;
+        Ok(!known)
     }
 
     /// Runs a recording once. It is ordered after everything submitted before.
@@ -132,10 +134,11 @@ impl Gpu {
         if recorder.commands().is_empty() {
             return Ok(());
         }
+        self.has_memory()?;
         let slot = u64::from(self.caps().offset_align);
         for command in recorder.commands() {
             if let Command::Dispatch(d) = command {
-                self.pipelines().get(self, d.spec, &d.choice)?; // compiles outside of the lock
+                self.pipelines().get(d.spec, &d.choice)?; // compiles outside of the lock
             }
         }
         self.with_uniforms(Self::layout_params(recorder, slot), |uniforms| {
@@ -174,7 +177,7 @@ impl Gpu {
             match command {
                 Command::Copy { src, dst } => steps.push(Step::Copy { src: src.clone(), dst: dst.clone() }),
                 Command::Dispatch(d) => {
-                    let pipeline = self.pipelines().get(self, d.spec, &d.choice)?;
+                    let pipeline = self.pipelines().get(d.spec, &d.choice)?;
                     let bind_group = self.bind_group(&pipeline.layout, uniforms, &d.buffers);
                     let offset = params.len() as u32;
                     params.extend_from_slice(&d.params);

@@ -29,16 +29,17 @@ pub mod attention;
 pub mod bench;
 pub mod buffer;
 pub mod caps;
+pub mod case;
+pub mod choice;
+mod device;
 pub mod elementwise;
 pub mod embed;
 pub mod error;
 pub mod execute;
 pub mod fused;
-pub mod gpu;
+
 pub mod matmul;
 pub mod norm;
-mod pipeline;
-mod pipeline_cache;
 pub mod probe;
 pub mod quant;
 pub mod recorder;
@@ -56,11 +57,12 @@ pub mod twin;
 
 pub use buffer::Buffer;
 pub use caps::{Caps, Tier};
+pub use choice::{Choice, Data, Launch, Requires};
+pub use device::{Counters, Gpu, Options, PendingRead};
 pub use error::{GpuError, KernelError};
 pub use execute::{Plan, Timing};
-pub use gpu::{Counters, Gpu, Options};
 pub use recorder::{Command, Dispatch, Recorder};
-pub use spec::{Access, Binding, Choice, Kernel, KernelSpec};
+pub use spec::{Access, Binding, Kernel, KernelSpec};
 
 pub use girih_shaders as shaders;
 pub use wgpu;

@@ -2,11 +2,12 @@
 
 use bytemuck::Pod;
 
-use crate::Caps;
 use crate::buffer::Buffer;
+use crate::caps::Caps;
+use crate::choice::Choice;
+use crate::device::Gpu;
 use crate::error::KernelError;
-use crate::gpu::Gpu;
-use crate::spec::{Access, Choice, KernelSpec};
+use crate::spec::{Access, KernelSpec};
 
 /// One command of a recording.
 #[derive(Clone, Debug)]
@@ -125,7 +126,7 @@ impl Recorder {
             let (field, got) = ("number of bindings", buffers.len() as u64);
             return Err(KernelError::BadParam { kernel, field, got, must_be: "what the kernel declares" });
         }
-        if caps.is_blocked(kernel, choice.variant) {
+        if caps.is_blocked(kernel, choice.variant, choice.data) {
             // `select` had nothing else to offer: an error is better than wrong numbers.
             let needs = "a passed self-test (no other variant can take its place; see `girih doctor`)".into();
             return Err(KernelError::Unavailable { kernel, variant: choice.variant, needs });

@@ -3,8 +3,8 @@
 use girih_shaders::Selection;
 
 use crate::caps::Caps;
+use crate::choice::{Choice, Data, Requires};
 use crate::error::KernelError;
-use crate::spec::Choice;
 
 /// `(vec4, subgroup)` of each variant name, the preferred one first.
 const VARIANTS: [((bool, bool), &str); 4] = [
@@ -21,10 +21,15 @@ pub(crate) fn variant(vec4: bool, subgroup: bool) -> &'static str {
 
 /// The best variant that the device can run and that passed its self-test.
 pub(crate) fn pick(caps: &Caps, kernel: &str, vec4: bool, subgroup: bool) -> (bool, bool) {
+    pick_for(caps, kernel, Data::Plain, vec4, subgroup)
+}
+
+/// [`pick`] of a kernel that comes with several readers of data.
+pub(crate) fn pick_for(caps: &Caps, kernel: &str, data: Data, vec4: bool, subgroup: bool) -> (bool, bool) {
     VARIANTS
         .iter()
         .filter(|((v, s), _)| (vec4 || !v) && (subgroup && caps.subgroups() || !s))
-        .find(|(_, name)| !caps.is_blocked(kernel, name))
+        .find(|(_, name)| !caps.is_blocked(kernel, name, data))
         .map_or((false, false), |(key, _)| *key)
 }
 
@@ -70,6 +75,8 @@ pub(crate) fn reducing(
         invocations: wg,
         // One f32 for each invocation, or for each subgroup of at least 4.
         workgroup_bytes: if subgroup { wg } else { 4 * wg },
+        requires: Requires::subgroups_if(subgroup),
+        data: Data::Plain,
     }
 }
 
@@ -81,6 +88,8 @@ pub(crate) fn streaming(file: &'static str, wg: u32, vec4: bool, selection: Sele
         selection: lanes(selection.set("WG", wg), vec4),
         invocations: wg,
         workgroup_bytes: 0,
+        requires: Requires::NOTHING,
+        data: Data::Plain,
     }
 }
 

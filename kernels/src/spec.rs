@@ -1,8 +1,8 @@
 //! The description of a kernel from which dispatching, validation, twins, benches and docs derive.
 
-use girih_shaders::Selection;
-
-use crate::testing::{BenchCase, TestCase};
+use crate::case::{BenchCase, TestCase};
+use crate::choice::Choice;
+use crate::quant::WeightFormat;
 use crate::twin::TwinCall;
 
 /// How a kernel uses a storage buffer.
@@ -46,21 +46,6 @@ pub struct KernelSpec {
     pub twin: fn(&mut TwinCall<'_>),
 }
 
-/// One pipeline of a kernel: what `select` returns.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Choice {
-    /// Root file below `shaders/`.
-    pub file: &'static str,
-    /// Name of the variant: what it needs or does.
-    pub variant: &'static str,
-    /// Constants and parts.
-    pub selection: Selection,
-    /// Invocations of a workgroup; checked against the device and, in tests, against the shader.
-    pub invocations: u32,
-    /// Bytes of workgroup memory; checked likewise.
-    pub workgroup_bytes: u32,
-}
-
 /// A kernel as the registry lists it.
 #[derive(Debug)]
 pub struct Kernel {
@@ -70,6 +55,8 @@ pub struct Kernel {
     pub choices: fn() -> Vec<Choice>,
     /// Named cases, each with all launches that must give the twin's result.
     pub cases: fn() -> Vec<TestCase>,
+    /// Cases with weights of any format, of a kernel that reads weights: those above are of some formats only.
+    pub cases_of: Option<fn(WeightFormat) -> Vec<TestCase>>,
     /// Real shapes to time.
     pub benches: fn() -> Vec<BenchCase>,
 }

@@ -1,173 +1,17 @@
-//! Comparing a kernel with its twin: seeded inputs with outliers, poisoned outputs, guard bands, a comparator.
-//!
-//! The same cases serve the test suite, the self-test on a new device, and (their shapes apart) the benches.
-
-use bytemuck::Pod;
+//! Comparing a kernel with its twin: poisoned outputs, guard bands, a comparator.
 
 use crate::buffer::Buffer;
+pub use crate::case::{Element, POISON, Regime, TestBuffer, TestCase, Tolerance, hash, seeded};
+use crate::choice::Launch;
+use crate::device::Gpu;
 use crate::error::KernelError;
-use crate::gpu::Gpu;
 use crate::recorder::Recorder;
-use crate::spec::{Access, Choice, KernelSpec};
+use crate::spec::{Access, KernelSpec};
 use crate::twin::TwinCall;
 
-/// What a buffer holds, for the comparator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Element {
-    /// f32, compared within the tolerance.
-    F32,
-    /// Two f16 in a u32, compared within the tolerance.
-    F16,
-    /// Bits, compared exactly.
-    Bits,
-    /// Quantised activations, signed bytes: one step of difference in few of them, where a value lies so near to a
-    /// tie that f32 decides otherwise than f64.
-    Codes,
-    /// Their scales and sums, pairs of an f32 and two 16-bit integers, behind the buffer of [`Element::Codes`]: scales
-    /// within the tolerance, sums exactly those of the codes that were found.
-    Scales,
-}
-
-/// One storage buffer of a case.
-#[derive(Clone, Debug)]
-pub struct TestBuffer {
-    /// Contents before the launch.
-    pub data: Vec<u8>,
-    /// How results are compared.
-    pub element: Element,
-}
-
-/// `+-(abs + rel |want|)`.
-#[derive(Clone, Copy, Debug)]
-pub struct Tolerance {
-    /// Absolute part.
-    pub abs: f64,
-    /// Relative part.
-    pub rel: f64,
-}
-
-impl Tolerance {
-    /// f32 arithmetic whose result is a sum of `terms` products of magnitude `scale`: rounding errors of a sum
-    /// grow like the square root of its length, an outlier or two may dominate them.
-    pub fn f32_sum(terms: usize, scale: f64) -> Self {
-        let ulp = f64::from(f32::EPSILON);
-        Self { abs: 4.0 * ulp * (terms as f64).sqrt().max(1.0) * scale, rel: 64.0 * ulp }
-    }
-}
-
-/// One way of running a case.
-#[derive(Clone, Debug)]
-pub struct Launch {
-    /// Pipeline.
-    pub choice: Choice,
-    /// Bytes of `Params`.
-    pub params: Vec<u8>,
-    /// Workgroups.
-    pub grid: [u32; 3],
-}
-
-/// A named case of a kernel. All launches must agree with the twin.
-#[derive(Clone, Debug)]
-pub struct TestCase {
-    /// The regime it covers.
-    pub name: String,
-    /// Storage buffers in the order of the spec.
-    pub buffers: Vec<TestBuffer>,
-    /// Launches; each is run on fresh buffers.
-    pub launches: Vec<Launch>,
-    /// Tolerance of f32 and f16 results.
-    pub tolerance: Tolerance,
-}
-
-impl TestCase {
-    /// A case without launches.
-    pub fn new(name: impl Into<String>, tolerance: Tolerance) -> Self {
-        Self { name: name.into(), buffers: Vec::new(), launches: Vec::new(), tolerance }
-    }
-
-    /// Adds a buffer with contents.
-    #[must_use]
-    pub fn input<T: Pod>(mut self, data: &[T]) -> Self {
-        let data = bytemuck::cast_slice(data).to_vec();
-        self.buffers.push(TestBuffer { data, element: Element::Bits });
-        self
-    }
-
-    /// Adds a buffer that is read and written: contents, and how they are compared.
-    #[must_use]
-    pub fn in_out<T: Pod>(mut self, data: &[T], element: Element) -> Self {
-        let data = bytemuck::cast_slice(data).to_vec();
-        self.buffers.push(TestBuffer { data, element });
-        self
-    }
-
-    /// Adds an f32 output of `len` elements, poisoned with NaN so that a missing write is seen.
-    #[must_use]
-    pub fn output(mut self, len: usize) -> Self {
-        let data = bytemuck::cast_slice(&vec![POISON; len]).to_vec();
-        self.buffers.push(TestBuffer { data, element: Element::F32 });
-        self
-    }
-
-    /// Adds a launch.
-    #[must_use]
-    pub fn launch(mut self, choice: Choice, params: &impl Pod, grid: [u32; 3]) -> Self {
-        self.launches.push(Launch { choice, params: bytemuck::bytes_of(params).to_vec(), grid });
-        self
-    }
-}
-
-/// A shape to time.
-#[derive(Clone, Debug)]
-pub struct BenchCase {
-    /// What the shape is, e.g. `1x4096x4096`.
-    pub name: String,
-    /// Bytes of each storage buffer; contents are seeded f32 unless given.
-    pub buffers: Vec<BenchBuffer>,
-    /// Launches to time; what `select` would pick on a device comes from `select`.
-    pub launches: fn(&crate::Caps, &str) -> Vec<Launch>,
-    /// Bytes that the operation must move.
-    pub bytes: u64,
-    /// Floating point operations that it must do.
-    pub flops: u64,
-}
-
-/// Contents of a bench buffer.
-#[derive(Clone, Debug)]
-pub enum BenchBuffer {
-    /// Seeded f32 values with outliers.
-    F32(usize),
-    /// Seeded f16 values with outliers.
-    F16(usize),
-    /// Given words.
-    U32(Vec<u32>),
-}
-
-/// A quiet NaN with a recognisable payload.
-pub const POISON: f32 = f32::from_bits(0x7fc0_dead);
 const GUARD: u32 = 0xdead_beef;
 /// Guard bytes on each side: one maximal offset alignment.
 const GUARD_BYTES: usize = 256;
-
-/// `x ^ x >> 16` and friends: a hash whose values are the same in every language.
-pub fn hash(mut x: u32) -> u32 {
-    x ^= x >> 16;
-    x = x.wrapping_mul(0x7feb_352d);
-    x ^= x >> 15;
-    x = x.wrapping_mul(0x846c_a68b);
-    x ^ (x >> 16)
-}
-
-/// `len` seeded values in -1..1, one in 61 twenty times larger.
-pub fn seeded(len: usize, seed: u32) -> Vec<f32> {
-    (0..len as u32)
-        .map(|i| {
-            let bits = hash(i.wrapping_add(seed.wrapping_mul(0x9e37_79b9)));
-            let value = (bits >> 8) as f32 / (1 << 23) as f32 - 1.0;
-            if bits.is_multiple_of(61) { value * 20.0 } else { value }
-        })
-        .collect()
-}
 
 /// A result that is not the expected one.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -222,13 +66,15 @@ pub enum Mismatch {
 pub type Difference = (usize, f64, f64, f64, usize);
 
 /// Compares results with expectations. NaN differs from everything but the same NaN pattern left untouched on
-/// both sides (a poisoned value that neither wrote).
+/// both sides (a poisoned value that neither wrote), an infinity from everything but itself.
 pub fn compare(got: &[f32], want: &[f32], tolerance: Tolerance) -> Option<Difference> {
     let mut first = None;
     let mut count = 0;
     for (i, (&g, &w)) in got.iter().zip(want).enumerate() {
         let allowed = tolerance.abs + tolerance.rel * f64::from(w).abs();
-        let same = g.to_bits() == w.to_bits() || (f64::from(g) - f64::from(w)).abs() <= allowed;
+        // Infinity is as far from every number as the tolerance that follows from it.
+        let near = w.is_finite() && (f64::from(g) - f64::from(w)).abs() <= allowed;
+        let same = g.to_bits() == w.to_bits() || near;
         if !same {
             count += 1;
             first.get_or_insert((i, f64::from(g), f64::from(w), allowed));
@@ -287,7 +133,7 @@ pub async fn run_case(gpu: &Gpu, spec: &'static KernelSpec, case: &TestCase) -> 
     let mut mismatches = Vec::new();
     let mut ran = 0;
     for launch in &case.launches {
-        if !runs_here(gpu, &launch.choice) {
+        if !gpu.caps().runs(&launch.choice) {
             continue;
         }
         ran += 1;
@@ -297,21 +143,6 @@ pub async fn run_case(gpu: &Gpu, spec: &'static KernelSpec, case: &TestCase) -> 
         }
     }
     (mismatches, ran)
-}
-
-/// Whether a choice needs nothing that the device in its current tier lacks.
-pub fn runs_here(gpu: &Gpu, choice: &Choice) -> bool {
-    let caps = gpu.caps();
-    let text = girih_shaders::compose(choice.file, &choice.selection, girih_shaders::Dialect::Browser);
-    // `LANES` is the smallest subgroup that a shader works on, where it needs more than 4.
-    let lanes = choice.selection.get_u32("LANES").unwrap_or(4);
-    let uses = |feature: &str| text.as_ref().is_ok_and(|t| t.wgsl.contains(&format!("enable {feature};")));
-    choice.invocations <= caps.invocations
-        && choice.workgroup_bytes <= caps.workgroup_bytes
-        && caps
-            .subgroup_size
-            .map_or(!uses("subgroups"), |(smallest, _)| lanes <= smallest || !uses("subgroups"))
-        && (caps.f16 || !uses("f16"))
 }
 
 async fn run_launch(
@@ -436,6 +267,29 @@ mod tests {
     }
 
     #[test]
+    fn infinity_is_equal_to_itself_only() {
+        let (inf, nan) = (f32::INFINITY, f32::NAN);
+        for same in [inf, -inf, nan] {
+            assert!(compare(&[same], &[same], TOL).is_none(), "{same}");
+        }
+        let differ = [
+            (0.0, inf),
+            (f32::MAX, inf),
+            (-inf, inf),
+            (nan, inf),
+            (inf, -inf),
+            (inf, f32::MAX),
+            (1.0, nan),
+            (inf, nan),
+        ];
+        for (got, want) in differ {
+            let (index, g, w, _, count) = compare(&[1.0, got], &[1.0, want], TOL).expect("they differ");
+            assert_eq!((index, count), (1, 1), "{got} for {want}");
+            assert_eq!((g.to_bits(), w.to_bits()), (f64::from(got).to_bits(), f64::from(want).to_bits()));
+        }
+    }
+
+    #[test]
     fn codes_may_differ_by_a_step_where_they_are_few() {
         let want = vec![3u8; 512];
         let with = |changes: &[(usize, u8)]| {
@@ -462,11 +316,5 @@ mod tests {
         assert!(!near(&scales(1.01, -3, 500)));
         assert!(!near(&scales(1.0, -4, 500)));
         assert!(!near(&scales(1.0, -3, 501)));
-    }
-
-    #[test]
-    fn the_hash_has_its_published_values() {
-        assert_eq!(hash(1), 0x6889_90c0);
-        assert_eq!(hash(2), 0xd113_2181);
     }
 }

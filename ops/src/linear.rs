@@ -225,7 +225,7 @@ fn linear_float(
         Some(Norm::Rms { weight, eps }) => rms_norm(frame, &x, weight, eps)?,
         Some(Norm::Layer { weight, bias, eps }) => layer_norm(frame, &x, weight, bias, eps)?,
     };
-    let scratch = match gemm::scratch_bytes(frame.gpu().caps(), shape) {
+    let scratch = match gemm::scratch_bytes(frame.gpu().caps(), shape, &parts) {
         0 => None,
         bytes => Some(frame.alloc(&[bytes.div_ceil(4) as u32], DType::F32)?),
     };

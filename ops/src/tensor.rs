@@ -1,9 +1,7 @@
 //! Shape, element type, memory.
 
+use girih_kernels::{Buffer, Gpu, GpuError, PendingRead};
 use std::sync::Arc;
-
-use girih_kernels::gpu::PendingRead;
-use girih_kernels::{Buffer, Gpu, GpuError};
 
 use crate::OpError;
 use crate::frame::Lease;

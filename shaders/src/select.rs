@@ -95,6 +95,12 @@ impl Selection {
         self.parts.iter().find(|(n, _)| *n == name).map(|&(_, p)| p)
     }
 
+    /// How many constants and parts are set alike in another selection.
+    pub fn agreement(&self, other: &Self) -> usize {
+        let constants = self.spec.iter().filter(|entry| other.spec.contains(entry)).count();
+        constants + self.parts.iter().filter(|entry| other.parts.contains(entry)).count()
+    }
+
     pub(crate) fn spec(&self) -> &[(&'static str, Value)] {
         &self.spec
     }

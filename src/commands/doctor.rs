@@ -22,7 +22,7 @@ impl Doctor {
     pub async fn run(self, global: &Global) -> Result<(), Failure> {
         let adapters = Gpu::adapters().await;
         if self.probe && !adapters.is_empty() {
-            let gpu = device::open_untested(global).await?;
+            let gpu = device::open(global).await?;
             writeln!(std::io::stdout(), "{}", device::describe(gpu.caps()))?;
             return Ok(());
         }
@@ -35,7 +35,7 @@ impl Doctor {
                 writeln!(out, "adapter {i}: {}", device::describe(caps))?;
             }
         }
-        let gpu = device::open_untested(global).await?;
+        let gpu = device::open(global).await?;
         let caps = gpu.caps();
         if !global.json {
             writeln!(out, "\nin use: {}", device::describe(caps))?;

@@ -1,7 +1,7 @@
 //! Composed shaders are parsed and validated with naga; what the host declares about them must hold.
 
 use girih_kernels::shaders::{Dialect, compose};
-use girih_kernels::{Access, Caps, Choice, KernelSpec};
+use girih_kernels::{Access, Caps, Choice, KernelSpec, Requires};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 
 /// What naga lets a shader use on a device.
@@ -11,6 +11,20 @@ pub fn capabilities(caps: &Caps) -> Capabilities {
     all.set(Capabilities::SHADER_FLOAT16, caps.f16);
     all.set(Capabilities::COOPERATIVE_MATRIX, !caps.matrix_shapes.is_empty());
     all
+}
+
+/// Checks that what a choice requires is what its shader enables.
+fn check_requires(choice: &Choice) -> Result<(), String> {
+    let text = compose(choice.file, &choice.selection, Dialect::Browser).map_err(|e| e.to_string())?.wgsl;
+    let enables = |feature: &str| text.lines().any(|line| line == format!("enable {feature};"));
+    // A shader that needs larger subgroups than 4 has their size as a constant.
+    let lanes = enables("subgroups").then(|| choice.selection.get_u32("LANES").unwrap_or(4));
+    let found = Requires { lanes, f16: enables("f16") };
+    if found == choice.requires {
+        Ok(())
+    } else {
+        Err(format!("needs {found:?}, declared {:?}", choice.requires))
+    }
 }
 
 /// Checks one choice of a kernel.
@@ -23,6 +37,7 @@ pub fn check(spec: &KernelSpec, choice: &Choice, capabilities: Capabilities) -> 
     Validator::new(ValidationFlags::all(), capabilities)
         .validate(&module)
         .map_err(|e| e.emit_to_string(&composed.wgsl))?;
+    check_requires(choice)?;
     let entry = module.entry_points.iter().find(|e| e.name == "main").ok_or("no entry point `main`")?;
     let invocations: u32 = entry.workgroup_size.iter().product();
     if invocations != choice.invocations {

@@ -2,9 +2,12 @@
 //!
 //! Runs at the tier of `GIRIH_TIER` (the device's best if unset). `GIRIH_KERNEL=name` picks one kernel.
 
-use girih_kernels::Gpu;
+use std::collections::{BTreeMap, BTreeSet};
+
+use girih_kernels::quant::WeightFormat;
 use girih_kernels::registry::KERNELS;
-use girih_kernels::testing::run_case;
+use girih_kernels::testing::{Regime, run_case};
+use girih_kernels::{Choice, Data, Gpu};
 use girih_tests::on_device;
 
 #[on_device]
@@ -17,14 +20,55 @@ async fn every_kernel_agrees_with_its_twin(gpu: Gpu) {
         }
         let start = web_time::Instant::now();
         let mut launches = 0;
+        let mut ran = BTreeSet::new();
         for case in (kernel.cases)() {
-            let (mismatches, ran) = run_case(&gpu, kernel.spec, &case).await;
-            launches += ran;
+            let (mismatches, count) = run_case(&gpu, kernel.spec, &case).await;
+            launches += count;
+            ran.extend(
+                case.launches.iter().filter(|l| gpu.caps().runs(&l.choice)).map(|l| reader(&l.choice)),
+            );
             failures.extend(mismatches.iter().map(|m| format!("{}: {m}", kernel.spec.name)));
         }
-        // Some cases are of one variant only; a kernel that no case of runs is not tested here.
-        assert!(launches > 0, "{}: no launch runs on this device", kernel.spec.name);
+        // A variant that never ran has not passed.
+        let runs = |choice: &Choice| gpu.caps().runs(choice);
+        let missing: BTreeSet<String> =
+            (kernel.choices)().iter().filter(|c| runs(c)).map(reader).filter(|r| !ran.contains(r)).collect();
+        assert!(missing.is_empty(), "{}: no case of {missing:?} runs here", kernel.spec.name);
         println!("{}: {launches} launches, {:.1} s", kernel.spec.name, start.elapsed().as_secs_f64());
     }
     assert!(failures.is_empty(), "{} mismatches:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// A variant with its reader of data; all quantised formats have one reader.
+fn reader(choice: &Choice) -> String {
+    match choice.data {
+        Data::Weights(WeightFormat::Quant(_)) => format!("{}/quantised", choice.variant),
+        data => format!("{}/{data}", choice.variant),
+    }
+}
+
+/// What no case launches is not tested by any of them.
+#[test]
+fn every_variant_has_cases_of_every_regime() {
+    let mut missing = Vec::new();
+    for kernel in KERNELS {
+        let mut launched: BTreeMap<String, BTreeSet<Regime>> = BTreeMap::new();
+        for case in (kernel.cases)() {
+            for launch in &case.launches {
+                launched.entry(reader(&launch.choice)).or_default().insert(case.regime);
+            }
+        }
+        let selectable: BTreeSet<String> = (kernel.choices)().iter().map(reader).collect();
+        assert!(!selectable.is_empty(), "{}: no choices", kernel.spec.name);
+        for reader in selectable {
+            let found = launched.remove(&reader).unwrap_or_default();
+            let lacks: Vec<Regime> = Regime::ALL.into_iter().filter(|r| !found.contains(r)).collect();
+            if !lacks.is_empty() {
+                missing.push(format!("{}/{reader}: {lacks:?}", kernel.spec.name));
+            }
+        }
+        missing
+            .extend(launched.keys().map(|r| format!("{}/{r} is launched but no choice", kernel.spec.name)));
+    }
+    assert!(missing.is_empty(), "{} without cases:\n{}", missing.len(), missing.join("\n"));
 }

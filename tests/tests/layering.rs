@@ -36,14 +36,56 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
 ];
 
 /// Files and folders that may ask at compile time whether this is a browser.
-const MAY_ASK_TARGET: &[&str] = &["kernels/src/gpu.rs", "model/src/checkpoint/source/", "web/src/lib.rs"];
+const MAY_ASK_TARGET: &[&str] =
+    &["kernels/src/device/", "model/src/checkpoint/source/", "web/src/lib.rs"];
 
 /// The files that may be unsafe: the cache that a driver reads, and what only the fuzzer has, an allocator that counts and
 /// the counters of the compiler.
-const MAY_BE_UNSAFE: [&str; 2] = ["kernels/src/pipeline_cache.rs", "fuzz/src/runtime.rs"];
+const MAY_BE_UNSAFE: [&str; 2] = ["kernels/src/device/pipeline_cache.rs", "fuzz/src/runtime.rs"];
 
-/// Families whose functions others may use.
-const SHARED_FAMILIES: &[&str] = &["activation", "quant"];
+/// Folders whose functions families may use.
+const SHARED_FAMILIES: &[&str] = &["activation", "device", "quant"];
+
+/// The modules of the crate `kernels`, the lowest first. Each uses those of the floors below it and itself. A module
+/// that is named with its parent is a module of its own, and the parent is the rest.
+const FLOORS_OF_KERNELS: &[&[&str]] = &[
+    &["activation", "buffer", "quant", "sealed", "twin"],
+    &["choice"],
+    &["caps"],
+    &["case", "error"],
+    &["fused", "spec"],
+    &[
+        "device::caps",
+        "device::counters",
+        "device::lock",
+        "device::options",
+        "device::pipeline_cache",
+        "device::recent",
+    ],
+    &["device::open", "device::web"],
+    &["device::failure"],
+    &["device::pipelines"],
+    &["device::bind_groups"],
+    &["device"],
+    &["recorder"],
+    &["execute"],
+    &["rows"],
+    &[
+        "attention",
+        "elementwise",
+        "embed",
+        "matmul",
+        "norm",
+        "probe",
+        "rope",
+        "sample",
+        "softmax",
+        "transform",
+    ],
+    &["registry"],
+    &["testing"],
+    &["bench", "selftest"],
+];
 
 /// Names of all dependencies of a manifest, renamed ones by the name of their package.
 fn dependencies(manifest: &str) -> Vec<String> {
@@ -142,6 +184,39 @@ fn modules(files: &[File], dir: &str, with_files: bool) -> Vec<String> {
     names
 }
 
+/// The floor of a module, as a path below the crate, and the name under which it stands there.
+fn floor_of<'a>(floors: &[&[&'a str]], path: &[String]) -> Option<(usize, &'a str)> {
+    (1..=path.len()).rev().find_map(|len| {
+        let name = path[..len].join("::");
+        let found = |(at, floor): (usize, &&[&'a str])| {
+            floor.iter().find(|module| **module == name).map(|module| (at, *module))
+        };
+        floors.iter().enumerate().find_map(found)
+    })
+}
+
+/// Modules of the same or a higher floor that a file names outside of its tests, itself apart.
+fn check_floors(file: &File, floors: &[&[&str]]) -> Vec<String> {
+    let inner = file.path.split_once("/src/").map_or("", |(_, p)| p).trim_end_matches(".rs");
+    let here: Vec<String> = inner.split('/').map(str::to_owned).collect();
+    let Some((floor, own)) = floor_of(floors, &here) else {
+        return vec![format!("{} stands on no floor", file.path)];
+    };
+    let end = file.text.find("#[cfg(test)]").unwrap_or(file.text.len());
+    let without_tests = File { path: file.path.clone(), text: file.text[..end].to_owned() };
+    let mut violations = Vec::new();
+    for (line, path) in modules_named(&without_tests) {
+        match floor_of(floors, &path) {
+            Some((below, name)) if below < floor || name == own => {}
+            found => {
+                let what = found.map_or("no module of a floor", |(_, name)| name);
+                violations.push(format!("{}:{line} names {} ({what})", file.path, path.join("::")));
+            }
+        }
+    }
+    violations
+}
+
 fn assert_none(violations: &[String]) {
     assert!(violations.is_empty(), "{}", violations.join("\n"));
 }
@@ -238,6 +313,43 @@ fn a_family_that_uses_another_is_seen() {
 }
 
 #[test]
+fn modules_of_kernels_form_floors() {
+    let files = rust("kernels/src");
+    let (roots, files): (Vec<File>, Vec<File>) =
+        files.into_iter().partition(|f| f.path == "kernels/src/lib.rs");
+    assert!(roots.len() == 1 && files.len() > 40, "the files are found");
+    assert_none(&files.iter().flat_map(|f| check_floors(f, FLOORS_OF_KERNELS)).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_module_that_uses_a_higher_floor_is_seen() {
+    for (path, planted) in [
+        ("kernels/src/spec.rs", "use crate::testing::TestCase;"),
+        ("kernels/src/recorder.rs", "use crate::{buffer::Buffer, execute::Plan};"),
+        ("kernels/src/device/pipelines.rs", "use super::Gpu;"),
+        ("kernels/src/device/pipelines.rs", "fn f(gpu: &crate::device::Gpu) {}"),
+        ("kernels/src/device/failure.rs", "use super::{counters::Counters, bind_groups::BindGroups};"),
+        ("kernels/src/matmul/gemv.rs", "fn f() { crate::registry::KERNELS.len(); }"),
+        ("kernels/src/bench.rs", "use crate::selftest::run;"),
+        ("kernels/src/bench.rs", "use crate::Buffer;"),
+        ("kernels/src/elsewhere.rs", ""),
+    ] {
+        let violations = check_floors(&file(path, planted), FLOORS_OF_KERNELS);
+        assert_eq!(violations.len(), 1, "{path}: {planted}: {violations:?}");
+    }
+    for (path, allowed) in [
+        ("kernels/src/execute.rs", "use crate::device::{Gpu, Pipeline};\nuse crate::recorder::Recorder;"),
+        ("kernels/src/device/memory.rs", "use super::Gpu;\nuse super::lock::lock;"),
+        (
+            "kernels/src/matmul/gemv.rs",
+            "use super::reference;\n#[cfg(test)]\nmod tests { use crate::bench; }",
+        ),
+    ] {
+        assert_none(&check_floors(&file(path, allowed), FLOORS_OF_KERNELS));
+    }
+}
+
+#[test]
 fn architectures_do_not_use_each_other() {
     let files = rust("model/src");
     let archs = modules(&files, "model/src/network/arch/", true);
@@ -293,7 +405,7 @@ fn native_or_browser_is_asked_in_few_files() {
     );
     let planted = "#[cfg(target_arch = \"wasm32\")]\nfn f() {}";
     assert_eq!(check_target(&file("ops/src/norm.rs", planted)).len(), 1);
-    assert_none(&check_target(&file("kernels/src/gpu.rs", planted)));
+    assert_none(&check_target(&file("kernels/src/device/mod.rs", planted)));
 }
 
 fn check_unsafe(file: &File) -> Vec<String> {
@@ -343,7 +455,7 @@ const FLOORS_OF_MODEL: &[&[&str]] = &[
     &["run::generation_config", "run::embedding_config"],
     &["run::model"],
     &["run::session"],
-    &["run::calibrate", "run::embed", "run::eval", "run::generate"],
+    &["run::calibrate", "run::embed", "run::eval", "run::generate", "run::needs"],
 ];
 
 /// What the text side may use besides itself.

@@ -5,8 +5,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use girih_kernels::caps::Caps;
+use girih_kernels::selftest::Verdicts;
 use girih_kernels::shaders::Dialect;
-use girih_kernels::{Gpu, Options, selftest};
+use girih_kernels::{Gpu, Options};
+use girih_model::source::ByteSource;
 use girih_model::{LoadOptions, Model, Session, SessionOptions, WeightPolicy, weight_format};
 use girih_ops::QuantActivation;
 use js_sys::{Function, Promise};
@@ -25,6 +27,8 @@ use crate::value::{from_js, get, optional, text, to_js, whole};
 #[derive(Debug)]
 pub struct Engine {
     gpu: Rc<RefCell<Gpu>>,
+    /// What is known of its kernels.
+    verdicts: Rc<RefCell<Verdicts>>,
     /// The engine made the device, and may end it.
     owned: bool,
 }
@@ -66,34 +70,33 @@ impl Engine {
         });
     }
 
-    /// Runs every kernel's known-answer test. What fails is not used from then on.
-    #[wasm_bindgen(js_name = selfTest, unchecked_return_type = "Promise<{ ran: number; blocked: string[] }>")]
-    pub fn self_test(&self) -> Promise {
-        let gpu = self.gpu.clone();
-        future_to_promise(async move {
-            let tested = gpu.borrow().clone();
-            let report = selftest::run(&tested).await;
-            tested.check().map_err(|e| of(&e))?;
-            block(&gpu, &report.blocked);
-            Ok(to_js(&json!({ "ran": report.ran, "blocked": report.blocked })))
-        })
+    /// What the self-tests of loads found so far, and what [`Engine::learn`] was told: names of kernels with their
+    /// variants.
+    #[wasm_bindgen(unchecked_return_type = "{ right: string[]; wrong: string[] }")]
+    pub fn verdict(&self) -> JsValue {
+        let verdicts = self.verdicts.borrow();
+        to_js(&json!({ "right": verdicts.right, "wrong": verdicts.wrong }))
     }
 
-    /// Applies the verdict of an earlier self-test: `kernel/variant` names that are not to be used.
-    pub fn block(&self, variants: Vec<String>) {
-        block(&self.gpu, &variants);
+    /// Takes what [`Engine::verdict`] gave earlier on the same device: it is not tested again.
+    pub fn learn(&self, right: Vec<String>, wrong: Vec<String>) {
+        let mut verdicts = self.verdicts.borrow_mut();
+        verdicts.right.extend(right);
+        verdicts.wrong.extend(wrong);
     }
 
     /// Loads a checkpoint and compiles all that it needs. `onProgress(stage, done, total)` with the stages `weights`
-    /// (bytes) and `pipelines`.
+    /// (bytes) and `pipelines`; before them `self-test`, where there is something to test.
     ///
-    /// Options: `context`; `weights`, `activations` as the command's; `keyValues`, `"f32"` or `"f16"`.
+    /// Options: `context`; `weights`, `activations` as the command's; `keyValues`, `"f32"` or `"f16"`; `selfTest`:
+    /// kernels without a verdict are tested first, and what fails is not used.
     #[wasm_bindgen(js_name = loadModel, unchecked_return_type = "Promise<EngineModel>")]
     pub fn load_model(&self, source: JsValue, options: JsValue, on_progress: Function) -> Promise {
         let gpu = self.gpu.borrow().clone();
+        let verdicts = self.verdicts.clone();
         future_to_promise(async move {
             let source = Arc::new(JsSource::new(source));
-            let loaded = load(&gpu, source.clone(), &options, &on_progress).await;
+            let loaded = load(&gpu, source.clone(), &options, &verdicts, &on_progress).await;
             // What the page's object threw says more than what came of it.
             loaded.map(JsValue::from).map_err(|error| source.take_thrown().unwrap_or(error))
         })
@@ -144,17 +147,7 @@ async fn create(options: JsValue) -> Result<Engine, JsValue> {
     if optional(&plain, "packedDot", "true or false", Value::as_bool)? == Some(false) {
         gpu = gpu.with_caps(Caps { dialect: Dialect::BrowserBase, ..gpu.caps().clone() });
     }
-    Ok(Engine { gpu: Rc::new(RefCell::new(gpu)), owned })
-}
-
-fn block(gpu: &RefCell<Gpu>, variants: &[String]) {
-    if variants.is_empty() {
-        return;
-    }
-    let mut gpu = gpu.borrow_mut();
-    let mut caps = gpu.caps().clone();
-    caps.blocked.extend(variants.iter().cloned());
-    *gpu = gpu.with_caps(caps);
+    Ok(Engine { gpu: Rc::new(RefCell::new(gpu)), verdicts: Rc::default(), owned })
 }
 
 fn describe(caps: &Caps) -> Value {
@@ -180,6 +173,7 @@ async fn load(
     gpu: &Gpu,
     source: Arc<JsSource>,
     options: &JsValue,
+    verdicts: &RefCell<Verdicts>,
     on_progress: &Function,
 ) -> Result<EngineModel, JsValue> {
     let options = from_js(options)?;
@@ -202,9 +196,23 @@ async fn load(
             let _ = on_progress.call3(&JsValue::UNDEFINED, &stage.into(), &done.into(), &total.into());
         }
     };
+    let loading = LoadOptions { context, weights: policy };
+    let mut tested = gpu.clone();
+    if optional(&options, "selfTest", "true or false", Value::as_bool)?.unwrap_or(false) {
+        // Not borrowed while the device works: the page may ask for the verdict.
+        let mut known = verdicts.borrow().clone();
+        let shared: Arc<dyn ByteSource> = source.clone();
+        let on_test = |launches| tell("self-test", 0.0, launches as f64);
+        let found = Model::test(gpu, &shared, loading, kept, &mut known, on_test).await;
+        let mut verdicts = verdicts.borrow_mut();
+        verdicts.right.append(&mut known.right);
+        verdicts.wrong.append(&mut known.wrong);
+        (tested, _) = found.map_err(|e| of(&e))?;
+    }
+    let gpu = &tested;
     let on_weights = tell.clone();
     let last = Cell::new(0);
-    let model = Model::load(gpu, source, LoadOptions { context, weights: policy }, move |p| {
+    let model = Model::load(gpu, source, loading, move |p| {
         // A message for each percent, not for each vector.
         let percent = 100 * p.loaded / p.total.max(1);
         if last.replace(percent) != percent {

@@ -75,7 +75,7 @@ impl Coded for GpuError {
     fn code(&self) -> Code {
         match self {
             Self::NoAdapter { .. } | Self::NoSuchAdapter { .. } | Self::Request { .. } => Code::NoAdapter,
-            Self::UnknownTier(_) | Self::NoTier { .. } => Code::BadArgument,
+            Self::UnknownTier(_) | Self::NoTier { .. } | Self::NoKernels { .. } => Code::BadArgument,
             Self::TooSmall { .. } => Code::DeviceTooSmall,
             Self::OutOfMemory { .. } | Self::Exhausted { .. } | Self::BufferTooLarge { .. } => {
                 Code::OutOfMemory

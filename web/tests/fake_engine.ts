@@ -96,14 +96,25 @@ class FakeEngine implements Engine {
     this.#onLost = callback;
   }
 
-  async selfTest() {
-    return { ran: 1, blocked: ["made-up/kernel"] };
+  #verdict: { right: string[]; wrong: string[] } = { right: [], wrong: [] };
+
+  verdict() {
+    return this.#verdict;
   }
 
-  block(): void {}
+  learn(right: string[], wrong: string[]): void {
+    this.#verdict = { right, wrong };
+  }
 
   /** Reads `model.bin` in pieces of 1 MiB. */
-  async loadModel(source: ModelSource, _: object, onProgress: (stage: "weights" | "pipelines", done: number, total: number) => void) {
+  async loadModel(
+    source: ModelSource, options: { selfTest?: boolean },
+    onProgress: (stage: "self-test" | "weights" | "pipelines", done: number, total: number) => void,
+  ) {
+    if (options.selfTest === true && this.#verdict.wrong.length === 0) {
+      onProgress("self-test", 0, 1);
+      this.#verdict = { right: ["made-up/other"], wrong: ["made-up/kernel"] };
+    }
     const file = source.list?.()[0] ?? "model.bin";
     const size = await source.size(file);
     if (size === null) throw Object.assign(new Error(`no ${file}`), { code: "not-found" });

@@ -220,14 +220,16 @@ test("protocol_the_verdict_of_the_self_test_is_kept_until_shaders_change", async
     onNotice: (notice: Notice) => notices.push(notice), onProgress: ({ stage }: { stage: string }) => stages.push(stage),
   };
   const first = await fake(t, options);
+  await first.loadModel(source());
   await first.cache.clear(); // verdicts go with it
   await first.dispose();
   const runs: [string, string[]][] = [["a", ["engine", "self-test"]], ["a", ["engine"]], ["b", ["engine", "self-test"]]];
   for (const [shaders, wanted] of runs) {
     stages.length = notices.length = 0;
-    await fake(t, { ...options, workerUrl: new URL(`./fake_worker.js?shaders=${shaders}`, import.meta.url) });
+    const girih = await fake(t, { ...options, workerUrl: new URL(`./fake_worker.js?shaders=${shaders}`, import.meta.url) });
+    await girih.loadModel(source());
     await until("the notices", () => notices.length >= 2);
-    t.equal(stages, wanted, "stages");
+    t.equal(stages.filter((stage) => wanted.includes(stage) || stage === "self-test"), wanted, "stages");
     t.equal(notices.map(({ code }) => code), ["no-subgroups", "blocked-kernel"], "notices");
     t.ok(/made-up\/kernel/.test(notices[1]?.message ?? ""), "the notice names the kernel");
   }

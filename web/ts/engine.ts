@@ -25,12 +25,12 @@ export interface Engine {
   caps(): Omit<Caps, "architecture">;
   counters(): Counters;
   onLost(callback: (reason: string, message: string) => void): void;
-  selfTest(): Promise<{ ran: number; blocked: string[] }>;
-  block(variants: string[]): void;
+  verdict(): { right: string[]; wrong: string[] };
+  learn(right: string[], wrong: string[]): void;
   loadModel(
     source: ModelSource,
-    options: { context?: number; weights?: string; activations?: string; keyValues?: "f32" | "f16" },
-    onProgress: (stage: "weights" | "pipelines", done: number, total: number) => void,
+    options: { context?: number; weights?: string; activations?: string; keyValues?: "f32" | "f16"; selfTest?: boolean },
+    onProgress: (stage: "self-test" | "weights" | "pipelines", done: number, total: number) => void,
   ): Promise<EngineModel>;
   /** `onRow` ends it by returning `false`. */
   bench(options: { kernels?: string }, onRow: (row: BenchRow) => boolean): Promise<BenchReport>;

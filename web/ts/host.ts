@@ -43,6 +43,8 @@ export class EngineHost implements Peer {
   readonly #loadModule: (wasmUrl?: string) => Promise<EngineModule>;
   #module: EngineModule | null = null;
   #engine: Engine | null = null;
+  /** Under which name verdicts about the adapter are kept, how many there are, and which were noticed; `null` without self-tests. */
+  #tested: { about: string; adapter: string; known: number; noticed: Set<string> } | null = null;
   #store: BlockStore | null = null;
   readonly #models = new Map<number, HostModel>();
   readonly #runs = new Map<number, Run>();
@@ -194,26 +196,34 @@ export class EngineHost implements Peer {
     }
     if (args.selfTest) {
       const kernels = `${this.#module.version()}\n${this.#module.shaders()}`;
-      await this.#selfTest(engine, caps, kernels, emit);
+      await this.#recall(engine, caps, kernels);
     }
     return caps;
   }
 
-  /** Tests the kernels of an adapter that was not seen before with this version, these shaders and this browser. */
-  async #selfTest(engine: Engine, caps: Caps, kernels: string, emit: (event: ProgressEvent) => void): Promise<void> {
+  /** Tells the engine what is known of an adapter with this version, these shaders and this browser. */
+  async #recall(engine: Engine, caps: Caps, kernels: string): Promise<void> {
     const { adapter, architecture, tier } = caps;
     const about = [kernels, adapter, architecture, tier, navigator.userAgent].join("\n");
-    let verdict = await readVerdict(about);
-    if (verdict === null) {
-      emit({ stage: "self-test" });
-      verdict = { blocked: (await engine.selfTest()).blocked };
-      await writeVerdict(about, verdict);
-    } else if (verdict.blocked.length > 0) {
-      engine.block(verdict.blocked);
+    this.#tested = { about, adapter, known: 0, noticed: new Set() };
+    const verdict = await readVerdict(about);
+    if (verdict !== null) engine.learn(verdict.right, verdict.wrong);
+    this.#tested.known = verdict === null ? 0 : verdict.right.length + verdict.wrong.length;
+  }
+
+  /** Keeps what the self-test of a load has found, and says what is avoided. */
+  async #remember(engine: Engine): Promise<void> {
+    const tested = this.#tested;
+    if (tested === null) return;
+    const verdict = engine.verdict();
+    const known = verdict.right.length + verdict.wrong.length;
+    for (const kernel of verdict.wrong.filter((name) => !tested.noticed.has(name))) {
+      tested.noticed.add(kernel);
+      this.#listener.notice({ code: "blocked-kernel", message: `${kernel} computes wrong results on ${tested.adapter} and is avoided` });
     }
-    for (const kernel of verdict.blocked) {
-      this.#listener.notice({ code: "blocked-kernel", message: `${kernel} computes wrong results on ${adapter} and is avoided` });
-    }
+    if (known === tested.known) return;
+    tested.known = known;
+    await writeVerdict(tested.about, verdict);
   }
 
   async #load(args: LoadArgs, emit: (event: ProgressEvent) => void, signal: AbortSignal): Promise<Calls["load"]["result"]> {
@@ -230,9 +240,10 @@ export class EngineHost implements Peer {
       }
       const watched = new WatchedSource(source);
       const { context, weights, activations, keyValues } = args;
-      const options = { context, weights, activations, keyValues };
-      const engine = await this.#live()
-        .loadModel(watched, options, (stage, done, total) => emit({ stage, done, total }))
+      const options = { context, weights, activations, keyValues, selfTest: this.#tested !== null };
+      const live = this.#live();
+      const engine = await live
+        .loadModel(watched, options, (stage, done, total) => emit(stage === "self-test" ? { stage } : { stage, done, total }))
         .catch((thrown: unknown) => {
           // What the source said is more than what the engine makes of it.
           if (over.aborted) throw over.reason;
@@ -241,6 +252,7 @@ export class EngineHost implements Peer {
           const { input } = args;
           throw code === "not-found" && input.kind === "url" ? new GirihError(code, `${message} (looked in ${input.url})`) : thrown;
         });
+      await this.#remember(live);
       const model: HostModel = { engine, session: null, turn: Promise.resolve(), released: false };
       try {
         over.throwIfAborted();

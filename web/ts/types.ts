@@ -3,7 +3,7 @@ declare global {
   interface GPUDevice {}
 }
 
-/** What a device offers: t0 any WebGPU device, t1 subgroups, t2 matrix units, t3 large workgroups, t4 a CPU behind the API. */
+/** What a device offers: t0 any WebGPU device, t1 subgroups, t4 a CPU behind the API; t2 (matrix units) and t3 (large workgroups) have no kernels yet. */
 export type Tier = "t0" | "t1" | "t2" | "t3" | "t4";
 
 /** What the device can do. */
@@ -50,8 +50,8 @@ export interface CreateOptions {
   /** Where downloads are kept: `"opfs"` (the browser's private file system) where there is one, `"none"`, or with a limit. */
   cache?: "opfs" | "none" | CacheOptions;
   /**
-   * Known-answer test of the kernels when an adapter meets a version of this package for the first time (`true`). The
-   * verdict is kept; kernels that failed are avoided.
+   * Known-answer test of the kernels that a model uses, when an adapter meets them for the first time with a version of
+   * this package (`true`). Verdicts are kept; kernels that failed are avoided.
    */
   selfTest?: boolean;
   onProgress?: (event: ProgressEvent) => void;
@@ -95,7 +95,8 @@ export interface EmbedOptions {
 }
 
 /**
- * What is going on, in this order: `engine` (the WebAssembly module), `self-test`; then for each model `download` (bytes
+ * What is going on, in this order: `engine` (the WebAssembly module); then for each model `self-test` (of kernels that no
+ * model before used on this device; files are read for it, too), `download` (bytes
  * of one file that are here, and how many of them came from the cache), `weights` (bytes on the GPU), `pipelines`
  * (compiled), `verify` (bytes hashed, if a whole file has to be), `ready`. After `ready` nothing is compiled any more.
  */

@@ -8,7 +8,7 @@ use super::Target;
 pub const CACHES: Target = Target {
     name: "caches",
     only: Some("cache"),
-    words: &["girih", "gemv/t0\n", "rms_norm/t1\n"],
+    words: &["girih", "right gemv/t0\n", "wrong rms_norm/t1\n"],
     run: |input| {
         let bytes = input.file("cache").unwrap_or_default();
         // What is sealed comes back whole; with any other bytes, only intact files are opened.
@@ -22,8 +22,8 @@ pub const CACHES: Target = Target {
         }
         let content = [bytes, sealed::open(bytes).unwrap_or_default()];
         for content in content {
-            if let Some(blocked) = selftest::read_verdict(content)
-                && selftest::write_verdict(&blocked) != content
+            if let Some(verdicts) = selftest::read_verdict(content)
+                && selftest::write_verdict(&verdicts) != content
             {
                 return Err("a verdict that was not written is read".into());
             }

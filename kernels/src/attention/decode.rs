@@ -2,10 +2,11 @@
 
 use crate::attention::{Args, BINDINGS, PROBLEM, Params, Problem, Shape, prefill, reference};
 use crate::caps::Caps;
+use crate::case::{BenchCase, Regime, TestCase};
+use crate::choice::{Choice, Data, Launch, Requires};
 use crate::error::KernelError;
 use crate::recorder::Recorder;
-use crate::spec::{Choice, Kernel, KernelSpec};
-use crate::testing::{BenchCase, Launch, TestCase};
+use crate::spec::{Kernel, KernelSpec};
 
 const SPEC: KernelSpec = KernelSpec {
     name: "attention_decode",
@@ -15,7 +16,7 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches };
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches, cases_of: None };
 
 /// Appends the attention of each split: its normalised result and log-sum-exp. With one split that is the result,
 /// sinks included; with more, [`merge`](crate::attention::merge) joins them and adds the sinks.
@@ -51,7 +52,8 @@ pub fn splits(caps: &Caps, shape: &Shape) -> u32 {
 
 fn select(caps: &Caps, shape: &Shape, has_sinks: bool, splits: u32) -> (Choice, Params, [u32; 3]) {
     let smallest = caps.subgroup_size.filter(|_| caps.subgroups()).map_or(0, |(min, _)| min);
-    let allowed = |variant: &str| !caps.is_blocked(SPEC.name, variant);
+    let data = Data::KeysValues { f16: shape.f16 };
+    let allowed = |variant: &str| !caps.is_blocked(SPEC.name, variant, data);
     let choice = if caps.cpu_variants() && smallest >= 4 && allowed("lanes") {
         lanes(shape, if smallest >= 8 { 8 } else { 4 })
     } else if smallest >= 8 && allowed("tiles_subgroup") {
@@ -95,6 +97,8 @@ fn tiles(shape: &Shape) -> Choice {
             .set("VALUE_LANES", value_lanes),
         invocations: 128,
         workgroup_bytes: 16 * rows * head_dim4 + 2048 + 32 + 2048 + 512 * rows,
+        requires: Requires::NOTHING,
+        data: Data::KeysValues { f16: shape.f16 },
     }
 }
 
@@ -105,6 +109,7 @@ fn tiles_subgroup(shape: &Shape) -> Choice {
         variant: "tiles_subgroup",
         selection: portable.selection.part("dots", "attention/dots_subgroup.wgsl").set("LANES", 8),
         workgroup_bytes: portable.workgroup_bytes - 512 * rows,
+        requires: Requires::lanes(8),
         ..portable
     }
 }
@@ -124,6 +129,8 @@ fn lanes(shape: &Shape, lanes: u32) -> Choice {
             .set("VALUE_BLOCKS", value_blocks),
         invocations: lanes,
         workgroup_bytes: 0,
+        requires: Requires::lanes(lanes),
+        data: Data::KeysValues { f16: shape.f16 },
     }
 }
 
@@ -145,33 +152,125 @@ fn choices() -> Vec<Choice> {
 }
 
 fn problems() -> Vec<Problem> {
+    use Regime::{ManyTiles, Model, OneTile, PartialTile};
     let p = PROBLEM;
     vec![
-        Problem { name: "small_model", heads: [4, 2, 64, 64], seqs: &[(1, 129)], ..p },
-        Problem { name: "one_key", heads: [2, 1, 8, 8], ..p },
+        Problem { name: "small_model", regime: Model, heads: [4, 2, 64, 64], seqs: &[(1, 129)], ..p },
+        Problem { name: "one_key", regime: OneTile, heads: [2, 1, 8, 8], ..p },
         Problem {
             name: "ragged_splits",
+            regime: PartialTile,
             heads: [4, 2, 64, 64],
             seqs: &[(1, 1), (1, 64), (1, 65), (1, 200)],
             splits: 3,
             ..p
         },
-        Problem { name: "gqa3_f16", heads: [3, 1, 64, 64], seqs: &[(1, 40)], f16: true, ..p },
+        Problem {
+            name: "many_tiles",
+            regime: ManyTiles,
+            heads: [4, 2, 64, 64],
+            seqs: &[(1, 256)],
+            splits: 2,
+            ..p
+        },
+        Problem {
+            name: "one_key_f16",
+            regime: OneTile,
+            heads: [4, 2, 64, 64],
+            seqs: &[(1, 1)],
+            f16: true,
+            ..p
+        },
+        Problem {
+            name: "partial_f16",
+            regime: PartialTile,
+            heads: [4, 2, 64, 64],
+            seqs: &[(1, 65)],
+            f16: true,
+            ..p
+        },
+        Problem {
+            name: "many_tiles_f16",
+            regime: ManyTiles,
+            heads: [4, 2, 64, 64],
+            seqs: &[(1, 256)],
+            f16: true,
+            ..p
+        },
+        Problem {
+            name: "small_model_f16",
+            regime: Model,
+            heads: [4, 2, 64, 64],
+            seqs: &[(1, 129)],
+            f16: true,
+            ..p
+        },
+        Problem {
+            name: "gqa3_f16",
+            regime: PartialTile,
+            heads: [3, 1, 64, 64],
+            seqs: &[(1, 40)],
+            f16: true,
+            ..p
+        },
         Problem {
             name: "window_sinks",
+            regime: PartialTile,
             heads: [8, 1, 32, 32],
             seqs: &[(1, 50), (1, 3)],
             window: Some(16),
             sinks: true,
             ..p
         },
-        Problem { name: "softcap", heads: [2, 2, 32, 32], seqs: &[(1, 40)], softcap: Some(0.5), ..p },
-        Problem { name: "gqa7_odd_dims", heads: [7, 1, 17, 10], seqs: &[(1, 40)], sinks: true, ..p },
-        Problem { name: "odd_dims_f16", heads: [2, 1, 13, 13], seqs: &[(1, 9)], f16: true, ..p },
-        Problem { name: "gqa12_d128", heads: [12, 1, 128, 128], seqs: &[(1, 70)], ..p },
-        Problem { name: "d256_d80", heads: [2, 1, 256, 80], seqs: &[(1, 33)], window: Some(1), ..p },
-        Problem { name: "equal_scores", heads: [4, 2, 64, 64], seqs: &[(1, 90)], magnitude: 0.0, ..p },
-        Problem { name: "large_scores", heads: [4, 2, 64, 64], seqs: &[(1, 90)], magnitude: 6.0, ..p },
+        Problem {
+            name: "softcap",
+            regime: PartialTile,
+            heads: [2, 2, 32, 32],
+            seqs: &[(1, 40)],
+            softcap: Some(0.5),
+            ..p
+        },
+        Problem {
+            name: "gqa7_odd_dims",
+            regime: PartialTile,
+            heads: [7, 1, 17, 10],
+            seqs: &[(1, 40)],
+            sinks: true,
+            ..p
+        },
+        Problem {
+            name: "odd_dims_f16",
+            regime: OneTile,
+            heads: [2, 1, 13, 13],
+            seqs: &[(1, 9)],
+            f16: true,
+            ..p
+        },
+        Problem { name: "gqa12_d128", regime: PartialTile, heads: [12, 1, 128, 128], seqs: &[(1, 70)], ..p },
+        Problem {
+            name: "d256_d80",
+            regime: PartialTile,
+            heads: [2, 1, 256, 80],
+            seqs: &[(1, 33)],
+            window: Some(1),
+            ..p
+        },
+        Problem {
+            name: "equal_scores",
+            regime: PartialTile,
+            heads: [4, 2, 64, 64],
+            seqs: &[(1, 90)],
+            magnitude: 0.0,
+            ..p
+        },
+        Problem {
+            name: "large_scores",
+            regime: PartialTile,
+            heads: [4, 2, 64, 64],
+            seqs: &[(1, 90)],
+            magnitude: 6.0,
+            ..p
+        },
     ]
 }
 
@@ -183,7 +282,7 @@ fn cases() -> Vec<TestCase> {
             let shape = problem.shape();
             // The third variant differs from the second in a few lines only.
             let mut launched: Vec<Choice> =
-                variants(&shape).into_iter().take(if at < 3 { 3 } else { 2 }).collect();
+                variants(&shape).into_iter().take(if at < 8 { 3 } else { 2 }).collect();
             if at == 2 {
                 launched.push(lanes(&shape, 4));
             }

@@ -6,11 +6,12 @@ use girih_shaders::Selection;
 use crate::attention::EMPTY_LSE;
 use crate::buffer::Buffer;
 use crate::caps::Caps;
+use crate::case::{Regime, TestCase, Tolerance, seeded};
+use crate::choice::{Choice, Data, Requires};
 use crate::error::KernelError;
 use crate::recorder::Recorder;
 use crate::rows;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{TestCase, Tolerance, seeded};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Same layout as `Params` in `merge.wgsl`.
@@ -56,7 +57,7 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new };
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None };
 
 /// Appends `o = Σ w_s o_s / Σ w_s` with `w_s = exp(lse_s)`; a sink adds `exp(sink)` to the denominator.
 ///
@@ -88,7 +89,7 @@ pub fn record(
 }
 
 fn select(caps: &Caps, params: Params) -> (Choice, Params, [u32; 3]) {
-    let vec4 = params.row_elements.is_multiple_of(4) && !caps.is_blocked(SPEC.name, "vec4");
+    let vec4 = params.row_elements.is_multiple_of(4) && !caps.is_blocked(SPEC.name, "vec4", Data::Plain);
     let choice = if vec4 { vec4_choice() } else { scalar() };
     let (params, grid) = launch(&choice, params, caps.workgroups);
     (choice, params, grid)
@@ -112,6 +113,8 @@ fn scalar() -> Choice {
         selection: Selection::new().set("Element", "f32"),
         invocations: 64,
         workgroup_bytes: 0,
+        requires: Requires::NOTHING,
+        data: Data::Plain,
     }
 }
 
@@ -149,43 +152,46 @@ fn twin(call: &mut TwinCall<'_>) {
 }
 
 fn cases() -> Vec<TestCase> {
+    use Regime::{ManyTiles, Model, OneTile, PartialTile};
     // Splits beyond the keys are empty: their results are not to be used.
-    let case = |name: &str, [tokens, heads, dim, splits]: [u32; 4], filled: u32, sinks: bool| {
-        let rows = tokens * heads;
-        let mut o_parts = seeded((splits * rows * dim) as usize, 1);
-        let mut lse_parts = seeded((splits * rows) as usize, 2);
-        o_parts[(filled * rows * dim) as usize..].fill(f32::NAN);
-        lse_parts[(filled * rows) as usize..].fill(EMPTY_LSE);
-        // exp of differences up to 40 that are rounded to ulp(20)
-        let tolerance = Tolerance { abs: 40.0 * 64.0 * f64::from(f32::EPSILON), rel: 1e-5 };
-        let case = TestCase::new(name, tolerance)
-            .input(&o_parts)
-            .input(&lse_parts)
-            .input(&seeded(heads as usize, 3))
-            .output((rows * dim) as usize)
-            .output(rows as usize);
-        let params = Params {
-            num_rows: rows,
-            num_q_heads: heads,
-            row_elements: dim,
-            splits,
-            has_sinks: sinks.into(),
-            grid_x: 1,
-            unused: [0; 2],
+    let case =
+        |(name, regime): (&str, Regime), [tokens, heads, dim, splits]: [u32; 4], filled: u32, sinks: bool| {
+            let rows = tokens * heads;
+            let mut o_parts = seeded((splits * rows * dim) as usize, 1);
+            let mut lse_parts = seeded((splits * rows) as usize, 2);
+            o_parts[(filled * rows * dim) as usize..].fill(f32::NAN);
+            lse_parts[(filled * rows) as usize..].fill(EMPTY_LSE);
+            // exp of differences up to 40 that are rounded to ulp(20)
+            let tolerance = Tolerance { abs: 40.0 * 64.0 * f64::from(f32::EPSILON), rel: 1e-5 };
+            let case = TestCase::new(name, regime, tolerance)
+                .input(&o_parts)
+                .input(&lse_parts)
+                .input(&seeded(heads as usize, 3))
+                .output((rows * dim) as usize)
+                .output(rows as usize);
+            let params = Params {
+                num_rows: rows,
+                num_q_heads: heads,
+                row_elements: dim,
+                splits,
+                has_sinks: sinks.into(),
+                grid_x: 1,
+                unused: [0; 2],
+            };
+            choices().into_iter().filter(|c| c.variant == "scalar" || dim.is_multiple_of(4)).fold(
+                case,
+                |case, choice| {
+                    let (params, grid) = launch(&choice, params, 3);
+                    case.launch(choice, &params, grid)
+                },
+            )
         };
-        choices().into_iter().filter(|c| c.variant == "scalar" || dim.is_multiple_of(4)).fold(
-            case,
-            |case, choice| {
-                let (params, grid) = launch(&choice, params, 3);
-                case.launch(choice, &params, grid)
-            },
-        )
-    };
     vec![
-        case("two_splits", [1, 2, 4, 2], 2, false),
-        case("empty_splits_sinks", [3, 5, 32, 7], 3, true),
-        case("all_empty", [2, 2, 8, 3], 0, false),
-        case("odd_dim_wraps_to_y", [4, 7, 17, 5], 5, true),
-        case("llama_8b", [1, 32, 128, 37], 37, false),
+        case(("two_splits", OneTile), [1, 2, 4, 2], 2, false),
+        case(("empty_splits_sinks", PartialTile), [3, 5, 32, 7], 3, true),
+        case(("quads_wrap_to_y", ManyTiles), [4, 7, 36, 3], 3, true),
+        case(("all_empty", OneTile), [2, 2, 8, 3], 0, false),
+        case(("odd_dim_wraps_to_y", ManyTiles), [4, 7, 17, 5], 5, true),
+        case(("llama_8b", Model), [1, 32, 128, 37], 37, false),
     ]
 }

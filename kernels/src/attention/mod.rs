@@ -6,10 +6,10 @@ use bytemuck::{Pod, Zeroable};
 use girih_shaders::Selection;
 
 use crate::buffer::Buffer;
+use crate::case::{Regime, TestCase, Tolerance, seeded};
 use crate::error::KernelError;
 use crate::rows;
 use crate::spec::{Binding, read, read_write};
-use crate::testing::{TestCase, Tolerance, seeded};
 
 pub mod decode;
 pub mod merge;
@@ -198,6 +198,7 @@ const BINDINGS: &[Binding] =
 #[derive(Clone, Copy)]
 struct Problem {
     name: &'static str,
+    regime: Regime,
     /// Hq, Hkv, D, Dv.
     heads: [u32; 4],
     /// Rows and keys of each sequence.
@@ -214,6 +215,7 @@ struct Problem {
 
 const PROBLEM: Problem = Problem {
     name: "",
+    regime: Regime::ManyTiles,
     heads: [1, 1, 32, 32],
     seqs: &[(1, 1)],
     causal: true,
@@ -291,7 +293,7 @@ impl Problem {
         let score = 5.0 * f64::from(self.magnitude).powi(2);
         let weight = 4.0 * ulp * f64::from(shape.head_dim).sqrt() * score + 8.0 * ulp;
         let tolerance = Tolerance { abs: 20.0 * weight, rel: 1e-5 };
-        let case = TestCase::new(self.name, tolerance).input(&plain(len(shape.head_dim), 1));
+        let case = TestCase::new(self.name, self.regime, tolerance).input(&plain(len(shape.head_dim), 1));
         let case = if self.f16 {
             let pack = |data: &[f32]| -> Vec<u8> {
                 data.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect()

@@ -2,10 +2,11 @@
 
 use crate::attention::{Args, BINDINGS, PROBLEM, Params, Problem, Shape, reference};
 use crate::caps::Caps;
+use crate::case::{BenchBuffer, BenchCase, Regime, TestCase};
+use crate::choice::{Choice, Data, Launch, Requires};
 use crate::error::KernelError;
 use crate::recorder::Recorder;
-use crate::spec::{Choice, Kernel, KernelSpec};
-use crate::testing::{BenchBuffer, BenchCase, Launch, TestCase};
+use crate::spec::{Kernel, KernelSpec};
 
 const SPEC: KernelSpec = KernelSpec {
     name: "attention_prefill",
@@ -15,7 +16,7 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches };
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches, cases_of: None };
 
 /// Appends `o = softmax(scale · q kᵀ) v` and its log-sum-exp.
 ///
@@ -29,7 +30,8 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: &Shape) -> Result<(), K
 
 fn select(caps: &Caps, shape: &Shape, has_sinks: bool) -> (Choice, Params, [u32; 3]) {
     let smallest = caps.subgroup_size.filter(|_| caps.subgroups()).map_or(0, |(min, _)| min);
-    let allowed = |variant: &str| !caps.is_blocked(SPEC.name, variant);
+    let data = Data::KeysValues { f16: shape.f16 };
+    let allowed = |variant: &str| !caps.is_blocked(SPEC.name, variant, data);
     let choice = if caps.cpu_variants() && allowed("rows") {
         let lanes = if smallest >= 8 { 8 } else { 4 };
         if smallest >= lanes && allowed("rows_subgroup") { rows_subgroup(shape, lanes) } else { rows(shape) }
@@ -66,6 +68,8 @@ fn tiles(shape: &Shape) -> Choice {
         selection,
         invocations: 128,
         workgroup_bytes: 16 * (9 * TILE_ROWS * rows + 9 * 32 + 128),
+        requires: Requires::NOTHING,
+        data: Data::KeysValues { f16: shape.f16 },
     }
 }
 
@@ -75,6 +79,7 @@ fn tiles_subgroup(shape: &Shape) -> Choice {
         variant: "tiles_subgroup",
         selection: portable.selection.part("rows", "attention/rows_subgroup.wgsl").set("LANES", 8),
         workgroup_bytes: portable.workgroup_bytes - 16 * 128,
+        requires: Requires::lanes(8),
         ..portable
     }
 }
@@ -86,6 +91,8 @@ fn rows(shape: &Shape) -> Choice {
         selection: shape.selection().set("LANES", 8).set("R", 2).set("KG", 1),
         invocations: 8,
         workgroup_bytes: 0,
+        requires: Requires::NOTHING,
+        data: Data::KeysValues { f16: shape.f16 },
     }
 }
 
@@ -104,6 +111,7 @@ fn rows_subgroup(shape: &Shape, lanes: u32) -> Choice {
             .part("own_value", "attention/own_value_subgroup.wgsl")
             .part("value", "attention/value_subgroup.wgsl"),
         invocations: lanes,
+        requires: Requires::lanes(lanes),
         ..rows(shape)
     }
 }
@@ -115,7 +123,7 @@ fn variants(shape: &Shape) -> [Choice; 4] {
 /// The first cases run in every variant. The others leave out two that differ from the rest in a few lines only:
 /// compiling a shader takes a CPU a second.
 fn launched(at: usize, shape: &Shape) -> Vec<Choice> {
-    let mut launched: Vec<Choice> = variants(shape).into_iter().take(if at < 6 { 4 } else { 2 }).collect();
+    let mut launched: Vec<Choice> = variants(shape).into_iter().take(if at < 11 { 4 } else { 2 }).collect();
     if at == 2 {
         launched.push(rows_subgroup(shape, 4));
     }
@@ -136,32 +144,136 @@ fn choices() -> Vec<Choice> {
 }
 
 fn problems() -> Vec<Problem> {
+    use Regime::{ManyTiles, Model, OneTile, PartialTile};
     let p = PROBLEM;
     vec![
-        Problem { name: "causal", heads: [4, 2, 64, 64], seqs: &[(37, 37)], ..p },
-        Problem { name: "one_key", heads: [2, 1, 8, 8], ..p },
-        Problem { name: "one_row", heads: [4, 2, 64, 64], seqs: &[(1, 33)], ..p },
-        Problem { name: "many_tiles", heads: [3, 1, 32, 32], seqs: &[(70, 131)], ..p },
-        Problem { name: "bidirectional", heads: [2, 2, 20, 24], seqs: &[(33, 32)], causal: false, ..p },
+        Problem { name: "causal", regime: PartialTile, heads: [4, 2, 64, 64], seqs: &[(37, 37)], ..p },
+        Problem { name: "one_key", regime: OneTile, heads: [2, 1, 8, 8], ..p },
+        Problem { name: "one_row", regime: PartialTile, heads: [4, 2, 64, 64], seqs: &[(1, 33)], ..p },
+        Problem { name: "many_tiles", regime: ManyTiles, heads: [3, 1, 32, 32], seqs: &[(70, 131)], ..p },
+        Problem {
+            name: "bidirectional",
+            regime: PartialTile,
+            heads: [2, 2, 20, 24],
+            seqs: &[(33, 32)],
+            causal: false,
+            ..p
+        },
         Problem {
             name: "ragged_window",
+            regime: PartialTile,
             heads: [4, 1, 16, 16],
             seqs: &[(1, 1), (31, 31), (33, 65), (2, 40), (32, 32)],
             window: Some(7),
             sinks: true,
             ..p
         },
-        Problem { name: "window_1", heads: [2, 1, 32, 32], seqs: &[(6, 9)], window: Some(1), ..p },
-        Problem { name: "more_rows_than_keys", heads: [2, 1, 32, 32], seqs: &[(40, 3)], sinks: true, ..p },
-        Problem { name: "rows_without_keys", heads: [2, 1, 32, 32], seqs: &[(70, 3), (4, 9)], ..p },
-        Problem { name: "softcap", heads: [2, 1, 32, 32], seqs: &[(9, 20)], softcap: Some(0.5), ..p },
-        Problem { name: "f16_gqa7", heads: [7, 1, 64, 64], seqs: &[(11, 50)], f16: true, ..p },
-        Problem { name: "odd_dims", heads: [3, 3, 17, 10], seqs: &[(5, 40)], sinks: true, ..p },
-        Problem { name: "odd_dims_f16", heads: [2, 1, 13, 13], seqs: &[(5, 9)], f16: true, ..p },
-        Problem { name: "equal_scores", heads: [8, 1, 32, 32], seqs: &[(5, 70)], magnitude: 0.0, ..p },
-        Problem { name: "large_scores", heads: [2, 1, 80, 80], seqs: &[(17, 40)], magnitude: 6.0, ..p },
-        Problem { name: "wide", heads: [2, 1, 128, 256], seqs: &[(5, 40)], ..p },
-        Problem { name: "d96", heads: [2, 2, 96, 96], seqs: &[(34, 50)], ..p },
+        Problem { name: "llama_1b", regime: Model, heads: [32, 8, 64, 64], seqs: &[(3, 40)], ..p },
+        Problem {
+            name: "one_key_f16",
+            regime: OneTile,
+            heads: [4, 2, 64, 64],
+            seqs: &[(1, 1)],
+            f16: true,
+            ..p
+        },
+        Problem {
+            name: "partial_f16",
+            regime: PartialTile,
+            heads: [4, 2, 64, 64],
+            seqs: &[(9, 41)],
+            f16: true,
+            ..p
+        },
+        Problem {
+            name: "many_tiles_f16",
+            regime: ManyTiles,
+            heads: [4, 2, 64, 64],
+            seqs: &[(32, 96)],
+            f16: true,
+            ..p
+        },
+        Problem {
+            name: "llama_1b_f16",
+            regime: Model,
+            heads: [32, 8, 64, 64],
+            seqs: &[(3, 40)],
+            f16: true,
+            ..p
+        },
+        Problem {
+            name: "window_1",
+            regime: OneTile,
+            heads: [2, 1, 32, 32],
+            seqs: &[(6, 9)],
+            window: Some(1),
+            ..p
+        },
+        Problem {
+            name: "more_rows_than_keys",
+            regime: PartialTile,
+            heads: [2, 1, 32, 32],
+            seqs: &[(40, 3)],
+            sinks: true,
+            ..p
+        },
+        Problem {
+            name: "rows_without_keys",
+            regime: PartialTile,
+            heads: [2, 1, 32, 32],
+            seqs: &[(70, 3), (4, 9)],
+            ..p
+        },
+        Problem {
+            name: "softcap",
+            regime: PartialTile,
+            heads: [2, 1, 32, 32],
+            seqs: &[(9, 20)],
+            softcap: Some(0.5),
+            ..p
+        },
+        Problem {
+            name: "f16_gqa7",
+            regime: PartialTile,
+            heads: [7, 1, 64, 64],
+            seqs: &[(11, 50)],
+            f16: true,
+            ..p
+        },
+        Problem {
+            name: "odd_dims",
+            regime: PartialTile,
+            heads: [3, 3, 17, 10],
+            seqs: &[(5, 40)],
+            sinks: true,
+            ..p
+        },
+        Problem {
+            name: "odd_dims_f16",
+            regime: PartialTile,
+            heads: [2, 1, 13, 13],
+            seqs: &[(5, 9)],
+            f16: true,
+            ..p
+        },
+        Problem {
+            name: "equal_scores",
+            regime: PartialTile,
+            heads: [8, 1, 32, 32],
+            seqs: &[(5, 70)],
+            magnitude: 0.0,
+            ..p
+        },
+        Problem {
+            name: "large_scores",
+            regime: PartialTile,
+            heads: [2, 1, 80, 80],
+            seqs: &[(17, 40)],
+            magnitude: 6.0,
+            ..p
+        },
+        Problem { name: "wide", regime: PartialTile, heads: [2, 1, 128, 256], seqs: &[(5, 40)], ..p },
+        Problem { name: "d96", regime: PartialTile, heads: [2, 2, 96, 96], seqs: &[(34, 50)], ..p },
     ]
 }
 

@@ -5,11 +5,12 @@ use girih_shaders::Selection;
 
 use super::Activation;
 use crate::buffer::Buffer;
+use crate::case::{Regime, TestCase, seeded};
+use crate::choice::Choice;
 use crate::error::KernelError;
 use crate::recorder::Recorder;
 use crate::rows;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{TestCase, seeded};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Same layout as `Params` in `activation.wgsl`.
@@ -41,7 +42,7 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new };
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None };
 
 /// Appends `y = act(x)`.
 ///
@@ -79,18 +80,26 @@ fn twin(call: &mut TwinCall<'_>) {
 }
 
 fn cases() -> Vec<TestCase> {
-    let case = |name: &str, len: u32, acts: &[Activation], vec4: bool| {
+    use Regime::{ManyTiles, Model, OneTile, PartialTile};
+    let case = |(name, regime): (&str, Regime), len: u32, acts: &[Activation], vec4: bool| {
         let x: Vec<f32> = seeded(len as usize, 1).iter().map(|v| v * 4.0).collect();
-        let mut case = TestCase::new(name, super::TOLERANCE).input(&x).output(len as usize);
+        let mut case = TestCase::new(name, regime, super::TOLERANCE).input(&x).output(len as usize);
         for &act in acts {
             let grid = rows::wrapped_grid((len / if vec4 { 4 } else { 1 }).div_ceil(128), 3);
             case = case.launch(choice(128, vec4, act), &Params { len, grid_x: grid[0] }, grid);
         }
         case
     };
+    let silu = [Activation::Silu];
     vec![
-        case("each_function", 1 << 9, &Activation::ALL, true),
-        case("odd", 1003, &[Activation::Silu, Activation::GeluErf], false),
-        case("wraps_to_y", 1 << 12, &[Activation::Silu], true),
+        case(("one_tile", OneTile), 32, &silu, false),
+        case(("one_tile_of_quads", OneTile), 32, &silu, true),
+        case(("partial_tile_of_quads", PartialTile), 1100, &silu, true),
+        case(("many_tiles", ManyTiles), 1 << 12, &silu, false),
+        case(("llama_1b", Model), 8192, &silu, false),
+        case(("llama_1b_of_quads", Model), 8192, &silu, true),
+        case(("each_function", ManyTiles), 1 << 9, &Activation::ALL, true),
+        case(("odd", PartialTile), 1003, &[Activation::Silu, Activation::GeluErf], false),
+        case(("wraps_to_y", ManyTiles), 1 << 12, &[Activation::Silu], true),
     ]
 }

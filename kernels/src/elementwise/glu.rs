@@ -6,11 +6,12 @@ use girih_shaders::Selection;
 use super::Activation;
 use crate::activation;
 use crate::buffer::Buffer;
+use crate::case::{Regime, TestCase, seeded};
+use crate::choice::Choice;
 use crate::error::KernelError;
 use crate::recorder::Recorder;
 use crate::rows;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{TestCase, seeded};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Same layout as `Params` in `glu.wgsl`.
@@ -95,7 +96,7 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new };
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None };
 
 /// Appends `y = act(gate) · up`.
 ///
@@ -182,32 +183,36 @@ fn twin(call: &mut TwinCall<'_>) {
 }
 
 fn cases() -> Vec<TestCase> {
-    let case = |name: &str, num_rows: u32, num_channels: u32, layout: Layout, glus: &[Glu]| {
-        let len = num_rows * num_channels;
-        let held = (len * if layout == Layout::Separate { 1 } else { 2 }) as usize;
-        let gate: Vec<f32> = seeded(held, 1).iter().map(|v| v * 4.0).collect();
-        let up = if layout == Layout::Separate { seeded(held, 2) } else { gate.clone() };
-        let mut case = TestCase::new(name, super::TOLERANCE).input(&gate).input(&up).output(len as usize);
-        for &glu in glus {
-            for vec4 in [false, true] {
-                if vec4 && !num_channels.is_multiple_of(4) {
-                    continue;
+    use Regime::{ManyTiles, Model, OneTile, PartialTile};
+    let case =
+        |(name, regime): (&str, Regime), num_rows: u32, num_channels: u32, layout: Layout, glus: &[Glu]| {
+            let len = num_rows * num_channels;
+            let held = (len * if layout == Layout::Separate { 1 } else { 2 }) as usize;
+            let gate: Vec<f32> = seeded(held, 1).iter().map(|v| v * 4.0).collect();
+            let up = if layout == Layout::Separate { seeded(held, 2) } else { gate.clone() };
+            let mut case =
+                TestCase::new(name, regime, super::TOLERANCE).input(&gate).input(&up).output(len as usize);
+            for &glu in glus {
+                for vec4 in [false, true] {
+                    if vec4 && !num_channels.is_multiple_of(4) {
+                        continue;
+                    }
+                    let grid = rows::wrapped_grid((len / if vec4 { 4 } else { 1 }).div_ceil(128), 5);
+                    let params = params(len, num_channels, glu, grid[0]);
+                    case = case.launch(choice(128, vec4, glu, layout), &params, grid);
                 }
-                let grid = rows::wrapped_grid((len / if vec4 { 4 } else { 1 }).div_ceil(128), 5);
-                let params = params(len, num_channels, glu, grid[0]);
-                case = case.launch(choice(128, vec4, glu, layout), &params, grid);
             }
-        }
-        case
-    };
+            case
+        };
     let silu = Glu::Gated(Activation::Silu);
     vec![
-        case("separate", 3, 36, Layout::Separate, &[silu, CLAMPED, Activation::GeluTanh.into()]),
-        case("concat", 3, 68, Layout::Concat, &[silu, CLAMPED]),
-        case("interleaved", 3, 68, Layout::Interleaved, &[silu, CLAMPED]),
-        case("separate_odd", 5, 67, Layout::Separate, &[silu, CLAMPED]),
-        case("concat_odd", 5, 67, Layout::Concat, &[silu]),
-        case("interleaved_odd", 5, 67, Layout::Interleaved, &[CLAMPED]),
-        case("gpt_oss_20b", 2, 2880, Layout::Interleaved, &[CLAMPED]),
+        case(("separate", OneTile), 3, 36, Layout::Separate, &[silu, CLAMPED, Activation::GeluTanh.into()]),
+        case(("concat", PartialTile), 3, 68, Layout::Concat, &[silu, CLAMPED]),
+        case(("interleaved", PartialTile), 3, 68, Layout::Interleaved, &[silu, CLAMPED]),
+        case(("many_tiles", ManyTiles), 9, 256, Layout::Separate, &[silu]),
+        case(("separate_odd", PartialTile), 5, 67, Layout::Separate, &[silu, CLAMPED]),
+        case(("concat_odd", PartialTile), 5, 67, Layout::Concat, &[silu]),
+        case(("interleaved_odd", PartialTile), 5, 67, Layout::Interleaved, &[CLAMPED]),
+        case(("gpt_oss_20b", Model), 2, 2880, Layout::Interleaved, &[CLAMPED]),
     ]
 }

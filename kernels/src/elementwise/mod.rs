@@ -5,7 +5,7 @@ pub mod glu;
 pub mod scale_add;
 
 use crate::activation as f;
-use crate::testing::Tolerance;
+use crate::case::Tolerance;
 
 /// Activation functions, in the order of `elementwise/select_activation.wgsl`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -4,11 +4,12 @@ use bytemuck::{Pod, Zeroable};
 use girih_shaders::Selection;
 
 use crate::buffer::Buffer;
+use crate::case::{Regime, TestCase, Tolerance, seeded};
+use crate::choice::Choice;
 use crate::error::KernelError;
 use crate::recorder::Recorder;
 use crate::rows;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{TestCase, Tolerance, seeded};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Same layout as `Params` in `scale_add.wgsl`.
@@ -46,7 +47,7 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new };
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None };
 
 /// Appends `y = a + alpha · b`. With `row_len`, b is one row of that length, added to each row of a.
 ///
@@ -100,11 +101,12 @@ fn twin(call: &mut TwinCall<'_>) {
 }
 
 fn cases() -> Vec<TestCase> {
-    let case = |name: &str, num_rows: u32, num_channels: u32, broadcast: bool| {
+    use Regime::{ManyTiles, Model, OneTile, PartialTile};
+    let case = |(name, regime): (&str, Regime), num_rows: u32, num_channels: u32, broadcast: bool| {
         let len = num_rows * num_channels;
         let b_len = if broadcast { num_channels } else { len };
         // One product and one sum of terms up to 50.
-        let mut case = TestCase::new(name, Tolerance { abs: 1e-5, rel: 1e-6 })
+        let mut case = TestCase::new(name, regime, Tolerance { abs: 1e-5, rel: 1e-6 })
             .input(&seeded(len as usize, 1))
             .input(&seeded(b_len as usize, 2))
             .output(len as usize);
@@ -120,10 +122,11 @@ fn cases() -> Vec<TestCase> {
         case
     };
     vec![
-        case("bias", 3, 36, true),
-        case("bias_odd", 5, 33, true),
-        case("same_shape", 4, 64, false),
-        case("same_shape_odd", 3, 1001, false),
-        case("wraps_to_y", 7, 2880, true),
+        case(("bias", OneTile), 3, 36, true),
+        case(("bias_of_partial_tiles", PartialTile), 5, 132, true),
+        case(("bias_odd", PartialTile), 5, 33, true),
+        case(("same_shape", ManyTiles), 4, 64, false),
+        case(("same_shape_odd", PartialTile), 3, 1001, false),
+        case(("wraps_to_y", Model), 7, 2880, true),
     ]
 }

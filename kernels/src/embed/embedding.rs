@@ -4,12 +4,13 @@ use bytemuck::{Pod, Zeroable};
 use girih_shaders::Selection;
 
 use crate::buffer::Buffer;
+use crate::case::{Regime, TestCase, Tolerance, seeded};
+use crate::choice::{Choice, Data, Requires};
 use crate::error::KernelError;
 use crate::quant::{Format, WeightFormat, pack_row, quantize_row};
 use crate::recorder::Recorder;
 use crate::rows;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{TestCase, Tolerance, seeded};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Same layout as `Params` in `embedding.wgsl`.
@@ -72,7 +73,8 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new };
+pub const KERNEL: Kernel =
+    Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: Some(cases_of) };
 
 /// Appends `y[t] = scale · table[token_ids[t]]` for the tokens whose rows lie in this part of the table. The part
 /// with row 0 also writes zeros for ids that no row has.
@@ -97,7 +99,13 @@ pub fn record(
             return Err(KernelError::BadBuffer { kernel: SPEC.name, binding: "w_scales", got, want });
         }
     };
-    let (vec4, _) = rows::pick(rec.caps(), SPEC.name, shape.num_channels.is_multiple_of(4), false);
+    let (vec4, _) = rows::pick_for(
+        rec.caps(),
+        SPEC.name,
+        Data::Weights(format),
+        shape.num_channels.is_multiple_of(4),
+        false,
+    );
     let wg = rows::row_wg(rec.caps(), shape.num_channels.div_ceil(4));
     let grid = rows::row_grid(rec.caps(), shape.num_tokens);
     let params = params(shape, scale, grid[0]);
@@ -114,7 +122,15 @@ fn params(s: Shape, scale: f32, grid_x: u32) -> Params {
 fn choice(wg: u32, vec4: bool, format: WeightFormat) -> Choice {
     let selection = format.apply_table(Selection::new().set("WG", wg));
     let selection = if vec4 { selection.part("put", "embed/put4.wgsl") } else { selection };
-    Choice { file: FILE, variant: rows::variant(vec4, false), selection, invocations: wg, workgroup_bytes: 0 }
+    Choice {
+        file: FILE,
+        variant: rows::variant(vec4, false),
+        selection,
+        invocations: wg,
+        workgroup_bytes: 0,
+        requires: Requires::NOTHING,
+        data: Data::Weights(format),
+    }
 }
 
 const FORMATS: [WeightFormat; 8] = [
@@ -161,49 +177,70 @@ fn twin(call: &mut TwinCall<'_>) {
     call.put(3, &y);
 }
 
-fn cases() -> Vec<TestCase> {
-    let case = |name: &str, num_channels: u32, row0: u32, format: WeightFormat, ids: &[u32]| {
-        let shape = Shape { num_tokens: ids.len() as u32, num_channels, row0, rows: 6, n: 11 };
-        let values = seeded((6 * num_channels.next_multiple_of(8)) as usize, 3);
-        let (mut codes, mut scales) = (Vec::<u32>::new(), vec![]);
-        let bytes: Vec<u8> = match format {
-            WeightFormat::F32 => bytemuck::cast_slice(&values).to_vec(),
-            WeightFormat::F16 => values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
-            WeightFormat::Bf16 => {
-                values.iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect()
+/// A case with weights of a format.
+fn case(
+    (name, regime): (&str, Regime),
+    num_channels: u32,
+    row0: u32,
+    format: WeightFormat,
+    ids: &[u32],
+) -> TestCase {
+    let shape = Shape { num_tokens: ids.len() as u32, num_channels, row0, rows: 6, n: 11 };
+    let values = seeded((6 * num_channels.next_multiple_of(8)) as usize, 3);
+    let (mut codes, mut scales) = (Vec::<u32>::new(), vec![]);
+    let bytes: Vec<u8> = match format {
+        WeightFormat::F32 => bytemuck::cast_slice(&values).to_vec(),
+        WeightFormat::F16 => values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
+        WeightFormat::Bf16 => values.iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect(),
+        WeightFormat::Quant(format) => {
+            for row in values.chunks_exact(num_channels as usize).take(6) {
+                pack_row(format, &quantize_row(format, row), &mut codes, &mut scales);
             }
-            WeightFormat::Quant(format) => {
-                for row in values.chunks_exact(num_channels as usize).take(6) {
-                    pack_row(format, &quantize_row(format, row), &mut codes, &mut scales);
-                }
-                bytemuck::cast_slice(&codes).to_vec()
-            }
-        };
-        scales.resize(scales.len().max(1), 0);
-        let mut case = TestCase::new(name, Tolerance { abs: 0.0, rel: 1e-6 })
-            .input(ids)
-            .input(&bytes)
-            .input(&scales)
-            .output(ids.len() * num_channels as usize);
-        for (wg, vec4) in [(16, false), (64, false), (64, true)] {
-            if vec4 && !num_channels.is_multiple_of(4) {
-                continue;
-            }
-            let grid = rows::wrapped_grid(shape.num_tokens, 3);
-            case = case.launch(choice(wg, vec4, format), &params(shape, 1.5, grid[0]), grid);
+            bytemuck::cast_slice(&codes).to_vec()
         }
-        case
     };
+    scales.resize(scales.len().max(1), 0);
+    let mut case = TestCase::new(name, regime, Tolerance { abs: 0.0, rel: 1e-6 })
+        .input(ids)
+        .input(&bytes)
+        .input(&scales)
+        .output(ids.len() * num_channels as usize);
+    for (wg, vec4) in [(16, false), (64, false), (64, true)] {
+        if vec4 && !num_channels.is_multiple_of(4) {
+            continue;
+        }
+        let grid = rows::wrapped_grid(shape.num_tokens, 3);
+        case = case.launch(choice(wg, vec4, format), &params(shape, 1.5, grid[0]), grid);
+    }
+    case
+}
+
+fn cases_of(format: WeightFormat) -> Vec<TestCase> {
+    vec![case(("any_format", Regime::PartialTile), 544, 5, format, &[5, 0, 3, 11, 6, 10, u32::MAX])]
+}
+
+fn cases() -> Vec<TestCase> {
+    use Regime::{ManyTiles, Model, OneTile, PartialTile};
     let ids = [5, 0, 3, 11, 6, 10, u32::MAX];
-    vec![
-        case("f32", 12, 0, WeightFormat::F32, &ids),
-        case("f16", 12, 0, WeightFormat::F16, &ids),
-        case("bf16", 12, 0, WeightFormat::Bf16, &ids),
-        case("second_part", 300, 5, WeightFormat::F32, &ids),
-        case("f16_odd", 131, 5, WeightFormat::F16, &ids),
-        case("bf16_one_channel", 1, 0, WeightFormat::Bf16, &ids),
-        case("q8_0", 64, 0, Format::Q8_0.into(), &ids),
-        case("q4_k_odd", 270, 5, Format::Q4_K.into(), &ids),
-        case("q6_k", 40, 5, Format::Q6_K.into(), &ids),
-    ]
+    let mut cases = vec![
+        case(("f32", ManyTiles), 12, 0, WeightFormat::F32, &ids),
+        case(("f16", ManyTiles), 12, 0, WeightFormat::F16, &ids),
+        case(("bf16", ManyTiles), 12, 0, WeightFormat::Bf16, &ids),
+        case(("second_part", PartialTile), 300, 5, WeightFormat::F32, &ids),
+        case(("f16_odd", PartialTile), 131, 5, WeightFormat::F16, &ids),
+        case(("bf16_one_channel", OneTile), 1, 0, WeightFormat::Bf16, &ids),
+        case(("q8_0", ManyTiles), 64, 0, Format::Q8_0.into(), &ids),
+        case(("q4_k_odd", PartialTile), 270, 5, Format::Q4_K.into(), &ids),
+        case(("q6_k", PartialTile), 40, 5, Format::Q6_K.into(), &ids),
+    ];
+    // Every reader of weights in every regime.
+    for format in [WeightFormat::F32, WeightFormat::F16, WeightFormat::Bf16, Format::Q8_0.into()] {
+        let name = |rest: &str| format!("{format}_{rest}");
+        cases.extend([
+            case((&name("one_tile"), OneTile), 32, 0, format, &ids[..1]),
+            case((&name("partial_tile"), PartialTile), 96, 5, format, &ids),
+            case((&name("gpt_oss_20b"), Model), 2880, 0, format, &ids[..3]),
+        ]);
+    }
+    cases
 }

@@ -4,11 +4,12 @@ use bytemuck::{Pod, Zeroable};
 use girih_shaders::Selection;
 
 use crate::buffer::Buffer;
+use crate::case::{Regime, TestCase, Tolerance, seeded};
+use crate::choice::Choice;
 use crate::error::KernelError;
 use crate::recorder::Recorder;
 use crate::rows;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{TestCase, Tolerance, seeded};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Same layout as `Params` in `gather_rows.wgsl`.
@@ -46,7 +47,7 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new };
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None };
 
 /// Appends `y[s] = x[rows[s]]`, zeros where `rows[s] >= num_tokens`.
 ///
@@ -92,9 +93,10 @@ fn twin(call: &mut TwinCall<'_>) {
 }
 
 fn cases() -> Vec<TestCase> {
-    let case = |name: &str, num_tokens: u32, num_channels: u32, picks: &[u32]| {
+    use Regime::{ManyTiles, Model, OneTile, PartialTile};
+    let case = |(name, regime): (&str, Regime), num_tokens: u32, num_channels: u32, picks: &[u32]| {
         let num_rows = picks.len() as u32;
-        let mut case = TestCase::new(name, Tolerance { abs: 0.0, rel: 0.0 })
+        let mut case = TestCase::new(name, regime, Tolerance { abs: 0.0, rel: 0.0 })
             .input(&seeded((num_tokens * num_channels) as usize, 1))
             .input(picks)
             .output((num_rows * num_channels) as usize);
@@ -109,8 +111,10 @@ fn cases() -> Vec<TestCase> {
         case
     };
     vec![
-        case("one", 3, 4, &[2]),
-        case("repeated_and_out_of_range", 5, 36, &[4, 0, 0, 5, u32::MAX, 1, 3]),
-        case("odd", 4, 131, &[3, 1]),
+        case(("one", OneTile), 3, 4, &[2]),
+        case(("repeated_and_out_of_range", ManyTiles), 5, 36, &[4, 0, 0, 5, u32::MAX, 1, 3]),
+        case(("gpt_oss_20b", Model), 3, 2880, &[2, 0]),
+        case(("partial_pass_of_quads", PartialTile), 3, 260, &[1]),
+        case(("odd", PartialTile), 4, 131, &[3, 1]),
     ]
 }

@@ -2,7 +2,8 @@
 
 use super::{Format, Shape, WeightFormat, gemm as gemm_kernel, gemv as gemv_kernel};
 use crate::caps::Caps;
-use crate::testing::{BenchBuffer, BenchCase, Launch, hash};
+use crate::case::{BenchBuffer, BenchCase, hash};
+use crate::choice::Launch;
 
 const DENSE: [&str; 3] = ["f32", "f16", "bf16"];
 const QUANT: [&str; 2] = ["q4_0", "q8_0"];

@@ -9,12 +9,13 @@ use super::{
 };
 use crate::buffer::Buffer;
 use crate::caps::Caps;
+use crate::case::{Regime, TestCase, Tolerance, seeded};
+use crate::choice::{Choice, Data, Launch, Requires};
 use crate::error::KernelError;
 use crate::quant::{Code, Format};
 use crate::recorder::Recorder;
 use crate::rows;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{Launch, TestCase, Tolerance, seeded};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Same layout as `Params` in `gemm_params.wgsl`.
@@ -64,11 +65,12 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: super::bench::gemm };
+pub const KERNEL: Kernel =
+    Kernel { spec: &SPEC, choices, cases, benches: super::bench::gemm, cases_of: Some(cases_of) };
 
-/// Bytes that a product needs for partial sums; 0 if its channels are not split.
-pub fn scratch_bytes(caps: &Caps, shape: Shape) -> u64 {
-    match plan(caps, shape).splits {
+/// Bytes that a product with these parts of W needs for partial sums; 0 if its channels are not split.
+pub fn scratch_bytes(caps: &Caps, shape: Shape, parts: &[Part<'_>]) -> u64 {
+    match plan(caps, shape, parts.iter().map(|part| part.format)).splits {
         0 | 1 => 0,
         splits => rows::product([4, splits.into(), shape.m.into(), shape.n.into()]),
     }
@@ -87,8 +89,8 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: Shape) -> Result<(), Ke
     let x_bytes = rows::product([4, shape.m.into(), shape.k.into()]);
     check_sizes(SPEC.name, [("x", Some(args.x), x_bytes)])?;
     check_result(SPEC.name, &args.epilogue, args.y, [shape.m, shape.n])?;
-    let Plan { tile, splits, split_k8 } = plan(rec.caps(), shape);
-    let scratch_bytes = scratch_bytes(rec.caps(), shape);
+    let Plan { tile, splits, split_k8 } = plan(rec.caps(), shape, args.parts.iter().map(|part| part.format));
+    let scratch_bytes = scratch_bytes(rec.caps(), shape, args.parts);
     let gpu = rec.gpu().clone();
     let split = splits > 1;
     let y = match args.scratch {
@@ -192,12 +194,16 @@ struct Plan {
     split_k8: u32,
 }
 
-fn plan(caps: &Caps, shape: Shape) -> Plan {
+/// One tile for all parts of W, of the formats: one that has failed with any of them is passed over.
+fn plan(caps: &Caps, shape: Shape, formats: impl Iterator<Item = WeightFormat> + Clone) -> Plan {
+    let allowed = |variant: &str| {
+        formats.clone().all(|format| !caps.is_blocked(SPEC.name, variant, Data::Weights(format)))
+    };
     let num_k8 = shape.num_k8();
     let whole = |tile| Plan { tile, splits: 1, split_k8: num_k8 };
-    if caps.cpu_variants() && !caps.is_blocked(SPEC.name, "direct") {
+    if caps.cpu_variants() && allowed("direct") {
         let lanes = caps.subgroup_size.map_or(1, |(smallest, _)| smallest);
-        let allowed = !caps.is_blocked(SPEC.name, "direct_subgroup");
+        let allowed = allowed("direct_subgroup");
         return whole(match lanes {
             8.. if allowed && shape.m <= 8 => DIRECT_SUBGROUP_8,
             8.. if allowed => DIRECT_SUBGROUP,
@@ -216,7 +222,7 @@ fn plan(caps: &Caps, shape: Shape) -> Plan {
     let wanted = u64::from(ENOUGH_GROUPS) / groups(tile).max(1);
     let splits = (wanted as u32).min(num_k8 / MIN_SPLIT_K8).min(MAX_SPLITS);
     let bytes = rows::product([4, splits.into(), shape.m.into(), shape.n.into()]);
-    if splits < 2 || bytes > caps.binding_bytes || caps.is_blocked(SPEC.name, "split_k") {
+    if splits < 2 || bytes > caps.binding_bytes || !allowed("split_k") {
         return whole(tile);
     }
     let split_k8 = num_k8.div_ceil(splits).next_multiple_of(BK8);
@@ -241,6 +247,8 @@ fn choice(tile: Tile, shape: Shape, format: WeightFormat, split: bool, epilogue:
             },
             invocations: tile.tx,
             workgroup_bytes: 0,
+            requires: if subgroup { Requires::lanes(tile.lanes) } else { Requires::NOTHING },
+            data: Data::Weights(format),
         };
     }
     Choice {
@@ -249,12 +257,14 @@ fn choice(tile: Tile, shape: Shape, format: WeightFormat, split: bool, epilogue:
         selection: selection.set("TY", tile.ty).set("BK8", BK8).set("SPLIT", split),
         invocations: tile.tx * tile.ty,
         workgroup_bytes: 32 * BK8 * (tile.bm() + tile.bn() + 2),
+        requires: Requires::NOTHING,
+        data: Data::Weights(format),
     }
 }
 
 /// What `select` launches for a shape, without epilogue.
 pub(super) fn bench_launch(caps: &Caps, shape: Shape, format: WeightFormat) -> Launch {
-    let Plan { tile, splits, split_k8 } = plan(caps, shape);
+    let Plan { tile, splits, split_k8 } = plan(caps, shape, std::iter::once(format));
     let params = Params {
         num_m: shape.m,
         num_n: shape.n,
@@ -273,9 +283,12 @@ pub(super) fn bench_launch(caps: &Caps, shape: Shape, format: WeightFormat) -> L
     }
 }
 
+const TILES: [Tile; 7] =
+    [LARGE, MEDIUM, SMALL, DIRECT, DIRECT_SUBGROUP, DIRECT_SUBGROUP_8, DIRECT_SUBGROUP_4];
+
 fn choices() -> Vec<Choice> {
     let mut all = Vec::new();
-    for tile in [LARGE, MEDIUM, SMALL, DIRECT, DIRECT_SUBGROUP, DIRECT_SUBGROUP_8, DIRECT_SUBGROUP_4] {
+    for tile in TILES {
         let mut add = |format, k| {
             let shape = Shape { m: 64, n: 64, k };
             all.push(choice(tile, shape, format, false, EpilogueKind::default()));
@@ -326,74 +339,116 @@ fn twin(call: &mut TwinCall<'_>) {
     call.put(5, &y);
 }
 
+/// A case with weights of a format.
+fn case(
+    (name, regime): (&str, Regime),
+    (shape, format): (Shape, WeightFormat),
+    epilogue: EpilogueKind,
+    tiles: &[Tile],
+    splits: u32,
+) -> TestCase {
+    let Shape { m, n, k } = shape;
+    let [weights, scales] = reference::seeded_weights(n, k, format, 2);
+    let y_stride = if epilogue.glu { n / 2 } else { n };
+    let split_k8 = shape.num_k8().div_ceil(splits).next_multiple_of(BK8);
+    let splits = if splits == 1 { 1 } else { shape.num_k8().div_ceil(split_k8) };
+    let scale = 4.0 * if epilogue.glu { 10.0 } else { 1.0 };
+    let mut case = TestCase::new(name, regime, Tolerance::f32_sum(k as usize, scale))
+        .input(&seeded((m * k) as usize, 1))
+        .input(&weights)
+        .input(&scales)
+        .input(&seeded(n as usize, 3))
+        .input(&seeded((m * y_stride) as usize, 4))
+        .output((splits * m * y_stride) as usize);
+    for &tile in tiles {
+        let params = Params {
+            num_m: m,
+            num_n: n,
+            num_k: k,
+            num_k8: shape.num_k8(),
+            n_base: 0,
+            y_stride,
+            split_k8: if splits > 1 { split_k8 } else { shape.num_k8() },
+            alpha: 0.75,
+            soft_cap: 1.5,
+        };
+        let choice = choice(tile, shape, format, splits > 1, epilogue);
+        case = case.launch(choice, &params, tile.grid(m, n, splits));
+    }
+    case
+}
+
+fn cases_of(format: WeightFormat) -> Vec<TestCase> {
+    let of = |m, k| (Shape { m, n: 67, k }, format);
+    let (plain, named) = (EpilogueKind::default(), ("any_format", Regime::PartialTile));
+    vec![
+        case(named, of(35, 264), plain, &TILES, 1),
+        case(named, of(35, 544), plain, &[LARGE, MEDIUM, SMALL], 2),
+    ]
+}
+
 fn cases() -> Vec<TestCase> {
-    type Case = (Shape, WeightFormat);
+    use Regime::{ManyTiles, Model, OneTile, PartialTile};
     let plain = EpilogueKind::default();
-    let case = |name: &str, (shape, format): Case, epilogue: EpilogueKind, tiles: &[Tile], splits: u32| {
-        let Shape { m, n, k } = shape;
-        let [weights, scales] = reference::seeded_weights(n, k, format, 2);
-        let y_stride = if epilogue.glu { n / 2 } else { n };
-        let split_k8 = shape.num_k8().div_ceil(splits).next_multiple_of(BK8);
-        let splits = if splits == 1 { 1 } else { shape.num_k8().div_ceil(split_k8) };
-        let scale = 4.0 * if epilogue.glu { 10.0 } else { 1.0 };
-        let mut case = TestCase::new(name, Tolerance::f32_sum(k as usize, scale))
-            .input(&seeded((m * k) as usize, 1))
-            .input(&weights)
-            .input(&scales)
-            .input(&seeded(n as usize, 3))
-            .input(&seeded((m * y_stride) as usize, 4))
-            .output((splits * m * y_stride) as usize);
-        for &tile in tiles {
-            let params = Params {
-                num_m: m,
-                num_n: n,
-                num_k: k,
-                num_k8: shape.num_k8(),
-                n_base: 0,
-                y_stride,
-                split_k8: if splits > 1 { split_k8 } else { shape.num_k8() },
-                alpha: 0.75,
-                soft_cap: 1.5,
-            };
-            let choice = choice(tile, shape, format, splits > 1, epilogue);
-            case = case.launch(choice, &params, tile.grid(m, n, splits));
-        }
-        case
-    };
     let shape = |m, n, k, format| (Shape { m, n, k }, format);
     let quant = |m, n, k, format: Format| shape(m, n, k, format.into());
     let (f32, f16, bf16) = (WeightFormat::F32, WeightFormat::F16, WeightFormat::Bf16);
     let full = |act, glu| EpilogueKind { act, glu, bias: true, residual: true };
-    let all = [LARGE, MEDIUM, SMALL, DIRECT, DIRECT_SUBGROUP, DIRECT_SUBGROUP_8, DIRECT_SUBGROUP_4];
+    let all = TILES;
     let two = [SMALL, DIRECT_SUBGROUP, DIRECT_SUBGROUP_4];
-    vec![
-        case("many_tiles", shape(133, 130, 48, f32), plain, &all, 1),
-        case("one_tile", shape(5, 6, 16, f32), plain, &all, 1),
-        case("odd", shape(37, 71, 131, f16), full(5, false), &two, 1),
-        case("glu", shape(67, 130, 40, bf16), full(1, true), &two, 1),
-        case("odd_columns", shape(19, 129, 44, f32), full(2, false), &[DIRECT_SUBGROUP], 1),
-        case("one_split", shape(5, 6, 64, f32), plain, &[SMALL], 2),
-        case("splits", shape(35, 67, 200, f16), plain, &[MEDIUM], 3),
-        case("gpt_oss_20b", shape(16, 160, 2880, bf16), plain, &[DIRECT_SUBGROUP], 1),
-        case("q4_0", quant(19, 70, 264, Format::Q4_0), plain, &two, 1),
+    let mut cases = vec![
+        case(("many_tiles", ManyTiles), shape(133, 130, 48, f32), plain, &all, 1),
+        case(("one_tile", OneTile), shape(5, 6, 16, f32), plain, &all, 1),
+        case(("odd", PartialTile), shape(37, 71, 131, f16), full(5, false), &two, 1),
+        case(("glu", ManyTiles), shape(67, 130, 40, bf16), full(1, true), &two, 1),
+        case(("odd_columns", PartialTile), shape(19, 129, 44, f32), full(2, false), &[DIRECT_SUBGROUP], 1),
+        case(("one_split", OneTile), shape(5, 6, 64, f32), plain, &[SMALL], 2),
+        case(("splits", PartialTile), shape(35, 67, 200, f16), plain, &[MEDIUM], 3),
+        case(("gpt_oss_20b", Model), shape(16, 160, 2880, bf16), plain, &[DIRECT_SUBGROUP], 1),
+        case(("q4_0", PartialTile), quant(19, 70, 264, Format::Q4_0), plain, &two, 1),
         case(
-            "int8_odd",
+            ("int8_odd", PartialTile),
             quant(5, 67, 30, Format::asymmetric(Code::Int8, Format::ROW)),
             full(1, false),
             &two,
             1,
         ),
-        case("iq4_nl", quant(133, 66, 40, Format::IQ4_NL), plain, &[LARGE], 1),
-        case("q4_k", quant(70, 67, 264, Format::Q4_K), plain, &[MEDIUM], 1),
-        case("q5_0", quant(9, 67, 40, Format::Q5_0), plain, &[DIRECT], 1),
-        case("q6_k_splits", quant(9, 34, 520, Format::Q6_K), plain, &[SMALL], 2),
-    ]
+        case(("iq4_nl", ManyTiles), quant(133, 66, 40, Format::IQ4_NL), plain, &[LARGE], 1),
+        case(("q4_k", PartialTile), quant(70, 67, 264, Format::Q4_K), plain, &[MEDIUM], 1),
+        case(("q5_0", PartialTile), quant(9, 67, 40, Format::Q5_0), plain, &[DIRECT], 1),
+        case(("q6_k_splits", PartialTile), quant(9, 34, 520, Format::Q6_K), plain, &[SMALL], 2),
+    ];
+    // Every reader of weights in every regime: one pipeline for each tile.
+    let small = [SMALL, DIRECT, DIRECT_SUBGROUP];
+    for (name, regime, [m, n, k]) in [
+        ("one_tile", OneTile, [5, 6, 32]),
+        ("partial_tile", PartialTile, [37, 70, 64]),
+        ("many_tiles", ManyTiles, [64, 128, 64]),
+        ("llama_1b", Model, [7, 64, 2048]),
+    ] {
+        let q4_0 = Format::Q4_0.into();
+        let dense_tiles: &[Tile] = if regime == Model || regime == PartialTile { &all } else { &small };
+        cases.push(case((&format!("f32_{name}"), regime), shape(m, n, k, f32), plain, dense_tiles, 1));
+        for (format, epilogue) in [(f16, plain), (bf16, full(1, true)), (q4_0, plain)] {
+            let of = (format!("{format}_{name}"), shape(m, n, k, format));
+            cases.push(case((&of.0, regime), of.1, epilogue, &small, 1));
+        }
+        for format in [f32, f16, bf16, Format::Q6_K.into()] {
+            let of = (format!("{format}_splits_{name}"), shape(m, n, k.max(48), format));
+            cases.push(case((&of.0, regime), of.1, plain, &[SMALL], 2));
+        }
+    }
+    cases
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Tier;
+
+    fn plan(caps: &Caps, shape: Shape) -> Plan {
+        super::plan(caps, shape, [WeightFormat::F16].into_iter())
+    }
 
     #[test]
     fn selects_by_capability_and_shape() {
@@ -403,7 +458,7 @@ mod tests {
         assert_eq!(plan(&baseline, shape(200, 768, 256)), Plan { tile: MEDIUM, splits: 1, split_k8: 32 });
         let narrow = plan(&baseline, shape(16, 1024, 4096));
         assert_eq!(narrow, Plan { tile: SMALL, splits: 8, split_k8: 64 });
-        assert_eq!(scratch_bytes(&baseline, shape(16, 1024, 4096)), 4 * 8 * 16 * 1024);
+        assert_eq!(scratch_bytes(&baseline, shape(16, 1024, 4096), &[]), 4 * 8 * 16 * 1024);
         let mut gpu = Caps { subgroup_size: Some((32, 32)), tier: Tier::Subgroup, ..baseline };
         assert_eq!(plan(&gpu, shape(16, 1024, 4096)), narrow);
         gpu.blocked.insert("gemm/split_k".into());

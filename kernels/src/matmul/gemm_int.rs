@@ -8,11 +8,12 @@ use super::int::{self, IntPart, IntShape, Weights, XRow};
 use super::{Epilogue, EpilogueKind, check_result, or_dummy, reference};
 use crate::buffer::Buffer;
 use crate::caps::Caps;
+use crate::case::{BenchBuffer, BenchCase, Regime, TestCase, Tolerance, seeded};
+use crate::choice::{Choice, Data, Launch, Requires};
 use crate::error::KernelError;
-use crate::quant::{Code, Format, Scale};
+use crate::quant::{Code, Format, Scale, WeightFormat};
 use crate::recorder::Recorder;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{BenchBuffer, BenchCase, Launch, TestCase, Tolerance, seeded};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Same layout as `Params` in `gemm_int_params.wgsl`.
@@ -68,7 +69,7 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches };
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches, cases_of: Some(cases_of) };
 
 /// Appends `y = epilogue(x · Wᵀ)`, one dispatch for each part of W.
 ///
@@ -87,7 +88,7 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: IntShape) -> Result<(),
     let (bias, residual) = (or_dummy(&gpu, bias)?, or_dummy(&gpu, residual)?);
     for part in args.parts {
         part.check(SPEC.name, shape.k)?;
-        let tile = select(rec.caps(), IntShape { n: part.rows, ..shape });
+        let tile = select(rec.caps(), IntShape { n: part.rows, ..shape }, part.format);
         let params = Params {
             num_m: shape.m,
             num_n: part.rows,
@@ -147,9 +148,10 @@ const LANES: u32 = 8;
 /// Workgroups that fill a GPU of unknown size reasonably.
 const ENOUGH_GROUPS: u64 = 128;
 
-fn select(caps: &Caps, shape: IntShape) -> Tile {
+fn select(caps: &Caps, shape: IntShape, format: Format) -> Tile {
+    let data = Data::Weights(format.into());
     let lanes = caps.subgroup_size.map_or(1, |(smallest, _)| smallest);
-    if caps.cpu_variants() && lanes >= LANES && !caps.is_blocked(SPEC.name, "direct_subgroup") {
+    if caps.cpu_variants() && lanes >= LANES && !caps.is_blocked(SPEC.name, "direct_subgroup", data) {
         return DIRECT;
     }
     let groups = |tile: Tile| u64::from(shape.m.div_ceil(tile.bm())) * u64::from(shape.n.div_ceil(tile.bn()));
@@ -172,6 +174,8 @@ fn choice(tile: Tile, format: Format, epilogue: EpilogueKind) -> Choice {
             selection: selection.set("LANES", LANES),
             invocations: LANES,
             workgroup_bytes: 0,
+            requires: Requires::lanes(LANES),
+            data: Data::Weights(format.into()),
         };
     }
     Choice {
@@ -180,6 +184,8 @@ fn choice(tile: Tile, format: Format, epilogue: EpilogueKind) -> Choice {
         selection: selection.set("TX", tile.tx).set("TY", tile.ty),
         invocations: tile.tx * tile.ty,
         workgroup_bytes: 16 * (3 * (tile.bm() + tile.bn()) + 4),
+        requires: Requires::NOTHING,
+        data: Data::Weights(format.into()),
     }
 }
 
@@ -216,53 +222,76 @@ fn params(shape: IntShape, y_stride: u32, [alpha, soft_cap]: [f32; 2]) -> Params
     Params { num_m: m, num_n: n, num_k: k, num_k8: shape.num_k8(), n_base: 0, y_stride, alpha, soft_cap }
 }
 
+/// A case with weights of a format.
+fn case(
+    (name, regime): (&str, Regime),
+    [m, n, k]: [u32; 3],
+    format: Format,
+    epilogue: EpilogueKind,
+    tiles: &[Tile],
+) -> TestCase {
+    let shape = IntShape { m, n, k };
+    let y_stride = if epilogue.glu { n / 2 } else { n };
+    let (codes, scales) = int::seeded_weights(n, k, format, 2);
+    let (x_codes, x_scales) = int::seeded_codes(m, k, n.is_multiple_of(2), 4);
+    let tolerance = Tolerance::f32_sum(k as usize, 8.0 * if epilogue.glu { 10.0 } else { 1.0 });
+    let mut case = TestCase::new(name, regime, tolerance)
+        .input(&x_codes)
+        .input(&codes)
+        .input(&scales)
+        .input(&x_scales)
+        .input(&seeded(n as usize, 6))
+        .input(&seeded((m * y_stride) as usize, 7))
+        .output((m * y_stride) as usize);
+    for &tile in tiles {
+        let choice = choice(tile, format, epilogue);
+        case = case.launch(choice, &params(shape, y_stride, [0.75, 1.5]), tile.grid(m, n));
+    }
+    case
+}
+
+fn cases_of(format: WeightFormat) -> Vec<TestCase> {
+    let WeightFormat::Quant(format) = format else { return Vec::new() };
+    let tiles = [LARGE, MEDIUM, SMALL, DIRECT];
+    let named = ("any_format", Regime::PartialTile);
+    vec![case(named, [35, 67, 544], format, EpilogueKind::default(), &tiles)]
+}
+
 fn cases() -> Vec<TestCase> {
+    use Regime::{ManyTiles, Model, OneTile, PartialTile};
     let plain = EpilogueKind::default();
     let full = |act, glu| EpilogueKind { act, glu, bias: true, residual: true };
-    let case = |name: &str, [m, n, k]: [u32; 3], format: Format, epilogue: EpilogueKind, tiles: &[Tile]| {
-        let shape = IntShape { m, n, k };
-        let y_stride = if epilogue.glu { n / 2 } else { n };
-        let (codes, scales) = int::seeded_weights(n, k, format, 2);
-        let (x_codes, x_scales) = int::seeded_codes(m, k, n.is_multiple_of(2), 4);
-        let tolerance = Tolerance::f32_sum(k as usize, 8.0 * if epilogue.glu { 10.0 } else { 1.0 });
-        let mut case = TestCase::new(name, tolerance)
-            .input(&x_codes)
-            .input(&codes)
-            .input(&scales)
-            .input(&x_scales)
-            .input(&seeded(n as usize, 6))
-            .input(&seeded((m * y_stride) as usize, 7))
-            .output((m * y_stride) as usize);
-        for &tile in tiles {
-            let choice = choice(tile, format, epilogue);
-            case = case.launch(choice, &params(shape, y_stride, [0.75, 1.5]), tile.grid(m, n));
-        }
-        case
-    };
     // Drivers for CPUs take seconds to compile the larger tiles.
     let two = [SMALL, DIRECT];
     let f32_row = Format { scale: Scale::F32, ..Format::asymmetric(Code::Int4, Format::ROW) };
     vec![
-        case("tiles", [70, 130, 64], Format::Q4_0, full(1, true), &[LARGE, MEDIUM, SMALL, DIRECT]),
-        case("one_tile", [5, 6, 64], Format::Q4_0, plain, &two),
-        case("q4_k_tiles", [70, 67, 264], Format::Q4_K, plain, &[MEDIUM]),
-        case("many_tiles", [133, 66, 96], Format::Q4_0, full(2, false), &two),
-        case("glu", [33, 130, 40], Format::Q8_0, full(1, true), &two),
-        case("odd", [16, 71, 131], Format::Q4_1, full(5, false), &two),
-        case("q4_k", [5, 34, 520], Format::Q4_K, plain, &[DIRECT]),
-        case("q5_k", [16, 33, 288], Format::Q5_K, plain, &two),
-        case("q6_k", [9, 34, 288], Format::Q6_K, plain, &two),
-        case("iq4_nl", [5, 34, 96], Format::IQ4_NL, plain, &[DIRECT]),
-        case("nvfp4", [5, 34, 40], Format::NVFP4, plain, &[DIRECT]),
-        case("gpt_oss_20b", [5, 40, 2880], Format::MXFP4, plain, &[DIRECT]),
-        case("qoq", [16, 33, 320], Format::QOQ, plain, &[SMALL]),
-        case("row", [16, 33, 96], f32_row, plain, &two),
+        case(
+            ("tiles", PartialTile),
+            [70, 130, 64],
+            Format::Q4_0,
+            full(1, true),
+            &[LARGE, MEDIUM, SMALL, DIRECT],
+        ),
+        case(("one_tile", OneTile), [5, 6, 64], Format::Q4_0, plain, &two),
+        case(("llama_1b", Model), [5, 40, 2048], Format::Q4_0, plain, &two),
+        case(("q4_k_tiles", PartialTile), [70, 67, 264], Format::Q4_K, plain, &[MEDIUM]),
+        case(("many_tiles", ManyTiles), [133, 66, 96], Format::Q4_0, full(2, false), &two),
+        case(("glu", ManyTiles), [33, 130, 40], Format::Q8_0, full(1, true), &two),
+        case(("odd", PartialTile), [16, 71, 131], Format::Q4_1, full(5, false), &two),
+        case(("q4_k", PartialTile), [5, 34, 520], Format::Q4_K, plain, &[DIRECT]),
+        case(("q5_k", PartialTile), [16, 33, 288], Format::Q5_K, plain, &two),
+        case(("q6_k", PartialTile), [9, 34, 288], Format::Q6_K, plain, &two),
+        case(("iq4_nl", PartialTile), [5, 34, 96], Format::IQ4_NL, plain, &[DIRECT]),
+        case(("nvfp4", PartialTile), [5, 34, 40], Format::NVFP4, plain, &[DIRECT]),
+        case(("gpt_oss_20b", Model), [5, 40, 2880], Format::MXFP4, plain, &[DIRECT]),
+        case(("qoq", PartialTile), [16, 33, 320], Format::QOQ, plain, &[SMALL]),
+        case(("row", PartialTile), [16, 33, 96], f32_row, plain, &two),
     ]
 }
 
 fn bench_launches(caps: &Caps, name: &str) -> Vec<Launch> {
     let Some((shape, format, _)) = parse_bench(name) else { return Vec::new() };
-    let mut tiles = vec![select(caps, shape)];
+    let mut tiles = vec![select(caps, shape, format)];
     if tiles[0].direct {
         tiles.extend([Tile { tm: 8, tn: 4, ..DIRECT }, Tile { tm: 16, tn: 2, ..DIRECT }]);
     }
@@ -301,13 +330,13 @@ mod tests {
     fn selects_by_capability_and_shape() {
         let baseline = Caps::baseline();
         let shape = |m, n, k| IntShape { m, n, k };
-        assert_eq!(select(&baseline, shape(512, 4096, 4096)), LARGE);
-        assert_eq!(select(&baseline, shape(200, 1280, 256)), MEDIUM);
-        assert_eq!(select(&baseline, shape(16, 4096, 4096)), SMALL);
+        assert_eq!(select(&baseline, shape(512, 4096, 4096), Format::Q4_0), LARGE);
+        assert_eq!(select(&baseline, shape(200, 1280, 256), Format::Q4_0), MEDIUM);
+        assert_eq!(select(&baseline, shape(16, 4096, 4096), Format::Q4_0), SMALL);
         let mut cpu = Caps { subgroup_size: Some((8, 8)), tier: Tier::Cpu, is_cpu: true, ..baseline };
-        assert_eq!(select(&cpu, shape(512, 4096, 4096)), DIRECT);
+        assert_eq!(select(&cpu, shape(512, 4096, 4096), Format::Q4_0), DIRECT);
         cpu.blocked.insert("gemm_int/direct_subgroup".into());
-        assert_eq!(select(&cpu, shape(16, 4096, 4096)), SMALL);
+        assert_eq!(select(&cpu, shape(16, 4096, 4096), Format::Q4_0), SMALL);
     }
 
     #[test]
@@ -325,7 +354,7 @@ mod tests {
                 [1, 5, 16, 17, 64, 200, 512].into_iter().flat_map(|m| [2, 768, 4096].map(|n| (m, n)))
             {
                 fits(choice(
-                    select(&caps, IntShape { m, n, k: 4096 }),
+                    select(&caps, IntShape { m, n, k: 4096 }, Format::Q4_0),
                     Format::Q4_0,
                     EpilogueKind::default(),
                 ));

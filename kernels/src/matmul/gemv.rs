@@ -9,12 +9,13 @@ use super::{
 };
 use crate::buffer::Buffer;
 use crate::caps::Caps;
+use crate::case::{Regime, TestCase, Tolerance, seeded};
+use crate::choice::{Choice, Data, Launch, Requires};
 use crate::error::KernelError;
 use crate::fused::Norm;
 use crate::quant::Format;
 use crate::recorder::Recorder;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{Launch, TestCase, Tolerance, seeded};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Rows of x up to which this kernel is made.
@@ -83,7 +84,8 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: super::bench::gemv };
+pub const KERNEL: Kernel =
+    Kernel { spec: &SPEC, choices, cases, benches: super::bench::gemv, cases_of: Some(cases_of) };
 
 /// Appends `y = epilogue(norm(x) · Wᵀ)`, one dispatch for each part of W.
 ///
@@ -207,7 +209,8 @@ fn select(
     norm: NormKind,
     epilogue: EpilogueKind,
 ) -> (Choice, u32) {
-    let allowed = |variant: &str| caps.subgroups() && !caps.is_blocked(SPEC.name, variant);
+    let data = Data::Weights(format);
+    let allowed = |variant: &str| caps.subgroups() && !caps.is_blocked(SPEC.name, variant, data);
     let kind = if allowed("subgroup") { Kind::Subgroup } else { Kind::Portable };
     let lanes = caps.subgroup_size.map_or(1, |(smallest, _)| smallest);
     let (wg, rows) = if caps.cpu_variants() && lanes >= NARROW_LANES && allowed("lanes_subgroup") {
@@ -250,21 +253,29 @@ fn choice(
         selection = selection.part("norm", file);
     }
     let num_sums = rows * cols + rms_sums;
-    let (file, variant, workgroup_bytes) = match kind {
-        Kind::Portable => ("matmul/gemv.wgsl", "portable", 4 * num_sums * wg),
+    let (file, variant, workgroup_bytes, requires) = match kind {
+        Kind::Portable => ("matmul/gemv.wgsl", "portable", 4 * num_sums * wg, Requires::NOTHING),
         Kind::Subgroup => {
             selection = selection.part("sums", "matmul/sums_subgroup.wgsl");
-            ("matmul/gemv.wgsl", "subgroup", num_sums * wg) // one f32 for each subgroup of at least 4
+            ("matmul/gemv.wgsl", "subgroup", num_sums * wg, Requires::SUBGROUPS) // one f32 for each subgroup
         }
         Kind::Lanes => {
             selection = selection.set("LANES", wg);
             if let WeightFormat::Quant(_) = format {
                 selection = selection.part("products", "quant/gemv_products.wgsl");
             }
-            ("matmul/gemv_lanes.wgsl", "lanes_subgroup", 0)
+            ("matmul/gemv_lanes.wgsl", "lanes_subgroup", 0, Requires::lanes(wg))
         }
     };
-    Choice { file, variant, selection: epilogue.apply(selection), invocations: wg, workgroup_bytes }
+    Choice {
+        file,
+        variant,
+        selection: epilogue.apply(selection),
+        invocations: wg,
+        workgroup_bytes,
+        requires,
+        data: Data::Weights(format),
+    }
 }
 
 const CONFIGS: [Config; 7] = [
@@ -338,49 +349,67 @@ fn twin(call: &mut TwinCall<'_>) {
     call.put(7, &y);
 }
 
+/// A case with weights of a format.
+fn case(
+    (name, regime): (&str, Regime),
+    (shape, format): (Shape, WeightFormat),
+    norm: NormKind,
+    epilogue: EpilogueKind,
+    configs: &[Config],
+) -> TestCase {
+    let Shape { m, n, k } = shape;
+    let [weights, scales] = reference::seeded_weights(n, k, format, 2);
+    let y_stride = if epilogue.glu { n / 2 } else { n };
+    // Layer normalisation meets an offset far larger than the spread.
+    let offset = if matches!(norm, NormKind::Layer { .. }) { 50.0 } else { 0.0 };
+    let x: Vec<f32> = seeded((m * k) as usize, 1).into_iter().map(|v| v + offset).collect();
+    let scale = 4.0 * if epilogue.glu { 10.0 } else { 1.0 } * (1.0 + f64::from(offset) / 4.0);
+    let mut case = TestCase::new(name, regime, Tolerance::f32_sum(k as usize, scale))
+        .input(&x)
+        .input(&weights)
+        .input(&scales)
+        .input(&seeded(k as usize, 3))
+        .input(&seeded(k as usize, 4))
+        .input(&seeded(n as usize, 5))
+        .input(&seeded((m * y_stride) as usize, 6))
+        .output((m * y_stride) as usize);
+    for &config in configs {
+        let groups = n.div_ceil(config.group_rows());
+        let grid_x = groups.min(5);
+        let params = Params {
+            num_n: n,
+            num_k: k,
+            num_k8: shape.num_k8(),
+            n_base: 0,
+            y_stride,
+            grid_x,
+            alpha: 0.75,
+            soft_cap: 1.5,
+            eps: 1e-5,
+        };
+        let choice = choice(config, shape, format, norm, epilogue);
+        case = case.launch(choice, &params, [grid_x, groups.div_ceil(grid_x), 1]);
+    }
+    case
+}
+
+fn cases_of(format: WeightFormat) -> Vec<TestCase> {
+    let shape = Shape { m: 1, n: 66, k: 544 };
+    vec![case(
+        ("any_format", Regime::ManyTiles),
+        (shape, format),
+        NormKind::Rms,
+        EpilogueKind::default(),
+        &CONFIGS,
+    )]
+}
+
 fn cases() -> Vec<TestCase> {
     use NormKind::{Layer, None, Rms};
-    type Case = (Shape, WeightFormat);
+    use Regime::{ManyTiles, Model, OneTile, PartialTile};
     let plain = EpilogueKind::default();
     let glu = |act| EpilogueKind { act, glu: true, bias: true, residual: true };
     let full = |act| EpilogueKind { act, glu: false, bias: true, residual: true };
-    let case =
-        |name: &str, (shape, format): Case, norm: NormKind, epilogue: EpilogueKind, configs: &[Config]| {
-            let Shape { m, n, k } = shape;
-            let [weights, scales] = reference::seeded_weights(n, k, format, 2);
-            let y_stride = if epilogue.glu { n / 2 } else { n };
-            // Layer normalisation meets an offset far larger than the spread.
-            let offset = if matches!(norm, Layer { .. }) { 50.0 } else { 0.0 };
-            let x: Vec<f32> = seeded((m * k) as usize, 1).into_iter().map(|v| v + offset).collect();
-            let scale = 4.0 * if epilogue.glu { 10.0 } else { 1.0 } * (1.0 + f64::from(offset) / 4.0);
-            let mut case = TestCase::new(name, Tolerance::f32_sum(k as usize, scale))
-                .input(&x)
-                .input(&weights)
-                .input(&scales)
-                .input(&seeded(k as usize, 3))
-                .input(&seeded(k as usize, 4))
-                .input(&seeded(n as usize, 5))
-                .input(&seeded((m * y_stride) as usize, 6))
-                .output((m * y_stride) as usize);
-            for &config in configs {
-                let groups = n.div_ceil(config.group_rows());
-                let grid_x = groups.min(5);
-                let params = Params {
-                    num_n: n,
-                    num_k: k,
-                    num_k8: shape.num_k8(),
-                    n_base: 0,
-                    y_stride,
-                    grid_x,
-                    alpha: 0.75,
-                    soft_cap: 1.5,
-                    eps: 1e-5,
-                };
-                let choice = choice(config, shape, format, norm, epilogue);
-                case = case.launch(choice, &params, [grid_x, groups.div_ceil(grid_x), 1]);
-            }
-            case
-        };
     let shape = |m, n, k, format| (Shape { m, n, k }, format);
     let quant = |m, n, k, format: Format| shape(m, n, k, format.into());
     let (f32, f16, bf16) = (WeightFormat::F32, WeightFormat::F16, WeightFormat::Bf16);
@@ -388,30 +417,62 @@ fn cases() -> Vec<TestCase> {
     let lanes = &CONFIGS[5..];
     let small_groups = QUANT_FORMATS[15];
     let mut cases = vec![
-        case("gpt_oss_20b", shape(1, 96, 2880, f16), Rms, full(1), &CONFIGS),
-        case("one_tile", shape(1, 4, 8, f32), None, plain, &CONFIGS),
-        case("one_by_one", shape(1, 1, 1, f32), None, plain, &CONFIGS),
-        case("odd", shape(3, 37, 131, f16), Rms, full(2), &CONFIGS),
-        case("many_tiles", shape(4, 98, 520, bf16), Layer { bias: true }, glu(1), &CONFIGS),
-        case("partial_group", shape(2, 35, 12, f16), Rms, full(5), one),
-        case("layer_norm_odd", shape(1, 66, 257, f32), Layer { bias: false }, glu(3), one),
-        case("layer_norm_bias_odd", shape(2, 18, 33, bf16), Layer { bias: true }, full(4), one),
-        case("llama_1b_gate_up", shape(1, 128, 2048, bf16), Rms, glu(1), one),
-        case("q4_0", quant(1, 66, 288, Format::Q4_0), Rms, full(1), &CONFIGS),
+        case(("gpt_oss_20b", Model), shape(1, 96, 2880, f16), Rms, full(1), &CONFIGS),
+        case(("one_tile", OneTile), shape(1, 4, 8, f32), None, plain, &CONFIGS),
+        case(("one_by_one", OneTile), shape(1, 1, 1, f32), None, plain, &CONFIGS),
+        case(("odd", PartialTile), shape(3, 37, 131, f16), Rms, full(2), &CONFIGS),
+        case(("many_tiles", ManyTiles), shape(4, 98, 520, bf16), Layer { bias: true }, glu(1), &CONFIGS),
+        case(("partial_group", PartialTile), shape(2, 35, 12, f16), Rms, full(5), one),
+        case(("layer_norm_odd", PartialTile), shape(1, 66, 257, f32), Layer { bias: false }, glu(3), one),
         case(
-            "int4_layer_norm_odd",
+            ("layer_norm_bias_odd", PartialTile),
+            shape(2, 18, 33, bf16),
+            Layer { bias: true },
+            full(4),
+            one,
+        ),
+        case(("llama_1b_gate_up", Model), shape(1, 128, 2048, bf16), Rms, glu(1), one),
+        case(("q4_0", PartialTile), quant(1, 66, 288, Format::Q4_0), Rms, full(1), &CONFIGS),
+        case(
+            ("int4_layer_norm_odd", PartialTile),
             quant(2, 34, 30, small_groups),
             Layer { bias: true },
             glu(1),
             &CONFIGS[1..2],
         ),
-        case("int8_layer_norm_odd", quant(4, 33, 30, Format::Q8_0), Layer { bias: true }, full(2), lanes),
+        case(
+            ("int8_layer_norm_odd", PartialTile),
+            quant(4, 33, 30, Format::Q8_0),
+            Layer { bias: true },
+            full(2),
+            lanes,
+        ),
     ];
+    // Every reader of weights in every regime, with pipelines that the cases above have compiled.
+    let layer = Layer { bias: true };
+    for (name, regime, n, k) in [
+        ("one_tile", OneTile, 2, 32),
+        ("partial_tile", PartialTile, 34, 40),
+        ("many_tiles", ManyTiles, 98, 544),
+    ] {
+        let k32 = k / 32 * 32;
+        cases.extend([
+            case((&format!("f32_{name}"), regime), shape(1, n, k, f32), None, plain, &CONFIGS),
+            case((&format!("f16_{name}"), regime), shape(1, n, k, f16), Rms, full(1), &CONFIGS),
+            case((&format!("bf16_{name}"), regime), shape(4, n, k, bf16), layer, glu(1), &CONFIGS),
+            case((&format!("q4_0_{name}"), regime), quant(1, n, k32, Format::Q4_0), Rms, full(1), &CONFIGS),
+        ]);
+    }
+    cases.extend([
+        case(("llama_1b_f32", Model), shape(1, 64, 2048, f32), None, plain, &CONFIGS),
+        case(("llama_1b_bf16", Model), shape(4, 64, 2048, bf16), layer, glu(1), &CONFIGS),
+        case(("llama_1b_q4_0", Model), quant(1, 64, 2048, Format::Q4_0), Rms, full(1), &CONFIGS),
+    ]);
     // The other formats, also through `load_w8`; the channels end within a block, a group and a super-group.
     for (i, format) in QUANT_FORMATS.into_iter().enumerate().skip(2) {
         let k = [40, 264, 288, 1030][i % 4];
         let configs = [CONFIGS[i % 2], CONFIGS[5]];
-        cases.push(case(&format.to_string(), quant(1, 35, k, format), None, plain, &configs));
+        cases.push(case((&format.to_string(), PartialTile), quant(1, 35, k, format), None, plain, &configs));
     }
     cases
 }

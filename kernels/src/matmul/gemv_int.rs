@@ -10,11 +10,12 @@ use super::int::{self, IntPart, IntShape, Weights, XRow};
 use super::{Epilogue, EpilogueKind, check_result, check_sizes, or_dummy, reference, wrap};
 use crate::buffer::Buffer;
 use crate::caps::Caps;
+use crate::case::{BenchBuffer, BenchCase, Regime, TestCase, Tolerance, seeded};
+use crate::choice::{Choice, Data, Launch, Requires};
 use crate::error::KernelError;
-use crate::quant::{Code, Format, Scale, Super, SuperScale};
+use crate::quant::{Code, Format, Scale, Super, SuperScale, WeightFormat};
 use crate::recorder::Recorder;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{BenchBuffer, BenchCase, Launch, TestCase, Tolerance, seeded};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Rows of x up to which this kernel is made: the blocks of x of all rows stay in registers.
@@ -100,7 +101,7 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches };
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches, cases_of: Some(cases_of) };
 
 /// Appends `y = epilogue(norm(x) · Wᵀ)`, one dispatch for each part of W.
 ///
@@ -196,7 +197,8 @@ fn select(
     input: InputKind,
     epilogue: EpilogueKind,
 ) -> (Choice, u32) {
-    let allowed = |variant: &str| caps.subgroups() && !caps.is_blocked(SPEC.name, variant);
+    let data = Data::Weights(format.into());
+    let allowed = |variant: &str| caps.subgroups() && !caps.is_blocked(SPEC.name, variant, data);
     let kind = if allowed("subgroup") { Kind::Subgroup } else { Kind::Portable };
     let enough_lanes = caps.subgroup_size.is_some_and(|(smallest, _)| smallest >= LANES);
     let config = if caps.cpu_variants() && enough_lanes && allowed("lanes_subgroup") {
@@ -251,18 +253,26 @@ fn choice(
         }
     }
     let num_sums = rows * cols + rms_sums;
-    let (file, variant, workgroup_bytes) = match kind {
-        Kind::Portable => ("matmul/gemv_int.wgsl", "portable", 4 * num_sums * wg),
+    let (file, variant, workgroup_bytes, requires) = match kind {
+        Kind::Portable => ("matmul/gemv_int.wgsl", "portable", 4 * num_sums * wg, Requires::NOTHING),
         Kind::Subgroup => {
             selection = selection.part("sums", "matmul/sums_subgroup.wgsl");
-            ("matmul/gemv_int.wgsl", "subgroup", num_sums * wg) // one f32 for each subgroup of at least 4
+            ("matmul/gemv_int.wgsl", "subgroup", num_sums * wg, Requires::SUBGROUPS) // one f32 for each subgroup
         }
         Kind::Lanes => {
             selection = selection.set("LANES", LANES);
-            ("matmul/gemv_int_lanes.wgsl", "lanes_subgroup", 0)
+            ("matmul/gemv_int_lanes.wgsl", "lanes_subgroup", 0, Requires::lanes(LANES))
         }
     };
-    Choice { file, variant, selection: epilogue.apply(selection), invocations: wg, workgroup_bytes }
+    Choice {
+        file,
+        variant,
+        selection: epilogue.apply(selection),
+        invocations: wg,
+        workgroup_bytes,
+        requires,
+        data: Data::Weights(format.into()),
+    }
 }
 
 const CONFIGS: [Config; 6] = [
@@ -350,47 +360,60 @@ fn params(shape: IntShape, y_stride: u32, grid_x: u32, [alpha, soft_cap]: [f32; 
     }
 }
 
+/// A case with weights of a format.
+fn case(
+    (name, regime): (&str, Regime),
+    [m, n, k]: [u32; 3],
+    format: Format,
+    input: InputKind,
+    epilogue: EpilogueKind,
+    configs: &[Config],
+) -> TestCase {
+    let shape = IntShape { m, n, k };
+    let y_stride = if epilogue.glu { n / 2 } else { n };
+    let (codes, scales) = int::seeded_weights(n, k, format, 2);
+    // Weights of the norm away from zero: x is divided by them.
+    let norm: Vec<f32> = seeded(k as usize, 3).iter().map(|v| 1.5 + v.clamp(-1.0, 1.0)).collect();
+    let (x_codes, x_scales) = int::seeded_codes(m, k, n.is_multiple_of(2), 4);
+    let x = int::seeded_x(m, k, (input == (InputKind::Float { rms_norm: true })).then_some(&norm), 5);
+    // Minima and zeros make partial sums larger than the result by the ratio of zero and spread: 2 at most.
+    let tolerance = Tolerance::f32_sum(k as usize, 8.0 * if epilogue.glu { 10.0 } else { 1.0 });
+    let mut case = TestCase::new(name, regime, tolerance);
+    case = if input == InputKind::Codes { case.input(&x_codes) } else { case.input(&x) };
+    case = case
+        .input(&codes)
+        .input(&scales)
+        .input(&x_scales)
+        .input(&norm)
+        .input(&seeded(n as usize, 6))
+        .input(&seeded((m * y_stride) as usize, 7))
+        .output((m * y_stride) as usize);
+    for &config in configs {
+        let groups = n.div_ceil(config.group_rows());
+        let grid_x = groups.min(5);
+        let params = params(shape, y_stride, grid_x, [0.75, 1.5]);
+        let choice = choice(config, shape, format, input, epilogue);
+        case = case.launch(choice, &params, [grid_x, groups.div_ceil(grid_x), 1]);
+    }
+    case
+}
+
+fn cases_of(format: WeightFormat) -> Vec<TestCase> {
+    let WeightFormat::Quant(format) = format else { return Vec::new() };
+    let rms = InputKind::Float { rms_norm: true };
+    let named = ("any_format", Regime::ManyTiles);
+    let of = |input| case(named, [1, 66, 544], format, input, EpilogueKind::default(), &CONFIGS);
+    vec![of(rms), of(InputKind::Codes)]
+}
+
 fn cases() -> Vec<TestCase> {
+    use Regime::{ManyTiles, Model, OneTile, PartialTile};
     const FLOAT: InputKind = InputKind::Float { rms_norm: false };
     const RMS: InputKind = InputKind::Float { rms_norm: true };
     const CODES: InputKind = InputKind::Codes;
     let plain = EpilogueKind::default();
     let glu = |act| EpilogueKind { act, glu: true, bias: true, residual: true };
     let full = |act| EpilogueKind { act, glu: false, bias: true, residual: true };
-    let case = |name: &str,
-                [m, n, k]: [u32; 3],
-                format: Format,
-                input,
-                epilogue: EpilogueKind,
-                configs: &[Config]| {
-        let shape = IntShape { m, n, k };
-        let y_stride = if epilogue.glu { n / 2 } else { n };
-        let (codes, scales) = int::seeded_weights(n, k, format, 2);
-        // Weights of the norm away from zero: x is divided by them.
-        let norm: Vec<f32> = seeded(k as usize, 3).iter().map(|v| 1.5 + v.clamp(-1.0, 1.0)).collect();
-        let (x_codes, x_scales) = int::seeded_codes(m, k, n.is_multiple_of(2), 4);
-        let x = int::seeded_x(m, k, (input == RMS).then_some(&norm), 5);
-        // Minima and zeros make partial sums larger than the result by the ratio of zero and spread: 2 at most.
-        let tolerance = Tolerance::f32_sum(k as usize, 8.0 * if epilogue.glu { 10.0 } else { 1.0 });
-        let mut case = TestCase::new(name, tolerance);
-        case = if input == CODES { case.input(&x_codes) } else { case.input(&x) };
-        case = case
-            .input(&codes)
-            .input(&scales)
-            .input(&x_scales)
-            .input(&norm)
-            .input(&seeded(n as usize, 6))
-            .input(&seeded((m * y_stride) as usize, 7))
-            .output((m * y_stride) as usize);
-        for &config in configs {
-            let groups = n.div_ceil(config.group_rows());
-            let grid_x = groups.min(5);
-            let params = params(shape, y_stride, grid_x, [0.75, 1.5]);
-            let choice = choice(config, shape, format, input, epilogue);
-            case = case.launch(choice, &params, [grid_x, groups.div_ceil(grid_x), 1]);
-        }
-        case
-    };
     // Drivers for CPUs take seconds to compile the larger ones.
     let two = [CONFIGS[0], CONFIGS[4]];
     let three = [CONFIGS[0], CONFIGS[1], CONFIGS[4]];
@@ -400,27 +423,37 @@ fn cases() -> Vec<TestCase> {
     let f32_row = Format { scale: Scale::F32, ..Format::asymmetric(Code::Int4, Format::ROW) };
     vec![
         // More blocks than invocations, sums in every subgroup, several workgroups of which the last is not full.
-        case("many_blocks", [1, 11, 4160], Format::Q4_0, CODES, plain, &CONFIGS),
-        case("one_by_one", [1, 1, 1], Format::Q8_0, FLOAT, plain, &two),
-        case("rms_norm", [1, 37, 288], Format::Q4_0, RMS, full(1), &three),
-        case("glu", [3, 66, 96], Format::Q8_0, RMS, glu(1), &[CONFIGS[0], CONFIGS[1], CONFIGS[3]]),
-        case("odd", [1, 33, 131], Format::Q4_1, RMS, full(5), &two),
+        case(("many_blocks", ManyTiles), [1, 11, 4160], Format::Q4_0, CODES, plain, &CONFIGS),
+        case(("one_tile", OneTile), [1, 2, 32], Format::Q4_0, CODES, plain, &CONFIGS),
+        case(("partial_tile", PartialTile), [1, 33, 40], Format::Q4_0, CODES, plain, &CONFIGS),
+        case(("llama_1b", Model), [1, 64, 2048], Format::Q4_0, CODES, plain, &CONFIGS),
+        case(("one_by_one", OneTile), [1, 1, 1], Format::Q8_0, FLOAT, plain, &two),
+        case(("rms_norm", PartialTile), [1, 37, 288], Format::Q4_0, RMS, full(1), &three),
         case(
-            "partial_block",
+            ("glu", ManyTiles),
+            [3, 66, 96],
+            Format::Q8_0,
+            RMS,
+            glu(1),
+            &[CONFIGS[0], CONFIGS[1], CONFIGS[3]],
+        ),
+        case(("odd", PartialTile), [1, 33, 131], Format::Q4_1, RMS, full(5), &two),
+        case(
+            ("partial_block", PartialTile),
             [2, 35, 40],
             Format::NVFP4,
             FLOAT,
             plain,
             &[CONFIGS[0], CONFIGS[4], CONFIGS[5]],
         ),
-        case("q4_k", [2, 34, 520], Format::Q4_K, CODES, plain, one),
-        case("q5_k", [1, 33, 288], Format::Q5_K, CODES, plain, one),
-        case("q6_k", [1, 33, 288], Format::Q6_K, CODES, plain, &two),
-        case("super_groups_of_48", [1, 33, 600], split_block, CODES, plain, &two),
-        case("iq4_nl", [1, 33, 96], Format::IQ4_NL, CODES, plain, &two),
-        case("gpt_oss_20b", [1, 40, 2880], Format::MXFP4, FLOAT, full(0), &three),
-        case("qoq", [1, 34, 320], Format::QOQ, CODES, plain, one),
-        case("row", [1, 33, 96], f32_row, CODES, plain, &two),
+        case(("q4_k", PartialTile), [2, 34, 520], Format::Q4_K, CODES, plain, one),
+        case(("q5_k", PartialTile), [1, 33, 288], Format::Q5_K, CODES, plain, one),
+        case(("q6_k", PartialTile), [1, 33, 288], Format::Q6_K, CODES, plain, &two),
+        case(("super_groups_of_48", PartialTile), [1, 33, 600], split_block, CODES, plain, &two),
+        case(("iq4_nl", PartialTile), [1, 33, 96], Format::IQ4_NL, CODES, plain, &two),
+        case(("gpt_oss_20b", Model), [1, 40, 2880], Format::MXFP4, FLOAT, full(0), &three),
+        case(("qoq", PartialTile), [1, 34, 320], Format::QOQ, CODES, plain, one),
+        case(("row", PartialTile), [1, 33, 96], f32_row, CODES, plain, &two),
     ]
 }
 

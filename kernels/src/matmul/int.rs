@@ -3,10 +3,10 @@
 use girih_shaders::Selection;
 
 use crate::buffer::Buffer;
+use crate::case::hash;
 use crate::error::KernelError;
 use crate::quant::{Code, Format, Row, Scale, SuperScale, Zero, float, pack_row, unpack_row};
 use crate::rows;
-use crate::testing::hash;
 
 /// Channels of a block of x.
 pub(super) const BLOCK: u32 = 32;

@@ -17,8 +17,8 @@ use girih_shaders::Selection;
 
 use crate::buffer::Buffer;
 use crate::caps::Caps;
+use crate::device::Gpu;
 use crate::error::KernelError;
-use crate::gpu::Gpu;
 use crate::quant::{Code, Format, Scale};
 use crate::rows;
 

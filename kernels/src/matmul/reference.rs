@@ -2,8 +2,8 @@
 
 use super::WeightFormat;
 use crate::activation::{gelu_erf, gelu_tanh, relu, silu};
+use crate::case::hash;
 use crate::quant::{Code, Scale, Zero, pack_row, quantize_row};
-use crate::testing::hash;
 use crate::twin::TwinCall;
 
 /// W `[N, 8 K8]` with K channels, from bindings w and w_scales.
@@ -80,7 +80,7 @@ pub(super) fn finish(
 /// Seeded weights `[N, K]` in a format and their scales, such that sums of K products are of the order of 1.
 pub(super) fn seeded_weights(n: u32, k: u32, format: WeightFormat, seed: u32) -> [Vec<u8>; 2] {
     let scale = 1.0 / (k as f32).sqrt();
-    let values = crate::testing::seeded((n * k) as usize, seed);
+    let values = crate::case::seeded((n * k) as usize, seed);
     let rows = values.chunks_exact(k as usize);
     let WeightFormat::Quant(format) = format else {
         let mut bytes = Vec::new();

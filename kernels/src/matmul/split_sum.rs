@@ -5,10 +5,11 @@ use girih_shaders::Selection;
 
 use super::{Epilogue, EpilogueKind, or_dummy, reference, wrap};
 use crate::buffer::Buffer;
+use crate::case::{Regime, TestCase, Tolerance, seeded};
+use crate::choice::{Choice, Data, Requires};
 use crate::error::KernelError;
 use crate::recorder::Recorder;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{TestCase, Tolerance, seeded};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Same layout as `Params` in `split_sum.wgsl`.
@@ -39,7 +40,7 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new };
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None };
 
 const WG: u32 = 128;
 
@@ -80,6 +81,8 @@ fn choice(epilogue: EpilogueKind) -> Choice {
         selection: epilogue.apply(Selection::new().set("WG", WG)),
         invocations: WG,
         workgroup_bytes: 0,
+        requires: Requires::NOTHING,
+        data: Data::Plain,
     }
 }
 
@@ -108,22 +111,25 @@ fn twin(call: &mut TwinCall<'_>) {
 }
 
 fn cases() -> Vec<TestCase> {
-    let case = |name: &str, num_splits: u32, num_m: u32, num_n: u32, epilogue: EpilogueKind| {
-        let y_stride = if epilogue.glu { num_n / 2 } else { num_n };
-        let groups = (num_m * y_stride).div_ceil(WG);
-        let grid_x = groups.min(3);
-        let params = Params { num_m, num_n, num_splits, y_stride, grid_x, alpha: 0.5, soft_cap: 2.0 };
-        TestCase::new(name, Tolerance::f32_sum(num_splits as usize, 40.0))
-            .input(&seeded((num_splits * num_m * num_n) as usize, 1))
-            .input(&seeded(num_n as usize, 2))
-            .input(&seeded((num_m * y_stride) as usize, 3))
-            .output((num_m * y_stride) as usize)
-            .launch(choice(epilogue), &params, [grid_x, groups.div_ceil(grid_x), 1])
-    };
+    use Regime::{ManyTiles, Model, OneTile, PartialTile};
+    let case =
+        |(name, regime): (&str, Regime), num_splits: u32, num_m: u32, num_n: u32, epilogue: EpilogueKind| {
+            let y_stride = if epilogue.glu { num_n / 2 } else { num_n };
+            let groups = (num_m * y_stride).div_ceil(WG);
+            let grid_x = groups.min(3);
+            let params = Params { num_m, num_n, num_splits, y_stride, grid_x, alpha: 0.5, soft_cap: 2.0 };
+            TestCase::new(name, regime, Tolerance::f32_sum(num_splits as usize, 40.0))
+                .input(&seeded((num_splits * num_m * num_n) as usize, 1))
+                .input(&seeded(num_n as usize, 2))
+                .input(&seeded((num_m * y_stride) as usize, 3))
+                .output((num_m * y_stride) as usize)
+                .launch(choice(epilogue), &params, [grid_x, groups.div_ceil(grid_x), 1])
+        };
     let full = |act, glu| EpilogueKind { act, glu, bias: true, residual: true };
     vec![
-        case("one_tile", 2, 2, 5, EpilogueKind::default()),
-        case("partial_tile", 3, 7, 37, full(5, false)),
-        case("glu", 5, 33, 66, full(1, true)),
+        case(("one_tile", OneTile), 2, 2, 5, EpilogueKind::default()),
+        case(("partial_tile", PartialTile), 3, 7, 37, full(5, false)),
+        case(("glu", ManyTiles), 5, 33, 66, full(1, true)),
+        case(("llama_1b", Model), 8, 3, 2048, EpilogueKind::default()),
     ]
 }

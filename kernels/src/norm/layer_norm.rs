@@ -4,10 +4,11 @@ use girih_shaders::Selection;
 
 pub use super::Params;
 use crate::buffer::Buffer;
+use crate::case::{TestCase, Tolerance, seeded};
+use crate::choice::Choice;
 use crate::error::KernelError;
 use crate::recorder::Recorder;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{TestCase, Tolerance, seeded};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Buffers, all f32.
@@ -33,7 +34,7 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new };
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None };
 
 /// Appends `y = (x - mean) / sqrt(var + eps) · w + b`.
 ///
@@ -81,9 +82,9 @@ fn twin(call: &mut TwinCall<'_>) {
 
 fn cases() -> Vec<TestCase> {
     let mut cases = Vec::new();
-    for (i, (name, num_rows, num_channels)) in super::SHAPES.into_iter().enumerate() {
+    for (i, ((name, regime), num_rows, num_channels)) in super::SHAPES.into_iter().enumerate() {
         let len = (num_rows * num_channels) as usize;
-        let case = TestCase::new(name, Tolerance::f32_sum(num_channels.max(100) as usize, 1.0))
+        let case = TestCase::new(name, regime, Tolerance::f32_sum(num_channels.max(100) as usize, 1.0))
             .input(&seeded(len, 1))
             .input(&seeded(num_channels as usize, 2))
             .input(&seeded(num_channels as usize, 4))

@@ -9,10 +9,10 @@ use bytemuck::{Pod, Zeroable};
 use girih_shaders::Selection;
 
 use crate::caps::Caps;
+use crate::case::{Regime, TestCase};
+use crate::choice::Choice;
 use crate::error::KernelError;
 use crate::rows;
-use crate::spec::Choice;
-use crate::testing::TestCase;
 
 /// Same layout as `Params` in the shaders of this folder.
 #[repr(C)]
@@ -64,13 +64,14 @@ fn choices(file: &'static str, selections: &[Selection]) -> Vec<Choice> {
 }
 
 /// Shapes of the cases: name, T, C. The first one, the self-test, has work for all lanes of all subgroups.
-const SHAPES: [(&str, u32, u32); 6] = [
-    ("gpt_oss_20b", 1, 2880),
-    ("one_pass", 3, 256),
-    ("partial_pass", 3, 259), // an odd number of channels, one invocation takes a second turn
-    ("rows_wrap_to_y", 17, 36),
-    ("one_quad", 5, 4),
-    ("one_channel", 2, 1),
+const SHAPES: [((&str, Regime), u32, u32); 7] = [
+    (("gpt_oss_20b", Regime::Model), 1, 2880),
+    (("one_pass", Regime::OneTile), 3, 256),
+    (("partial_pass", Regime::PartialTile), 3, 259), // an odd number of channels, one invocation takes a second turn
+    (("rows_wrap_to_y", Regime::ManyTiles), 17, 36),
+    (("one_quad", Regime::OneTile), 5, 4),
+    (("one_channel", Regime::OneTile), 2, 1),
+    (("partial_pass_of_quads", Regime::PartialTile), 3, 260),
 ];
 
 /// Adds a launch of every width and of the workgroup sizes 16 and 64 (and 256, where it makes a difference).

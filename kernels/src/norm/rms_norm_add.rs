@@ -4,10 +4,11 @@ use girih_shaders::Selection;
 
 pub use super::Params;
 use crate::buffer::Buffer;
+use crate::case::{Regime, TestCase, Tolerance, seeded};
+use crate::choice::Choice;
 use crate::error::KernelError;
 use crate::recorder::Recorder;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{TestCase, Tolerance, seeded};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Buffers, all f32.
@@ -33,7 +34,7 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new };
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None };
 
 /// Appends `y = residual + x / sqrt(mean(x²) + eps) · w`.
 ///
@@ -72,10 +73,10 @@ fn twin(call: &mut TwinCall<'_>) {
 }
 
 fn cases() -> Vec<TestCase> {
-    let case = |(name, num_rows, num_channels): (&str, u32, u32)| {
+    let case = |((name, regime), num_rows, num_channels): ((&str, Regime), u32, u32)| {
         let len = (num_rows * num_channels) as usize;
         // A sum of terms of magnitude up to 20 may cancel: an absolute part for their last bits.
-        let case = TestCase::new(name, Tolerance::f32_sum(num_channels.max(100) as usize, 1.0))
+        let case = TestCase::new(name, regime, Tolerance::f32_sum(num_channels.max(100) as usize, 1.0))
             .input(&seeded(len, 1))
             .input(&seeded(num_channels as usize, 2))
             .input(&seeded(len, 3))

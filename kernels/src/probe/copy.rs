@@ -4,10 +4,11 @@ use bytemuck::{Pod, Zeroable};
 use girih_shaders::Selection;
 
 use crate::buffer::Buffer;
+use crate::case::{Regime, TestCase, Tolerance, seeded};
+use crate::choice::{Choice, Data, Requires};
 use crate::error::KernelError;
 use crate::recorder::Recorder;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{TestCase, Tolerance, seeded};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Same layout as `Params` in `copy.wgsl`.
@@ -33,7 +34,8 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices: || vec![choice()], cases, benches: Vec::new };
+pub const KERNEL: Kernel =
+    Kernel { spec: &SPEC, choices: || vec![choice()], cases, benches: Vec::new, cases_of: None };
 
 fn choice() -> Choice {
     Choice {
@@ -42,6 +44,8 @@ fn choice() -> Choice {
         selection: Selection::new().set("WG", WG).set("VEC", VEC),
         invocations: WG,
         workgroup_bytes: 0,
+        requires: Requires::NOTHING,
+        data: Data::Plain,
     }
 }
 
@@ -68,14 +72,19 @@ fn twin(call: &mut TwinCall<'_>) {
 }
 
 fn cases() -> Vec<TestCase> {
-    [("one_vec4", 1, 65535), ("partial_group", 700, 65535), ("wraps_to_y", 5000, 3)]
-        .into_iter()
-        .map(|(name, len, workgroups)| {
-            let (params, grid) = plan(len, workgroups);
-            TestCase::new(name, Tolerance { abs: 0.0, rel: 0.0 })
-                .input(&seeded(4 * len as usize, 1))
-                .output(4 * len as usize)
-                .launch(choice(), &params, grid)
-        })
-        .collect()
+    [
+        ("one_vec4", Regime::OneTile, 1, 65535),
+        ("partial_group", Regime::PartialTile, 700, 65535),
+        ("wraps_to_y", Regime::ManyTiles, 5000, 3),
+        ("hidden_state_of_llama_8b", Regime::Model, 1024, 65535),
+    ]
+    .into_iter()
+    .map(|(name, regime, len, workgroups)| {
+        let (params, grid) = plan(len, workgroups);
+        TestCase::new(name, regime, Tolerance { abs: 0.0, rel: 0.0 })
+            .input(&seeded(4 * len as usize, 1))
+            .output(4 * len as usize)
+            .launch(choice(), &params, grid)
+    })
+    .collect()
 }

@@ -4,10 +4,11 @@ use bytemuck::{Pod, Zeroable};
 use girih_shaders::Selection;
 
 use crate::buffer::Buffer;
+use crate::case::{Regime, TestCase, Tolerance};
+use crate::choice::{Choice, Data, Requires};
 use crate::error::KernelError;
 use crate::recorder::Recorder;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{TestCase, Tolerance};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Same layout as `Params` in `fma.wgsl`.
@@ -32,7 +33,8 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices: || vec![choice()], cases, benches: Vec::new };
+pub const KERNEL: Kernel =
+    Kernel { spec: &SPEC, choices: || vec![choice()], cases, benches: Vec::new, cases_of: None };
 
 fn choice() -> Choice {
     Choice {
@@ -41,6 +43,8 @@ fn choice() -> Choice {
         selection: Selection::new().set("WG", WG).set("CHAINS", CHAINS),
         invocations: WG,
         workgroup_bytes: 0,
+        requires: Requires::NOTHING,
+        data: Data::Plain,
     }
 }
 
@@ -76,13 +80,18 @@ fn twin(call: &mut TwinCall<'_>) {
 }
 
 fn cases() -> Vec<TestCase> {
-    [("one_round", 1, 1), ("many_rounds", 3, 50)]
-        .into_iter()
-        .map(|(name, groups, rounds)| {
-            TestCase::new(name, Tolerance { abs: 1e-4, rel: 1e-5 })
-                .input(&[0.5f32, 0.75])
-                .output((groups * WG) as usize)
-                .launch(choice(), &Params { rounds, pad: [0; 3] }, [groups, 1, 1])
-        })
-        .collect()
+    [
+        ("one_round", Regime::OneTile, 1, 1),
+        ("rounds_without_a_multiple", Regime::PartialTile, 2, 7),
+        ("many_rounds", Regime::ManyTiles, 3, 50),
+        ("as_measured", Regime::Model, 16, 64),
+    ]
+    .into_iter()
+    .map(|(name, regime, groups, rounds)| {
+        TestCase::new(name, regime, Tolerance { abs: 1e-4, rel: 1e-5 })
+            .input(&[0.5f32, 0.75])
+            .output((groups * WG) as usize)
+            .launch(choice(), &Params { rounds, pad: [0; 3] }, [groups, 1, 1])
+    })
+    .collect()
 }

@@ -5,8 +5,8 @@ pub mod fma;
 
 use web_time::Instant;
 
+use crate::device::Gpu;
 use crate::error::KernelError;
-use crate::gpu::Gpu;
 use crate::recorder::Recorder;
 
 /// What a device can do at best.

@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn inverses_invert_and_the_product_stays() {
         let random = |seed: u32, len: usize| -> Vec<f64> {
-            crate::testing::seeded(len, seed).into_iter().map(f64::from).collect()
+            crate::case::seeded(len, seed).into_iter().map(f64::from).collect()
         };
         for (n1, n2) in [(1, 3), (4, 6), (12, 10)] {
             let (p1, p2) = (random(1, n1 * n1), random(2, n2 * n2));

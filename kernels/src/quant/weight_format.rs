@@ -1,5 +1,7 @@
 //! [`WeightFormat`]: how a weight matrix lies in memory.
 
+use std::fmt;
+
 use girih_shaders::Selection;
 
 use super::format::Format;
@@ -114,6 +116,18 @@ impl WeightFormat {
                 }
                 values
             }
+        }
+    }
+}
+
+/// `f32`, `f16`, `bf16` or the format's own name.
+impl fmt::Display for WeightFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::F32 => f.write_str("f32"),
+            Self::F16 => f.write_str("f16"),
+            Self::Bf16 => f.write_str("bf16"),
+            Self::Quant(format) => format.fmt(f),
         }
     }
 }

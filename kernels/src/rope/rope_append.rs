@@ -5,12 +5,13 @@ use girih_shaders::Selection;
 
 use crate::buffer::Buffer;
 use crate::caps::Caps;
+use crate::case::{Element, Regime, TestCase, Tolerance, seeded};
+use crate::choice::{Choice, Data, Requires};
 use crate::error::KernelError;
 use crate::recorder::Recorder;
 use crate::rope::{Angles, Rotation, Style, parts, test_table};
 use crate::rows;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{Element, TestCase, Tolerance, seeded};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Same layout as `Params` in `rope_append.wgsl`.
@@ -115,7 +116,7 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new };
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None };
 
 /// Appends norms, rotation and the write to the cache.
 ///
@@ -162,7 +163,8 @@ fn fits_vec4(p: &Params, mode: Mode) -> bool {
 }
 
 fn select(caps: &Caps, p: &Params, mode: Mode) -> Choice {
-    let (vec4, subgroup) = rows::pick(caps, SPEC.name, fits_vec4(p, mode), true);
+    let (vec4, subgroup) =
+        rows::pick_for(caps, SPEC.name, Data::KeysValues { f16: mode.f16 }, fits_vec4(p, mode), true);
     let wg = match mode.norm {
         _ if caps.cpu_variants() => 16,
         Norm::Full => 128,
@@ -203,6 +205,8 @@ fn choice(wg: u32, vec4: bool, subgroup: bool, mode: Mode) -> Choice {
         selection,
         invocations: wg,
         workgroup_bytes: if subgroup { wg } else { 4 * wg },
+        requires: Requires::subgroups_if(subgroup),
+        data: Data::KeysValues { f16: mode.f16 },
     }
 }
 
@@ -301,10 +305,15 @@ fn twin(call: &mut TwinCall<'_>) {
 }
 
 fn cases() -> Vec<TestCase> {
+    use Regime::{ManyTiles, Model, OneTile, PartialTile};
     const CAPACITY: u32 = 12;
     let half = |angles| Some((Style::Half, angles));
     // heads of q, of k and v, channels, pairs, sequences (q_len, kv_len, slot), how
-    let case = |name: &str, heads: [u32; 2], dims: [u32; 2], seqs: &[[u32; 3]], modes: &[Mode]| {
+    let case = |(name, regime): (&str, Regime),
+                heads: [u32; 2],
+                dims: [u32; 2],
+                seqs: &[[u32; 3]],
+                modes: &[Mode]| {
         let [num_q_heads, num_kv_heads] = heads;
         let [head_dim, num_pairs] = dims;
         let angles = modes[0].rope.map_or(Angles::Table, |(_, angles)| angles);
@@ -342,7 +351,7 @@ fn cases() -> Vec<TestCase> {
         let of_all = modes.iter().any(|m| matches!(m.norm, Norm::Full | Norm::Layer));
         let weight_heads = |heads: u32| (head_dim * if of_all { heads } else { 1 }) as usize;
         let rel = if f16 { 1.1e-3 } else { 8e-6 };
-        let mut case = TestCase::new(name, Tolerance { abs: if f16 { 2e-4 } else { 2e-5 }, rel })
+        let mut case = TestCase::new(name, regime, Tolerance { abs: if f16 { 2e-4 } else { 2e-5 }, rel })
             .input(&seeded(len, 1))
             .input(&packed)
             .input(&test_table(angles, num_pairs, CAPACITY))
@@ -376,9 +385,20 @@ fn cases() -> Vec<TestCase> {
     let ragged = [[3, 5, 2], [1, 9, 0], [4, 12, 1]];
     let (table, computed) = (half(Angles::Table), half(Angles::Computed));
     vec![
-        case("decode", [4, 2], [96, 40], &[[1, 7, 1], [1, 12, 0]], &[mode(Norm::PerHead, table, true)]),
         case(
-            "ragged",
+            ("decode", ManyTiles),
+            [4, 2],
+            [96, 40],
+            &[[1, 7, 1], [1, 12, 0]],
+            &[mode(Norm::PerHead, table, true)],
+        ),
+        case(("one_token", OneTile), [1, 1], [96, 40], &[[1, 7, 1]], &[mode(Norm::PerHead, table, true)]),
+        case(("partial_f16", PartialTile), [3, 1], [20, 8], &ragged, &[mode(Norm::PerHead, table, true)]),
+        case(("partial_f32", PartialTile), [3, 1], [20, 8], &ragged, &[mode(Norm::PerHead, table, false)]),
+        case(("phi3_f16", Model), [32, 32], [96, 48], &[[1, 12, 2]], &[mode(Norm::PerHead, table, true)]),
+        case(("phi3_f32", Model), [32, 32], [96, 48], &[[1, 12, 2]], &[mode(Norm::PerHead, table, false)]),
+        case(
+            ("ragged", ManyTiles),
             [4, 2],
             [16, 8],
             &ragged,
@@ -388,25 +408,31 @@ fn cases() -> Vec<TestCase> {
                 mode(Norm::None, Some((Style::InterleavedToHalf, Angles::Table)), false),
             ],
         ),
-        case("full_norm", [3, 1], [8, 4], &ragged, &[mode(Norm::Full, table, false)]),
+        case(("full_norm", OneTile), [3, 1], [8, 4], &ragged, &[mode(Norm::Full, table, false)]),
         case(
-            "layer_norm",
+            ("layer_norm", ManyTiles),
             [4, 2],
             [16, 8],
             &ragged,
             &[mode(Norm::Layer, Some((Style::Interleaved, Angles::Table)), false)],
         ),
-        case("odd_layer_norm", [3, 1], [13, 5], &ragged, &[mode(Norm::Layer, table, false)]),
-        case("no_rope", [6, 2], [20, 0], &ragged, &[mode(Norm::None, None, true)]),
-        case("computed_partial", [3, 3], [80, 16], &ragged, &[mode(Norm::PerHead, computed, false)]),
-        case("even_f16", [3, 1], [10, 3], &ragged, &[mode(Norm::PerHead, table, true)]),
+        case(("odd_layer_norm", PartialTile), [3, 1], [13, 5], &ragged, &[mode(Norm::Layer, table, false)]),
+        case(("no_rope", PartialTile), [6, 2], [20, 0], &ragged, &[mode(Norm::None, None, true)]),
         case(
-            "odd",
+            ("computed_partial", ManyTiles),
+            [3, 3],
+            [80, 16],
+            &ragged,
+            &[mode(Norm::PerHead, computed, false)],
+        ),
+        case(("even_f16", PartialTile), [3, 1], [10, 3], &ragged, &[mode(Norm::PerHead, table, true)]),
+        case(
+            ("odd", PartialTile),
             [3, 1],
             [13, 5],
             &ragged,
             &[mode(Norm::None, table, false), mode(Norm::PerHead, table, false)],
         ),
-        case("llama_8b", [32, 8], [128, 64], &[[1, 12, 2]], &[mode(Norm::None, table, true)]),
+        case(("llama_8b", Model), [32, 8], [128, 64], &[[1, 12, 2]], &[mode(Norm::None, table, true)]),
     ]
 }

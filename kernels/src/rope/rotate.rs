@@ -5,11 +5,12 @@ use girih_shaders::Selection;
 
 use super::{Angles, Rotation, Style};
 use crate::buffer::Buffer;
+use crate::case::{Regime, TestCase, Tolerance, seeded};
+use crate::choice::{Choice, Data, Requires};
 use crate::error::KernelError;
 use crate::recorder::Recorder;
 use crate::rows;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{TestCase, Tolerance, seeded};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Same layout as `Params` in `rotate.wgsl`.
@@ -72,7 +73,7 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new };
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None };
 
 /// Appends the rotation of each head of each token. Positions at or above `max_positions` take the last row.
 ///
@@ -118,7 +119,15 @@ fn choice(wg: u32, vec4: bool, style: Style, angles: Angles) -> Choice {
     let selection = Selection::new().set("WG", wg).set("STYLE", style.code());
     let selection = super::parts(selection, angles, vec4);
     let selection = if vec4 { selection.part("io", "rope/io4.wgsl") } else { selection };
-    Choice { file: FILE, variant: rows::variant(vec4, false), selection, invocations: wg, workgroup_bytes: 0 }
+    Choice {
+        file: FILE,
+        variant: rows::variant(vec4, false),
+        selection,
+        invocations: wg,
+        workgroup_bytes: 0,
+        requires: Requires::NOTHING,
+        data: Data::Plain,
+    }
 }
 
 fn choices() -> Vec<Choice> {
@@ -151,40 +160,45 @@ fn twin(call: &mut TwinCall<'_>) {
 }
 
 fn cases() -> Vec<TestCase> {
-    let case =
-        |name: &str, num_heads: u32, head_dim: u32, num_pairs: u32, angles: Angles, styles: &[Style]| {
-            let max_positions = 64;
-            let mut positions = vec![0, 1, 63, 17, 2];
-            if angles == Angles::Computed {
-                positions.extend([1000, 131_071, 1 << 20, (1 << 24) - 1]);
-            }
-            let num_tokens = positions.len() as u32;
-            let len = (num_tokens * num_heads * head_dim) as usize;
-            // Inputs of up to 20 times cos and sin with errors of 3e-7.
-            let mut case = TestCase::new(name, Tolerance { abs: 1e-5, rel: 2e-6 })
-                .input(&seeded(len, 1))
-                .input(&positions)
-                .input(&super::test_table(angles, num_pairs, max_positions))
-                .output(len);
-            let fits = head_dim.is_multiple_of(4) && num_pairs.is_multiple_of(4);
-            for &style in styles {
-                for vec4 in [false, true] {
-                    if vec4 && !fits {
-                        continue;
-                    }
-                    let shape = Shape { num_tokens, num_heads, head_dim, num_pairs, max_positions, block: 1 };
-                    let grid = rows::wrapped_grid(num_tokens, 4);
-                    case = case.launch(choice(64, vec4, style, angles), &params(shape, grid[0]), grid);
+    use Regime::{ManyTiles, Model, OneTile, PartialTile};
+    let case = |(name, regime): (&str, Regime),
+                num_heads: u32,
+                head_dim: u32,
+                num_pairs: u32,
+                angles: Angles,
+                styles: &[Style]| {
+        let max_positions = 64;
+        let mut positions = vec![0, 1, 63, 17, 2];
+        if angles == Angles::Computed {
+            positions.extend([1000, 131_071, 1 << 20, (1 << 24) - 1]);
+        }
+        let num_tokens = positions.len() as u32;
+        let len = (num_tokens * num_heads * head_dim) as usize;
+        // Inputs of up to 20 times cos and sin with errors of 3e-7.
+        let mut case = TestCase::new(name, regime, Tolerance { abs: 1e-5, rel: 2e-6 })
+            .input(&seeded(len, 1))
+            .input(&positions)
+            .input(&super::test_table(angles, num_pairs, max_positions))
+            .output(len);
+        let fits = head_dim.is_multiple_of(4) && num_pairs.is_multiple_of(4);
+        for &style in styles {
+            for vec4 in [false, true] {
+                if vec4 && !fits {
+                    continue;
                 }
+                let shape = Shape { num_tokens, num_heads, head_dim, num_pairs, max_positions, block: 1 };
+                let grid = rows::wrapped_grid(num_tokens, 4);
+                case = case.launch(choice(64, vec4, style, angles), &params(shape, grid[0]), grid);
             }
-            case
-        };
+        }
+        case
+    };
     vec![
-        case("each_style", 2, 16, 8, Angles::Table, &Style::ALL),
-        case("each_style_computed", 2, 16, 8, Angles::Computed, &Style::ALL),
-        case("partial", 3, 80, 16, Angles::Table, &Style::ALL),
-        case("odd_channels", 3, 13, 5, Angles::Table, &Style::ALL),
-        case("one_pair_computed", 1, 2, 1, Angles::Computed, &[Style::Half]),
-        case("llama_128", 8, 128, 64, Angles::Computed, &[Style::Half]),
+        case(("each_style", OneTile), 2, 16, 8, Angles::Table, &Style::ALL),
+        case(("each_style_computed", ManyTiles), 2, 16, 8, Angles::Computed, &Style::ALL),
+        case(("partial", PartialTile), 3, 80, 16, Angles::Table, &Style::ALL),
+        case(("odd_channels", PartialTile), 3, 13, 5, Angles::Table, &Style::ALL),
+        case(("one_pair_computed", OneTile), 1, 2, 1, Angles::Computed, &[Style::Half]),
+        case(("llama_128", Model), 8, 128, 64, Angles::Computed, &[Style::Half]),
     ]
 }

@@ -6,11 +6,12 @@ use girih_shaders::Selection;
 use super::{better, hard_logits, order_key};
 use crate::buffer::Buffer;
 use crate::caps::Caps;
+use crate::case::{Element, Regime, TestCase, Tolerance};
+use crate::choice::Choice;
 use crate::error::KernelError;
 use crate::recorder::Recorder;
 use crate::rows;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{Element, TestCase, Tolerance};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Same layout as `Params` in `argmax.wgsl`.
@@ -57,7 +58,7 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new };
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None };
 
 /// How rows of `vocab_size` logits are split on this device.
 pub fn parts(caps: &Caps, vocab_size: u32) -> Parts {
@@ -145,9 +146,10 @@ fn twin(call: &mut TwinCall<'_>) {
 }
 
 fn cases() -> Vec<TestCase> {
-    let case = |name: &str, num_rows: u32, vocab_size: u32, parts: u32, wgs: &[u32]| {
+    use Regime::{ManyTiles, Model, OneTile, PartialTile};
+    let case = |(name, regime): (&str, Regime), num_rows: u32, vocab_size: u32, parts: u32, wgs: &[u32]| {
         let out = vec![0xdead_beefu32; (num_rows * parts * if parts == 1 { 1 } else { 2 }) as usize];
-        let mut case = TestCase::new(name, Tolerance { abs: 0.0, rel: 0.0 })
+        let mut case = TestCase::new(name, regime, Tolerance { abs: 0.0, rel: 0.0 })
             .input(&hard_logits(num_rows, vocab_size))
             .in_out(&out, Element::Bits);
         for &wg in wgs {
@@ -164,9 +166,11 @@ fn cases() -> Vec<TestCase> {
         case
     };
     vec![
-        case("parts", 5, 8192, 4, &[16, 128, 256]), // the self-test: work for all lanes of all subgroups
-        case("nan_and_ties", 4, 64, 1, &[16, 128]),
-        case("one_logit", 5, 1, 1, &[16]),
-        case("odd_parts", 4, 1001, 5, &[16]),
+        case(("parts", ManyTiles), 5, 8192, 4, &[16, 128, 256]), // the self-test: work for all lanes of all subgroups
+        case(("llama_8b", Model), 1, 128_256, 16, &[16]),
+        case(("partial_parts_of_quads", PartialTile), 4, 1004, 5, &[16]),
+        case(("nan_and_ties", OneTile), 4, 64, 1, &[16, 128]),
+        case(("one_logit", OneTile), 5, 1, 1, &[16]),
+        case(("odd_parts", PartialTile), 4, 1001, 5, &[16]),
     ]
 }

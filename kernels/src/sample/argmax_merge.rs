@@ -4,10 +4,11 @@ use bytemuck::{Pod, Zeroable};
 
 use super::better;
 use crate::buffer::Buffer;
+use crate::case::{Element, Regime, TestCase, Tolerance, hash};
+use crate::choice::Choice;
 use crate::error::KernelError;
 use crate::recorder::Recorder;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{Element, TestCase, Tolerance, hash};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Same layout as `Params` in `argmax_merge.wgsl`.
@@ -39,7 +40,7 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new };
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None };
 
 /// Appends the choice among the parts of each row.
 ///
@@ -87,8 +88,9 @@ pub(super) fn seeded_parts(num_rows: u32, num_parts: u32) -> Vec<u32> {
 }
 
 fn cases() -> Vec<TestCase> {
-    let case = |name: &str, num_rows: u32, num_parts: u32| {
-        let mut case = TestCase::new(name, Tolerance { abs: 0.0, rel: 0.0 })
+    use Regime::{ManyTiles, Model, OneTile, PartialTile};
+    let case = |(name, regime): (&str, Regime), num_rows: u32, num_parts: u32| {
+        let mut case = TestCase::new(name, regime, Tolerance { abs: 0.0, rel: 0.0 })
             .input(&seeded_parts(num_rows, num_parts))
             .in_out(&vec![0xdead_beefu32; num_rows as usize], Element::Bits);
         for choice in choices() {
@@ -96,5 +98,10 @@ fn cases() -> Vec<TestCase> {
         }
         case
     };
-    vec![case("many", 3, 131), case("few", 3, 3), case("one", 2, 1)]
+    vec![
+        case(("many", ManyTiles), 3, 131),
+        case(("few", PartialTile), 3, 3),
+        case(("llama_8b", Model), 1, 64),
+        case(("one", OneTile), 2, 1),
+    ]
 }

@@ -4,10 +4,11 @@ use bytemuck::{Pod, Zeroable};
 
 use super::argmax_merge::{best_of, seeded_parts};
 use crate::buffer::Buffer;
+use crate::case::{Element, Regime, TestCase, Tolerance};
+use crate::choice::Choice;
 use crate::error::KernelError;
 use crate::recorder::Recorder;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{Element, TestCase, Tolerance};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Same layout as `Params` in `greedy_advance.wgsl`.
@@ -53,7 +54,7 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new };
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None };
 
 /// Appends the choice among the parts of each sequence, and the step forward.
 ///
@@ -99,13 +100,14 @@ fn twin(call: &mut TwinCall<'_>) {
 }
 
 fn cases() -> Vec<TestCase> {
-    let case = |name: &str, num_seqs: u32, num_parts: u32, capacity: u32| {
+    use Regime::{ManyTiles, Model, OneTile, PartialTile};
+    let case = |(name, regime): (&str, Regime), num_seqs: u32, num_parts: u32, capacity: u32| {
         let n = num_seqs as usize;
         let mut out = vec![7u32; n * (1 + capacity as usize)];
         for (s, row) in out.chunks_exact_mut(1 + capacity as usize).enumerate() {
             row[0] = s as u32 % (capacity + 1); // also a full one
         }
-        let mut case = TestCase::new(name, Tolerance { abs: 0.0, rel: 0.0 })
+        let mut case = TestCase::new(name, regime, Tolerance { abs: 0.0, rel: 0.0 })
             .input(&seeded_parts(num_seqs, num_parts))
             .in_out(&vec![9u32; n], Element::Bits)
             .in_out(&(100..100 + num_seqs).collect::<Vec<u32>>(), Element::Bits)
@@ -117,5 +119,10 @@ fn cases() -> Vec<TestCase> {
         }
         case
     };
-    vec![case("full_rows", 7, 131, 3), case("one_sequence", 1, 3, 4), case("no_capacity", 2, 1, 0)]
+    vec![
+        case(("full_rows", ManyTiles), 7, 131, 3),
+        case(("one_sequence", PartialTile), 1, 3, 4),
+        case(("llama_8b", Model), 1, 64, 8),
+        case(("no_capacity", OneTile), 2, 1, 0),
+    ]
 }

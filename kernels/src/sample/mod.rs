@@ -8,8 +8,8 @@ pub mod top_k;
 use girih_shaders::Selection;
 
 use crate::caps::Caps;
+use crate::choice::{Choice, Data, Requires};
 use crate::rows;
-use crate::spec::Choice;
 
 /// Index where nothing was found: every logit is NaN.
 pub const NONE: u32 = u32::MAX;
@@ -45,6 +45,8 @@ fn choice(file: &'static str, wg: u32, subgroup: bool, selection: Selection) -> 
         invocations: wg,
         // A key and an index for each invocation, or for each subgroup of at least 4.
         workgroup_bytes: if subgroup { 2 * wg } else { 8 * wg },
+        requires: Requires::subgroups_if(subgroup),
+        data: Data::Plain,
     }
 }
 
@@ -63,7 +65,7 @@ fn merging_choices(file: &'static str) -> Vec<Choice> {
 
 /// Seeded logits with ties, NaN, both zeros and a row of NaN.
 fn hard_logits(num_rows: u32, row_len: u32) -> Vec<f32> {
-    let mut logits: Vec<f32> = crate::testing::seeded((num_rows * row_len) as usize, 7)
+    let mut logits: Vec<f32> = crate::case::seeded((num_rows * row_len) as usize, 7)
         .iter()
         .map(|v| (v * 8.0).round() / 8.0)
         .collect();

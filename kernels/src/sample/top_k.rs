@@ -6,11 +6,12 @@ use girih_shaders::Selection;
 use super::{better, hard_logits, order_key};
 use crate::buffer::Buffer;
 use crate::caps::Caps;
+use crate::case::{Element, Regime, TestCase, Tolerance};
+use crate::choice::Choice;
 use crate::error::KernelError;
 use crate::recorder::Recorder;
 use crate::rows;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{Element, TestCase, Tolerance};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Same layout as `Params` in `top_k.wgsl`.
@@ -52,7 +53,7 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new };
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None };
 
 /// Logits of a part in the first stage.
 pub fn part_len(caps: &Caps) -> u32 {
@@ -140,13 +141,19 @@ fn twin(call: &mut TwinCall<'_>) {
 }
 
 fn cases() -> Vec<TestCase> {
-    let case = |name: &str, num_rows: u32, row_len: u32, part_len: u32, top_k: u32, merge: bool| {
+    use Regime::{ManyTiles, Model, OneTile, PartialTile};
+    let case = |(name, regime): (&str, Regime),
+                num_rows: u32,
+                row_len: u32,
+                part_len: u32,
+                top_k: u32,
+                merge: bool| {
         let num_parts = row_len.div_ceil(part_len);
         let out = (num_rows * num_parts * top_k) as usize;
         let ids: Vec<u32> = (0..num_rows * row_len)
             .map(|i| if i % 11 == 3 { super::NONE } else { (i % row_len).wrapping_mul(97) % 4096 })
             .collect();
-        let mut case = TestCase::new(name, Tolerance { abs: 0.0, rel: 0.0 })
+        let mut case = TestCase::new(name, regime, Tolerance { abs: 0.0, rel: 0.0 })
             .input(&hard_logits(num_rows, row_len))
             .output(out)
             .in_out(&vec![0xdead_beefu32; out], Element::Bits)
@@ -160,9 +167,10 @@ fn cases() -> Vec<TestCase> {
         case
     };
     vec![
-        case("parts", 3, 1001, 300, 20, false),
-        case("ties_and_nan", 4, 64, 64, 8, false),
-        case("more_than_there_are", 2, 9, 4, 6, false),
-        case("merge", 4, 256, 256, 64, true),
+        case(("parts", PartialTile), 3, 1001, 300, 20, false),
+        case(("ties_and_nan", OneTile), 4, 64, 64, 8, false),
+        case(("more_than_there_are", PartialTile), 2, 9, 4, 6, false),
+        case(("gpt2", Model), 1, 50257, 2048, 40, false),
+        case(("merge", ManyTiles), 4, 256, 256, 64, true),
     ]
 }

@@ -4,11 +4,12 @@ use bytemuck::{Pod, Zeroable};
 use girih_shaders::Selection;
 
 use crate::buffer::Buffer;
+use crate::case::{Regime, TestCase, Tolerance, seeded};
+use crate::choice::Choice;
 use crate::error::KernelError;
 use crate::recorder::Recorder;
 use crate::rows;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
-use crate::testing::{TestCase, Tolerance, seeded};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Same layout as `Params` in `softmax.wgsl`.
@@ -54,7 +55,7 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new };
+pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None };
 
 /// Appends `p = softmax(softcap(x · scale) + mask)`, with the sink in the denominator only.
 ///
@@ -132,51 +133,55 @@ fn twin(call: &mut TwinCall<'_>) {
 }
 
 fn cases() -> Vec<TestCase> {
-    let case =
-        |name: &str, num_rows: u32, num_channels: u32, softcap: Option<f32>, masked: bool, has_sink: bool| {
-            let len = (num_rows * num_channels) as usize;
-            let mask: Vec<f32> = (0..len)
-                .map(|i| match i % 7 {
-                    _ if i / num_channels as usize == 1 => f32::MIN,
-                    0 => f32::MIN,
-                    3 => -3.0e38,
-                    r => r as f32 * 0.25,
-                })
-                .collect();
-            // The exponent's absolute error: half an ulp of a score of up to 50, exp itself 18 ulp.
-            let mut case = TestCase::new(name, Tolerance { abs: 4e-6, rel: 2e-5 })
-                .input(&seeded(len, 1))
-                .input(&mask)
-                .input(&seeded(num_rows as usize, 2))
-                .output(len)
-                .output(num_rows as usize);
-            for wg in [16, 64, 256] {
-                for (vec4, subgroup) in rows::widths() {
-                    if (vec4 && !num_channels.is_multiple_of(4)) || (wg == 256 && num_channels < 1000) {
-                        continue;
-                    }
-                    let grid = rows::wrapped_grid(num_rows, 3);
-                    let params = Params {
-                        num_rows,
-                        num_channels,
-                        scale: 1.25,
-                        softcap: softcap.unwrap_or(0.0),
-                        has_sink: has_sink.into(),
-                        grid_x: grid[0],
-                    };
-                    case =
-                        case.launch(choice(wg, (vec4, subgroup), softcap.is_some(), masked), &params, grid);
+    use Regime::{ManyTiles, Model, OneTile, PartialTile};
+    let case = |(name, regime): (&str, Regime),
+                num_rows: u32,
+                num_channels: u32,
+                softcap: Option<f32>,
+                masked: bool,
+                has_sink: bool| {
+        let len = (num_rows * num_channels) as usize;
+        let mask: Vec<f32> = (0..len)
+            .map(|i| match i % 7 {
+                _ if i / num_channels as usize == 1 => f32::MIN,
+                0 => f32::MIN,
+                3 => -3.0e38,
+                r => r as f32 * 0.25,
+            })
+            .collect();
+        // The exponent's absolute error: half an ulp of a score of up to 50, exp itself 18 ulp.
+        let mut case = TestCase::new(name, regime, Tolerance { abs: 4e-6, rel: 2e-5 })
+            .input(&seeded(len, 1))
+            .input(&mask)
+            .input(&seeded(num_rows as usize, 2))
+            .output(len)
+            .output(num_rows as usize);
+        for wg in [16, 64, 256] {
+            for (vec4, subgroup) in rows::widths() {
+                if (vec4 && !num_channels.is_multiple_of(4)) || (wg == 256 && num_channels < 1000) {
+                    continue;
                 }
+                let grid = rows::wrapped_grid(num_rows, 3);
+                let params = Params {
+                    num_rows,
+                    num_channels,
+                    scale: 1.25,
+                    softcap: softcap.unwrap_or(0.0),
+                    has_sink: has_sink.into(),
+                    grid_x: grid[0],
+                };
+                case = case.launch(choice(wg, (vec4, subgroup), softcap.is_some(), masked), &params, grid);
             }
-            case
-        };
+        }
+        case
+    };
     vec![
-        case("long", 1, 4096, None, false, true), // the self-test: work for all lanes of all subgroups
-        case("plain", 2, 4, None, false, false),
-        case("plain_odd", 7, 33, None, false, true),
-        case("mask", 4, 260, None, true, false),
-        case("mask_odd_softcap", 4, 259, Some(3.0), true, true),
-        case("one_channel", 3, 1, None, false, true),
-        case("long_softcap", 1, 516, Some(20.0), false, true),
+        case(("long", Model), 1, 4096, None, false, true), // the self-test: work for all lanes of all subgroups
+        case(("plain", OneTile), 2, 4, None, false, false),
+        case(("plain_odd", PartialTile), 7, 33, None, false, true),
+        case(("mask", ManyTiles), 4, 260, None, true, false),
+        case(("mask_odd_softcap", PartialTile), 4, 259, Some(3.0), true, true),
+        case(("one_channel", OneTile), 3, 1, None, false, true),
+        case(("long_softcap", PartialTile), 1, 516, Some(20.0), false, true),
     ]
 }

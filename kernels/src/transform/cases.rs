@@ -2,10 +2,10 @@
 
 use super::{Axis, Hadamard, Mixing, NormKind, Params, Pass, Place, num_blocks, row_bytes_of, select};
 use crate::caps::Caps;
+use crate::case::{BenchBuffer, BenchCase, Element, Regime, TestCase, Tolerance, seeded};
+use crate::choice::{Choice, Launch};
 use crate::quant::{Activation, Format};
 use crate::rows;
-use crate::spec::Choice;
-use crate::testing::{BenchBuffer, BenchCase, Element, Launch, TestCase, Tolerance, seeded};
 
 const TOKEN: Activation = Activation::Int { bits: 8, group: Format::ROW, clip: 1.0 };
 const RMS: NormKind = NormKind::Rms;
@@ -26,40 +26,41 @@ fn int(bits: u8, group: u32, clip: f32) -> Activation {
     Activation::Int { bits, group, clip }
 }
 
-fn passes() -> Vec<(&'static str, Pass)> {
+fn passes() -> Vec<(&'static str, Regime, Pass)> {
     use Activation::Float;
     use Mixing::{None, Permute};
+    use Regime::{ManyTiles, Model, OneTile, PartialTile};
     let k = |n1, n2| Mixing::Kronecker { n1, n2 };
     let h = rotation;
     vec![
         // The self-test: every stage of the usual pipeline, with work for all lanes of all subgroups.
-        ("self_test", pass([2, 768], RMS, true, h(768, 0, 1), TOKEN)),
-        ("pow2_8", pass([3, 8], NormKind::None, false, h(8, 0, 1), Float)),
-        ("order_12", pass([2, 12], NormKind::None, false, h(12, 0, 1), Float)),
-        ("24_scalar", pass([2, 24], RMS, false, h(24, 0, 1), Float)),
-        ("plain_30", pass([5, 30], NormKind::None, true, None, TOKEN)),
-        ("64", pass([20, 64], LAYER, false, h(64, 0, 1), int(4, 32, 0.9))),
-        ("96_blocks_of_32", pass([3, 96], NormKind::None, true, h(96, 32, 1), Activation::INT8)),
-        ("160", pass([2, 160], LAYER, true, h(160, 0, 1), Float)),
-        ("heads_8x6", pass([3, 48], NormKind::None, false, h(48, 8, 6), Float)),
-        ("heads_40x16", pass([2, 640], NormKind::None, false, h(640, 40, 16), Float)),
-        ("smollm_576", pass([2, 576], RMS, false, h(576, 0, 1), int(6, 64, 1.0))),
-        ("gpt_oss_2880", pass([1, 2880], NormKind::None, false, h(2880, 0, 1), Float)),
-        ("llama_4096", pass([2, 4096], RMS, false, h(4096, 0, 1), TOKEN)),
-        ("blocks_of_128", pass([1, 4096], NormKind::None, false, h(4096, 128, 1), int(4, 128, 1.0))),
-        ("llama_5120", pass([1, 5120], NormKind::None, false, h(5120, 0, 1), Float)),
-        ("llama_14336", pass([1, 14336], NormKind::None, false, h(14336, 0, 1), Float)),
-        ("three_axes_29568", pass([1, 29568], NormKind::None, false, h(29568, 0, 1), Float)),
-        ("plain_14336", pass([2, 14336], NormKind::None, false, None, TOKEN)),
-        ("norm_only_odd", pass([3, 259], LAYER, false, None, int(2, 96, 1.0))),
-        ("permute_96", pass([3, 96], NormKind::None, true, Permute, TOKEN)),
-        ("kronecker_8x8", pass([3, 64], NormKind::None, true, k(8, 8), Float)),
-        ("kronecker_8x12", pass([2, 96], RMS, false, k(8, 12), TOKEN)),
-        ("kronecker_1x16", pass([2, 16], NormKind::None, false, k(1, 16), Float)),
-        ("kronecker_16x5", pass([4, 80], NormKind::None, false, k(16, 5), Float)),
-        ("kronecker_12x10", pass([3, 120], NormKind::None, false, k(12, 10), Float)),
-        ("kronecker_64x64", pass([1, 4096], RMS, true, k(64, 64), TOKEN)),
-        ("kronecker_86x128", pass([1, 11008], NormKind::None, false, k(86, 128), Float)),
+        ("self_test", Model, pass([2, 768], RMS, true, h(768, 0, 1), TOKEN)),
+        ("pow2_8", OneTile, pass([3, 8], NormKind::None, false, h(8, 0, 1), Float)),
+        ("order_12", OneTile, pass([2, 12], NormKind::None, false, h(12, 0, 1), Float)),
+        ("24_scalar", OneTile, pass([2, 24], RMS, false, h(24, 0, 1), Float)),
+        ("plain_30", PartialTile, pass([5, 30], NormKind::None, true, None, TOKEN)),
+        ("64", ManyTiles, pass([20, 64], LAYER, false, h(64, 0, 1), int(4, 32, 0.9))),
+        ("96_blocks_of_32", ManyTiles, pass([3, 96], NormKind::None, true, h(96, 32, 1), Activation::INT8)),
+        ("160", PartialTile, pass([2, 160], LAYER, true, h(160, 0, 1), Float)),
+        ("heads_8x6", PartialTile, pass([3, 48], NormKind::None, false, h(48, 8, 6), Float)),
+        ("heads_40x16", ManyTiles, pass([2, 640], NormKind::None, false, h(640, 40, 16), Float)),
+        ("smollm_576", Model, pass([2, 576], RMS, false, h(576, 0, 1), int(6, 64, 1.0))),
+        ("gpt_oss_2880", Model, pass([1, 2880], NormKind::None, false, h(2880, 0, 1), Float)),
+        ("llama_4096", Model, pass([2, 4096], RMS, false, h(4096, 0, 1), TOKEN)),
+        ("blocks_of_128", Model, pass([1, 4096], NormKind::None, false, h(4096, 128, 1), int(4, 128, 1.0))),
+        ("llama_5120", Model, pass([1, 5120], NormKind::None, false, h(5120, 0, 1), Float)),
+        ("llama_14336", Model, pass([1, 14336], NormKind::None, false, h(14336, 0, 1), Float)),
+        ("three_axes_29568", Model, pass([1, 29568], NormKind::None, false, h(29568, 0, 1), Float)),
+        ("plain_14336", Model, pass([2, 14336], NormKind::None, false, None, TOKEN)),
+        ("norm_only_odd", PartialTile, pass([3, 259], LAYER, false, None, int(2, 96, 1.0))),
+        ("permute_96", PartialTile, pass([3, 96], NormKind::None, true, Permute, TOKEN)),
+        ("kronecker_8x8", PartialTile, pass([3, 64], NormKind::None, true, k(8, 8), Float)),
+        ("kronecker_8x12", PartialTile, pass([2, 96], RMS, false, k(8, 12), TOKEN)),
+        ("kronecker_1x16", OneTile, pass([2, 16], NormKind::None, false, k(1, 16), Float)),
+        ("kronecker_16x5", ManyTiles, pass([4, 80], NormKind::None, false, k(16, 5), Float)),
+        ("kronecker_12x10", PartialTile, pass([3, 120], NormKind::None, false, k(12, 10), Float)),
+        ("kronecker_64x64", ManyTiles, pass([1, 4096], RMS, true, k(64, 64), TOKEN)),
+        ("kronecker_86x128", Model, pass([1, 11008], NormKind::None, false, k(86, 128), Float)),
     ]
 }
 
@@ -79,7 +80,7 @@ fn places(pass: &Pass, vec4: bool) -> Vec<Place> {
 
 pub(super) fn choices() -> Vec<Choice> {
     let mut all = Vec::new();
-    for (i, (_, pass)) in passes().into_iter().enumerate() {
+    for (i, (_, _, pass)) in passes().into_iter().enumerate() {
         for (vec4, subgroup) in rows::widths() {
             if vec4 && !pass.mixing.can_vec4(pass.num_channels, 256) {
                 continue;
@@ -97,7 +98,7 @@ pub(super) fn choices() -> Vec<Choice> {
 
 pub(super) fn cases() -> Vec<TestCase> {
     let mut cases = Vec::new();
-    for (i, (name, pass)) in passes().into_iter().enumerate() {
+    for (i, (name, regime, pass)) in passes().into_iter().enumerate() {
         let (rows, n) = (pass.num_rows, pass.num_channels);
         let len = (rows * n) as usize;
         // Sums of as many products as channels are mixed, of numbers about as large as the input's largest ones.
@@ -112,7 +113,7 @@ pub(super) fn cases() -> Vec<TestCase> {
             x[..30].fill(0.0); // a row of zeros has scale 1
         }
         let [table, p2] = matrices(&pass);
-        let case = TestCase::new(name, Tolerance::f32_sum(mixed.max(n / 8) as usize, size))
+        let case = TestCase::new(name, regime, Tolerance::f32_sum(mixed.max(n / 8) as usize, size))
             .input(&x)
             .input(&seeded(n as usize, 2))
             .input(&seeded(n as usize, 3))
@@ -230,7 +231,7 @@ mod tests {
 
     #[test]
     fn cases_are_what_their_names_say() {
-        for (name, pass) in passes() {
+        for (name, _, pass) in passes() {
             let rotated = name.contains("heads") || name.contains("blocks_of") || name.contains("llama");
             assert!(!rotated || matches!(pass.mixing, Mixing::Hadamard { .. }), "{name} has no plan");
         }

@@ -13,12 +13,13 @@ use girih_shaders::Selection;
 
 use crate::buffer::Buffer;
 use crate::caps::Caps;
+use crate::choice::Choice;
 use crate::error::KernelError;
 use crate::fused::Norm;
 use crate::quant::{Activation, Format, HadamardPlan, hadamard};
 use crate::recorder::Recorder;
 use crate::rows;
-use crate::spec::{Choice, Kernel, KernelSpec, read, read_write};
+use crate::spec::{Kernel, KernelSpec, read, read_write};
 
 /// Mixing of the channels of a row.
 #[derive(Clone, Copy, Debug)]
@@ -137,8 +138,13 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel =
-    Kernel { spec: &SPEC, choices: cases::choices, cases: cases::cases, benches: cases::benches };
+pub const KERNEL: Kernel = Kernel {
+    spec: &SPEC,
+    choices: cases::choices,
+    cases: cases::cases,
+    benches: cases::benches,
+    cases_of: None,
+};
 
 /// A product along one axis: the order of the matrix, the distance of its channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use girih_ops::{GpuError, OpError};
 
-use super::{OutOfMemory, TextError, cut, device};
+use super::{OutOfMemory, RunError, TextError, cut, device};
 
 /// A tensor of another shape than the model needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -359,6 +359,9 @@ pub enum LoadError {
     /// A tensor cannot be made.
     #[error(transparent)]
     Op(#[from] OpError),
+    /// What the model would run cannot be recorded on the device.
+    #[error(transparent)]
+    Record(#[from] Box<RunError>),
     /// The device failed.
     #[error(transparent)]
     Gpu(#[from] GpuError),

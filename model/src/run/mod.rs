@@ -1,4 +1,4 @@
-//! Loaded models at work: sessions, generation, evaluation, embeddings.
+//! Loaded models at work: sessions, what they need of a device, generation, evaluation, embeddings.
 
 pub mod calibrate;
 pub mod embed;
@@ -7,6 +7,7 @@ pub mod eval;
 pub mod generate;
 pub mod generation_config;
 pub mod model;
+mod needs;
 pub mod pooling;
 pub mod sampler;
 pub mod session;

@@ -417,9 +417,14 @@ export class BlockStore {
   }
 }
 
-/** Blocked kernels, as the self-test of an adapter found them. */
+/** Kernels with their variants, as the self-tests of an adapter found them. */
 export interface Verdict {
-  blocked: string[];
+  right: string[];
+  wrong: string[];
+}
+
+function isNames(value: unknown): value is string[] {
+  return Array.isArray(value) && value.every((name) => typeof name === "string");
 }
 
 /** The verdict about an adapter, package version, shaders and browser; `null` if it was not tested yet or cannot be known. */
@@ -427,8 +432,9 @@ export async function readVerdict(about: string): Promise<Verdict | null> {
   try {
     const directory = await verdicts();
     const found = await readJson<Verdict>(directory, `${await key(about)}.json`);
-    const blocked: unknown = found?.value.blocked;
-    return Array.isArray(blocked) && blocked.every((name) => typeof name === "string") ? { blocked } : null;
+    const right: unknown = found?.value.right;
+    const wrong: unknown = found?.value.wrong;
+    return isNames(right) && isNames(wrong) ? { right, wrong } : null;
   } catch {
     return null; // no private file system: tested each time
   }

@@ -93,7 +93,9 @@ impl Weights {
         let mut matrix = Matrix::alloc_parts(gpu, &layout.parts, k)?;
         let mut row0 = 0;
         for (rows, format) in layout.parts {
-            for chunk in chunks(rows, k, CHUNK) {
+            // What is only recorded needs no contents.
+            let chunks = chunks(rows, k, CHUNK).filter(|_| !gpu.is_recording_only());
+            for chunk in chunks {
                 let chunk = row0 + chunk.start..row0 + chunk.end;
                 let bytes = match format {
                     WeightFormat::Quant(format) => {

@@ -6,8 +6,7 @@ mod warm_up;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use girih_ops::kernels::Counters;
-use girih_ops::kernels::gpu::PendingRead;
+use girih_ops::kernels::{Counters, PendingRead};
 use girih_ops::{Arena, Batch, Chunk, Frame, Gpu, Tensor};
 
 pub use decode::{CANDIDATES, DecodePlan, Tail};

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::ast::{Arguments, Expr, Post, Sign};
 use super::limits::{Buffer, Res, fail};
 use super::operators;
-use super::run::{Args, Interpreter, Scope};
+use super::run::{Args, Interpreter, Scope, short};
 use super::value::{Dict, Function, Value};
 
 impl<'t> Interpreter<'t> {

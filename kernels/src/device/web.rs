@@ -8,6 +8,11 @@ use wasm_bindgen::closure::Closure;
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 
+use girih_shaders::Dialect;
+
+use super::caps::read_caps;
+use super::options::Options;
+use crate::caps::Caps;
 use crate::error::GpuError;
 
 /// Features that are asked for where the adapter has them.
@@ -29,7 +34,7 @@ const LIMITS: [&str; 11] = [
 
 /// What wgpu does not tell of a browser's adapter or device.
 #[derive(Clone, Debug)]
-pub(crate) struct Facts {
+pub(super) struct Facts {
     /// Smallest and largest subgroup size, where subgroup operations were granted.
     pub subgroup_size: Option<(u32, u32)>,
     /// Whether WGSL has `dot4I8Packed` and its kin.
@@ -77,8 +82,32 @@ fn navigator_gpu() -> Option<JsValue> {
 const NO_WEBGPU: &str = "WebGPU (navigator.gpu is missing: the page must be served by https or from localhost, by a \
      browser that has WebGPU)";
 
+/// Opens the browser's adapter with every useful feature and limit it has. It is the only one: a name cannot choose.
+pub(super) async fn open(options: &Options) -> Result<(wgpu::Adapter, wgpu::Device, wgpu::Queue), GpuError> {
+    let adapter = request_adapter(options.low_power).await?;
+    if let Some(wanted) = &options.adapter {
+        return Err(GpuError::NoSuchAdapter { wanted: wanted.clone(), found: adapter_facts(&adapter).name });
+    }
+    let device = request_device(&adapter).await?;
+    wrap(&adapter, &device).await
+}
+
+/// What an opened device can do, with what the browser says of the device itself.
+pub(super) fn caps(adapter: &wgpu::Adapter, device: &wgpu::Device) -> Caps {
+    let mut caps = read_caps(adapter, &device.limits(), device.features());
+    if let Some(facts) = device_facts(device) {
+        caps.subgroup_size = facts.subgroup_size;
+        caps.is_cpu = facts.is_cpu;
+        caps.unified_memory = facts.is_cpu;
+        caps.adapter.name = facts.name;
+        caps.dialect = if facts.packed_dot { Dialect::Browser } else { Dialect::BrowserBase };
+        caps.tier = caps.best_tier();
+    }
+    caps
+}
+
 /// The browser's adapter, a `GPUAdapter`.
-pub(crate) async fn request_adapter(low_power: bool) -> Result<JsValue, GpuError> {
+pub(super) async fn request_adapter(low_power: bool) -> Result<JsValue, GpuError> {
     let gpu = navigator_gpu().ok_or_else(|| GpuError::NoAdapter { backends: NO_WEBGPU.into() })?;
     let options = Object::new();
     let preference = if low_power { "low-power" } else { "high-performance" };
@@ -93,7 +122,7 @@ pub(crate) async fn request_adapter(low_power: bool) -> Result<JsValue, GpuError
 }
 
 /// Asks an adapter for a device with every useful feature and limit that it has.
-pub(crate) async fn request_device(adapter: &JsValue) -> Result<JsValue, GpuError> {
+pub(super) async fn request_device(adapter: &JsValue) -> Result<JsValue, GpuError> {
     let (features, limits, descriptor) = (Array::new(), Object::new(), Object::new());
     let offered = get(adapter, "features");
     for name in FEATURES.into_iter().filter(|name| has(&offered, name)) {
@@ -121,15 +150,20 @@ pub(crate) async fn request_device(adapter: &JsValue) -> Result<JsValue, GpuErro
 ///
 /// wgpu asks `navigator.gpu` for an adapter and the adapter for a device, each with one call. For the time of these
 /// calls properties of the two objects answer with what there is already.
-pub(crate) async fn wrap(
+pub(super) async fn wrap(
     adapter: &JsValue,
     device: &JsValue,
 ) -> Result<(wgpu::Adapter, wgpu::Device, wgpu::Queue), GpuError> {
     let refused = |message: String| GpuError::Request { adapter: "of the page".into(), message };
     let gpu = navigator_gpu().ok_or_else(|| GpuError::NoAdapter { backends: NO_WEBGPU.into() })?;
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends: wgpu::Backends::BROWSER_WEBGPU,
+        flags: wgpu::InstanceFlags::empty(),
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    });
     // The future is made by the call, and with it the browser's answer; only waiting is left for later.
     let wrapped = answer_with(&gpu, "requestAdapter", adapter, || {
-        super::instance().request_adapter(&wgpu::RequestAdapterOptions::default())
+        instance.request_adapter(&wgpu::RequestAdapterOptions::default())
     });
     let wrapped = wrapped.map_err(&refused)?.await.map_err(|e| refused(e.to_string()))?;
     let opened = answer_with(adapter, "requestDevice", device, || {
@@ -159,7 +193,7 @@ fn answer_with<T>(
 }
 
 /// What a `GPUAdapter` or `GPUDevice` has; `info` is its `GPUAdapterInfo`.
-pub(crate) fn facts(owner: &JsValue, info: &JsValue) -> Facts {
+pub(super) fn facts(owner: &JsValue, info: &JsValue) -> Facts {
     let size = |key: &str| get(info, key).as_f64().unwrap_or_default() as u32;
     let (smallest, largest) = (size("subgroupMinSize"), size("subgroupMaxSize"));
     // A browser that grants subgroups without saying how large they are may use any size of the specification.
@@ -178,19 +212,19 @@ pub(crate) fn facts(owner: &JsValue, info: &JsValue) -> Facts {
 }
 
 /// Facts of an adapter.
-pub(crate) fn adapter_facts(adapter: &JsValue) -> Facts {
+pub(super) fn adapter_facts(adapter: &JsValue) -> Facts {
     facts(adapter, &get(adapter, "info"))
 }
 
 /// Facts of the device behind wgpu's.
-pub(crate) fn device_facts(device: &wgpu::Device) -> Option<Facts> {
+pub(super) fn device_facts(device: &wgpu::Device) -> Option<Facts> {
     let raw: &JsValue = device.as_webgpu()?.as_ref();
     Some(facts(raw, &get(raw, "adapterInfo")))
 }
 
 /// Calls `seen` with every error of the device that no scope catches, and whether memory is what is short. The page's
 /// own handler stays where it is.
-pub(crate) fn on_uncaptured_error(device: &wgpu::Device, seen: impl Fn(String, bool) + 'static) {
+pub(super) fn on_uncaptured_error(device: &wgpu::Device, seen: impl Fn(String, bool) + 'static) {
     let Some(raw) = device.as_webgpu() else { return };
     let listener = Closure::<dyn Fn(JsValue)>::new(move |event: JsValue| {
         let error = get(&event, "error");

@@ -3,11 +3,14 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use girih_shaders::{Selection, compose};
+use girih_shaders::{Dialect, Selection, compose};
 
+use super::failure::Watched;
+use super::lock::lock;
+use super::pipeline_cache::DiskCache;
+use crate::choice::Choice;
 use crate::error::KernelError;
-use crate::gpu::Gpu;
-use crate::spec::{Access, Choice, KernelSpec};
+use crate::spec::{Access, KernelSpec};
 
 /// A pipeline and the layout of its only bind group.
 #[derive(Debug)]
@@ -26,8 +29,12 @@ pub(crate) struct Layout {
 /// Access of each storage binding, bytes of the parameters.
 pub(crate) type LayoutKey = (Vec<Access>, u64);
 
-#[derive(Debug, Default)]
+/// The pipelines of a device.
+#[derive(Debug)]
 pub(crate) struct Pipelines {
+    on: Watched,
+    dialect: Dialect,
+    disk: Option<Arc<DiskCache>>,
     layouts: Mutex<HashMap<LayoutKey, Arc<Layout>>>,
     pipelines: Mutex<HashMap<(&'static str, Selection), Arc<Pipeline>>>,
 }
@@ -38,24 +45,30 @@ pub(crate) fn uniform_bytes(params_bytes: usize) -> u64 {
 }
 
 impl Pipelines {
+    /// Without entries. Texts are in a dialect of who compiles them; what the driver makes of them is kept on disk
+    /// where that is possible.
+    pub fn new(on: Watched, dialect: Dialect, disk: Option<Arc<DiskCache>>) -> Self {
+        Self { on, dialect, disk, layouts: Mutex::default(), pipelines: Mutex::default() }
+    }
+
     /// The pipeline of a choice, compiled on first use.
-    pub fn get(&self, gpu: &Gpu, spec: &KernelSpec, choice: &Choice) -> Result<Arc<Pipeline>, KernelError> {
+    pub fn get(&self, spec: &KernelSpec, choice: &Choice) -> Result<Arc<Pipeline>, KernelError> {
         let key = (choice.file, choice.selection.clone());
         if let Some(found) = lock(&self.pipelines).get(&key) {
             return Ok(found.clone());
         }
         let kernel = spec.name;
-        let composed = compose(choice.file, &choice.selection, gpu.caps().dialect)
+        let composed = compose(choice.file, &choice.selection, self.dialect)
             .map_err(|source| KernelError::Compose { kernel, source })?;
-        let layout = self.layout(gpu, spec);
+        let layout = self.layout(spec);
         let label = format!("{kernel}/{}", choice.variant);
         let start = web_time::Instant::now();
-        let (raw, error) = gpu.validated(|| {
-            let module = gpu.device().create_shader_module(wgpu::ShaderModuleDescriptor {
+        let (raw, error) = self.on.scoped(wgpu::ErrorFilter::Validation, || {
+            let module = self.on.device.create_shader_module(wgpu::ShaderModuleDescriptor {
                 label: Some(&label),
                 source: wgpu::ShaderSource::Wgsl(composed.wgsl.as_str().into()),
             });
-            gpu.device().create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            self.on.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                 label: Some(&label),
                 layout: Some(&layout.pipeline),
                 module: &module,
@@ -65,11 +78,11 @@ impl Pipelines {
                     // Every kernel writes workgroup memory before it reads it.
                     zero_initialize_workgroup_memory: false,
                 },
-                cache: gpu.disk_cache(),
+                cache: self.disk.as_ref().map(|disk| disk.raw()),
             })
         });
         if let Some(message) = error {
-            gpu.explain()?;
+            self.on.explain()?;
             let selection = choice.selection.to_string();
             return Err(KernelError::Refused {
                 kernel,
@@ -77,7 +90,7 @@ impl Pipelines {
                 message: with_origins(&message, &composed),
             });
         }
-        gpu.count(|c| &c.pipelines);
+        self.on.counters.add(1, |c| &c.pipelines);
         let seconds = start.elapsed().as_secs_f64();
         tracing::debug!("{label} [{}]: pipeline made in {:.1} ms", choice.selection, 1e3 * seconds);
         let pipeline = Arc::new(Pipeline { raw, layout });
@@ -85,7 +98,12 @@ impl Pipelines {
         Ok(pipeline)
     }
 
-    fn layout(&self, gpu: &Gpu, spec: &KernelSpec) -> Arc<Layout> {
+    /// Whether the pipeline of a choice is compiled.
+    pub fn knows(&self, choice: &Choice) -> bool {
+        lock(&self.pipelines).contains_key(&(choice.file, choice.selection.clone()))
+    }
+
+    fn layout(&self, spec: &KernelSpec) -> Arc<Layout> {
         let key: LayoutKey =
             (spec.bindings.iter().map(|b| b.access).collect(), uniform_bytes(spec.params_bytes));
         if let Some(found) = lock(&self.layouts).get(&key) {
@@ -103,11 +121,11 @@ impl Pipelines {
             let ty = wgpu::BufferBindingType::Storage { read_only: *access == Access::Read };
             entries.push(entry(i as u32 + 1, ty, false, None));
         }
-        let raw = gpu.device().create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+        let raw = self.on.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
             label: Some(spec.name),
             entries: &entries,
         });
-        let pipeline = gpu.device().create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+        let pipeline = self.on.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
             label: Some(spec.name),
             bind_group_layouts: &[Some(&raw)],
             immediate_size: 0,
@@ -129,9 +147,4 @@ fn with_origins(message: &str, composed: &girih_shaders::Composed) -> String {
         }
     }
     out
-}
-
-/// A poisoned lock only means that another thread panicked; the maps stay valid.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -1,0 +1,104 @@
+//! What is launched: a pipeline, its parameters, its grid.
+
+use std::fmt;
+
+use girih_shaders::Selection;
+
+use crate::quant::WeightFormat;
+
+/// What a device must offer to a pipeline beside limits that are large enough.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Requires {
+    /// Subgroup operations, in subgroups of at least this size; `None` where the shader has none.
+    pub lanes: Option<u32>,
+    /// f16 arithmetic.
+    pub f16: bool,
+}
+
+impl Requires {
+    /// What every device has.
+    pub const NOTHING: Self = Self { lanes: None, f16: false };
+    /// Subgroups of any size: no device has smaller ones than 4.
+    pub const SUBGROUPS: Self = Self::lanes(4);
+
+    /// Subgroups of at least a size.
+    pub const fn lanes(lanes: u32) -> Self {
+        Self { lanes: Some(lanes), f16: false }
+    }
+
+    /// [`Requires::SUBGROUPS`] where the shader uses them.
+    pub const fn subgroups_if(used: bool) -> Self {
+        if used { Self::SUBGROUPS } else { Self::NOTHING }
+    }
+}
+
+/// Data of which a kernel comes with a reader, or writer, of each kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Data {
+    /// One kind only.
+    #[default]
+    Plain,
+    /// Weights in a format.
+    Weights(WeightFormat),
+    /// Keys and values as f32, or as f16.
+    KeysValues {
+        /// Whether they are f16.
+        f16: bool,
+    },
+}
+
+/// Empty, the weights' format, `kv_f32` or `kv_f16`.
+impl fmt::Display for Data {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Plain => Ok(()),
+            Self::Weights(format) => format.fmt(f),
+            Self::KeysValues { f16 } => f.write_str(if *f16 { "kv_f16" } else { "kv_f32" }),
+        }
+    }
+}
+
+/// What a self-test is about, as text: `kernel/variant`, and `/data` behind it where there are several readers.
+pub fn key(kernel: &str, variant: &str, data: Data) -> String {
+    match data {
+        Data::Plain => format!("{kernel}/{variant}"),
+        data => format!("{kernel}/{variant}/{data}"),
+    }
+}
+
+/// One pipeline of a kernel: what `select` returns.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Choice {
+    /// Root file below `shaders/`.
+    pub file: &'static str,
+    /// Name of the variant: what it needs or does.
+    pub variant: &'static str,
+    /// Constants and parts.
+    pub selection: Selection,
+    /// Invocations of a workgroup; checked against the device and, in tests, against the shader.
+    pub invocations: u32,
+    /// Bytes of workgroup memory; checked likewise.
+    pub workgroup_bytes: u32,
+    /// What else a device must have; in tests checked against what the shader enables.
+    pub requires: Requires,
+    /// Which of several readers of data the parts hold.
+    pub data: Data,
+}
+
+impl Choice {
+    /// The [`key`] of this choice of a kernel.
+    pub fn key(&self, kernel: &str) -> String {
+        key(kernel, self.variant, self.data)
+    }
+}
+
+/// One way of running a kernel.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// Pipeline.
+    pub choice: Choice,
+    /// Bytes of `Params`.
+    pub params: Vec<u8>,
+    /// Workgroups.
+    pub grid: [u32; 3],
+}
