@@ -338,7 +338,7 @@ mod tests {
         let mut names = NameSection::new();
         let mut of_functions = NameMap::new();
         of_functions.append(0, "js::log");
-        of_functions.append(1, "_ZN11girih_model5model5Model4load17h0123456789abcdefE");
+        of_functions.append(1, "_ZN11girih_model3run5model5Model4load17h0123456789abcdefE");
         of_functions.append(2, "_RNvCs1234_10tokenizers5merge");
         names.functions(&of_functions);
         let mut of_data = NameMap::new();
