@@ -7,6 +7,7 @@ pub mod gguf;
 pub mod goldens;
 pub mod on_device;
 
+mod skip;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod shaders;
 
@@ -20,6 +21,11 @@ pub use on_device::gpu_with;
 pub use on_device::{gpu, load};
 
 /// The built-in story model, a Llama of 5 million parameters.
+#[cfg(not(target_arch = "wasm32"))]
+pub use skip::print_line as print_skipped;
+pub use skip::skipped;
+#[cfg(target_arch = "wasm32")]
+pub use skip::take as take_skipped;
 pub fn fable() -> Arc<dyn ByteSource> {
     files::source(&files::root().join("assets/fable-5m"))
 }

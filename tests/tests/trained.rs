@@ -122,7 +122,7 @@ async fn fable_has_the_golden_perplexity(gpu: Gpu) {
 #[test]
 fn stories260k_tells_the_golden_stories() {
     let Some(path) = stories260k() else {
-        println!("not there: compared nothing");
+        girih_tests::skipped("the model stories260k is not there");
         return;
     };
     let model = pollster::block_on(load(&girih_tests::gpu(), &path));

@@ -123,6 +123,9 @@ fn suite(times: &mut Times, tier: Option<&str>) -> Result<Totals, String> {
 /// Times, what failed, and the closing line.
 fn close(times: &Times, totals: &Totals, failed: &[&str]) -> bool {
     times.print();
+    for (name, why) in &totals.skipped {
+        println!("skipped: {name}: {why}");
+    }
     for name in &totals.names {
         println!("failed: {name}");
     }

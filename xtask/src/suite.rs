@@ -9,12 +9,16 @@ use crate::source::{self, File};
 /// Results summed over test binaries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Tests that passed.
+    /// Tests that passed, also those that [`skipped`](Self::skipped) counts.
     pub passed: usize,
     /// Tests that failed, and test runs that died without a result.
     pub failed: usize,
     /// Names of failed tests.
     pub names: Vec<String>,
+    /// Tests that compared nothing, by name, and why: to the harness they passed.
+    pub skipped: Vec<(String, String)>,
+    /// What was left out as a whole, and why.
+    pub left_out: Vec<String>,
 }
 
 impl Totals {
@@ -25,6 +29,8 @@ impl Totals {
             self.failed += count(counts, "failed");
         } else if let Some(name) = line.strip_prefix("test ").and_then(|l| l.strip_suffix(" ... FAILED")) {
             self.names.push(name.trim_end().to_owned()); // the tests in a browser are printed as a table
+        } else if let Some((name, why)) = line.strip_prefix("skipped: ").and_then(|l| l.split_once(": ")) {
+            self.skipped.push((name.to_owned(), why.to_owned()));
         }
     }
 
@@ -32,6 +38,13 @@ impl Totals {
         self.passed += other.passed;
         self.failed += other.failed;
         self.names.extend(other.names);
+        self.skipped.extend(other.skipped);
+        self.left_out.extend(other.left_out);
+    }
+
+    /// Tests that compared something and found it right.
+    fn compared(&self) -> usize {
+        self.passed.saturating_sub(self.skipped.len())
     }
 }
 
@@ -47,7 +60,14 @@ fn count(counts: &str, what: &str) -> usize {
 /// The closing line.
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} passed, {} failed", self.passed, self.failed)
+        write!(f, "{} passed, {} failed", self.compared(), self.failed)?;
+        if !self.skipped.is_empty() {
+            let mut reasons: Vec<&str> = self.skipped.iter().map(|(_, why)| why.as_str()).collect();
+            reasons.sort_unstable();
+            reasons.dedup();
+            write!(f, ", {} skipped ({})", self.skipped.len(), reasons.join("; "))?;
+        }
+        self.left_out.iter().try_for_each(|what| write!(f, "; {what}"))
     }
 }
 
@@ -123,7 +143,7 @@ fn cargo_test(args: &[String], env: &[(&str, &str)]) -> Result<Totals, String> {
 pub fn test(times: &mut Times, adapter: &str, tier: Option<&str>) -> Result<Totals, String> {
     let build = cargo(&["test", "--workspace", "--no-run"], &[]);
     if let Err(error) = times.step("build tests", || run(build)) {
-        return Ok(Totals { passed: 0, failed: 1, names: vec![error] });
+        return Ok(Totals { failed: 1, names: vec![error], ..Totals::default() });
     }
     if let Some(tier) = tier {
         return times.step(&format!("test at {tier}"), || cargo_test(&[], &[("GIRIH_TIER", tier)]));
@@ -135,7 +155,7 @@ pub fn test(times: &mut Times, adapter: &str, tier: Option<&str>) -> Result<Tota
         totals.add(times.step("test at t0", || cargo_test(&on_gpu, &[("GIRIH_TIER", "t0")]))?);
     }
     if adapter.contains("tier t0") {
-        println!("the device has no subgroups: nothing to run at t1\n");
+        totals.left_out.push("nothing ran at t1: the device has no subgroups".into());
     } else {
         let twins = binaries(&files, &["run_case"]);
         if twins.is_empty() {
@@ -143,7 +163,7 @@ pub fn test(times: &mut Times, adapter: &str, tier: Option<&str>) -> Result<Tota
         }
         totals.add(times.step("test at t1", || cargo_test(&twins, &[("GIRIH_TIER", "t1")]))?);
     }
-    if totals.passed == 0 {
+    if totals.compared() == 0 {
         return Err("not a single test ran".into());
     }
     Ok(totals)
@@ -206,11 +226,35 @@ mod tests {
         }
         assert_eq!((totals.passed, totals.failed), (14, 2));
         assert_eq!(totals.names, ["a::c", "api::d"]);
-        assert_eq!(totals.to_string(), "14 passed, 2 failed");
+        assert_eq!(
+            totals.to_string(),
+            "11 passed, 2 failed, 3 skipped (models/a: not there; tint is not installed)"
+        );
+        totals.left_out.push("nothing ran at t1".into());
+        assert!(totals.to_string().ends_with("installed); nothing ran at t1"));
+        assert_eq!(Totals { passed: 1, ..Totals::default() }.to_string(), "1 passed, 0 failed");
+    }
+
+    #[test]
+    fn a_test_that_ends_early_says_that_it_compares_nothing() {
+        let mut found = 0;
+        for file in test_files() {
+            let lines: Vec<&str> = file.text.lines().map(str::trim).collect();
+            for pair in lines.windows(2).filter(|pair| pair[1] == "return;") {
+                assert!(pair[0].contains("skipped("), "{}: {:?} before `return;`", file.path, pair[0]);
+                found += 1;
+            }
+        }
+        assert!(found > 0, "the search finds nothing");
     }
 
     #[test]
     fn binaries_are_chosen_by_what_they_name() {
+            "",
+            "skipped: tint_accepts: tint is not installed",
+            "test tint_accepts ... ok",
+            "skipped: t1::b::tint_accepts: tint is not installed",
+            "skipped: a::d: models/a: not there",
         let file = |path: &str, text: &str| File { path: path.into(), text: text.into() };
         let files = [
             file("tests/tests/twins.rs", "use girih_kernels::Gpu;"),
