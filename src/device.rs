@@ -12,7 +12,9 @@ pub async fn open(global: &Global) -> Result<Gpu, Failure> {
     let gpu = open_untested(global).await?;
     let verdict = selftest::cached(&gpu, cache_dir().as_deref()).await;
     for mismatch in &verdict.blocked {
-        eprintln!("note: {mismatch} gives wrong results on this device and is not used (see `girih doctor`)");
+        global.note(&format_args!(
+            "{mismatch} gives wrong results on this device and is not used (see `girih doctor`)"
+        ));
     }
     Ok(if verdict.blocked.is_empty() { gpu } else { gpu.with_caps(selftest::apply(gpu.caps(), &verdict)) })
 }
