@@ -29,7 +29,7 @@ export interface Engine {
   block(variants: string[]): void;
   loadModel(
     source: ModelSource,
-    options: { context?: number; weights?: string; activations?: string; keyValues?: "f32" | "f16" },
+    options: { context?: number; weights?: string; activations?: string; keyValues?: "f32" | "f16"; chatTemplate?: string },
     onProgress: (stage: "weights" | "pipelines", done: number, total: number) => void,
   ): Promise<EngineModel>;
   /** `onRow` ends it by returning `false`. */

@@ -229,8 +229,8 @@ export class EngineHost implements Peer {
         throw new GirihError("bad-argument", "`manifest` is for models from a URL; check files with `integrity`");
       }
       const watched = new WatchedSource(source);
-      const { context, weights, activations, keyValues } = args;
-      const options = { context, weights, activations, keyValues };
+      const { context, weights, activations, keyValues, chatTemplate } = args;
+      const options = { context, weights, activations, keyValues, chatTemplate };
       const engine = await this.#live()
         .loadModel(watched, options, (stage, done, total) => emit({ stage, done, total }))
         .catch((thrown: unknown) => {
