@@ -81,17 +81,22 @@ impl ModelArgs {
         self.model.as_ref().map_or_else(|| crate::embedded::NAME.to_owned(), |d| d.display().to_string())
     }
 
-    /// Loads it.
-    pub async fn load(&self, gpu: &Gpu, global: &Global) -> Result<Arc<Model>, Failure> {
+    /// Loads it, if there is memory for the session that will be opened on it.
+    pub async fn load(
+        &self,
+        gpu: &Gpu,
+        session: Option<SessionOptions>,
+        global: &Global,
+    ) -> Result<Arc<Model>, Failure> {
         if let Some(path) = &self.model {
             must_exist(path)?;
         }
-        load(gpu, self.source(), self.options(), &self.name(), global).await
+        load(gpu, self.source(), self.options(session), &self.name(), global).await
     }
 
-    fn options(&self) -> LoadOptions {
+    fn options(&self, session: Option<SessionOptions>) -> LoadOptions {
         let weights = WeightPolicy { force: self.weights, activations: self.activations };
-        LoadOptions { context: self.context, weights }
+        LoadOptions { context: self.context, weights, session }
     }
 
     /// Loads a synthetic checkpoint.
@@ -99,9 +104,10 @@ impl ModelArgs {
         &self,
         gpu: &Gpu,
         preset: &str,
+        session: SessionOptions,
         global: &Global,
     ) -> Result<Arc<Model>, Failure> {
-        load(gpu, Arc::new(SyntheticSource::new(preset)?), self.options(), preset, global).await
+        load(gpu, Arc::new(SyntheticSource::new(preset)?), self.options(Some(session)), preset, global).await
     }
 }
 

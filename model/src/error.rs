@@ -3,6 +3,7 @@
 use girih_ops::{GpuError, KernelError, OpError};
 
 use crate::format::json::cut;
+use crate::memory::{Needs, size};
 
 /// A tensor of another shape than the model needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,23 +19,31 @@ pub struct MisShaped {
 /// What a model needs, where the device has no more memory to give.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
-    "the device's memory is exhausted: {:.1} MB of weights and {:.1} MB of keys and values for {context} tokens \
-     are needed, besides intermediate results ({message}); a lower --context or --weights f16 need less",
-    *weights as f64 / 1e6,
-    *cache as f64 / 1e6
+    "not enough memory: the model needs {}, of it {} of weights, {} of keys and values for {context} tokens and {} of \
+     intermediate results; {message}; {advice}",
+    size(weights.saturating_add(*cache).saturating_add(*scratch)), size(*weights), size(*cache), size(*scratch)
 )]
 pub struct OutOfMemory {
     /// Bytes of weights.
     pub weights: u64,
     /// Bytes of keys and values.
     pub cache: u64,
+    /// Bytes of intermediate results, about.
+    pub scratch: u64,
     /// Tokens of the cache.
     pub context: u32,
-    /// What the device said.
+    /// What the device said, or what is known of it.
     pub message: String,
+    /// What fits, or needs less.
+    pub advice: String,
 }
 
 impl OutOfMemory {
+    pub(crate) fn new(needs: &Needs, context: u32, message: String, advice: String) -> Self {
+        let Needs { weights, cache, scratch, .. } = *needs;
+        Self { weights, cache, scratch, context, message, advice }
+    }
+
     /// The message of the device if it has said that there is no memory.
     pub(crate) fn said(error: &OpError) -> Option<String> {
         match error {

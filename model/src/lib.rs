@@ -47,6 +47,7 @@ pub mod format;
 pub mod generate;
 pub mod generation_config;
 pub mod layers;
+pub mod memory;
 pub mod model;
 mod pieces;
 pub mod pooling;

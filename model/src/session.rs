@@ -10,11 +10,12 @@ use girih_ops::{Arena, Batch, Chunk, Frame, Gpu, Plan, Seq, Tensor};
 
 use crate::error::{OutOfMemory, RunError};
 use crate::layers::{Cache, Trace};
+use crate::memory::{self, Offer};
 use crate::model::Model;
 
 /// Tokens that one submission of a prefill handles at most: bounds the memory of intermediate results and the
 /// time for which a renderer on the same device waits.
-const PREFILL_TOKENS: usize = 512;
+pub(crate) const PREFILL_TOKENS: usize = 512;
 
 /// Candidates that a decode step leaves for the host to sample from.
 pub const CANDIDATES: u32 = 64;
@@ -133,16 +134,22 @@ impl Session {
             return Err(RunError::Context { got: capacity, limit });
         }
         let slots = options.slots.max(1);
-        let cache = Cache::alloc(model.gpu(), &model.decoder()?.blocks, slots, capacity, options.f16_cache)
-            .map_err(|error| match OutOfMemory::said(&error) {
-            Some(message) => {
-                let bytes = model.config().cache_bytes(capacity).saturating_mul(slots.into());
-                let cache = if options.f16_cache { bytes / 2 } else { bytes };
-                let weights = model.weight_bytes();
-                RunError::from(OutOfMemory { weights, cache, context: capacity, message })
-            }
-            None => error.into(),
-        })?;
+        let blocks = &model.decoder()?.blocks;
+        let asked = memory::Choice::new(None, capacity, Some(options));
+        let needs = |choice: &memory::Choice| memory::needs(model.config(), model.weight_bytes(), choice);
+        // The weights are there already; they cannot be had in another format.
+        let mut offer = Offer::of(model.gpu().caps());
+        offer.free = offer.free.map(|free| free.saturating_add(model.weight_bytes()));
+        if let Some(refused) = memory::refusal(&asked, false, &offer, needs) {
+            return Err(refused.into());
+        }
+        let cache =
+            Cache::alloc(model.gpu(), blocks, slots, capacity, options.f16_cache).map_err(|error| {
+                match OutOfMemory::said(&error) {
+                    Some(message) => memory::exhausted(&asked, false, message, needs).into(),
+                    None => RunError::from(error),
+                }
+            })?;
         Ok(Self {
             model: model.clone(),
             cache,

@@ -78,8 +78,11 @@ fn rate(tokens: u32, seconds: &[f64]) -> Rate {
 impl BenchModel {
     async fn run(self, gpu: &Gpu, global: &Global) -> Result<(), Failure> {
         let (model, name) = match &self.synthetic {
-            Some(preset) => (self.model.load_synthetic(gpu, preset, global).await?, preset.clone()),
-            None => (self.model.load(gpu, global).await?, self.model.name()),
+            Some(preset) => (
+                self.model.load_synthetic(gpu, preset, self.session.options(), global).await?,
+                preset.clone(),
+            ),
+            None => (self.model.load(gpu, Some(self.session.options()), global).await?, self.model.name()),
         };
         let context = model.context();
         if self.prompt > context || self.generate > context || self.repetitions == 0 {

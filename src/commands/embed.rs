@@ -30,7 +30,7 @@ impl Embed {
     /// Runs the command.
     pub async fn run(self, global: &Global) -> Result<(), Failure> {
         let gpu = device::open(global).await?;
-        let model = self.model.load(&gpu, global).await?;
+        let model = self.model.load(&gpu, None, global).await?;
         let prompt = match (&self.prompt_name, &self.prompt) {
             (Some(name), _) => Prompt::Named(name),
             (None, Some(text)) => Prompt::Text(text),

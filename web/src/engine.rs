@@ -209,15 +209,16 @@ async fn load(
     };
     let on_weights = tell.clone();
     let last = Cell::new(0);
-    let model = Model::load(gpu, source, LoadOptions { context, weights: policy }, move |p| {
-        // A message for each percent, not for each vector.
-        let percent = 100 * p.loaded / p.total.max(1);
-        if last.replace(percent) != percent {
-            on_weights("weights", p.loaded as f64, p.total as f64);
-        }
-    })
-    .await
-    .map_err(|e| of(&e))?;
+    let model =
+        Model::load(gpu, source, LoadOptions { context, weights: policy, session: Some(kept) }, move |p| {
+            // A message for each percent, not for each vector.
+            let percent = 100 * p.loaded / p.total.max(1);
+            if last.replace(percent) != percent {
+                on_weights("weights", p.loaded as f64, p.total as f64);
+            }
+        })
+        .await
+        .map_err(|e| of(&e))?;
     let session = if model.encoder().is_some() {
         tell("pipelines", 0.0, 1.0);
         model.warm_up_embedding().await.map_err(|e| of(&e))?;

@@ -23,6 +23,11 @@ macro_rules! decoders {
         /// Known values of `model_type`.
         pub const MODEL_TYPES: &[&str] = &[$(stringify!($name),)* "bert"];
 
+        /// Whether a `model_type` gives states and has no cache.
+        pub(crate) fn is_encoder(model_type: &str) -> bool {
+            model_type == "bert"
+        }
+
         /// What the configuration class of a `model_type` assumes.
         pub(crate) fn class(model_type: &str) -> Option<&'static Class> {
             match model_type {
