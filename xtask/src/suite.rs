@@ -109,6 +109,20 @@ fn binaries(files: &[File], marks: &[&str]) -> Vec<String> {
     found
 }
 
+/// Arguments that choose what runs at t1 as well: the kernels against their twins, operations and models against
+/// goldens. Kernels choose other variants there than at the best tier of a CPU.
+fn binaries_at_t1(files: &[File]) -> Vec<String> {
+    const MODELS: [&str; 2] = ["models.rs", "trained.rs"];
+    let named = |file: &&File| {
+        let name = file.path.rsplit('/').next().unwrap_or_default();
+        name.starts_with("ops_") || MODELS.contains(&name)
+    };
+    let named: Vec<File> = files.iter().filter(named).cloned().collect();
+    let twins = binaries(files, &["run_case"]);
+    // A mark that every file has.
+    twins.into_iter().chain(binaries(&named, &["fn"])).collect()
+}
+
 fn test_files() -> Vec<File> {
     let mut files = source::files(&source::root(), "tests/tests", "rs");
     files.retain(|file| file.path.matches('/').count() == 2); // a folder holds modules, not binaries
@@ -157,11 +171,8 @@ pub fn test(times: &mut Times, adapter: &str, tier: Option<&str>) -> Result<Tota
     if adapter.contains("tier t0") {
         totals.left_out.push("nothing ran at t1: the device has no subgroups".into());
     } else {
-        let twins = binaries(&files, &["run_case"]);
-        if twins.is_empty() {
-            return Err("no test compares the kernels with their twins".into());
-        }
-        totals.add(times.step("test at t1", || cargo_test(&twins, &[("GIRIH_TIER", "t1")]))?);
+        let at_t1 = binaries_at_t1(&files);
+        totals.add(times.step("test at t1", || cargo_test(&at_t1, &[("GIRIH_TIER", "t1")]))?);
     }
     if totals.compared() == 0 {
         return Err("not a single test ran".into());
@@ -220,6 +231,11 @@ mod tests {
             "test a::c ... FAILED",
             "test api::d    ... FAILED",
             "test result: FAILED. 2 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.10s",
+            "",
+            "skipped: tint_accepts: tint is not installed",
+            "test tint_accepts ... ok",
+            "skipped: t1::b::tint_accepts: tint is not installed",
+            "skipped: a::d: models/a: not there",
             "test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out; finished in 1.25s",
         ] {
             totals.read(line);
@@ -250,17 +266,21 @@ mod tests {
 
     #[test]
     fn binaries_are_chosen_by_what_they_name() {
-            "",
-            "skipped: tint_accepts: tint is not installed",
-            "test tint_accepts ... ok",
-            "skipped: t1::b::tint_accepts: tint is not installed",
-            "skipped: a::d: models/a: not there",
         let file = |path: &str, text: &str| File { path: path.into(), text: text.into() };
         let files = [
             file("tests/tests/twins.rs", "use girih_kernels::Gpu;"),
             file("tests/tests/text.rs", "// Gpu\nfn main() {}"),
         ];
         assert_eq!(binaries(&files, &["Gpu"]), ["--test", "twins"]);
+    }
+
+    #[test]
+    fn twins_operations_and_models_run_at_t1() {
+        let chosen = binaries_at_t1(&test_files());
+        for name in ["kernel_twins", "ops_attention", "ops_matmul", "models", "trained"] {
+            assert!(chosen.iter().any(|chosen| chosen == name), "{name}: {chosen:?}");
+        }
+        assert!(!chosen.contains(&"devices".to_owned()), "{chosen:?}");
     }
 
     #[test]
