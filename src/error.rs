@@ -90,6 +90,7 @@ impl Failure {
                 | RunError::PromptTooLong { .. }
                 | RunError::TokenId { .. }
                 | RunError::NoPrompt { .. }
+                | RunError::NotADecoder { .. }
                 | RunError::EmptyPrompt,
             ) => 4,
             Self::Quantize(error) => error.exit_code(),

@@ -46,6 +46,17 @@ pub struct Global {
     verbose: u8,
 }
 
+impl Global {
+    /// Writes a note to standard error: a line for people, or an object.
+    fn note(&self, note: &dyn std::fmt::Display) {
+        if self.json {
+            eprintln!("{}", serde_json::json!({ "note": note.to_string() }));
+        } else {
+            eprintln!("note: {note}");
+        }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Continue a text

@@ -82,27 +82,23 @@ impl ModelArgs {
         self.model.as_ref().map_or_else(|| crate::embedded::NAME.to_owned(), |d| d.display().to_string())
     }
 
-    /// Loads it.
-    pub async fn load(&self, gpu: &Gpu, global: &Global) -> Result<Arc<Model>, Failure> {
-        self.load_for(gpu, SessionOptions::default(), global).await
-    }
-
-    /// Loads it for sessions with a cache of another type.
-    pub async fn load_for(
+    /// Loads it, if there is memory for the session that will be opened on it.
+    pub async fn load(
         &self,
         gpu: &Gpu,
-        session: SessionOptions,
+        session: Option<SessionOptions>,
         global: &Global,
     ) -> Result<Arc<Model>, Failure> {
         if let Some(path) = &self.model {
             must_exist(path)?;
         }
-        load(gpu, self.source(), self.options(), session, &self.name(), global).await
+        load(gpu, self.source(), self.options(session), session.unwrap_or_default(), &self.name(), global)
+            .await
     }
 
-    fn options(&self) -> LoadOptions {
+    fn options(&self, session: Option<SessionOptions>) -> LoadOptions {
         let weights = WeightPolicy { force: self.weights, activations: self.activations };
-        LoadOptions { context: self.context, weights }
+        LoadOptions { context: self.context, weights, session }
     }
 
     /// Loads a synthetic checkpoint.
@@ -114,7 +110,7 @@ impl ModelArgs {
         global: &Global,
     ) -> Result<Arc<Model>, Failure> {
         let source = Arc::new(SyntheticSource::new(preset)?);
-        load(gpu, source, self.options(), session, preset, global).await
+        load(gpu, source, self.options(Some(session)), session, preset, global).await
     }
 }
 

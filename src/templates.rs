@@ -3,15 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use girih_model::text::chat::CHATML;
+use girih_model::text::chat::{CHATML, CHATML_END};
 use girih_model::{ChatTemplates, Model, RunError};
 use serde_json::Value;
 
 use crate::commands::read_text;
 use crate::error::Failure;
-
-/// What ends the messages of chatml.
-const CHATML_END: &str = "<|im_end|>";
 
 /// Which template.
 #[derive(Clone, Debug, Args)]

@@ -186,6 +186,26 @@ fn eval_inspect_embed_and_doctor_report() {
     let bert = goldens().join("models/bert_mean_pool");
     let report = json(&["embed", "--model", bert.to_str().expect("a path"), "--json", "Hello world", "a"]);
     assert_eq!(report["embeddings"].as_array().map(Vec::len), Some(2));
+    assert_eq!(report["left_out_tokens"], serde_json::json!([0, 0]));
+    // What does not fit is left out with a note, in the form that was asked for.
+    let cut = [
+        "embed",
+        "--model",
+        bert.to_str().expect("a path"),
+        "--context",
+        "4",
+        "a",
+        "one two three four five",
+    ];
+    let output = girih(&cut);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.starts_with("note: text 2 is longer"), "{said}");
+    let output = girih(&[&cut[..], &["--json"]].concat());
+    let note: Value = serde_json::from_slice(&output.stderr).expect("one object");
+    assert!(note["note"].as_str().is_some_and(|n| n.contains("takes (4)")), "{note}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("one object");
+    let left_out = report["left_out_tokens"][1].as_u64().expect("a number");
+    assert!(left_out > 0 && said.contains(&format!("{left_out} of its {} tokens", left_out + 4)), "{said}");
     let report = json(&["doctor", "--json"]);
     assert_eq!(report["self_test"]["wrong"], serde_json::json!([]));
     assert!(report["copy_gb_per_s"].as_f64().is_some_and(|b| b > 0.0));
@@ -519,7 +539,7 @@ fn bad_arguments_are_refused() {
     let bert = goldens().join("models/bert_mean_pool");
     fails(
         &["generate", "--model", bert.to_str().expect("a path"), "--prompt", "x"],
-        1,
+        4,
         &["encoder", "girih embed"],
     );
     fails(

@@ -82,7 +82,7 @@ impl BenchModel {
                 self.model.load_synthetic(gpu, preset, self.session.options(), global).await?,
                 preset.clone(),
             ),
-            None => (self.model.load_for(gpu, self.session.options(), global).await?, self.model.name()),
+            None => (self.model.load(gpu, Some(self.session.options()), global).await?, self.model.name()),
         };
         let context = model.context();
         if self.prompt > context || self.generate > context || self.repetitions == 0 {

@@ -69,7 +69,7 @@ impl BenchQuality {
         }
         let source = self.model.source();
         dense_config(&*source, &self.model.name()).await?;
-        let model = self.model.load(gpu, global).await?;
+        let model = self.model.load(gpu, Some(SessionOptions::default()), global).await?;
         model.decoder()?;
         let calibration = Calibration::load(&model, self.calib.as_deref(), usize::MAX)?;
         let mut texts = Vec::new();

@@ -41,7 +41,7 @@ impl Chat {
     pub async fn run(self, global: &Global) -> Result<(), Failure> {
         let template = self.template.read()?;
         let gpu = device::open(global).await?;
-        let model = self.model.load_for(&gpu, self.session.options(), global).await?;
+        let model = self.model.load(&gpu, Some(self.session.options()), global).await?;
         let name = self.model.name();
         let template = templates::choose(template, &model, self.model.model.as_deref(), &name)?;
         let session = Session::new(&model, self.session.options())?;

@@ -30,7 +30,7 @@ impl Embed {
     /// Runs the command.
     pub async fn run(self, global: &Global) -> Result<(), Failure> {
         let gpu = device::open(global).await?;
-        let model = self.model.load(&gpu, global).await?;
+        let model = self.model.load(&gpu, None, global).await?;
         let prompt = match (&self.prompt_name, &self.prompt) {
             (Some(name), _) => Prompt::Named(name),
             (None, Some(text)) => Prompt::Text(text),
@@ -38,13 +38,23 @@ impl Embed {
         };
         let ids =
             self.texts.iter().map(|t| model.embedding_ids_with(t, prompt)).collect::<Result<Vec<_>, _>>()?;
+        let left_out =
+            self.texts.iter().map(|t| model.left_out_of(t, prompt)).collect::<Result<Vec<_>, _>>()?;
+        for ((left_out, ids), number) in left_out.iter().zip(&ids).zip(1..).filter(|((n, _), _)| **n > 0) {
+            global.note(&format_args!(
+                "text {number} is longer than the model takes ({}): {left_out} of its {} tokens are left out",
+                model.embedding_limit(),
+                ids.len() + left_out
+            ));
+        }
         let vectors = model.embed_with(&ids, prompt).await?;
         let mut out = std::io::stdout().lock();
         if global.json {
             let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| f64::from(x * y)).sum::<f64>();
             let similarity: Vec<Vec<f64>> =
                 vectors.iter().map(|a| vectors.iter().map(|b| dot(a, b)).collect()).collect();
-            let report = json!({ "embeddings": vectors, "token_ids": ids, "similarity": similarity });
+            let report = json!({ "embeddings": vectors, "token_ids": ids,
+                "left_out_tokens": left_out, "similarity": similarity });
             writeln!(out, "{report}")?;
         } else {
             for vector in &vectors {

@@ -44,7 +44,7 @@ impl Eval {
         }
         let text = read_text(&self.perplexity)?;
         let gpu = device::open(global).await?;
-        let model = self.model.load(&gpu, global).await?;
+        let model = self.model.load(&gpu, Some(self.session.options()), global).await?;
         let encode = |model: &girih_model::Model| {
             model.tokenizer()?.encode(&text, false).map_err(girih_model::RunError::from)
         };
@@ -62,7 +62,7 @@ impl Eval {
                     activations: None,
                     ..self.model.clone()
                 };
-                let reference = args.load(&gpu, global).await?;
+                let reference = args.load(&gpu, Some(self.session.options()), global).await?;
                 if encode(&reference)? != ids || reference.bos_id() != model.bos_id() {
                     let message = "the model and its reference make different tokens of the text";
                     return Err(Failure::Argument(message.into()));

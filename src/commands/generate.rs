@@ -38,7 +38,7 @@ impl Generate {
     pub async fn run(self, global: &Global) -> Result<(), Failure> {
         let start = Instant::now();
         let gpu = device::open(global).await?;
-        let model = self.model.load_for(&gpu, self.session.options(), global).await?;
+        let model = self.model.load(&gpu, Some(self.session.options()), global).await?;
         let ids = model.tokenizer()?.encode(&self.prompt, true).map_err(girih_model::RunError::from)?;
         let mut session = Session::new(&model, self.session.options())?;
         let mut options = self.sampling.options(&model, self.max_tokens);

@@ -11,7 +11,8 @@ use girih_model::checkpoint::source::{ByteSource, DirSource};
 use girih_model::checkpoint::table::TensorTable;
 use girih_model::checkpoint::weights::Weights;
 use girih_model::network::arch::KNOWN;
-use girih_model::{Config, LoadError, WeightPolicy};
+use girih_model::run::memory::{self, Choice};
+use girih_model::{Config, LoadError, SessionOptions, WeightPolicy};
 use serde_json::json;
 
 use crate::Global;
@@ -45,7 +46,9 @@ impl Inspect {
         let weight_bytes = table.bytes();
         let (groups, dense) = modules(source.clone(), &config, &table).await.map_err(named)?;
         let parameters = dense + groups.iter().map(|g| g.parameters).sum::<u64>();
-        let cache = |tokens: u32| config.cache_bytes(tokens);
+        let session = SessionOptions::default();
+        let needs =
+            |tokens: u32| memory::demand(&config, weight_bytes, &Choice::new(None, tokens, Some(session)));
         let contexts: Vec<u32> = [512, 2048, 8192, 32_768, 131_072]
             .into_iter()
             .filter(|&t| t < config.max_context)
@@ -64,8 +67,8 @@ impl Inspect {
                 "head_dim": config.head_dim,
                 "vocab_size": config.vocab_size,
                 "max_position_embeddings": config.max_position_embeddings,
-                "memory": contexts.iter().map(|&t| json!({ "context": t, "cache_bytes": cache(t),
-                    "total_bytes": weight_bytes.saturating_add(cache(t)) })).collect::<Vec<_>>(),
+                "memory": contexts.iter().map(|&t| json!({ "context": t, "cache_bytes": needs(t).cache,
+                    "scratch_bytes": needs(t).scratch, "total_bytes": needs(t).total() })).collect::<Vec<_>>(),
                 "quantised": groups.iter().map(|g| json!({ "format": g.format, "bits_per_weight": g.bits_per_weight(),
                     "activation": g.activation, "transform": g.transform, "modules": g.modules,
                     "unknown_columns": g.unknown_columns, "parameters": g.parameters })).collect::<Vec<_>>(),
@@ -106,10 +109,11 @@ impl Inspect {
         if !groups.is_empty() {
             writeln!(out)?;
         }
-        writeln!(out, "{:>9}  {:>12}  {:>12}", "context", "cache (f32)", "total")?;
+        writeln!(out, "{:>9}  {:>12}  {:>12}  {:>12}", "context", "cache (f32)", "intermediate", "total")?;
         for tokens in contexts {
-            let total = megabytes(weight_bytes.saturating_add(cache(tokens)));
-            writeln!(out, "{tokens:>9}  {:>12}  {total:>12}", megabytes(cache(tokens)))?;
+            let needs = needs(tokens);
+            let [cache, scratch, total] = [needs.cache, needs.scratch, needs.total()].map(megabytes);
+            writeln!(out, "{tokens:>9}  {cache:>12}  {scratch:>12}  {total:>12}")?;
         }
         writeln!(out)?;
         for t in tensors {

@@ -36,7 +36,7 @@ impl Logits {
     /// Runs the command.
     pub async fn run(self, global: &Global) -> Result<(), Failure> {
         let gpu = device::open(global).await?;
-        let model = self.model.load(&gpu, global).await?;
+        let model = self.model.load(&gpu, Some(SessionOptions::default()), global).await?;
         let mut session = Session::new(&model, SessionOptions::default())?;
         let input = Input { slot: 0, token_ids: &self.ids };
         let le_bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();

@@ -91,9 +91,9 @@ impl Quantize {
         let decoder = model.decoder().is_ok();
         let evaluates = !self.no_eval && decoder;
         if !self.no_eval && !decoder {
-            eprintln!(
-                "note: {name} is an encoder: it has no perplexity, and is not compared with the result"
-            );
+            global.note(&format_args!(
+                "{name} is an encoder: it has no perplexity, and is not compared with the result"
+            ));
         }
         let calibrates = scheme.needs_calibration() || self.calib.is_some();
         let text = if calibrates || evaluates {

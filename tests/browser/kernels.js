@@ -57,7 +57,7 @@ async function run(name) {
   } finally {
     done.abort();
   }
-  return { ok, message, log: tests.take_log() };
+  return { ok, message, log: tests.take_log(), skipped: tests.take_skipped() ?? null };
 }
 
 window.girihTests = {

@@ -3,6 +3,8 @@
 //!
 //! A missing or malformed golden fails the test that needs it, with the path.
 
+mod counts;
+
 use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensors};
@@ -10,18 +12,24 @@ use serde_json::Value;
 
 use crate::files;
 
+pub use counts::counted;
+
 /// The folder of all goldens.
 pub fn dir() -> PathBuf {
     files::goldens()
 }
 
-/// Subfolders of a folder of goldens, sorted; empty if there is none.
+/// Subfolders of a folder of goldens, sorted.
+///
+/// # Panics
+/// Another number of them than [`counted`] expects.
 pub fn folders(kind: &str) -> Vec<PathBuf> {
     let dir = dir().join(kind);
     let files = files::below(&dir);
     let mut names: Vec<&str> = files.iter().filter_map(|file| Some(file.split_once('/')?.0)).collect();
     names.sort_unstable();
     names.dedup();
+    counted(kind, names.len());
     names.into_iter().map(|name| dir.join(name)).collect()
 }
 
@@ -32,6 +40,16 @@ pub fn folders(kind: &str) -> Vec<PathBuf> {
 pub fn json(path: &Path) -> Value {
     let text = files::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     serde_json::from_slice(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// The JSON file `<path>.json` below the folder of all goldens, whose `cases` are a list.
+///
+/// # Panics
+/// A file of another form, or another number of cases than [`counted`] expects.
+pub fn cases(path: &str) -> Value {
+    let golden = json(&dir().join(format!("{path}.json")));
+    counted(path, golden["cases"].as_array().map_or(0, Vec::len));
+    golden
 }
 
 /// A safetensors file.
@@ -118,10 +136,9 @@ pub struct Case<'a> {
 
 /// Opens `ops/<name>`.
 pub fn op(name: &str) -> Op {
-    let dir = dir().join("ops");
     Op {
-        cases: json(&dir.join(format!("{name}.json"))),
-        tensors: Tensors::open(&dir.join(format!("{name}.safetensors"))),
+        cases: cases(&format!("ops/{name}")),
+        tensors: Tensors::open(&dir().join("ops").join(format!("{name}.safetensors"))),
     }
 }
 
@@ -132,7 +149,6 @@ impl Op {
     /// A file of another form.
     pub fn cases(&self) -> Vec<Case<'_>> {
         let cases = self.cases["cases"].as_array().expect("cases is a list");
-        assert!(!cases.is_empty(), "a golden file without cases tests nothing");
         cases
             .iter()
             .map(|json| Case {

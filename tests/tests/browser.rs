@@ -1,7 +1,8 @@
 //! The tests that run in a browser: headless Chromium with the CPU device SwiftShader, through chromedriver.
 //!
-//! A test page has `window.girihTests`, with `list()` and `run(name)`; each of its tests is one test here. The page
-//! of `web/site` in cargo's target folder is looked at as well, and screenshots of it stay in `web/screenshots`.
+//! A test page has `window.girihTests`, with `list()` and `run(name)`; each of its tests is one test here, and counts
+//! as skipped if it compared nothing. The page of `web/site` in cargo's target folder is looked at as well, and
+//! screenshots of it stay in `web/screenshots`.
 //!
 //! `cargo xtask web` builds what is tested, `cargo xtask test` does so too; `cargo test --workspace --test browser --
 //! FILTER` runs again what is there.
@@ -75,7 +76,8 @@ impl Bed {
             Ok(names) if !names.is_empty() => {
                 let trial = |name: String| {
                     let (bed, url) = (Arc::clone(self), url.clone());
-                    Trial::test(format!("{prefix}::{name}"), move || bed.run_in_page(&url, &name))
+                    let test = format!("{prefix}::{name}");
+                    Trial::test(test.clone(), move || bed.run_in_page(&url, &name, &test))
                 };
                 names.into_iter().map(trial).collect()
             }
@@ -87,8 +89,8 @@ impl Bed {
         }
     }
 
-    /// Runs a test of a page.
-    fn run_in_page(&self, url: &str, name: &str) -> Result<(), Failed> {
+    /// Runs a test of a page, which is called `test` here.
+    fn run_in_page(&self, url: &str, name: &str, test: &str) -> Result<(), Failed> {
         let mut chromium = self.chromium();
         let outcome = chromium.open(url).and_then(|()| chromium.call("run", &[json!(name)]));
         let console = chromium.console();
@@ -104,6 +106,9 @@ impl Bed {
             outcome["log"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         if outcome["ok"] != json!(true) {
             return Err(failure(outcome["message"].as_str().unwrap_or("no message"), &log, &console).into());
+        }
+        if let Some(why) = outcome["skipped"].as_str() {
+            girih_tests::print_skipped(test, why);
         }
         match console.iter().find(|line| line.contains("Content Security Policy")) {
             Some(violation) => Err(violation.into()),

@@ -33,7 +33,7 @@ fn both_styles_agree() {
             (a, b) => panic!("{name}: only one style is read: {a:?} {b:?}"),
         }
     }
-    println!("{count} models");
+    goldens::counted("models: in two styles", count);
 }
 
 #[test]
@@ -136,6 +136,7 @@ fn agree(field: &str, got: &Value, want: &Value) -> bool {
 #[test]
 fn sparse_configurations_are_completed_as_in_transformers() {
     let table: Value = serde_json::from_str(include_str!("../goldens/configs/classes.json")).expect("JSON");
+    goldens::counted("configs/classes", table["cases"].as_array().expect("cases").len());
     let mut empty = std::collections::BTreeSet::new();
     for case in table["cases"].as_array().expect("cases") {
         let name = case["name"].as_str().expect("a name");

@@ -1,4 +1,4 @@
-//! The guides say what the code says: kernels, architectures, links.
+//! The guides say what the code says: kernels, architectures, tests, links.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -101,4 +101,46 @@ fn links_lead_somewhere() {
     }
     assert!(broken.is_empty(), "{}", broken.join("\n"));
     assert_eq!(links("[a](b.md#c) [d](https://e) [f](#g)"), ["b.md"]);
+}
+
+#[test]
+fn the_readme_counts_the_kernels() {
+    let counted = format!("| Kernels | {}: ", KERNELS.len());
+    assert!(read("README.md").contains(&counted), "README.md: no {counted:?}");
+}
+
+/// Rows of the table of invariants that have two cells: what holds them.
+fn held_by(page: &str) -> Vec<&str> {
+    let section = page.split("\n## ").find(|section| section.starts_with("Invariants")).expect("a section");
+    let rows = section.lines().filter(|line| line.starts_with("| "));
+    rows.skip(1)
+        .filter_map(|row| row.trim_end_matches([' ', '|']).rsplit_once(" | "))
+        .map(|row| row.1)
+        .collect()
+}
+
+#[test]
+fn the_tests_that_hold_the_invariants_exist() {
+    // A lint, and names of tests in a browser.
+    const OTHERS: [&str; 5] = ["unsafe_code", "api", "api::", "t0::", "t1::"];
+    let page = read("ARCHITECTURE.md");
+    let cells = held_by(&page);
+    assert!(cells.len() > 40, "{} rows", cells.len());
+    let mut missing = Vec::new();
+    for name in cells.iter().flat_map(|cell| quoted(cell)) {
+        let file = |test: &str| root().join(format!("tests/tests/{test}.rs"));
+        let is_there = match name.split_once("::") {
+            Some((test, function)) if !function.is_empty() => {
+                let text = std::fs::read_to_string(file(test)).unwrap_or_default();
+                text.contains(&format!("fn {function}")) // the beginning of several is enough
+            }
+            _ if name.contains('/') => root().join(&name).exists(),
+            _ if name == "ops_*" => file("ops_matmul").exists(),
+            _ => file(&name).exists(),
+        };
+        if !is_there && !OTHERS.contains(&name.as_str()) && !name.starts_with("cargo xtask ") {
+            missing.push(name);
+        }
+    }
+    assert!(missing.is_empty(), "ARCHITECTURE.md names tests that do not exist: {missing:?}");
 }

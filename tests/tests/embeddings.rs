@@ -52,7 +52,7 @@ fn load(gpu: &Gpu, source: MemorySource) -> Result<Arc<Model>, LoadError> {
 #[test]
 fn texts_give_the_vectors_of_sentence_transformers() {
     let gpu = girih_tests::gpu();
-    let golden = goldens::json(&goldens::dir().join("embeddings/cases.json"));
+    let golden = goldens::cases("embeddings/cases");
     let cases = golden["cases"].as_array().expect("cases");
     for case in cases {
         let name = case["name"].as_str().expect("a name");
@@ -72,7 +72,6 @@ fn texts_give_the_vectors_of_sentence_transformers() {
         }
         assert_eq!(vectors.len(), want.len(), "{name}");
     }
-    println!("{} cases", cases.len());
 }
 
 /// Whatever text ends with is what `add_eos_token` says; llama.cpp's GELU is a table of float16 values.

@@ -123,6 +123,7 @@ fn converted(path: &Path) -> File {
 /// Every family with a decoder: names, order of rows, norms, rotary scalings, constants.
 #[test]
 fn converted_checkpoints_give_the_logits_of_transformers() {
+    let mut count = 0;
     for path in goldens::folders("models") {
         let reference = goldens::json(&path.join("reference.json"));
         let model_type = reference["model_type"].as_str().unwrap_or_default();
@@ -142,8 +143,9 @@ fn converted_checkpoints_give_the_logits_of_transformers() {
             let want = tensors.f32(&format!("{prompt}.logits")).1;
             assert_close(&format!("{name} {prompt}"), &logits(&model, &ids), &want, atol, 1e-4);
         }
-        println!("{name}: {} tensors", model.config().num_hidden_layers);
+        count += 1;
     }
+    goldens::counted("models: converted to GGUF", count);
 }
 
 /// An encoder loads and has its pooling.

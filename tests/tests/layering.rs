@@ -36,8 +36,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
 ];
 
 /// Files and folders that may ask at compile time whether this is a browser.
-const MAY_ASK_TARGET: &[&str] =
-    &["kernels/src/device/", "model/src/checkpoint/source/", "web/src/lib.rs"];
+const MAY_ASK_TARGET: &[&str] = &["kernels/src/device/", "model/src/checkpoint/source/", "web/src/lib.rs"];
 
 /// The files that may be unsafe: the cache that a driver reads, and what only the fuzzer has, an allocator that counts and
 /// the counters of the compiler.
@@ -453,6 +452,8 @@ const FLOORS_OF_MODEL: &[&[&str]] = &[
     &["network::arch"],
     &["run::sampler", "run::pooling"],
     &["run::generation_config", "run::embedding_config"],
+    &["run::options"],
+    &["run::memory"],
     &["run::model"],
     &["run::session"],
     &["run::calibrate", "run::embed", "run::eval", "run::generate", "run::needs"],

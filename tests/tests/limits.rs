@@ -3,10 +3,11 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use girih_kernels::{Gpu, GpuError, Options};
+use girih_kernels::{Access, Buffer, Caps, Gpu, GpuError, Options};
+use girih_model::run::memory::{self, Choice};
 use girih_model::{
-    GenerateOptions, Generated, Input, LoadOptions, Model, Rows, RunError, Sampling, Session, SessionOptions,
-    WeightPolicy, generate,
+    GenerateOptions, Generated, Input, LoadError, LoadOptions, Model, Rows, RunError, Sampling, Session,
+    SessionOptions, WeightPolicy, generate,
 };
 use girih_ops::{Format, WeightFormat};
 use girih_tests::goldens::assert_close;
@@ -86,7 +87,7 @@ fn what_cannot_be_split_is_refused_with_its_size() {
     assert!(error.contains("bytes of a row is 1536, must be 1 to 1024"), "{error}");
     let model = load(&open(128), fable(), LoadOptions::default());
     let error = Session::new(&model, SessionOptions::default()).expect_err("256 KiB of keys").to_string();
-    assert!(error.contains("at most 131072") && error.contains("lower the context"), "{error}");
+    assert!(error.contains("a buffer of the device holds 0.1 MB; what fits: --context 256"), "{error}");
     // What fits gives the same text.
     let options = SessionOptions { context: Some(256), ..SessionOptions::default() };
     let whole = load(&gpu(), fable(), LoadOptions::default());
@@ -183,4 +184,49 @@ fn a_lost_device_is_an_error_and_the_next_one_works() {
     let model = load(&gpu(), fable(), LoadOptions::default());
     let mut session = Session::new(&model, SessionOptions::default()).expect("a session");
     assert_eq!(Some(greedy(&mut session, 12).expect("generates").text), want);
+}
+
+/// What is said of memory before loading is what is taken: weights and cache exactly, intermediate results about.
+#[test]
+fn memory_is_told_before_it_is_taken() {
+    let gpu = gpu();
+    let model = load(&gpu, fable(), LoadOptions::default());
+    let mut session = Session::new(&model, SessionOptions::default()).expect("a session");
+    let choice = Choice::new(None, model.context(), Some(SessionOptions::default()));
+    let told = memory::demand(model.config(), model.weight_bytes(), &choice);
+    assert_eq!(told.cache, session.cache().bytes());
+    assert_eq!(told.layer, session.cache().layer(0).k.size());
+    // Every buffer that the largest piece of a prompt writes, the cache apart.
+    let ids = vec![1; model.context() as usize];
+    let input = [Input { slot: 0, token_ids: &ids }];
+    let (frame, _) = session.record(&input, Rows::Last, None).expect("records");
+    let layers = (0..model.config().num_hidden_layers as usize).map(|i| session.cache().layer(i));
+    let cached: Vec<Buffer> = layers.flat_map(|layer| [layer.k.clone(), layer.v.clone()]).collect();
+    let mut known = cached.clone();
+    for dispatch in frame.recording().dispatches() {
+        for (binding, buffer) in dispatch.spec.bindings.iter().zip(&dispatch.buffers) {
+            let written = binding.access == Access::ReadWrite;
+            if written && !known.iter().any(|other| other.same_memory(buffer)) {
+                known.push(buffer.clone());
+            }
+        }
+    }
+    let taken: u64 = known[cached.len()..].iter().map(Buffer::size).sum();
+    println!("{} buffers of {taken} bytes, told {}", known.len() - cached.len(), told.scratch);
+    assert!((taken / 2..=taken * 3 / 2).contains(&told.scratch), "told {}, taken {taken}", told.scratch);
+}
+
+/// Where a layer of the cache does not fit a binding, no weight is read.
+#[test]
+fn a_cache_that_cannot_be_is_refused_before_loading() {
+    let gpu = gpu();
+    let small = gpu.with_caps(Caps { binding_bytes: 200_000, ..gpu.caps().clone() });
+    let options = LoadOptions { session: Some(SessionOptions::default()), ..LoadOptions::default() };
+    let loaded = Model::load(&small, fable(), options, |_| panic!("a weight was read"));
+    let error = block_on(loaded).expect_err("too large");
+    assert!(matches!(&error, LoadError::OutOfMemory(_)), "{error}");
+    let said = error.to_string();
+    for part in ["0.3 MB, a buffer of the device holds 0.2 MB", "--context 256", "--cache f16"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
 }

@@ -211,7 +211,8 @@ async fn attention_agrees_with_every_golden(gpu: Gpu) {
         }
     }
     println!("{count} cases through {kernels:?}");
-    assert!(count > 0 && kernels.len() >= 2, "{count} cases through {kernels:?}");
+    goldens::counted("ops/attention: covered", count);
+    assert!(kernels.len() >= 2, "{kernels:?}");
 }
 
 /// Many splits and a batch whose buffers say more keys than there are: grids come from the batch, keys from `seqs`.

@@ -7,7 +7,7 @@ use girih_ops::{
     Act, Format, Frame, GluAct, Gpu, Linear, Matrix, MatrixInput, Mix, Norm, QuantActivation, Tensor,
     WeightFormat, linear,
 };
-use girih_tests::goldens::{assert_close, op};
+use girih_tests::goldens::{assert_close, counted, op};
 use girih_tests::on_device;
 
 /// A mixing on the host: its name, what it does to a row of x, how a matrix is told.
@@ -237,7 +237,7 @@ async fn integer_products_agree_with_the_goldens(gpu: Gpu) {
             products += 1;
         }
     }
-    assert!(products >= 8, "{products} products");
+    counted("ops/fake_quant: products", products);
 }
 
 /// The input of a matrix says nothing of its rows, unless they are scaled or mixed to meet it.

@@ -893,7 +893,7 @@ fn changed(name: &str, mut change: impl FnMut(&str, Vec<i64>) -> Vec<i64>) -> Me
 fn logits(source: MemorySource, weights: WeightPolicy) -> (Vec<f32>, usize) {
     let options = LoadOptions { weights, ..LoadOptions::default() };
     let model = block_on(Model::load(&gpu(), Arc::new(source), options, |_| ())).expect("loads");
-    let token_ids: Vec<u32> = (0..40).map(|i| i * 7 % 300).collect();
+    let token_ids: Vec<u32> = (0..40).map(|i| i * 7 % model.config().vocab_size).collect();
     let mut session = Session::new(&model, SessionOptions::default()).expect("a session");
     let input = [Input { slot: 0, token_ids: &token_ids }];
     let logits = session.forward(&input, girih_model::Rows::All, None).expect("forward");

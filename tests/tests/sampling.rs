@@ -70,9 +70,8 @@ fn rules_of_checkpoints() {
         "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "eos_token_id": 3,
     });
     let config = Config::parse(config.to_string().as_bytes()).expect("a configuration");
-    let golden = goldens::json(&goldens::dir().join("ops/sampling_rules.json"));
+    let golden = goldens::cases("ops/sampling_rules");
     let cases = golden["cases"].as_array().expect("cases");
-    assert!(cases.len() > 30);
     for case in cases {
         let name = case["name"].as_str().expect("a name");
         let asked = GenerationConfig::parse(case["config"].to_string().as_bytes(), &config).expect(name);

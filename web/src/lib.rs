@@ -13,6 +13,7 @@ mod error;
 mod model;
 mod session;
 mod source;
+mod template;
 mod value;
 
 use std::cell::RefCell;

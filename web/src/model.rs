@@ -13,6 +13,7 @@ use wasm_bindgen_futures::future_to_promise;
 
 use crate::error::{Code, failure, of};
 use crate::session::{EngineSession, conversation};
+use crate::template::Template;
 use crate::value::{from_js, optional, text, to_js};
 
 /// A model on the device.
@@ -22,13 +23,20 @@ pub struct EngineModel {
     model: Arc<Model>,
     /// How caches are made.
     kept: SessionOptions,
+    /// How conversations are written out.
+    chat: Rc<Template>,
     /// The session that loading has warmed up, for whoever asks first.
     warm: Rc<RefCell<Option<Session>>>,
 }
 
 impl EngineModel {
-    pub(crate) fn new(model: Arc<Model>, kept: SessionOptions, warm: Option<Session>) -> Self {
-        Self { model, kept, warm: Rc::new(RefCell::new(warm)) }
+    pub(crate) fn new(
+        model: Arc<Model>,
+        kept: SessionOptions,
+        chat: Template,
+        warm: Option<Session>,
+    ) -> Self {
+        Self { model, kept, chat: Rc::new(chat), warm: Rc::new(RefCell::new(warm)) }
     }
 }
 
@@ -48,7 +56,7 @@ impl EngineModel {
             "maxContext": config.max_context, "weightBytes": model.weight_bytes(),
             "cacheBytes": if model.encoder().is_some() { 0 } else { cache_bytes },
             "parameters": model.parameters(), "isEncoder": model.encoder().is_some(),
-            "hasChatTemplate": !model.chat().is_empty(), "notes": model.notes(),
+            "hasChatTemplate": !self.chat.templates.is_empty(), "notes": model.notes(),
             "unusedTensors": model.unused_tensors(),
         }))
     }
@@ -58,10 +66,11 @@ impl EngineModel {
         let warm = self.warm.borrow_mut().take();
         let wanted = context.unwrap_or(self.model.context());
         if let Some(session) = warm.filter(|s| s.cache().capacity() == wanted) {
-            return Ok(EngineSession::new(session));
+            return Ok(EngineSession::new(session, self.chat.clone()));
         }
         let options = SessionOptions { context, ..self.kept };
-        Ok(EngineSession::new(Session::new(&self.model, options).map_err(run_error)?))
+        let session = Session::new(&self.model, options).map_err(run_error)?;
+        Ok(EngineSession::new(session, self.chat.clone()))
     }
 
     /// Token ids of a text, with the special tokens that the model wants around it if `addSpecial`.
@@ -82,7 +91,7 @@ impl EngineModel {
     /// the template.
     pub fn render(&self, messages: JsValue, options: JsValue) -> Result<String, JsValue> {
         let conversation = conversation(&messages, &from_js(&options)?)?;
-        self.model.chat().render(&conversation).map_err(run_error)
+        self.chat.templates.render(&conversation).map_err(run_error)
     }
 
     /// One vector for each text, pooled as the model was trained.

@@ -13,6 +13,7 @@ use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::future_to_promise;
 
 use crate::error::{Code, failure, of};
+use crate::template::Template;
 use crate::value::{from_js, number, optional, set, to_js, whole};
 
 /// Tokens that are generated where nobody says how many.
@@ -24,13 +25,14 @@ const MAX_TOKENS: u32 = 512;
 pub struct EngineSession {
     /// Nobody's while it generates.
     session: Rc<RefCell<Option<Session>>>,
+    chat: Rc<Template>,
     canceller: Canceller,
 }
 
 impl EngineSession {
-    pub(crate) fn new(session: Session) -> Self {
+    pub(crate) fn new(session: Session, chat: Rc<Template>) -> Self {
         let canceller = session.canceller().clone();
-        Self { session: Rc::new(RefCell::new(Some(session))), canceller }
+        Self { session: Rc::new(RefCell::new(Some(session))), chat, canceller }
     }
 }
 
@@ -72,7 +74,7 @@ impl EngineSession {
 
 impl EngineSession {
     fn run(&self, prompt: Result<Prompt, JsValue>, options: JsValue, on_text: Function) -> Promise {
-        let slot = self.session.clone();
+        let (slot, chat) = (self.session.clone(), self.chat.clone());
         future_to_promise(async move {
             let prompt = prompt?;
             let Some(session) = slot.borrow_mut().take() else {
@@ -80,7 +82,7 @@ impl EngineSession {
             };
             let mut lent = Lent { slot, session: Some(session) };
             let Some(session) = lent.session.as_mut() else { return Ok(JsValue::UNDEFINED) };
-            run(session, prompt, &options, &on_text).await
+            run(session, &chat, prompt, &options, &on_text).await
         })
     }
 }
@@ -158,6 +160,7 @@ fn ignores_eos(options: &Value) -> Result<bool, JsValue> {
 
 async fn run(
     session: &mut Session,
+    chat: &Template,
     prompt: Prompt,
     options: &JsValue,
     on_text: &Function,
@@ -168,8 +171,9 @@ async fn run(
     let wanted = if let Prompt::Chat(_) = prompt {
         let mut wanted = read_options(&model, &plain, &model.generation().chat_sampling())?;
         if !ignores_eos(&plain)? {
-            wanted.stop_ids = model.answer_stop_ids(model.chat());
+            wanted.stop_ids = model.answer_stop_ids(&chat.templates);
         }
+        wanted.stop.extend(chat.stop.iter().cloned());
         wanted.continues = false;
         wanted
     } else {
@@ -184,7 +188,7 @@ async fn run(
         Prompt::Chat(messages) => {
             let extra = plain["template"].as_object().cloned().unwrap_or_else(Map::new);
             let conversation = conversation(&messages, &Value::Object(extra))?;
-            let text = model.chat().render(&conversation).map_err(|e| run_error(e.into()))?;
+            let text = chat.templates.render(&conversation).map_err(|e| run_error(e.into()))?;
             tokenizer.clone().map_err(run_error)?.encode(&text, false).map_err(|e| run_error(e.into()))?
         }
     };

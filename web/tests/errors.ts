@@ -31,6 +31,7 @@ test("errors_an_option_that_does_not_exist_is_named", async (t) => {
   await t.rejects(girih.rebuild(wrong), "bad-argument", /rebuild/);
   await t.rejects(girih.loadModel(MODEL, { weight: "int8" } as object), "bad-argument", /weight, wanted one of .*weights/);
   await t.rejects(girih.loadModel(MODEL, { keyValues: "int8" } as object), "bad-argument", /keyValues is "int8", must be f32 or f16/);
+  await t.rejects(girih.loadModel(MODEL, { chatTemplate: "{% if %}" }), "bad-argument", /chatTemplate: /);
   const model = await girih.loadModel(MODEL, { context: 64, keyValues: "f16" });
   t.equal(model.info.cacheBytes, 64 * 2 * 2 * 6 * 64 * 2, "bytes of an f16 cache: tokens, keys and values, heads, layers, channels");
   for (const generation of [model.generate("a", { max_tokens: 1 } as object), model.chat([{ role: "user", content: "a" }], { stopp: [] } as object)]) {

@@ -48,6 +48,17 @@ test("story_from_a_conversation_equals_the_golden", async (t) => {
   t.ok(next.cachedTokens > 0, "the second turn uses the cache of the first");
 });
 
+test("story_from_a_conversation_in_a_template_of_the_page", async (t) => {
+  const girih = await uncached(t);
+  const model = await girih.loadModel(MODEL, { chatTemplate: "{{ bos_token + messages[0].content }}" });
+  t.ok(model.info.hasChatTemplate, "it has a template");
+  const story = (await golden()).greedy.find(({ prompt }) => prompt === PROMPT);
+  if (story === undefined) throw new Error(`no golden story begins with "${PROMPT}"`);
+  const { promptTokens, text } = await model.chat([{ role: "user", content: PROMPT }], { ...GREEDY, maxTokens: 8 }).result;
+  t.equal(promptTokens, story.prompt_ids.length, "prompt tokens");
+  t.ok(story.text.startsWith(text) && text !== "", `"${text}" begins the golden text`);
+});
+
 test("sampling_is_reproducible_by_its_seed", async (t) => {
   const story = await storyTeller(t);
   const sample = async (seed: number) =>

@@ -29,7 +29,14 @@ export interface Engine {
   learn(right: string[], wrong: string[]): void;
   loadModel(
     source: ModelSource,
-    options: { context?: number; weights?: string; activations?: string; keyValues?: "f32" | "f16"; selfTest?: boolean },
+    options: {
+      context?: number;
+      weights?: string;
+      activations?: string;
+      keyValues?: "f32" | "f16";
+      chatTemplate?: string;
+      selfTest?: boolean;
+    },
     onProgress: (stage: "self-test" | "weights" | "pipelines", done: number, total: number) => void,
   ): Promise<EngineModel>;
   /** `onRow` ends it by returning `false`. */

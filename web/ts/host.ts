@@ -239,8 +239,9 @@ export class EngineHost implements Peer {
         throw new GirihError("bad-argument", "`manifest` is for models from a URL; check files with `integrity`");
       }
       const watched = new WatchedSource(source);
-      const { context, weights, activations, keyValues } = args;
-      const options = { context, weights, activations, keyValues, selfTest: this.#tested !== null };
+      const { context, weights, activations, keyValues, chatTemplate } = args;
+      const selfTest = this.#tested !== null;
+      const options = { context, weights, activations, keyValues, chatTemplate, selfTest };
       const live = this.#live();
       const engine = await live
         .loadModel(watched, options, (stage, done, total) => emit(stage === "self-test" ? { stage } : { stage, done, total }))

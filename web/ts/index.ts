@@ -113,6 +113,7 @@ export class Girih {
       weights: options.weights,
       activations: options.activations,
       keyValues: options.keyValues,
+      chatTemplate: options.chatTemplate,
       manifest: typeof manifest === "string" || manifest instanceof URL ? absolute(manifest) : manifest,
       integrity: options.integrity ?? {},
       headers: options.headers ?? {},

@@ -32,6 +32,7 @@ export interface LoadArgs {
   weights?: string;
   activations?: string;
   keyValues?: "f32" | "f16";
+  chatTemplate?: string;
   manifest?: string | Manifest | false;
   integrity: Record<string, string>;
   headers: Record<string, string>;

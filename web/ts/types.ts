@@ -145,6 +145,11 @@ export interface LoadOptions {
   /** Type of the keys and values of a conversation: `"f32"`, or `"f16"` in half the memory. */
   keyValues?: "f32" | "f16";
   /**
+   * Conversations are written with this template instead of the model's: `"chatml"`, which many models without one were
+   * trained with, or the text of a Jinja template. Special tokens are the model's.
+   */
+  chatTemplate?: string;
+  /**
    * Sizes and hashes of all files. By default `girih-manifest.json` beside the model, if it is there (for URLs);
    * `false`: none.
    */

@@ -117,6 +117,9 @@ fn suite(times: &mut Times, tier: Option<&str>) -> Result<Totals, String> {
 fn close(times: &Times, totals: &Totals, failed: &[&str]) -> bool {
     totals.print_slowest();
     times.print();
+    for (name, why) in &totals.skipped {
+        println!("skipped: {name}: {why}");
+    }
     for name in &totals.names {
         println!("failed: {name}");
     }

@@ -14,7 +14,7 @@ const SLOWEST: usize = 20;
 /// Results summed over test binaries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Tests that passed.
+    /// Tests that passed, also those that [`skipped`](Self::skipped) counts.
     pub passed: usize,
     /// Tests that failed, and test runs that died without a result.
     pub failed: usize,
@@ -22,6 +22,10 @@ pub struct Totals {
     pub names: Vec<String>,
     /// Times of tests, where they ran one after the other.
     pub times: Vec<(Duration, String)>,
+    /// Tests that compared nothing, by name, and why: to the harness they passed.
+    pub skipped: Vec<(String, String)>,
+    /// What was left out as a whole, and why.
+    pub left_out: Vec<String>,
 }
 
 impl Totals {
@@ -36,6 +40,8 @@ impl Totals {
             let name = format!("{binary}: {}", name.trim_end()); // the tests in a browser are printed as a table
             self.names.extend((outcome == "FAILED").then(|| name.clone()));
             self.times.extend(matches!(outcome, "ok" | "FAILED").then_some((took, name)));
+        } else if let Some((name, why)) = line.strip_prefix("skipped: ").and_then(|l| l.split_once(": ")) {
+            self.skipped.push((name.to_owned(), why.to_owned()));
         }
     }
 
@@ -45,6 +51,13 @@ impl Totals {
         self.failed += other.failed;
         self.names.extend(other.names);
         self.times.extend(other.times);
+        self.skipped.extend(other.skipped);
+        self.left_out.extend(other.left_out);
+    }
+
+    /// Tests that compared something and found it right.
+    fn compared(&self) -> usize {
+        self.passed.saturating_sub(self.skipped.len())
     }
 
     /// Prints the slowest tests.
@@ -71,7 +84,14 @@ fn count(counts: &str, what: &str) -> usize {
 /// The closing line.
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} passed, {} failed", self.passed, self.failed)
+        write!(f, "{} passed, {} failed", self.compared(), self.failed)?;
+        if !self.skipped.is_empty() {
+            let mut reasons: Vec<&str> = self.skipped.iter().map(|(_, why)| why.as_str()).collect();
+            reasons.sort_unstable();
+            reasons.dedup();
+            write!(f, ", {} skipped ({})", self.skipped.len(), reasons.join("; "))?;
+        }
+        self.left_out.iter().try_for_each(|what| write!(f, "; {what}"))
     }
 }
 
@@ -110,6 +130,20 @@ fn binaries(files: &[File], marks: &[&str]) -> Vec<String> {
     files.iter().filter(marked).map(name).collect()
 }
 
+/// Names of the binaries that runs at t1 as well: the kernels against their twins, operations and models against
+/// goldens. Kernels choose other variants there than at the best tier of a CPU.
+fn binaries_at_t1(files: &[File]) -> Vec<String> {
+    const MODELS: [&str; 2] = ["models.rs", "trained.rs"];
+    let named = |file: &&File| {
+        let name = file.path.rsplit('/').next().unwrap_or_default();
+        name.starts_with("ops_") || MODELS.contains(&name)
+    };
+    let named: Vec<File> = files.iter().filter(named).cloned().collect();
+    let twins = binaries(files, &["run_case"]);
+    // A mark that every file has.
+    twins.into_iter().chain(binaries(&named, &["fn"])).collect()
+}
+
 /// The files of the `tests` crate that are binaries.
 pub(crate) fn test_files() -> Vec<File> {
     let mut files = source::files(&source::root(), "tests/tests", "rs");
@@ -133,10 +167,10 @@ fn build(times: &mut Times) -> (Result<Vec<Binary>, String>, Result<(), String>)
 /// GPU again at the tiers below. `adapter` is what the probe printed.
 ///
 /// # Errors
-/// A run without a single test, or without those that compare kernels with their twins.
+/// A run without a single test.
 pub fn test(times: &mut Times, adapter: &str, tier: Option<&str>) -> Result<Totals, String> {
     let (built, package) = build(times);
-    let mut failures = Vec::new();
+    let (mut failures, mut left_out) = (Vec::new(), Vec::new());
     failures.extend(package.err().map(|error| format!("cargo xtask web: {error}")));
     let built = built.unwrap_or_else(|error| {
         failures.push(error);
@@ -145,18 +179,14 @@ pub fn test(times: &mut Times, adapter: &str, tier: Option<&str>) -> Result<Tota
     let mut all: Vec<Job> = built.iter().map(|binary| Job::new(binary, tier)).collect();
     if tier.is_none() {
         let files = test_files();
-        let twins = binaries(&files, &["run_case"]);
-        if twins.is_empty() {
-            return Err("no test compares the kernels with their twins".into());
-        }
         let again = |names: &[String], tier| -> Vec<Job> {
             built.iter().filter(|b| names.contains(&b.name)).map(|b| Job::new(b, Some(tier))).collect()
         };
         all.extend(again(&binaries(&files, &["Gpu", "gpu"]), "t0"));
         if adapter.contains("tier t0") {
-            println!("the device has no subgroups: nothing to run at t1\n");
+            left_out.push("nothing ran at t1: the device has no subgroups".into());
         } else {
-            all.extend(again(&twins, "t1"));
+            all.extend(again(&binaries_at_t1(&files), "t1"));
         }
     }
     if !built.is_empty() {
@@ -165,7 +195,8 @@ pub fn test(times: &mut Times, adapter: &str, tier: Option<&str>) -> Result<Tota
     let mut totals = times.step("test", || jobs::run(all));
     totals.failed += failures.len();
     totals.names.extend(failures);
-    if totals.passed == 0 && totals.failed == 0 {
+    totals.left_out.extend(left_out);
+    if totals.compared() == 0 && totals.failed == 0 {
         return Err("not a single test ran".into());
     }
     Ok(totals)
@@ -224,6 +255,11 @@ mod tests {
             "test a::c ... FAILED",
             "test api::d    ... FAILED",
             "test result: FAILED. 2 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.10s",
+            "",
+            "skipped: tint_accepts: tint is not installed",
+            "test tint_accepts ... ok",
+            "skipped: t1::b::tint_accepts: tint is not installed",
+            "skipped: a::d: models/a: not there",
             "test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out; finished in 1.25s",
         ] {
             totals.read(line, Duration::from_secs(1), "b");
@@ -232,7 +268,26 @@ mod tests {
         assert_eq!(totals.names, ["b: a::c", "b: api::d"]);
         let names: Vec<&str> = totals.times.iter().map(|(_, name)| name.as_str()).collect();
         assert_eq!(names, ["b: a::b", "b: a::c", "b: api::d"]);
-        assert_eq!(totals.to_string(), "14 passed, 2 failed");
+        assert_eq!(
+            totals.to_string(),
+            "11 passed, 2 failed, 3 skipped (models/a: not there; tint is not installed)"
+        );
+        totals.left_out.push("nothing ran at t1".into());
+        assert!(totals.to_string().ends_with("installed); nothing ran at t1"));
+        assert_eq!(Totals { passed: 1, ..Totals::default() }.to_string(), "1 passed, 0 failed");
+    }
+
+    #[test]
+    fn a_test_that_ends_early_says_that_it_compares_nothing() {
+        let mut found = 0;
+        for file in test_files() {
+            let lines: Vec<&str> = file.text.lines().map(str::trim).collect();
+            for pair in lines.windows(2).filter(|pair| pair[1] == "return;") {
+                assert!(pair[0].contains("skipped("), "{}: {:?} before `return;`", file.path, pair[0]);
+                found += 1;
+            }
+        }
+        assert!(found > 0, "the search finds nothing");
     }
 
     #[test]
@@ -243,6 +298,15 @@ mod tests {
             file("tests/tests/text.rs", "// Gpu\nfn main() {}"),
         ];
         assert_eq!(binaries(&files, &["Gpu"]), ["twins"]);
+    }
+
+    #[test]
+    fn twins_operations_and_models_run_at_t1() {
+        let chosen = binaries_at_t1(&test_files());
+        for name in ["kernel_twins", "ops_attention", "ops_matmul", "models", "trained"] {
+            assert!(chosen.iter().any(|chosen| chosen == name), "{name}: {chosen:?}");
+        }
+        assert!(!chosen.contains(&"devices".to_owned()), "{chosen:?}");
     }
 
     #[test]

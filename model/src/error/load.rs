@@ -19,13 +19,13 @@ pub struct MisShaped {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LoadError {
     /// A file that must exist does not.
-    #[error("{file}: no such file")]
+    #[error("{}: no such file", cut(.file))]
     NoFile {
         /// File.
         file: String,
     },
     /// A name that would lead out of the checkpoint's folder.
-    #[error("{file:?}: must be a plain file name inside the checkpoint")]
+    #[error("{:?}: must be a plain file name inside the checkpoint", cut(.file))]
     FileName {
         /// Name found.
         file: String,
@@ -77,7 +77,7 @@ pub enum LoadError {
         message: String,
     },
     /// A tensor lies outside of its file.
-    #[error("{file}: {tensor} ends at byte {got}, the data has {limit}")]
+    #[error("{file}: {} ends at byte {got}, the data has {limit}", cut(.tensor))]
     OutOfFile {
         /// File.
         file: String,
@@ -89,7 +89,7 @@ pub enum LoadError {
         limit: u64,
     },
     /// A tensor ends before it begins.
-    #[error("{file}: {tensor} lies at {begin}..{end}, must end after it begins")]
+    #[error("{file}: {} lies at {begin}..{end}, must end after it begins", cut(.tensor))]
     Misordered {
         /// File.
         file: String,
@@ -101,7 +101,7 @@ pub enum LoadError {
         end: u64,
     },
     /// Two tensors share bytes.
-    #[error("{file}: {tensor} begins at byte {got}, inside {other}, which ends at {want}")]
+    #[error("{file}: {} begins at byte {got}, inside {}, which ends at {want}", cut(.tensor), cut(.other))]
     Overlap {
         /// File.
         file: String,
@@ -125,7 +125,7 @@ pub enum LoadError {
         end: u64,
     },
     /// Shape and type do not give the stored number of bytes.
-    #[error("{file}: {tensor} has {got} bytes, its shape and type need {want}")]
+    #[error("{file}: {} has {got} bytes, its shape and type need {want}", cut(.tensor))]
     ByteCount {
         /// File.
         file: String,
@@ -137,7 +137,7 @@ pub enum LoadError {
         want: String,
     },
     /// More dimensions than any checkpoint has.
-    #[error("{file}: {tensor} has {got} dimensions, must be at most {limit}")]
+    #[error("{file}: {} has {got} dimensions, must be at most {limit}", cut(.tensor))]
     Rank {
         /// File.
         file: String,
@@ -149,7 +149,7 @@ pub enum LoadError {
         limit: usize,
     },
     /// The same name twice.
-    #[error("{file}: {tensor} occurs twice")]
+    #[error("{file}: {} occurs twice", cut(.tensor))]
     Duplicate {
         /// File that holds the second.
         file: String,
@@ -157,7 +157,7 @@ pub enum LoadError {
         tensor: String,
     },
     /// An element type that the format does not define.
-    #[error("{file}: {tensor} has type {got:?}, must be one of {want}")]
+    #[error("{file}: {} has type {:?}, must be one of {want}", cut(.tensor), cut(.got))]
     UnknownType {
         /// File.
         file: String,
@@ -179,7 +179,7 @@ pub enum LoadError {
         unread: Vec<String>,
     },
     /// The index names files that are not there.
-    #[error("{index}: {tensor} lies in {}, which {} missing", some(.files), if .files.len() == 1 { "is" } else { "are" })]
+    #[error("{index}: {} lies in {}, which {} missing", cut(.tensor), some(.files), if .files.len() == 1 { "is" } else { "are" })]
     MissingShard {
         /// Index.
         index: String,
@@ -189,7 +189,7 @@ pub enum LoadError {
         tensor: String,
     },
     /// The index names tensors that their file does not hold.
-    #[error("{index}: {file} does not hold {}", some(.tensors))]
+    #[error("{index}: {} does not hold {}", cut(.file), some(.tensors))]
     AbsentFromShard {
         /// Index.
         index: String,
@@ -209,7 +209,7 @@ pub enum LoadError {
         unused: Vec<String>,
     },
     /// A tensor of a type that cannot be used here.
-    #[error("{tensor} is {got}, must be {want}")]
+    #[error("{} is {got}, must be {want}", cut(.tensor))]
     StoredType {
         /// Tensor.
         tensor: String,
@@ -219,7 +219,7 @@ pub enum LoadError {
         want: &'static str,
     },
     /// NaN or infinity among the weights.
-    #[error("{tensor}: element {index} is {got}, must be a finite number")]
+    #[error("{}: element {index} is {got}, must be a finite number", cut(.tensor))]
     NotFinite {
         /// Tensor.
         tensor: String,
@@ -229,7 +229,7 @@ pub enum LoadError {
         got: f32,
     },
     /// A weight that the type it shall be stored in cannot hold.
-    #[error("{tensor}: element {index} is {got}, which {want} cannot hold")]
+    #[error("{}: element {index} is {got}, which {want} cannot hold", cut(.tensor))]
     OutOfRange {
         /// Tensor.
         tensor: String,
@@ -241,7 +241,7 @@ pub enum LoadError {
         want: &'static str,
     },
     /// A tensor of a quantised module that cannot be what its layout says.
-    #[error("{tensor} is {got}, must be {want}")]
+    #[error("{} is {got}, must be {want}", cut(.tensor))]
     Quantized {
         /// Tensor or module.
         tensor: String,
@@ -251,7 +251,7 @@ pub enum LoadError {
         want: String,
     },
     /// An element that its layout does not allow: a scale, a zero, a group index.
-    #[error("{tensor}: element {index} is {got}, must be {want}")]
+    #[error("{}: element {index} is {got}, must be {want}", cut(.tensor))]
     Element {
         /// Tensor.
         tensor: String,
@@ -263,7 +263,7 @@ pub enum LoadError {
         want: String,
     },
     /// Modules that become one matrix (q, k, v; gate, up) and cannot.
-    #[error("{modules} are fused into one matrix, but {what} differ: {got}; they must be equal")]
+    #[error("{} are fused into one matrix, but {what} differ: {got}; they must be equal", cut(.modules))]
     Fused {
         /// Modules.
         modules: String,
@@ -273,7 +273,7 @@ pub enum LoadError {
         got: String,
     },
     /// A weight format was asked for that quantised weights cannot be brought into.
-    #[error("{tensor} is stored as {got}; --weights must be {want}")]
+    #[error("{} is stored as {got}; --weights must be {want}", cut(.tensor))]
     Requantize {
         /// Module.
         tensor: String,
@@ -284,7 +284,8 @@ pub enum LoadError {
     },
     /// Integer activations were asked for where weights cannot be multiplied with them.
     #[error(
-        "{tensor} has weights of format {got}, which cannot be multiplied with activations {activation}: {want}"
+        "{} has weights of format {got}, which cannot be multiplied with activations {activation}: {want}",
+        cut(.tensor)
     )]
     Activations {
         /// Module.
@@ -297,7 +298,7 @@ pub enum LoadError {
         want: &'static str,
     },
     /// A field of the configuration has a value that no model can have.
-    #[error("config.json: {field} is {got}, must be {want}")]
+    #[error("config.json: {} is {got}, must be {want}", cut(.field))]
     Config {
         /// Field.
         field: String,
@@ -323,7 +324,7 @@ pub enum LoadError {
         tensors: Vec<String>,
     },
     /// A field of a file other than config.json has a value that cannot be used.
-    #[error("{file}: {field} is {got}, must be {want}")]
+    #[error("{file}: {} is {got}, must be {want}", cut(.field))]
     Field {
         /// File.
         file: String,
@@ -412,4 +413,33 @@ fn describe_tensors(missing: &[String], mis_shaped: &[MisShaped], unused: &[Stri
         parts.push(format!("unused tensors: {}", some(unused)));
     }
     parts.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A name from a file may be as long as the file.
+    #[test]
+    fn long_names_are_shown_in_part() {
+        let long = || "x".repeat(1 << 16);
+        let (file, want) = ("a.safetensors".to_owned(), "1".to_owned());
+        let errors = [
+            LoadError::OutOfFile { file: file.clone(), tensor: long(), got: 2, limit: 1 },
+            LoadError::Overlap { file: file.clone(), tensor: long(), other: long(), got: 1, want: 2 },
+            LoadError::ByteCount { file: file.clone(), tensor: long(), got: 2, want: want.clone() },
+            LoadError::Duplicate { file: file.clone(), tensor: long() },
+            LoadError::UnknownType { file: file.clone(), tensor: long(), got: long(), want: want.clone() },
+            LoadError::MissingShard { index: file.clone(), files: vec![long()], tensor: long() },
+            LoadError::NotFinite { tensor: long(), index: 0, got: f32::NAN },
+            LoadError::Quantized { tensor: long(), got: want.clone(), want: want.clone() },
+            LoadError::Fused { modules: long(), what: "formats", got: want.clone() },
+            LoadError::Config { field: long(), got: want.clone(), want: want.clone() },
+            LoadError::Field { file, field: long(), got: want.clone(), want },
+        ];
+        for error in errors {
+            let said = error.to_string();
+            assert!(said.len() < 700 && said.contains("xxx..."), "{said:.900}");
+        }
+    }
 }

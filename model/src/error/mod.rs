@@ -15,20 +15,23 @@ pub use text::TextError;
 /// What a model needs, where the device has no more memory to give.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
-    "the device's memory is exhausted: {:.1} MB of weights and {:.1} MB of keys and values for {context} tokens \
-     are needed, besides intermediate results ({message}); a lower --context or --weights f16 need less",
-    *weights as f64 / 1e6,
-    *cache as f64 / 1e6
+    "not enough memory: the model needs {}, of it {} of weights, {} of keys and values for {context} tokens and {} of \
+     intermediate results; {message}; {advice}",
+    size(weights.saturating_add(*cache).saturating_add(*scratch)), size(*weights), size(*cache), size(*scratch)
 )]
 pub struct OutOfMemory {
     /// Bytes of weights.
     pub weights: u64,
     /// Bytes of keys and values.
     pub cache: u64,
+    /// Bytes of intermediate results, about.
+    pub scratch: u64,
     /// Tokens of the cache.
     pub context: u32,
-    /// What the device said.
+    /// What the device said, or what is known of it.
     pub message: String,
+    /// What fits, or needs less.
+    pub advice: String,
 }
 
 impl OutOfMemory {
@@ -51,6 +54,12 @@ fn device(error: &OpError) -> Option<&GpuError> {
         OpError::Gpu(error) | OpError::Kernel(KernelError::Gpu(error)) => Some(error),
         _ => None,
     }
+}
+
+/// `16.4 GB`, `0.3 MB`
+pub(crate) fn size(bytes: u64) -> String {
+    let bytes = bytes as f64;
+    if bytes >= 1e9 { format!("{:.1} GB", bytes / 1e9) } else { format!("{:.1} MB", bytes / 1e6) }
 }
 
 /// Characters of a value that an error shows.

@@ -7,7 +7,8 @@ use girih_ops::{Batch, Chunk, Frame, Tensor};
 
 use crate::error::RunError;
 use crate::run::model::Model;
-use crate::run::session::{Input, Session, SessionOptions};
+use crate::run::options::SessionOptions;
+use crate::run::session::{Input, Session};
 
 impl Session {
     /// Appends tokens and returns what the linear layers that `names` name (by the first of their

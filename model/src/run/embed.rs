@@ -8,7 +8,8 @@ use crate::error::RunError;
 use crate::network::layers::Trace;
 use crate::run::embedding_config::Prompt;
 use crate::run::model::Model;
-use crate::run::session::{Input, Session, SessionOptions};
+use crate::run::options::SessionOptions;
+use crate::run::session::{Input, Session};
 
 /// Tokens of sequences that are embedded together, all counted as long as the longest.
 const EMBED_TOKENS: usize = 4096;
@@ -23,15 +24,38 @@ impl Model {
     }
 
     /// Token ids of a text behind a prompt, as [`Model::embed_with`] wants them: with the tokenizer's special tokens, and
-    /// no more than the checkpoint (`max_seq_length`) and the context allow; what does not fit is left out.
+    /// no more than the checkpoint (`max_seq_length`) and the context allow; what does not fit is left out
+    /// ([`Model::left_out_of`]).
     ///
     /// # Errors
     /// A checkpoint without a tokenizer or without this prompt, text that it cannot encode.
     pub fn embedding_ids_with(&self, text: &str, prompt: Prompt<'_>) -> Result<Vec<u32>, RunError> {
+        self.embedding_ids_within(text, prompt, self.embedding_limit() as usize)
+    }
+
+    /// Tokens of a sequence that is embedded at most: as many as the checkpoint (`max_seq_length`) and the context allow.
+    pub fn embedding_limit(&self) -> u32 {
+        self.embedding().max_length.min(self.context())
+    }
+
+    /// Tokens of a text behind a prompt that [`Model::embedding_ids_with`] leaves out; 0 where it fits.
+    ///
+    /// # Errors
+    /// As [`Model::embedding_ids_with`].
+    pub fn left_out_of(&self, text: &str, prompt: Prompt<'_>) -> Result<usize, RunError> {
+        let whole = self.embedding_ids_within(text, prompt, usize::MAX)?.len();
+        Ok(whole.saturating_sub(self.embedding_limit() as usize))
+    }
+
+    fn embedding_ids_within(
+        &self,
+        text: &str,
+        prompt: Prompt<'_>,
+        most: usize,
+    ) -> Result<Vec<u32>, RunError> {
         let tokenizer = self.tokenizer()?;
         let config = self.embedding();
         let prompt = config.prompts.text(prompt)?;
-        let most = config.max_length.min(self.context()) as usize;
         let encode = |most| {
             if prompt.is_empty() {
                 return tokenizer.encode_within(text, most, config.truncate_start);

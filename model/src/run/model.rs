@@ -3,25 +3,24 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use girih_ops::{Gpu, WeightFormat};
+use girih_ops::Gpu;
 
 use crate::checkpoint::format;
 use crate::checkpoint::quantized::Quantization;
 use crate::checkpoint::source::{BoxFuture, ByteSource, Callback, Sendable, read_whole};
-use crate::checkpoint::table::{TensorInfo, TensorTable};
-use crate::checkpoint::weights::{WeightPolicy, Weights};
+use crate::checkpoint::table::TensorTable;
+use crate::checkpoint::weights::Weights;
 use crate::error::{LoadError, OutOfMemory, RunError};
 use crate::network::arch::{self, Network};
 use crate::network::config::Config;
 use crate::network::layers::{Block, Decoder, Encoder, EncoderLayer, Linear, Scope};
 use crate::run::embedding_config::{EmbeddingConfig, Prompts};
 use crate::run::generation_config::GenerationConfig;
+use crate::run::memory::{self, Choice, Offer};
+use crate::run::options::{DEFAULT_CONTEXT, LoadOptions};
 use crate::run::pooling::Pooling;
 use crate::text::chat::{ChatTemplates, Conversation};
 use crate::text::tokenizer::Tokenizer;
-
-/// Context length used where nothing else is asked for; the cache is sized by it.
-pub const DEFAULT_CONTEXT: u32 = 4096;
 
 /// Bytes of a text file of a checkpoint at most: parsed, it takes some 30 times as much.
 const MAX_TEXT: u64 = 16 << 20;
@@ -34,37 +33,6 @@ pub async fn load_config(source: &dyn ByteSource) -> Result<Config, LoadError> {
     const FILE: &str = "config.json";
     let bytes = read_whole(source, FILE, MAX_TEXT).await?;
     Config::parse(&bytes.ok_or_else(|| LoadError::NoFile { file: FILE.into() })?)
-}
-
-/// How to load a checkpoint.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct LoadOptions {
-    /// Tokens that a sequence can have; the smaller of the model's own and [`DEFAULT_CONTEXT`] if `None`.
-    pub context: Option<u32>,
-    /// How weights are stored on the GPU; as in the checkpoint by default.
-    pub weights: WeightPolicy,
-}
-
-/// Bytes of weights on the GPU, before they are loaded.
-fn estimate(table: &TensorTable, force: Option<WeightFormat>) -> u64 {
-    let Some(force) = force else { return table.bytes() };
-    let bytes = |w: &TensorInfo| {
-        let count = w.shape.iter().fold(1, |product: u64, &d| product.saturating_mul(d));
-        if count == 0 {
-            return 0;
-        }
-        match (force, w.shape.as_slice()) {
-            // Embeddings stay as they are.
-            (WeightFormat::Quant(_), _) if w.name.contains("embed") => w.range.end - w.range.start,
-            (WeightFormat::Quant(format), &[_, k]) => {
-                let bits = format.bits_per_weight(u32::try_from(k).unwrap_or(u32::MAX));
-                (count as f64 * bits / 8.0) as u64
-            }
-            (WeightFormat::Quant(_), _) => count.saturating_mul(4),
-            (dense, _) => count.saturating_mul(dense.element_bytes().unwrap_or(4).into()),
-        }
-    };
-    table.iter().map(bytes).fold(0, u64::saturating_add)
 }
 
 /// The token that a template writes behind an answer. A template that refuses the conversation has none.
@@ -189,18 +157,20 @@ impl Model {
             tracing::warn!("{note}");
         }
         let total = table.bytes();
-        let weight_bytes = estimate(&table, options.weights.force);
-        let cache_bytes = config.cache_bytes(context);
-        tracing::info!(
-            "needs {:.1} MB for weights and {:.1} MB for keys and values of {context} tokens",
-            weight_bytes as f64 / 1e6,
-            cache_bytes as f64 / 1e6
-        );
         let progress: Callback<Progress> = Box::new(progress);
         let source = Arc::new(Counted { source, total, loaded: Mutex::new((0, progress)) });
         let quantization = Quantization::open(&*source, &config.raw, &table).await?;
         for note in &quantization.notes {
             tracing::warn!("{note}");
+        }
+        let asked = Choice::new(options.weights.force, context, options.session);
+        let dense = quantization.modules.is_empty();
+        let weighed = table.clone();
+        let needs =
+            |choice: &Choice| memory::demand(&config, memory::weight_bytes(&weighed, choice.weights), choice);
+        tracing::info!("needs {}", needs(&asked));
+        if let Some(refused) = memory::refusal(&asked, dense, &Offer::of(gpu.caps()), needs) {
+            return Err(refused.into());
         }
         let weights = Weights::with_quantization(source, table, quantization, options.weights);
         let network =
@@ -210,15 +180,8 @@ impl Model {
                     LoadError::Gpu(e) => OutOfMemory::gpu(e),
                     _ => None,
                 };
-                let memory = said.map(|message| {
-                    LoadError::from(OutOfMemory {
-                        weights: weight_bytes,
-                        cache: cache_bytes,
-                        context,
-                        message,
-                    })
-                });
-                memory.unwrap_or(error)
+                let memory = said.map(|message| memory::exhausted(&asked, dense, message, needs));
+                memory.map_or(error, LoadError::from)
             })?;
         gpu.check()?;
         let report = weights.report();
@@ -373,28 +336,5 @@ impl Model {
             Network::Encoder(encoder) => Some(encoder),
             Network::Decoder(_) => None,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use girih_ops::Format;
-
-    use super::*;
-    use crate::checkpoint::table::StoredType;
-
-    #[test]
-    fn tensors_without_elements_need_no_memory() {
-        let info = |name: &str, shape: &[u64], bytes: u64| TensorInfo {
-            name: name.into(),
-            dtype: StoredType::F32,
-            shape: shape.to_vec(),
-            file: "f".into(),
-            range: 0..bytes,
-        };
-        let table = TensorTable::new(vec![info("empty", &[0, 1 << 32], 0), info("w", &[8, 64], 2048)]);
-        let table = table.expect("a table");
-        assert_eq!(estimate(&table, Some(WeightFormat::Quant(Format::Q4_0))), 288);
-        assert_eq!(estimate(&table, Some(WeightFormat::F16)), 1024);
     }
 }

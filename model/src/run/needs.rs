@@ -9,10 +9,11 @@ use girih_ops::{Batch, Chunk, Frame, Gpu, Tensor};
 use tracing::instrument::WithSubscriber;
 use tracing::subscriber::NoSubscriber;
 
-use crate::error::{LoadError, RunError};
-use crate::run::model::{LoadOptions, Model, Progress};
-use crate::run::session::{Input, Rows, Session, SessionOptions, Tail};
 use crate::checkpoint::source::{BoxFuture, ByteSource, Sendable};
+use crate::error::{LoadError, RunError};
+use crate::run::model::{Model, Progress};
+use crate::run::options::{LoadOptions, SessionOptions};
+use crate::run::session::{Input, Rows, Session, Tail};
 
 /// Files of which a recording needs nothing.
 const TEXTS: [&str; 6] = [

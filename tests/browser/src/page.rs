@@ -77,6 +77,12 @@ pub fn take_log() -> Vec<String> {
     on_device::take_log()
 }
 
+/// Why the test that ran last compared nothing, if it did not.
+#[wasm_bindgen]
+pub fn take_skipped() -> Option<String> {
+    girih_tests::take_skipped()
+}
+
 /// Runs a test to its end at a tier. A test that fails ends the instance: see [`last_panic`].
 #[wasm_bindgen]
 pub async fn run(name: String, tier: String) {

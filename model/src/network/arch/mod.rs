@@ -27,6 +27,11 @@ macro_rules! architectures {
         /// Known values of `model_type`: decoders, and the encoder behind them.
         pub const MODEL_TYPES: &[&str] = &[$(stringify!($decoder),)* stringify!($encoder)];
 
+        /// Whether a `model_type` gives states and has no cache.
+        pub(crate) fn is_encoder(model_type: &str) -> bool {
+            model_type == stringify!($encoder)
+        }
+
         /// What the configuration class of each assumes.
         const CLASSES: &[Named] = &[
             $(Named { model_type: stringify!($decoder), class: &$decoder::CLASS },)*

@@ -13,28 +13,9 @@ pub use decode::{CANDIDATES, DecodePlan, Tail};
 
 use crate::error::{OutOfMemory, RunError};
 use crate::network::layers::{Cache, Trace};
+use crate::run::memory::{self, Offer};
 use crate::run::model::Model;
-
-/// Tokens that one submission of a prefill handles at most: bounds the memory of intermediate results and the
-/// time for which a renderer on the same device waits.
-const PREFILL_TOKENS: usize = 512;
-
-/// How a cache is made.
-#[derive(Clone, Copy, Debug)]
-pub struct SessionOptions {
-    /// Tokens that a sequence can have; the model's context length if `None`.
-    pub context: Option<u32>,
-    /// Sequences that can be cached side by side.
-    pub slots: u32,
-    /// Keys and values as f16 instead of f32.
-    pub f16_cache: bool,
-}
-
-impl Default for SessionOptions {
-    fn default() -> Self {
-        Self { context: None, slots: 1, f16_cache: false }
-    }
-}
+use crate::run::options::{PREFILL_TOKENS, SessionOptions};
 
 /// New tokens of one sequence.
 #[derive(Clone, Copy, Debug)]
@@ -98,16 +79,22 @@ impl Session {
             return Err(RunError::Context { got: capacity, limit });
         }
         let slots = options.slots.max(1);
-        let cache = Cache::alloc(model.gpu(), &model.decoder()?.blocks, slots, capacity, options.f16_cache)
-            .map_err(|error| match OutOfMemory::said(&error) {
-            Some(message) => {
-                let bytes = model.config().cache_bytes(capacity).saturating_mul(slots.into());
-                let cache = if options.f16_cache { bytes / 2 } else { bytes };
-                let weights = model.weight_bytes();
-                RunError::from(OutOfMemory { weights, cache, context: capacity, message })
-            }
-            None => error.into(),
-        })?;
+        let blocks = &model.decoder()?.blocks;
+        let asked = memory::Choice::new(None, capacity, Some(options));
+        let needs = |choice: &memory::Choice| memory::demand(model.config(), model.weight_bytes(), choice);
+        // The weights are there already; they cannot be had in another format.
+        let mut offer = Offer::of(model.gpu().caps());
+        offer.free = offer.free.map(|free| free.saturating_add(model.weight_bytes()));
+        if let Some(refused) = memory::refusal(&asked, false, &offer, needs) {
+            return Err(refused.into());
+        }
+        let cache =
+            Cache::alloc(model.gpu(), blocks, slots, capacity, options.f16_cache).map_err(|error| {
+                match OutOfMemory::said(&error) {
+                    Some(message) => memory::exhausted(&asked, false, message, needs).into(),
+                    None => RunError::from(error),
+                }
+            })?;
         Ok(Self {
             model: model.clone(),
             cache,

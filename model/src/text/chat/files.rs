@@ -15,6 +15,8 @@ const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
 const PROCESSOR_TEMPLATE: &str = "chat_template.json";
 /// Folder of templates with other names than `default`.
 const ADDITIONAL: &str = "additional_chat_templates/";
+/// Names that are looked for where files cannot be listed (behind a URL): those that models are published with.
+const USUAL: [&str; 2] = ["rag", "tool_use"];
 
 /// The files of a checkpoint that say something of chats. Whatever is absent is `None`.
 #[derive(Clone, Debug, Default)]
@@ -38,7 +40,7 @@ impl TemplateFiles {
     /// Reads the files of a checkpoint.
     ///
     /// # Errors
-    /// Those of the source; a file beyond 256 MiB.
+    /// Those of the source; a file beyond 16 MiB.
     pub async fn read(source: &dyn ByteSource) -> Result<Self, LoadError> {
         let mut files = Self {
             tokenizer_config: read_whole(source, TOKENIZER_CONFIG, MAX_BYTES).await?,
@@ -47,7 +49,10 @@ impl TemplateFiles {
             processor: read_whole(source, PROCESSOR_TEMPLATE, MAX_BYTES).await?,
             additional: Vec::new(),
         };
-        for file in source.list().unwrap_or_default() {
+        // transformers writes all templates as files, or none.
+        let usual = USUAL.iter().filter(|_| files.jinja.is_some());
+        let usual = || usual.map(|name| format!("{ADDITIONAL}{name}.jinja")).collect();
+        for file in source.list().unwrap_or_else(usual) {
             let name = file.strip_prefix(ADDITIONAL).and_then(|n| n.strip_suffix(".jinja"));
             if let Some(name) = name.filter(|n| !n.is_empty() && !n.contains('/'))
                 && let Some(bytes) = read_whole(source, &file, MAX_BYTES).await?
@@ -143,4 +148,45 @@ fn bad(file: &'static str, field: &str, got: &Json, want: &'static str) -> TextE
 fn utf8(file: &str, bytes: &[u8]) -> Result<String, TextError> {
     let text = std::str::from_utf8(bytes);
     text.map(str::to_owned).map_err(|e| TextError::Template { message: format!("{file}: {e}") })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use super::*;
+    use crate::checkpoint::source::{BoxFuture, MemorySource};
+    use crate::testing::block_on;
+
+    /// Files behind a URL: they can be asked for, not listed.
+    #[derive(Debug)]
+    struct Unlisted(MemorySource);
+
+    impl ByteSource for Unlisted {
+        fn read<'a>(&'a self, file: &'a str, range: Range<u64>) -> BoxFuture<'a, Result<Vec<u8>, LoadError>> {
+            self.0.read(file, range)
+        }
+
+        fn size<'a>(&'a self, file: &'a str) -> BoxFuture<'a, Result<Option<u64>, LoadError>> {
+            self.0.size(file)
+        }
+    }
+
+    #[test]
+    fn usual_names_are_found_without_a_list() {
+        let source = || {
+            MemorySource::new()
+                .with("additional_chat_templates/tool_use.jinja", b"tools".to_vec())
+                .with("additional_chat_templates/poem.jinja", b"verse".to_vec())
+        };
+        let names = |source: &dyn ByteSource| -> Vec<String> {
+            let files = block_on(TemplateFiles::read(source)).expect("reads");
+            files.additional.into_iter().map(|(name, _)| name).collect()
+        };
+        let with_default = || source().with("chat_template.jinja", b"chat".to_vec());
+        assert_eq!(names(&with_default()), ["poem", "tool_use"]);
+        assert_eq!(names(&Unlisted(with_default())), ["tool_use"]);
+        // Without a file for the default one there are no others: nothing is asked for in vain.
+        assert!(names(&Unlisted(source())).is_empty());
+    }
 }

@@ -5,4 +5,4 @@ mod jinja;
 mod templates;
 
 pub use files::TemplateFiles;
-pub use templates::{CHATML, ChatTemplates, Conversation};
+pub use templates::{CHATML, CHATML_END, ChatTemplates, Conversation};

@@ -14,6 +14,9 @@ pub const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + messa
     message['content'] + '<|im_end|>' + '\n' }}{% endfor %}\
     {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
+/// What ends the messages of [`CHATML`], and so an answer.
+pub const CHATML_END: &str = "<|im_end|>";
+
 /// The chat templates of a model.
 #[derive(Clone, Debug, Default)]
 pub struct ChatTemplates {
