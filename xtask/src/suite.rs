@@ -267,7 +267,7 @@ mod tests {
         assert_eq!((totals.passed, totals.failed), (14, 2));
         assert_eq!(totals.names, ["b: a::c", "b: api::d"]);
         let names: Vec<&str> = totals.times.iter().map(|(_, name)| name.as_str()).collect();
-        assert_eq!(names, ["b: a::b", "b: a::c", "b: api::d"]);
+        assert_eq!(names, ["b: a::b", "b: a::c", "b: api::d", "b: tint_accepts"]);
         assert_eq!(
             totals.to_string(),
             "11 passed, 2 failed, 3 skipped (models/a: not there; tint is not installed)"
