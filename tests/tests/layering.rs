@@ -462,15 +462,6 @@ const FLOORS_OF_MODEL: &[&[&str]] = &[
 /// What the text side may use besides itself.
 const BELOW_TEXT: [&str; 4] = ["error", "text", "checkpoint::source", "checkpoint::format::json"];
 
-/// The floor of a module of `model`, and the name under which it stands there.
-fn floor_in_model(path: &str) -> Option<(usize, &'static str)> {
-    let floors = FLOORS_OF_MODEL.iter().enumerate();
-    let names = floors.flat_map(|(floor, names)| names.iter().map(move |name| (floor, *name)));
-    let holds =
-        |name: &str| path.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
-    names.filter(|(_, name)| holds(name)).max_by_key(|(_, name)| name.len())
-}
-
 /// Modules behind the names that the crate's root re-exports.
 fn reexported(root: &File) -> Vec<(String, String)> {
     let code = source::code(&root.text);
@@ -488,7 +479,9 @@ fn reexported(root: &File) -> Vec<(String, String)> {
 /// Modules that are not below it and that a file of `model` names outside of its tests.
 fn check_floors_of_model(file: &File, reexported: &[(String, String)]) -> Vec<String> {
     let own = file.path.trim_start_matches("model/src/").trim_end_matches(".rs").replace('/', "::");
-    let Some((floor, name)) = floor_in_model(&own) else {
+    let in_model =
+        |path: &str| floor_of(FLOORS_OF_MODEL, &path.split("::").map(str::to_owned).collect::<Vec<_>>());
+    let Some((floor, name)) = in_model(&own) else {
         return vec![format!("{} has no floor: add {own} to FLOORS_OF_MODEL", file.path)];
     };
     let end = file.text.find("#[cfg(test)]").unwrap_or(file.text.len());
@@ -497,7 +490,7 @@ fn check_floors_of_model(file: &File, reexported: &[(String, String)]) -> Vec<St
     for (line, path) in modules_named(&code) {
         let real = reexported.iter().find(|(exported, _)| path.first() == Some(exported));
         let path = real.map_or_else(|| path.join("::"), |(_, module)| module.clone());
-        let Some((other, used)) = floor_in_model(&path) else { continue };
+        let Some((other, used)) = in_model(&path) else { continue };
         let is_text = path.starts_with("text");
         let known = if own.starts_with("text") {
             BELOW_TEXT.iter().any(|may| path.starts_with(may))
