@@ -81,7 +81,7 @@ impl Coded for GpuError {
                 Code::OutOfMemory
             }
             Self::Lost(_) => Code::DeviceLost,
-            Self::Uncaptured(_) | Self::Readback { .. } => Code::Internal,
+            Self::Uncaptured(_) | Self::Readback { .. } | Self::RecordingOnly => Code::Internal,
         }
     }
 }
@@ -113,6 +113,7 @@ impl Coded for LoadError {
             Self::OutOfMemory(_) => Code::OutOfMemory,
             Self::Gpu(e) => e.code(),
             Self::Op(e) => e.code(),
+            Self::Record(e) => e.code(),
             Self::Context { .. } | Self::UnknownPreset { .. } | Self::Requantize { .. } => Code::BadArgument,
             Self::UnknownModel { .. } => Code::UnsupportedModel,
             _ => Code::MalformedModel,
