@@ -69,7 +69,7 @@ pub enum Failure {
 fn load_exit_code(error: &LoadError) -> u8 {
     match error {
         LoadError::Context { .. } | LoadError::UnknownPreset { .. } => 4,
-        LoadError::OutOfMemory(_) | LoadError::Op(_) | LoadError::Gpu(_) => 1,
+        LoadError::OutOfMemory(_) | LoadError::Op(_) | LoadError::Gpu(_) | LoadError::Record(_) => 1,
         _ => 3,
     }
 }

@@ -190,8 +190,13 @@ pub async fn test_among(kernels: &[&Kernel], gpu: &Gpu, needs: &Needs, verdicts:
     report
 }
 
-/// The case and launch of the same variant and reader of data that agree most with a choice.
+/// The case and launch of the same variant and reader of data that agree most with a choice: often the very pipeline,
+/// which is compiled then for the model too.
 fn known_answer(kernel: &Kernel, cases: &[TestCase], caps: &Caps, choice: &Choice) -> Option<TestCase> {
+    let of_format = match (kernel.cases_of, choice.data) {
+        (Some(cases_of), Data::Weights(format)) => cases_of(format),
+        _ => Vec::new(),
+    };
     let agreement = |launch: &Launch| {
         let same = launch.choice.invocations == choice.invocations;
         usize::from(same) + launch.choice.selection.agreement(&choice.selection)
@@ -200,23 +205,11 @@ fn known_answer(kernel: &Kernel, cases: &[TestCase], caps: &Caps, choice: &Choic
         let c = &launch.choice;
         c.variant == choice.variant && c.data == choice.data && caps.runs(c)
     };
-    let best = |cases: &[TestCase]| -> Option<TestCase> {
-        let pairs = cases.iter().flat_map(|case| case.launches.iter().filter(fits).map(move |l| (case, l)));
-        // The first of the best.
-        let (case, launch) = pairs.rev().max_by_key(|(_, launch)| agreement(launch))?;
-        let (name, regime, tolerance) = (case.name.clone(), case.regime, case.tolerance);
-        Some(TestCase {
-            name,
-            regime,
-            buffers: case.buffers.clone(),
-            launches: vec![launch.clone()],
-            tolerance,
-        })
-    };
-    best(cases).or_else(|| match (kernel.cases_of, choice.data) {
-        (Some(cases_of), Data::Weights(format)) => best(&cases_of(format)),
-        _ => None,
-    })
+    let all = of_format.iter().chain(cases);
+    let pairs = all.flat_map(|case| case.launches.iter().filter(fits).map(move |l| (case, l)));
+    let (case, launch) = pairs.max_by_key(|(_, launch)| agreement(launch))?;
+    let (name, regime, tolerance) = (case.name.clone(), case.regime, case.tolerance);
+    Some(TestCase { name, regime, buffers: case.buffers.clone(), launches: vec![launch.clone()], tolerance })
 }
 
 /// Hash of the text of all shaders: a verdict about others says nothing about these.

@@ -75,7 +75,7 @@ fn a_reader_of_weights_that_is_wrong_is_blocked_alone() {
 
 /// The launches of a start with the built-in model, and what another model adds to them.
 #[test]
-fn a_model_tests_what_it_uses_and_the_next_one_what_is_new() {
+fn a_model_tests_what_it_uses_and_the_next_one_the_rest() {
     let gpu = gpu();
     let (options, session) = (LoadOptions::default(), SessionOptions::default());
     let mut verdicts = Verdicts::default();

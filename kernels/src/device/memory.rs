@@ -43,13 +43,12 @@ impl Gpu {
 
     /// A buffer without memory: all of them stand before the same 16 bytes.
     fn hollow(&self, size: u64) -> Result<Buffer, GpuError> {
-        let memory = match self.inner.dummy.get() {
-            Some(memory) => memory,
-            None => {
-                let owner = Self::with(self.inner.shared.clone(), self.caps().clone(), false);
-                let memory = owner.alloc(16)?;
-                self.inner.dummy.get_or_init(|| memory)
-            }
+        let memory = if let Some(memory) = self.inner.dummy.get() {
+            memory
+        } else {
+            let owner = Self::with(self.inner.shared.clone(), self.caps().clone(), false);
+            let memory = owner.alloc(16)?;
+            self.inner.dummy.get_or_init(|| memory)
         };
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         Ok(memory.hollow(id, size, self.inner.shared.graveyard.clone()))

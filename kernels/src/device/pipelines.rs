@@ -36,7 +36,7 @@ pub(crate) struct Pipelines {
     dialect: Dialect,
     disk: Option<Arc<DiskCache>>,
     layouts: Mutex<HashMap<LayoutKey, Arc<Layout>>>,
-    pipelines: Mutex<HashMap<(&'static str, Selection), Arc<Pipeline>>>,
+    compiled: Mutex<HashMap<(&'static str, Selection), Arc<Pipeline>>>,
 }
 
 /// Uniform bindings are multiples of 16 bytes.
@@ -48,13 +48,13 @@ impl Pipelines {
     /// Without entries. Texts are in a dialect of who compiles them; what the driver makes of them is kept on disk
     /// where that is possible.
     pub fn new(on: Watched, dialect: Dialect, disk: Option<Arc<DiskCache>>) -> Self {
-        Self { on, dialect, disk, layouts: Mutex::default(), pipelines: Mutex::default() }
+        Self { on, dialect, disk, layouts: Mutex::default(), compiled: Mutex::default() }
     }
 
     /// The pipeline of a choice, compiled on first use.
     pub fn get(&self, spec: &KernelSpec, choice: &Choice) -> Result<Arc<Pipeline>, KernelError> {
         let key = (choice.file, choice.selection.clone());
-        if let Some(found) = lock(&self.pipelines).get(&key) {
+        if let Some(found) = lock(&self.compiled).get(&key) {
             return Ok(found.clone());
         }
         let kernel = spec.name;
@@ -94,13 +94,13 @@ impl Pipelines {
         let seconds = start.elapsed().as_secs_f64();
         tracing::debug!("{label} [{}]: pipeline made in {:.1} ms", choice.selection, 1e3 * seconds);
         let pipeline = Arc::new(Pipeline { raw, layout });
-        lock(&self.pipelines).insert(key, pipeline.clone());
+        lock(&self.compiled).insert(key, pipeline.clone());
         Ok(pipeline)
     }
 
     /// Whether the pipeline of a choice is compiled.
     pub fn knows(&self, choice: &Choice) -> bool {
-        lock(&self.pipelines).contains_key(&(choice.file, choice.selection.clone()))
+        lock(&self.compiled).contains_key(&(choice.file, choice.selection.clone()))
     }
 
     fn layout(&self, spec: &KernelSpec) -> Arc<Layout> {

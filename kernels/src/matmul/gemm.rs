@@ -70,7 +70,7 @@ pub const KERNEL: Kernel =
 
 /// Bytes that a product with these parts of W needs for partial sums; 0 if its channels are not split.
 pub fn scratch_bytes(caps: &Caps, shape: Shape, parts: &[Part<'_>]) -> u64 {
-    match plan(caps, shape, parts.iter().map(|part| part.format)).splits {
+    match plan(caps, shape, &formats(parts)).splits {
         0 | 1 => 0,
         splits => rows::product([4, splits.into(), shape.m.into(), shape.n.into()]),
     }
@@ -89,7 +89,7 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: Shape) -> Result<(), Ke
     let x_bytes = rows::product([4, shape.m.into(), shape.k.into()]);
     check_sizes(SPEC.name, [("x", Some(args.x), x_bytes)])?;
     check_result(SPEC.name, &args.epilogue, args.y, [shape.m, shape.n])?;
-    let Plan { tile, splits, split_k8 } = plan(rec.caps(), shape, args.parts.iter().map(|part| part.format));
+    let Plan { tile, splits, split_k8 } = plan(rec.caps(), shape, &formats(args.parts));
     let scratch_bytes = scratch_bytes(rec.caps(), shape, args.parts);
     let gpu = rec.gpu().clone();
     let split = splits > 1;
@@ -194,10 +194,14 @@ struct Plan {
     split_k8: u32,
 }
 
+fn formats(parts: &[Part<'_>]) -> Vec<WeightFormat> {
+    parts.iter().map(|part| part.format).collect()
+}
+
 /// One tile for all parts of W, of the formats: one that has failed with any of them is passed over.
-fn plan(caps: &Caps, shape: Shape, formats: impl Iterator<Item = WeightFormat> + Clone) -> Plan {
+fn plan(caps: &Caps, shape: Shape, formats: &[WeightFormat]) -> Plan {
     let allowed = |variant: &str| {
-        formats.clone().all(|format| !caps.is_blocked(SPEC.name, variant, Data::Weights(format)))
+        formats.iter().all(|&format| !caps.is_blocked(SPEC.name, variant, Data::Weights(format)))
     };
     let num_k8 = shape.num_k8();
     let whole = |tile| Plan { tile, splits: 1, split_k8: num_k8 };
@@ -264,7 +268,7 @@ fn choice(tile: Tile, shape: Shape, format: WeightFormat, split: bool, epilogue:
 
 /// What `select` launches for a shape, without epilogue.
 pub(super) fn bench_launch(caps: &Caps, shape: Shape, format: WeightFormat) -> Launch {
-    let Plan { tile, splits, split_k8 } = plan(caps, shape, std::iter::once(format));
+    let Plan { tile, splits, split_k8 } = plan(caps, shape, &[format]);
     let params = Params {
         num_m: shape.m,
         num_n: shape.n,
@@ -447,7 +451,7 @@ mod tests {
     use crate::Tier;
 
     fn plan(caps: &Caps, shape: Shape) -> Plan {
-        super::plan(caps, shape, [WeightFormat::F16].into_iter())
+        super::plan(caps, shape, &[WeightFormat::F16])
     }
 
     #[test]
