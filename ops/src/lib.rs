@@ -49,9 +49,7 @@ pub use embedding::{embedding, gather_rows};
 pub use error::OpError;
 pub use frame::{Arena, Frame};
 pub use linear::{Linear, Norm, linear};
-pub use matrix::{
-    Activation as QuantActivation, Format, Matrix, MatrixInput, Mix, Part, WeightFormat, WeightType,
-};
+pub use matrix::{Format, Matrix, MatrixInput, Mix, Part, QuantActivation, WeightFormat, WeightType};
 pub use norm::{add_rms_norm, layer_norm, rms_norm, rms_norm_add, rms_norm_unit};
 pub use rope::{QkNorm, RopeAppend, RopeFreqs, RopeStyle, RopeTable, rope, rope_append};
 pub use sampling::{argmax, greedy_step, top_k};

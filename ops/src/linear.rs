@@ -41,7 +41,7 @@ pub struct Linear<'a> {
     pub bias: Option<&'a Tensor>,
     /// Factor of `x · Wᵀ + bias`.
     pub alpha: f32,
-    /// Activation.
+    /// QuantActivation.
     pub act: Act,
     /// Added at the end; of the shape of the result.
     pub residual: Option<&'a Tensor>,
@@ -105,7 +105,7 @@ fn linear_int(
             Some(Norm::Rms { weight, eps }) => Some((weight.buffer(), eps)),
             _ => None,
         };
-        let input = gemv_int::Input::Float { x: x.buffer(), rms_norm };
+        let input = gemv_int::Operand::Float { x: x.buffer(), rms_norm };
         let args = gemv_int::Args { input, parts: &parts, epilogue, y: y.buffer() };
         return Ok(gemv_int::record(frame.recorder(), args, shape)?);
     }
@@ -114,7 +114,7 @@ fn linear_int(
     let x = quantize_rows(frame, x, &transform, w.input.activation)?;
     let (codes, scales) = (x.codes.buffer(), x.scales.buffer());
     if m <= gemv_int::MAX_M {
-        let input = gemv_int::Input::Codes { codes, scales };
+        let input = gemv_int::Operand::Codes { codes, scales };
         let args = gemv_int::Args { input, parts: &parts, epilogue, y: y.buffer() };
         gemv_int::record(frame.recorder(), args, shape)?;
     } else {

@@ -3,7 +3,7 @@
 use girih_kernels::quant::{pack_row, quantize_row};
 use girih_kernels::{Buffer, Gpu};
 
-pub use girih_kernels::quant::{Activation, Format, WeightFormat};
+pub use girih_kernels::quant::{Format, QuantActivation, WeightFormat};
 
 use crate::{OpError, Tensor};
 
@@ -79,7 +79,7 @@ pub enum Mix {
 #[derive(Clone, Debug, Default)]
 pub struct MatrixInput {
     /// How activations enter the product.
-    pub activation: Activation,
+    pub activation: QuantActivation,
     /// Factors of the channels `[K]`.
     pub scale: Option<Tensor>,
     /// Mixing of channels.
@@ -89,7 +89,7 @@ pub struct MatrixInput {
 impl MatrixInput {
     /// Whether x enters the product as it is.
     pub fn is_plain(&self) -> bool {
-        self.activation == Activation::Float && self.scale.is_none() && matches!(self.mix, Mix::None)
+        self.activation == QuantActivation::Float && self.scale.is_none() && matches!(self.mix, Mix::None)
     }
 }
 

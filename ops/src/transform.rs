@@ -1,7 +1,7 @@
 //! Rotations and other mixings of channels, and the quantiser of activations.
 
 use girih_kernels::fused;
-use girih_kernels::quant::Activation;
+use girih_kernels::quant::QuantActivation;
 use girih_kernels::transform as kernel;
 
 use crate::norm::rows_and_channels;
@@ -162,7 +162,7 @@ pub fn quantize_rows(
     frame: &mut Frame,
     x: &Tensor,
     transform: &RowTransform<'_>,
-    activation: Activation,
+    activation: QuantActivation,
 ) -> Result<Quantized, OpError> {
     let op = "quantize_rows";
     let (m, k, norm) = checked(op, x, transform)?;

@@ -8,7 +8,7 @@
 
 use girih_kernels::quant::hadamard;
 use girih_kernels::quant::kronecker::{factor_pair, inverse};
-use girih_kernels::quant::{Activation, Format};
+use girih_kernels::quant::{Format, QuantActivation};
 
 use crate::random::Random;
 use crate::search::Problem;
@@ -256,7 +256,7 @@ impl Trainer {
         Some((loss, gradient))
     }
 
-    fn candidate(&self, parameters: &[f32], activation: Activation) -> Result<Candidate, QuantizeError> {
+    fn candidate(&self, parameters: &[f32], activation: QuantActivation) -> Result<Candidate, QuantizeError> {
         let [e0, e1, e2, _] = self.ranges();
         let mix = HostMix::Kronecker {
             n1: self.n1 as u32,
@@ -266,16 +266,18 @@ impl Trainer {
         };
         let activation = match activation {
             // Three digits, so that the name of the activation gives it back.
-            Activation::Int { bits, group, .. } => {
-                Activation::Int { bits, group, clip: (1000.0 * sigmoid(parameters[e2])).round() / 1000.0 }
-            }
-            Activation::Float => activation,
+            QuantActivation::Int { bits, group, .. } => QuantActivation::Int {
+                bits,
+                group,
+                clip: (1000.0 * sigmoid(parameters[e2])).round() / 1000.0,
+            },
+            QuantActivation::Float => activation,
         };
         Ok((Transformer::new(self.k, Some(self.scales(parameters)), mix)?, activation))
     }
 }
 
-type Candidate = (Transformer, Activation);
+type Candidate = (Transformer, QuantActivation);
 
 /// `Q [n, n]` of a Hadamard matrix over its root, or a random orthogonal one where there is none.
 fn orthogonal(n: usize, random: &mut Random) -> Vec<f32> {
@@ -344,8 +346,8 @@ pub fn train(
     }
     let top = |bits: u32| (1u32 << (bits - 1)) as f32 - 1.0;
     let input = match start.1 {
-        Activation::Float => None,
-        Activation::Int { bits, group, .. } => Some(Quantizer {
+        QuantActivation::Float => None,
+        QuantActivation::Int { bits, group, .. } => Some(Quantizer {
             group: if group == Format::ROW { k } else { k.min(group as usize) },
             top: top(bits.into()),
         }),
@@ -360,7 +362,7 @@ pub fn train(
     parameters.extend(orthogonal(n1, &mut random));
     parameters.extend(orthogonal(n2, &mut random));
     let logit = |share: f32| (share / (1.0 - share)).ln();
-    let share = if let Activation::Int { clip, .. } = start.1 { clip.clamp(0.05, 0.98) } else { 0.98 };
+    let share = if let QuantActivation::Int { clip, .. } = start.1 { clip.clamp(0.05, 0.98) } else { 0.98 };
     parameters.push(logit(share));
     parameters.push(logit(0.9));
 

@@ -1,6 +1,6 @@
 //! [`quantize_linear`].
 
-use girih_kernels::quant::{Activation, Code, Format, Row, Scale, pack_row};
+use girih_kernels::quant::{Code, Format, QuantActivation, Row, Scale, pack_row};
 
 use crate::grid::{self, Rule};
 use crate::random::Random;
@@ -27,7 +27,7 @@ pub struct Module<'a> {
 #[derive(Clone, Debug)]
 pub struct QuantizedLinear {
     /// How the input is rounded.
-    pub activation: Activation,
+    pub activation: QuantActivation,
     /// `[k]`, multiplies the input first.
     pub input_scale: Option<Vec<f32>>,
     /// What mixes the channels after that.
@@ -152,7 +152,7 @@ fn plan(
     stats: Option<&InputStats>,
     k: usize,
     seed: u64,
-) -> Result<(Transformer, Activation, Option<String>), QuantizeError> {
+) -> Result<(Transformer, QuantActivation, Option<String>), QuantizeError> {
     let (format, activation) = (scheme.format(), scheme.activation());
     let problem = stats.filter(|s| !s.sample.is_empty() && scheme.searches_scales());
     let problem = problem.map(|stats| (Problem::new(format, scale_rule(scheme), modules, stats), stats));
@@ -331,7 +331,7 @@ mod tests {
         };
         assert_ne!(activation("w4a8-mse").to_string(), "int8-token");
         for scheme in ["mxfp4-a8", "mxfp4-a8-mse", "nvfp4-a8-gptq", "nvfp4-a8-awq"] {
-            assert_eq!(activation(scheme), Activation::INT8, "{scheme}");
+            assert_eq!(activation(scheme), QuantActivation::INT8, "{scheme}");
         }
     }
 

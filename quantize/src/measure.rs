@@ -1,12 +1,12 @@
 //! Activations as kernels quantise them, products, errors.
 
-use girih_kernels::quant::{Activation, Format};
+use girih_kernels::quant::{Format, QuantActivation};
 
 use crate::parallel;
 
 /// Rounds a row of activations as the kernel before an integer product does.
-pub fn round_activations(activation: Activation, row: &mut [f32]) {
-    let Activation::Int { bits, group, clip } = activation else { return };
+pub fn round_activations(activation: QuantActivation, row: &mut [f32]) {
+    let QuantActivation::Int { bits, group, clip } = activation else { return };
     let top = (1u32 << (bits - 1)) as f32 - 1.0;
     let group = if group == Format::ROW { row.len().max(1) } else { group as usize };
     for values in row.chunks_mut(group) {
@@ -138,7 +138,7 @@ mod tests {
         let s = 8f32 / 7.0;
         assert_eq!(row, [7.0 * s, s, 0.0, -s, 0.0, 2.0 * s, -2.0 * s, s]);
         let mut zeros = [0.0; 4];
-        round_activations(Activation::INT8, &mut zeros);
+        round_activations(QuantActivation::INT8, &mut zeros);
         assert_eq!(zeros, [0.0; 4]);
     }
 }

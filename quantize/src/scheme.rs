@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use girih_kernels::quant::{Activation, Code, Format};
+use girih_kernels::quant::{Code, Format, QuantActivation};
 
 use crate::QuantizeError;
 
@@ -90,13 +90,13 @@ impl Scheme {
     }
 
     /// Activations, before a clip ratio is searched.
-    pub fn activation(&self) -> Activation {
-        let token = |bits| Activation::Int { bits, group: Format::ROW, clip: 1.0 };
+    pub fn activation(&self) -> QuantActivation {
+        let token = |bits| QuantActivation::Int { bits, group: Format::ROW, clip: 1.0 };
         match self.base {
             Base::W8A8 | Base::W4A8 | Base::Qoq => token(8),
             Base::W4A4 => token(4),
-            Base::Mxfp4 | Base::Nvfp4 if self.int8_input => Activation::INT8,
-            Base::W8A16 | Base::W4A16 | Base::Mxfp4 | Base::Nvfp4 | Base::Fp8 => Activation::Float,
+            Base::Mxfp4 | Base::Nvfp4 if self.int8_input => QuantActivation::INT8,
+            Base::W8A16 | Base::W4A16 | Base::Mxfp4 | Base::Nvfp4 | Base::Fp8 => QuantActivation::Float,
         }
     }
 

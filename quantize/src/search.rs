@@ -1,6 +1,6 @@
 //! Searches that minimise the error of the product on the sample of the inputs.
 
-use girih_kernels::quant::{Activation, Format};
+use girih_kernels::quant::{Format, QuantActivation};
 
 use crate::grid::Rule;
 use crate::linear::{Module, round_nearest};
@@ -36,7 +36,7 @@ impl Problem {
     }
 
     /// `‖Y - X̂Ŵᵀ‖² / ‖Y‖²` with weights rounded to nearest.
-    pub fn error(&self, transformer: &Transformer, activation: Activation) -> f64 {
+    pub fn error(&self, transformer: &Transformer, activation: QuantActivation) -> f64 {
         let x = transformer.inputs(&self.x);
         let weight = self.rounded(transformer, &x);
         self.error_of(x, activation, &weight)
@@ -48,7 +48,7 @@ impl Problem {
         round_nearest(self.format, &weight, &measure::power(x, self.k), self.rule).values
     }
 
-    fn error_of(&self, mut x: Vec<f32>, activation: Activation, rounded: &[f32]) -> f64 {
+    fn error_of(&self, mut x: Vec<f32>, activation: QuantActivation, rounded: &[f32]) -> f64 {
         x.chunks_exact_mut(self.k).for_each(|row| measure::round_activations(activation, row));
         let (signal, noise) = measure::energies(&self.y, &measure::product(&x, rounded, self.k));
         noise / signal.max(f64::MIN_POSITIVE)
@@ -59,7 +59,7 @@ impl Problem {
 /// error of the product.
 pub fn awq(
     problem: &Problem,
-    activation: Activation,
+    activation: QuantActivation,
     mean_abs: &[f32],
 ) -> Result<Option<Vec<f32>>, QuantizeError> {
     let k = problem.k;
@@ -85,17 +85,17 @@ pub fn awq(
 }
 
 /// The share of the range of integer activations with the least error of the product; the whole range for
-/// [`Activation::INT8`], which kernels that multiply few rows find inside of the product, unclipped.
-pub fn clip(problem: &Problem, transformer: &Transformer, activation: Activation) -> Activation {
-    let Activation::Int { bits, group, .. } = activation else { return activation };
-    if activation == Activation::INT8 {
+/// [`QuantActivation::INT8`], which kernels that multiply few rows find inside of the product, unclipped.
+pub fn clip(problem: &Problem, transformer: &Transformer, activation: QuantActivation) -> QuantActivation {
+    let QuantActivation::Int { bits, group, .. } = activation else { return activation };
+    if activation == QuantActivation::INT8 {
         return activation;
     }
     let x = transformer.inputs(&problem.x);
     let weight = problem.rounded(transformer, &x);
     let mut best = (f64::INFINITY, activation);
     for step in 0..10u8 {
-        let activation = Activation::Int { bits, group, clip: f32::from(20 - step) / 20.0 };
+        let activation = QuantActivation::Int { bits, group, clip: f32::from(20 - step) / 20.0 };
         let error = problem.error_of(x.clone(), activation, &weight);
         if error < best.0 {
             best = (error, activation);

@@ -1,6 +1,6 @@
 //! Accuracy of formats and transforms on random data of known seeds, against published and measured numbers.
 
-use girih_kernels::quant::{Activation, Code, Format};
+use girih_kernels::quant::{Code, Format, QuantActivation};
 
 use crate::grid::Rule;
 use crate::linear::round_nearest;
@@ -28,14 +28,14 @@ fn int4(group: u32) -> Format {
     Format::symmetric(Code::Int4, group)
 }
 
-const TOKEN8: Activation = Activation::Int { bits: 8, group: Format::ROW, clip: 1.0 };
-const TOKEN4: Activation = Activation::Int { bits: 4, group: Format::ROW, clip: 1.0 };
+const TOKEN8: QuantActivation = QuantActivation::Int { bits: 8, group: Format::ROW, clip: 1.0 };
+const TOKEN4: QuantActivation = QuantActivation::Int { bits: 4, group: Format::ROW, clip: 1.0 };
 
 fn rounded(format: Format, rule: Rule, x: &[f32], k: usize) -> Vec<f32> {
     round_nearest(format, x, &vec![1.0; k], rule).values
 }
 
-fn rounded_as(activation: Activation, x: &[f32], k: usize) -> Vec<f32> {
+fn rounded_as(activation: QuantActivation, x: &[f32], k: usize) -> Vec<f32> {
     let mut x = x.to_vec();
     x.chunks_exact_mut(k).for_each(|row| measure::round_activations(activation, row));
     x

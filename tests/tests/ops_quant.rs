@@ -263,7 +263,7 @@ async fn short_buffers_are_typed_errors(gpu: Gpu) {
         let mut rec = girih_kernels::Recorder::new(&gpu);
         let args = gemv::Args { x, parts: &[part], norm: Norm::Rms { weight, eps: 1e-5 }, epilogue, y };
         let mut results = vec![gemv::record(&mut rec, args, shape)];
-        let input = gemv_int::Input::Float { x, rms_norm: Some((weight, 1e-5)) };
+        let input = gemv_int::Operand::Float { x, rms_norm: Some((weight, 1e-5)) };
         let args = gemv_int::Args { input, parts: &[int_part], epilogue, y };
         results.push(gemv_int::record(&mut rec, args, int::IntShape { m, n, k }));
         if short != 3 {

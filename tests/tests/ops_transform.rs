@@ -1,6 +1,6 @@
 //! Rotations and the quantiser of activations against independent results.
 
-use girih_kernels::quant::{Activation, Format, hadamard, kronecker};
+use girih_kernels::quant::{Format, QuantActivation, hadamard, kronecker};
 use girih_kernels::testing::seeded;
 use girih_kernels::{Caps, Gpu};
 use girih_ops::{Frame, Norm, Quantized, RowMix, RowTransform, Tensor};
@@ -133,7 +133,7 @@ async fn the_quantiser_agrees_with_the_goldens(gpu: Gpu) {
     for case in goldens.cases() {
         let bits = case.number("bits").expect("bits") as u8;
         let clip = case.number("clip").expect("clip") as f32;
-        let activation = Activation::Int { bits, group: Format::ROW, clip };
+        let activation = QuantActivation::Int { bits, group: Format::ROW, clip };
         let (shape, _) = case.f32("x");
         let k = *shape.last().expect("a shape") as usize;
         let mut frame = Frame::new(&gpu);
@@ -202,7 +202,7 @@ async fn long_rows_are_rotated_and_quantised(device: Gpu) {
         };
         let mut frame = Frame::new(gpu);
         let y = girih_ops::transform_rows(&mut frame, &x_gpu, &transform).expect("records");
-        let token = Activation::Int { bits: 8, group: Format::ROW, clip: 1.0 };
+        let token = QuantActivation::Int { bits: 8, group: Format::ROW, clip: 1.0 };
         let q = girih_ops::quantize_rows(&mut frame, &x_gpu, &transform, token).expect("records");
         let back = girih_ops::hadamard(&mut frame, &y, 0, true).expect("records");
         frame.submit().expect("runs");
@@ -235,7 +235,7 @@ async fn blocks_permutations_and_groups(gpu: Gpu) {
     let flat = x_gpu.reshape(&[270]).expect("a shape");
     let wide_row = Tensor::from_f32(&gpu, &seeded(2 * 160, 3), &[2, 160]).expect("uploads");
     let blocks = girih_ops::hadamard(&mut frame, &wide_row, 40, false).expect("records");
-    let int4 = Activation::Int { bits: 4, group: 64, clip: 1.0 };
+    let int4 = QuantActivation::Int { bits: 4, group: 64, clip: 1.0 };
     let q = girih_ops::quantize_rows(&mut frame, &flat, &RowTransform::default(), int4).expect("records");
     frame.submit().expect("runs");
     let want: Vec<f32> = (0..270).map(|i| x[i / 90 * 90 + index[i % 90] as usize]).collect();
@@ -267,10 +267,10 @@ async fn what_does_not_fit_is_a_typed_error(gpu: Gpu) {
     assert!(girih_ops::permute_columns(&mut frame, &x, &x).is_err());
     let none = RowTransform::default();
     for bad in [
-        Activation::Float,
-        Activation::Int { bits: 9, group: 32, clip: 1.0 },
-        Activation::Int { bits: 8, group: 16, clip: 1.0 },
-        Activation::Int { bits: 8, group: 32, clip: 0.0 },
+        QuantActivation::Float,
+        QuantActivation::Int { bits: 9, group: 32, clip: 1.0 },
+        QuantActivation::Int { bits: 8, group: 16, clip: 1.0 },
+        QuantActivation::Int { bits: 8, group: 32, clip: 0.0 },
     ] {
         assert!(girih_ops::quantize_rows(&mut frame, &x, &none, bad).is_err(), "{bad}");
     }

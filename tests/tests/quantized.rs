@@ -3,7 +3,9 @@
 
 use std::sync::{Arc, LazyLock};
 
-use girih_kernels::quant::{Activation, Code, Format, Row, Scale, Zero, pack_row, quantize_row, unpack_row};
+use girih_kernels::quant::{
+    Code, Format, QuantActivation, Row, Scale, Zero, pack_row, quantize_row, unpack_row,
+};
 use girih_model::checkpoint::quantized::Quantization;
 use girih_model::checkpoint::table::TensorTable;
 use girih_model::checkpoint::weights::{TensorRows, WeightPolicy, Weights};
@@ -500,7 +502,7 @@ fn round_to_nearest_on_load() {
     let gpu = gpu();
     let values = normal(8 * 64, 1);
     let tensors = |name: &str| [(name.to_owned(), "F32", vec![8, 64], f32s(&values))];
-    let policy = WeightPolicy { force: Some(Format::Q4_0.into()), activations: Some(Activation::INT8) };
+    let policy = WeightPolicy { force: Some(Format::Q4_0.into()), activations: Some(QuantActivation::INT8) };
     let format_of = |name: &str, table: bool| {
         let weights = try_open(&Value::Null, &tensors(name), policy).expect("opens");
         let matrix = if table {
@@ -511,9 +513,12 @@ fn round_to_nearest_on_load() {
         let matrix = matrix.expect("loads");
         (matrix.parts[0].format, matrix.input.activation)
     };
-    assert_eq!(format_of("m.weight", false), (Format::Q4_0.into(), Activation::INT8));
-    assert_eq!(format_of("lm_head.weight", false), (Format::Q8_0.into(), Activation::INT8));
-    assert_eq!(format_of("embed_tokens.weight", true), (girih_ops::WeightFormat::F32, Activation::Float));
+    assert_eq!(format_of("m.weight", false), (Format::Q4_0.into(), QuantActivation::INT8));
+    assert_eq!(format_of("lm_head.weight", false), (Format::Q8_0.into(), QuantActivation::INT8));
+    assert_eq!(
+        format_of("embed_tokens.weight", true),
+        (girih_ops::WeightFormat::F32, QuantActivation::Float)
+    );
 }
 
 fn gptq_tensors() -> (Value, Vec<Stored>) {
@@ -644,8 +649,8 @@ fn what_no_layout_allows_is_named() {
     assert!(matches!(&error, LoadError::Requantize { tensor, .. } if tensor == "m.weight"), "{error}");
     let decoded = policy(Some(girih_ops::WeightFormat::F32), None).expect("decodes");
     assert_eq!(decoded.parts[0].format, girih_ops::WeightFormat::F32);
-    let matrix = policy(None, Some(Activation::INT8)).expect("loads");
-    assert_eq!(matrix.input.activation, Activation::INT8);
+    let matrix = policy(None, Some(QuantActivation::INT8)).expect("loads");
+    assert_eq!(matrix.input.activation, QuantActivation::INT8);
 }
 
 #[test]
@@ -711,7 +716,7 @@ fn groups_describe_the_modules_of_their_class() {
         let module = block_on(weights.module(&format!("{name}.weight"), None))?.expect("quantised");
         Ok::<_, LoadError>((module.format.code.bits(), module.activation))
     };
-    let float = Activation::Float;
+    let float = QuantActivation::Float;
     // Groups without weights say nothing about them.
     let all = json!({ "attention": { "targets": ["LlamaAttention", "re:(?=unknown syntax)"], "weights": null },
         "cache": { "targets": ["re:.*proj"], "weights": null, "input_activations": tokens },
@@ -720,7 +725,7 @@ fn groups_describe_the_modules_of_their_class() {
     let all = json!({ "a": { "targets": ["Embedding"], "weights": int(4), "input_activations": tokens },
         "b": { "targets": ["Linear"], "weights": int(4) } });
     assert_eq!(load(all.clone(), "layers.0.q_proj").expect("loads"), (4, float));
-    let token: Activation = "int8-token".parse().expect("a type");
+    let token: QuantActivation = "int8-token".parse().expect("a type");
     assert_eq!(load(all, "embed_tokens").expect("loads"), (4, token));
     // A name before a pattern before a class.
     let all = json!({ "a": { "targets": ["Linear", "Embedding"], "weights": int(8) },
@@ -861,7 +866,7 @@ fn integer_activations_want_groups_that_integer_kernels_read() {
         let (tensors, _) = girih_module("m", format, &normal(4 * 192, 2), 192);
         let config = json!({ "quant_method": "girih", "version": 1,
             "modules": { "m": { "format": format.to_string() } } });
-        let policy = WeightPolicy { force: None, activations: Some(Activation::INT8) };
+        let policy = WeightPolicy { force: None, activations: Some(QuantActivation::INT8) };
         let weights = try_open(&config, &tensors, policy).expect("opens");
         match block_on(weights.matrix(&GPU, "m.weight", 4, 192)) {
             Ok(_) => assert!(fits, "{format}"),

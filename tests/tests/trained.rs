@@ -9,7 +9,7 @@ use girih_model::{
     Conversation, EvalOptions, GenerateOptions, LoadOptions, Model, Sampling, Session, SessionOptions, Tail,
     WeightPolicy, compare, generate, perplexity,
 };
-use girih_ops::{Format, Gpu, QuantActivation as Activation};
+use girih_ops::{Format, Gpu, QuantActivation};
 use girih_tests::{files, goldens, on_device};
 use serde_json::Value;
 
@@ -188,12 +188,12 @@ async fn quantised_on_load_the_model_tells_its_stories(gpu: Gpu) {
     let story = &golden["greedy"][0];
     let mut reference = Session::new(&dense, SessionOptions::default()).expect("a session");
     // Format, activations, largest divergence in nats per token, golden tokens in front of the first other one.
-    let float = Activation::Float;
+    let float = QuantActivation::Float;
     let cases = [
         (Format::Q8_0, float, 5e-5, 16),
-        (Format::Q8_0, Activation::INT8, 2e-4, 16),
+        (Format::Q8_0, QuantActivation::INT8, 2e-4, 16),
         (Format::Q4_K, float, 5e-3, 2),
-        (Format::Q4_0, Activation::INT8, 1e-2, 2),
+        (Format::Q4_0, QuantActivation::INT8, 1e-2, 2),
     ];
     for (format, activation, largest, same) in cases {
         let policy = WeightPolicy { force: Some(format.into()), activations: Some(activation) };

@@ -47,8 +47,8 @@ pub struct Params {
 
 /// Where x comes from.
 #[derive(Clone, Copy, Debug)]
-pub enum Input<'a> {
-    /// f32 `[M, K]`, quantised to 8 bits in blocks of 32 channels (`Activation::INT8`). Rows of y are NaN or infinite
+pub enum Operand<'a> {
+    /// f32 `[M, K]`, quantised to 8 bits in blocks of 32 channels (`QuantActivation::INT8`). Rows of y are NaN or infinite
     /// where their row of x has NaN or an infinity.
     Float {
         /// Activations.
@@ -66,7 +66,7 @@ pub enum Input<'a> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum InputKind {
+enum OperandKind {
     Float { rms_norm: bool },
     Codes,
 }
@@ -75,7 +75,7 @@ enum InputKind {
 #[derive(Clone, Copy, Debug)]
 pub struct Args<'a> {
     /// Activations of M rows, M from 1 to [`MAX_M`].
-    pub input: Input<'a>,
+    pub input: Operand<'a>,
     /// W, all of its rows.
     pub parts: &'a [IntPart<'a>],
     /// Behind the product.
@@ -120,17 +120,17 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: IntShape) -> Result<(),
         return Ok(());
     }
     let (kind, x, x_scales, norm_weight, eps) = match args.input {
-        Input::Float { x, rms_norm } => {
-            let kind = InputKind::Float { rms_norm: rms_norm.is_some() };
+        Operand::Float { x, rms_norm } => {
+            let kind = OperandKind::Float { rms_norm: rms_norm.is_some() };
             (kind, x, None, rms_norm.map(|n| n.0), rms_norm.map_or(0.0, |n| n.1))
         }
-        Input::Codes { codes, scales } => {
+        Operand::Codes { codes, scales } => {
             int::check_codes(kernel, codes, scales, shape)?;
-            (InputKind::Codes, codes, Some(scales), None, 0.0)
+            (OperandKind::Codes, codes, Some(scales), None, 0.0)
         }
     };
     let row_bytes = 4 * u64::from(shape.k);
-    if let Input::Float { x, .. } = args.input {
+    if let Operand::Float { x, .. } = args.input {
         let x = ("x", Some(x), u64::from(shape.m) * row_bytes);
         check_sizes(kernel, [x, ("norm_weight", norm_weight, row_bytes)])?;
     }
@@ -194,7 +194,7 @@ fn select(
     caps: &Caps,
     shape: IntShape,
     format: Format,
-    input: InputKind,
+    input: OperandKind,
     epilogue: EpilogueKind,
 ) -> (Choice, u32) {
     let data = Data::Weights(format.into());
@@ -227,12 +227,12 @@ fn choice(
     config: Config,
     shape: IntShape,
     format: Format,
-    input: InputKind,
+    input: OperandKind,
     epilogue: EpilogueKind,
 ) -> Choice {
     let Config { wg, rows, kind } = config;
     let cols = shape.m;
-    let rms_norm = input == InputKind::Float { rms_norm: true };
+    let rms_norm = input == OperandKind::Float { rms_norm: true };
     let rms_sums = if rms_norm { cols } else { 0 };
     let mut selection = format
         .apply(Selection::new())
@@ -240,7 +240,7 @@ fn choice(
         .set("ROWS", rows)
         .set("COLS", cols)
         .set("RMS_SUMS", rms_sums);
-    if input != InputKind::Codes {
+    if input != OperandKind::Codes {
         let aligned = shape.k.is_multiple_of(8);
         selection = selection
             .part("x_int", "matmul/int_x_float.wgsl")
@@ -284,8 +284,8 @@ const CONFIGS: [Config; 6] = [
     Config { wg: 8, rows: 4, kind: Kind::Subgroup },
 ];
 
-const INPUTS: [InputKind; 3] =
-    [InputKind::Float { rms_norm: false }, InputKind::Float { rms_norm: true }, InputKind::Codes];
+const INPUTS: [OperandKind; 3] =
+    [OperandKind::Float { rms_norm: false }, OperandKind::Float { rms_norm: true }, OperandKind::Codes];
 
 fn choices() -> Vec<Choice> {
     let plain = EpilogueKind::default();
@@ -300,12 +300,12 @@ fn choices() -> Vec<Choice> {
         }
         let shape = IntShape { m: 1, n: 64, k: 256 };
         for format in int::FORMATS {
-            all.push(choice(config, shape, format, InputKind::Codes, plain));
+            all.push(choice(config, shape, format, OperandKind::Codes, plain));
         }
         for act in 0..6 {
             for glu in [false, true] {
                 let epilogue = EpilogueKind { act, glu, bias: true, residual: true };
-                all.push(choice(config, shape, Format::Q4_0, InputKind::Codes, epilogue));
+                all.push(choice(config, shape, Format::Q4_0, OperandKind::Codes, epilogue));
             }
         }
     }
@@ -365,7 +365,7 @@ fn case(
     (name, regime): (&str, Regime),
     [m, n, k]: [u32; 3],
     format: Format,
-    input: InputKind,
+    input: OperandKind,
     epilogue: EpilogueKind,
     configs: &[Config],
 ) -> TestCase {
@@ -375,11 +375,11 @@ fn case(
     // Weights of the norm away from zero: x is divided by them.
     let norm: Vec<f32> = seeded(k as usize, 3).iter().map(|v| 1.5 + v.clamp(-1.0, 1.0)).collect();
     let (x_codes, x_scales) = int::seeded_codes(m, k, n.is_multiple_of(2), 4);
-    let x = int::seeded_x(m, k, (input == (InputKind::Float { rms_norm: true })).then_some(&norm), 5);
+    let x = int::seeded_x(m, k, (input == (OperandKind::Float { rms_norm: true })).then_some(&norm), 5);
     // Minima and zeros make partial sums larger than the result by the ratio of zero and spread: 2 at most.
     let tolerance = Tolerance::f32_sum(k as usize, 8.0 * if epilogue.glu { 10.0 } else { 1.0 });
     let mut case = TestCase::new(name, regime, tolerance);
-    case = if input == InputKind::Codes { case.input(&x_codes) } else { case.input(&x) };
+    case = if input == OperandKind::Codes { case.input(&x_codes) } else { case.input(&x) };
     case = case
         .input(&codes)
         .input(&scales)
@@ -400,17 +400,17 @@ fn case(
 
 fn cases_of(format: WeightFormat) -> Vec<TestCase> {
     let WeightFormat::Quant(format) = format else { return Vec::new() };
-    let rms = InputKind::Float { rms_norm: true };
+    let rms = OperandKind::Float { rms_norm: true };
     let named = ("any_format", Regime::ManyTiles);
     let of = |input| case(named, [1, 66, 544], format, input, EpilogueKind::default(), &CONFIGS);
-    vec![of(rms), of(InputKind::Codes)]
+    vec![of(rms), of(OperandKind::Codes)]
 }
 
 fn cases() -> Vec<TestCase> {
     use Regime::{ManyTiles, Model, OneTile, PartialTile};
-    const FLOAT: InputKind = InputKind::Float { rms_norm: false };
-    const RMS: InputKind = InputKind::Float { rms_norm: true };
-    const CODES: InputKind = InputKind::Codes;
+    const FLOAT: OperandKind = OperandKind::Float { rms_norm: false };
+    const RMS: OperandKind = OperandKind::Float { rms_norm: true };
+    const CODES: OperandKind = OperandKind::Codes;
     let plain = EpilogueKind::default();
     let glu = |act| EpilogueKind { act, glu: true, bias: true, residual: true };
     let full = |act| EpilogueKind { act, glu: false, bias: true, residual: true };
@@ -502,7 +502,7 @@ pub(super) fn parse_bench(name: &str) -> Option<(IntShape, Format, bool)> {
 
 fn bench_launches(caps: &Caps, name: &str) -> Vec<Launch> {
     let Some((shape, format, float)) = parse_bench(name) else { return Vec::new() };
-    let input = if float { InputKind::Float { rms_norm: false } } else { InputKind::Codes };
+    let input = if float { OperandKind::Float { rms_norm: false } } else { OperandKind::Codes };
     let plain = EpilogueKind::default();
     let mut picks = vec![select(caps, shape, format, input, plain)];
     if caps.cpu_variants() {
@@ -552,7 +552,7 @@ mod tests {
 
     fn pick(caps: &Caps) -> (Choice, u32) {
         let shape = IntShape { m: 1, n: 4096, k: 4096 };
-        select(caps, shape, Format::Q4_0, InputKind::Codes, EpilogueKind::default())
+        select(caps, shape, Format::Q4_0, OperandKind::Codes, EpilogueKind::default())
     }
 
     #[test]

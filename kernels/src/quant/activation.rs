@@ -1,4 +1,4 @@
-//! [`Activation`]: how the input of a quantised matrix enters the product.
+//! [`QuantActivation`]: how the input of a quantised matrix enters the product.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use super::format::{Format, FormatError};
 /// How activations enter a product. Integers are symmetric and dynamic: `scale = clip · max|x| / (2^(bits-1) - 1)`
 /// over a group, `q = clamp(round_half_even(x / scale), -2^(bits-1), 2^(bits-1) - 1)`; a group of zeros has scale 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub enum Activation {
+pub enum QuantActivation {
     /// As they are, in f32.
     #[default]
     Float,
@@ -23,13 +23,13 @@ pub enum Activation {
     },
 }
 
-impl Activation {
+impl QuantActivation {
     /// 8 bits with a scale for every 32 channels: the layout that needs no pass over the row before the product.
     pub const INT8: Self = Self::Int { bits: 8, group: 32, clip: 1.0 };
 }
 
 /// `float`, `int8-g32`, `int4-token`, `int4-token-c0.9`.
-impl fmt::Display for Activation {
+impl fmt::Display for QuantActivation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Float => f.write_str("float"),
@@ -46,7 +46,7 @@ impl fmt::Display for Activation {
     }
 }
 
-impl FromStr for Activation {
+impl FromStr for QuantActivation {
     type Err = FormatError;
 
     fn from_str(text: &str) -> Result<Self, FormatError> {
@@ -87,10 +87,10 @@ mod tests {
     #[test]
     fn names_round_trip() {
         for name in ["float", "int8-g32", "int8-token", "int4-token-c0.9", "int4-g128"] {
-            assert_eq!(name.parse::<Activation>().map(|a| a.to_string()), Ok(name.to_owned()));
+            assert_eq!(name.parse::<QuantActivation>().map(|a| a.to_string()), Ok(name.to_owned()));
         }
         for bad in ["", "int8", "int9-token", "int8-g20", "int8-token-c2", "int8-token-cNaN", "int1-token"] {
-            assert!(bad.parse::<Activation>().is_err(), "{bad}");
+            assert!(bad.parse::<QuantActivation>().is_err(), "{bad}");
         }
     }
 }

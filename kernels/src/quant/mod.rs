@@ -14,7 +14,7 @@ mod pack;
 mod rtn;
 mod weight_format;
 
-pub use activation::Activation;
+pub use activation::QuantActivation;
 pub use format::{Code, Format, FormatError, Scale, Super, SuperScale, Zero};
 pub use hadamard::HadamardPlan;
 pub use pack::{Row, pack_row, unpack_row};

@@ -4,10 +4,10 @@ use super::{Axis, Hadamard, Mixing, NormKind, Params, Pass, Place, num_blocks, r
 use crate::caps::Caps;
 use crate::case::{BenchBuffer, BenchCase, Element, Regime, TestCase, Tolerance, seeded};
 use crate::choice::{Choice, Launch};
-use crate::quant::{Activation, Format};
+use crate::quant::{Format, QuantActivation};
 use crate::rows;
 
-const TOKEN: Activation = Activation::Int { bits: 8, group: Format::ROW, clip: 1.0 };
+const TOKEN: QuantActivation = QuantActivation::Int { bits: 8, group: Format::ROW, clip: 1.0 };
 const RMS: NormKind = NormKind::Rms;
 const LAYER: NormKind = NormKind::Layer { bias: true };
 
@@ -17,18 +17,18 @@ fn rotation(n: u32, block: u32, stride: u32) -> Mixing {
     Mixing::hadamard(n, h).unwrap_or(Mixing::None)
 }
 
-fn pass(shape: [u32; 2], norm: NormKind, scale: bool, mixing: Mixing, activation: Activation) -> Pass {
+fn pass(shape: [u32; 2], norm: NormKind, scale: bool, mixing: Mixing, activation: QuantActivation) -> Pass {
     let [num_rows, num_channels] = shape;
     Pass { num_rows, num_channels, norm, eps: 1e-5, scale, mixing, activation }
 }
 
-fn int(bits: u8, group: u32, clip: f32) -> Activation {
-    Activation::Int { bits, group, clip }
+fn int(bits: u8, group: u32, clip: f32) -> QuantActivation {
+    QuantActivation::Int { bits, group, clip }
 }
 
 fn passes() -> Vec<(&'static str, Regime, Pass)> {
-    use Activation::Float;
     use Mixing::{None, Permute};
+    use QuantActivation::Float;
     use Regime::{ManyTiles, Model, OneTile, PartialTile};
     let k = |n1, n2| Mixing::Kronecker { n1, n2 };
     let h = rotation;
@@ -40,7 +40,11 @@ fn passes() -> Vec<(&'static str, Regime, Pass)> {
         ("24_scalar", OneTile, pass([2, 24], RMS, false, h(24, 0, 1), Float)),
         ("plain_30", PartialTile, pass([5, 30], NormKind::None, true, None, TOKEN)),
         ("64", ManyTiles, pass([20, 64], LAYER, false, h(64, 0, 1), int(4, 32, 0.9))),
-        ("96_blocks_of_32", ManyTiles, pass([3, 96], NormKind::None, true, h(96, 32, 1), Activation::INT8)),
+        (
+            "96_blocks_of_32",
+            ManyTiles,
+            pass([3, 96], NormKind::None, true, h(96, 32, 1), QuantActivation::INT8),
+        ),
         ("160", PartialTile, pass([2, 160], LAYER, true, h(160, 0, 1), Float)),
         ("heads_8x6", PartialTile, pass([3, 48], NormKind::None, false, h(48, 8, 6), Float)),
         ("heads_40x16", ManyTiles, pass([2, 640], NormKind::None, false, h(640, 40, 16), Float)),
@@ -184,7 +188,7 @@ fn bench_launches(caps: &Caps, name: &str) -> Vec<Launch> {
     let Ok((mut choice, mut vec4)) = select(caps, &pass, false) else { return Vec::new() };
     if choice.workgroup_bytes > caps.workgroup_bytes {
         // The rotation alone, in y: what follows is the plain quantiser.
-        pass.activation = Activation::Float;
+        pass.activation = QuantActivation::Float;
         let Ok(in_output) = select(caps, &pass, true) else { return Vec::new() };
         (choice, vec4) = in_output;
     }

@@ -16,7 +16,7 @@ use crate::caps::Caps;
 use crate::choice::Choice;
 use crate::error::KernelError;
 use crate::fused::Norm;
-use crate::quant::{Activation, Format, HadamardPlan, hadamard};
+use crate::quant::{Format, HadamardPlan, QuantActivation, hadamard};
 use crate::recorder::Recorder;
 use crate::rows;
 use crate::spec::{Kernel, KernelSpec, read, read_write};
@@ -65,7 +65,7 @@ pub enum Output<'a> {
     /// Integers and their scales, as this module's head says.
     Quantized {
         /// Bits, channels of a scale, clip.
-        activation: Activation,
+        activation: QuantActivation,
         /// `x_codes`
         codes: &'a Buffer,
         /// `x_scales`
@@ -196,7 +196,7 @@ struct Pass {
     eps: f32,
     scale: bool,
     mixing: Mixing,
-    activation: Activation,
+    activation: QuantActivation,
 }
 
 impl Mixing {
@@ -294,7 +294,7 @@ fn signs(order: u32, transposed: bool) -> Vec<u32> {
 
 impl Pass {
     fn quantized(&self) -> bool {
-        self.activation != Activation::Float
+        self.activation != QuantActivation::Float
     }
 
     /// The part of the parameters that depends on the pipeline is filled here as well.
@@ -310,7 +310,7 @@ impl Pass {
             clip: 1.0,
             ..Params::default()
         };
-        if let Activation::Int { bits, group, clip } = self.activation {
+        if let QuantActivation::Int { bits, group, clip } = self.activation {
             p.qmax = ((1u32 << (bits - 1)) - 1) as f32;
             p.clip = clip;
             p.group_blocks = if group == Format::ROW { 0 } else { group / BLOCK };
@@ -427,12 +427,12 @@ fn checked(
     eps: f32,
     scale: bool,
     mixing: Mixing,
-    activation: Activation,
+    activation: QuantActivation,
     [num_rows, num_channels]: [u32; 2],
 ) -> Result<Pass, KernelError> {
     rows::positive(kernel, "num_channels", num_channels)?;
     rows::elements(kernel, num_rows, num_channels.checked_next_multiple_of(BLOCK).unwrap_or(u32::MAX))?;
-    if let Activation::Int { bits, group, clip } = activation {
+    if let QuantActivation::Int { bits, group, clip } = activation {
         let bad =
             |field, got: u32, must_be| Err(KernelError::BadParam { kernel, field, got: got.into(), must_be });
         if !(2..=8).contains(&bits) {
@@ -473,7 +473,7 @@ pub fn scratch_bytes(
     num_rows: u32,
     num_channels: u32,
     mix: &Mix<'_>,
-    activation: Activation,
+    activation: QuantActivation,
 ) -> Result<u64, KernelError> {
     let mixing = mixing(mix, num_channels)?;
     let shape = [num_rows, num_channels];
@@ -504,7 +504,7 @@ pub fn record(
     };
     let mixing = mixing(&args.mix, num_channels)?;
     let (activation, y, y_scales, scratch) = match args.output {
-        Output::F32(y) => (Activation::Float, y, None, None),
+        Output::F32(y) => (QuantActivation::Float, y, None, None),
         Output::Quantized { activation, codes, scales, scratch } => {
             (activation, codes, Some(scales), scratch)
         }
@@ -544,7 +544,7 @@ pub fn record(
         got: 0,
         want: rows::product([4, num_rows.into(), num_channels.into()]),
     })?;
-    pass.activation = Activation::Float;
+    pass.activation = QuantActivation::Float;
     dispatch(rec, &pass, true, [x, w, b, scale, table, p2, scratch, &dummy])?;
     let quantize = Pass { norm: NormKind::None, scale: false, mixing: Mixing::None, activation, ..pass };
     dispatch(
@@ -572,7 +572,7 @@ mod tests {
     use super::*;
     use crate::caps::Tier;
 
-    fn place(caps: &Caps, n: u32, activation: Activation) -> (bool, u32) {
+    fn place(caps: &Caps, n: u32, activation: QuantActivation) -> (bool, u32) {
         let h = Hadamard { block: 0, stride: 1, transposed: false };
         let mixing = Mixing::hadamard(n, h).expect("a plan");
         let pass = checked("k", NormKind::None, 0.0, false, mixing, activation, [1, n]).expect("a pass");
@@ -583,13 +583,13 @@ mod tests {
     #[test]
     fn rows_lie_in_workgroup_memory_where_they_fit() {
         let large = Caps { workgroup_bytes: 32 << 10, ..Caps::baseline() };
-        assert_eq!(place(&Caps::baseline(), 2048, Activation::INT8), (true, 256));
-        assert_eq!(place(&Caps::baseline(), 4096, Activation::INT8), (false, 256));
-        assert_eq!(place(&large, 4096, Activation::INT8), (true, 256));
-        assert_eq!(place(&large, 53248, Activation::Float), (false, 256));
+        assert_eq!(place(&Caps::baseline(), 2048, QuantActivation::INT8), (true, 256));
+        assert_eq!(place(&Caps::baseline(), 4096, QuantActivation::INT8), (false, 256));
+        assert_eq!(place(&large, 4096, QuantActivation::INT8), (true, 256));
+        assert_eq!(place(&large, 53248, QuantActivation::Float), (false, 256));
         let cpu = Caps { is_cpu: true, ..large }.at_tier(Tier::Cpu);
-        assert_eq!(place(&cpu, 4096, Activation::INT8), (true, 16));
-        assert_eq!(place(&cpu, 6400, Activation::INT8), (true, 32)); // order 200: 25 tiles
+        assert_eq!(place(&cpu, 4096, QuantActivation::INT8), (true, 16));
+        assert_eq!(place(&cpu, 6400, QuantActivation::INT8), (true, 32)); // order 200: 25 tiles
     }
 
     #[test]
@@ -599,14 +599,22 @@ mod tests {
             assert!(Mixing::hadamard(n, bad).is_err(), "{n} {bad:?}");
         }
         let pass = |n1, n2, n| {
-            checked("k", NormKind::None, 0.0, false, Mixing::Kronecker { n1, n2 }, Activation::Float, [1, n])
+            checked(
+                "k",
+                NormKind::None,
+                0.0,
+                false,
+                Mixing::Kronecker { n1, n2 },
+                QuantActivation::Float,
+                [1, n],
+            )
         };
         assert!(pass(8, 8, 63).is_err());
         assert!(pass(65536, 65536, 0).is_err());
         let wide = pass(1, 4096, 4096).expect("a shape");
         assert!(matches!(select(&Caps::baseline(), &wide, true), Err(KernelError::OverLimit { .. })));
         let int = |bits, group, clip| {
-            let activation = Activation::Int { bits, group, clip };
+            let activation = QuantActivation::Int { bits, group, clip };
             checked("k", NormKind::None, 0.0, false, Mixing::None, activation, [1, 64])
         };
         assert!(int(8, 32, 1.0).is_ok());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use girih_ops::kernels::quant::{Activation, Row};
+use girih_ops::kernels::quant::{QuantActivation, Row};
 
 use super::{Codes, InputTransform, QuantModule, Quantization, RowLayout, Stored};
 use crate::LoadError;
@@ -104,7 +104,7 @@ pub async fn modules(
             order: None,
             layout: Arc::new(Blocks { ty, tensor: info.name.clone(), scale }),
         };
-        let (activation, input) = (Activation::Float, InputTransform::default());
+        let (activation, input) = (QuantActivation::Float, InputTransform::default());
         let module = module.to_owned();
         out.insert(module, Stored::Module(QuantModule { n, k, format, activation, input, codes }));
     }

@@ -1,7 +1,9 @@
 //! girih's own layout, version 1: `X.weight_codes` and `X.weight_scales` are the words that kernels read;
 //! `X.input_scale`, `X.input_p1` and `X.input_p2` are what x is multiplied with.
 
-use girih_ops::kernels::quant::{Activation, Code, Format, Scale, SuperScale, Zero, hadamard, unpack_row};
+use girih_ops::kernels::quant::{
+    Code, Format, QuantActivation, Scale, SuperScale, Zero, hadamard, unpack_row,
+};
 
 use super::{
     ChannelMix, Codes, InputTransform, QuantModule, WORDS, expect_shape, found, matrix_shape, tensor,
@@ -32,7 +34,7 @@ pub(super) async fn open(
     w: &TensorScope,
     k: Option<u32>,
     format: Format,
-    activation: Activation,
+    activation: QuantActivation,
     hadamard: Option<u32>,
 ) -> Result<QuantModule, LoadError> {
     let codes = tensor(w, "weight_codes", &WORDS)?;

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use girih_ops::kernels::quant::{Activation, Format, Row, Scale, Zero, unpack_row};
+use girih_ops::kernels::quant::{Format, QuantActivation, Row, Scale, Zero, unpack_row};
 
 use crate::LoadError;
 use crate::checkpoint::source::{ByteSource, Shared};
@@ -49,7 +49,7 @@ pub enum Stored {
         /// Format.
         format: Format,
         /// Activations.
-        activation: Activation,
+        activation: QuantActivation,
         /// Block of the Hadamard transform of x, 0 for the whole row.
         hadamard: Option<u32>,
     },
@@ -112,7 +112,7 @@ pub struct QuantModule {
     /// packed.
     pub format: Format,
     /// How x enters the product.
-    pub activation: Activation,
+    pub activation: QuantActivation,
     /// What happens to x before.
     pub input: InputTransform,
     /// Where the rows are.

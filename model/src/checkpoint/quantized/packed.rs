@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use girih_ops::kernels::quant::{Activation, Code, Format, Row, Zero};
+use girih_ops::kernels::quant::{Code, Format, QuantActivation, Row, Zero};
 
 use super::{
     ChannelMix, Codes, Columns, FLOATS, InputTransform, Order, QuantModule, WORDS, element, expect_shape,
@@ -146,7 +146,7 @@ async fn module(
         n,
         k,
         format,
-        activation: Activation::Float,
+        activation: QuantActivation::Float,
         input: InputTransform { scale: None, mix },
         codes: Codes::Columns { info: qweight, words: Arc::default(), layout: Arc::new(table) },
     })

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use girih_ops::kernels::quant::{Activation, Code, Format, Row, Scale, Super, SuperScale, Zero, float};
+use girih_ops::kernels::quant::{Code, Format, QuantActivation, Row, Scale, Super, SuperScale, Zero, float};
 
 use super::{
     ChannelMix, Codes, InputTransform, Order, QuantModule, WORDS, bytes, element, expect_shape, found,
@@ -71,7 +71,7 @@ pub struct Packed {
     /// Channels belong to groups in an order of their own, so that `weight_g_idx` must be there.
     pub ordered: bool,
     /// How x enters the product.
-    pub activation: Activation,
+    pub activation: QuantActivation,
 }
 
 impl Packed {
@@ -86,7 +86,7 @@ impl Packed {
             global: None,
             zeros: false,
             ordered: false,
-            activation: Activation::Float,
+            activation: QuantActivation::Float,
         }
     }
 
@@ -116,7 +116,7 @@ impl Packed {
             global: None,
             zeros: false,
             ordered: false,
-            activation: Activation::Float,
+            activation: QuantActivation::Float,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use girih_ops::WeightFormat;
 use girih_ops::kernels::matmul::int::is_integer;
-use girih_ops::kernels::quant::{Activation, Code, Format};
+use girih_ops::kernels::quant::{Code, Format, QuantActivation};
 
 use super::rows::{Origin, Segment};
 use super::{WeightPolicy, Weights};
@@ -14,7 +14,7 @@ use crate::checkpoint::tensors::float_type;
 pub(super) struct Layout {
     /// Rows of each part, in order.
     pub parts: Vec<(u32, WeightFormat)>,
-    pub activation: Activation,
+    pub activation: QuantActivation,
     pub input: quantized::InputTransform,
 }
 
@@ -107,13 +107,13 @@ impl Weights {
     }
 }
 
-/// Activation and transform of x that modules agree upon; no transform if they permute x in different ways.
+/// QuantActivation and transform of x that modules agree upon; no transform if they permute x in different ways.
 fn transforms(
     segments: &[Segment<'_>],
     quantised: &[&QuantModule],
-) -> Result<(Activation, Option<quantized::InputTransform>), LoadError> {
+) -> Result<(QuantActivation, Option<quantized::InputTransform>), LoadError> {
     let Some(first) = quantised.first() else {
-        return Ok((Activation::Float, Some(quantized::InputTransform::default())));
+        return Ok((QuantActivation::Float, Some(quantized::InputTransform::default())));
     };
     let names = || segments.iter().map(|s| s.origin.name()).collect::<Vec<_>>().join(", ");
     let list = |of: &dyn Fn(&QuantModule) -> String| {
@@ -123,7 +123,7 @@ fn transforms(
     let mixed = quantised.len() < segments.len();
     let differs = |what, got| Err(LoadError::Fused { modules: names(), what, got });
     if quantised.iter().any(|m| m.activation != first.activation)
-        || mixed && first.activation != Activation::Float
+        || mixed && first.activation != QuantActivation::Float
     {
         return differs("activations", list(&|m| m.activation.to_string()));
     }
@@ -143,14 +143,14 @@ fn transforms(
 /// How x enters the product with these parts.
 fn activation_of(
     parts: &[(u32, WeightFormat)],
-    stored: Activation,
+    stored: QuantActivation,
     policy: WeightPolicy,
     names: &dyn Fn() -> String,
-) -> Result<Activation, LoadError> {
+) -> Result<QuantActivation, LoadError> {
     let all_quantised = parts.iter().all(|(_, f)| matches!(f, WeightFormat::Quant(_)));
     let activation = policy.activations.unwrap_or(stored);
-    if !all_quantised || activation == Activation::Float {
-        return Ok(Activation::Float);
+    if !all_quantised || activation == QuantActivation::Float {
+        return Ok(QuantActivation::Float);
     }
     for (_, format) in parts {
         let WeightFormat::Quant(format) = format else { continue };

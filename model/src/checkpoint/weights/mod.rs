@@ -11,7 +11,7 @@ mod upload;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use girih_ops::WeightFormat;
-use girih_ops::kernels::quant::{self, Activation, Format};
+use girih_ops::kernels::quant::{self, Format, QuantActivation};
 
 use crate::LoadError;
 use crate::checkpoint::quantized::{QuantModule, Quantization, Stored};
@@ -33,7 +33,7 @@ pub struct WeightPolicy {
     pub force: Option<WeightFormat>,
     /// How x enters products with quantised layers, in place of what the checkpoint says. Layers that
     /// [`WeightPolicy::force`] quantises count; layers that are dense on the GPU take x as it is.
-    pub activations: Option<Activation>,
+    pub activations: Option<QuantActivation>,
 }
 
 /// The format that users call so: `f32`, `f16`, `bf16`, `int8` ([`Format::Q8_0`]), `int4` ([`Format::Q4_0`]), `mxfp4`,

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::PoisonError;
 
-use girih_ops::kernels::quant::Activation;
+use girih_ops::kernels::quant::QuantActivation;
 use girih_ops::{Gpu, Matrix, Tensor, WeightFormat};
 
 use super::layout::Layout;
@@ -139,7 +139,7 @@ impl Weights {
 /// Transforms of x, on the GPU.
 fn input(
     gpu: &Gpu,
-    activation: Activation,
+    activation: QuantActivation,
     input: &quantized::InputTransform,
     k: u32,
 ) -> Result<girih_ops::MatrixInput, LoadError> {

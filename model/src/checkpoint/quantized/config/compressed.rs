@@ -1,6 +1,6 @@
 //! compressed-tensors: groups of modules, each with its scheme.
 
-use girih_ops::kernels::quant::{Activation, Format};
+use girih_ops::kernels::quant::{Format, QuantActivation};
 use serde_json::Value;
 
 use super::super::pattern::{FUEL, MAX_LEN, Pattern};
@@ -187,8 +187,8 @@ fn compressed_group(f: &Fields<'_>, g: &Fields<'_>) -> Result<Option<Group>, Loa
 }
 
 /// How x enters products, and what is left out.
-fn compressed_activation(g: &Fields<'_>) -> Result<(Activation, Option<String>), LoadError> {
-    let Some(a) = g.object("input_activations")? else { return Ok((Activation::Float, None)) };
+fn compressed_activation(g: &Fields<'_>) -> Result<(QuantActivation, Option<String>), LoadError> {
+    let Some(a) = g.object("input_activations")? else { return Ok((QuantActivation::Float, None)) };
     let bits = a.int("num_bits")?.unwrap_or(8);
     let dynamic = a.get("dynamic").is_some_and(|d| d.as_bool() == Some(true) || d.as_str() == Some("local"));
     let integer = matches!(a.text("type")?, None | Some("int")) && (2..=8).contains(&bits);
@@ -200,12 +200,12 @@ fn compressed_activation(g: &Fields<'_>) -> Result<(Activation, Option<String>),
     let symmetric = a.flag("symmetric")?.unwrap_or(true);
     match group {
         Some(group) if integer && dynamic && symmetric => {
-            Ok((Activation::Int { bits: bits as u8, group, clip: 1.0 }, None))
+            Ok((QuantActivation::Int { bits: bits as u8, group, clip: 1.0 }, None))
         }
         _ => {
             let note = "activations are not rounded as input_activations say (only dynamic symmetric integers per \
                         token or group are): they are f32 in products";
-            Ok((Activation::Float, Some(note.into())))
+            Ok((QuantActivation::Float, Some(note.into())))
         }
     }
 }

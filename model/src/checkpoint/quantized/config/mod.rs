@@ -9,7 +9,7 @@ mod columns;
 mod compressed;
 mod fields;
 
-use girih_ops::kernels::quant::{Activation, Format};
+use girih_ops::kernels::quant::{Format, QuantActivation};
 use serde_json::{Map, Value};
 
 use self::fields::{CONFIG, Fields, bad};
@@ -219,7 +219,7 @@ fn girih(f: &Fields<'_>, table: &TensorTable, found: &mut Quantization) -> Resul
         let format = m.text("format")?.ok_or_else(|| m.bad("format", "a weight format"))?;
         let format: Format = format.parse().map_err(|e| m.bad("format", format!("a weight format: {e}")))?;
         let activation = match m.text("activation")? {
-            None => Activation::Float,
+            None => QuantActivation::Float,
             Some(text) => {
                 text.parse().map_err(|e| m.bad("activation", format!("a type of activations: {e}")))?
             }
