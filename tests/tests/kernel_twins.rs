@@ -2,11 +2,11 @@
 //!
 //! Runs at the tier of `GIRIH_TIER` (the device's best if unset). `GIRIH_KERNEL=name` picks one kernel.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use girih_kernels::quant::WeightFormat;
 use girih_kernels::registry::KERNELS;
-use girih_kernels::testing::{Regime, run_case};
+use girih_kernels::testing::run_case;
 use girih_kernels::{Choice, Data, Gpu};
 use girih_tests::on_device;
 
@@ -50,6 +50,10 @@ fn reader(choice: &Choice) -> String {
 /// What no case launches is not tested by any of them.
 #[test]
 fn every_variant_has_cases_of_every_regime() {
+    use std::collections::BTreeMap;
+
+    use girih_kernels::testing::Regime;
+
     let mut missing = Vec::new();
     for kernel in KERNELS {
         let mut launched: BTreeMap<String, BTreeSet<Regime>> = BTreeMap::new();
