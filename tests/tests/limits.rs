@@ -6,11 +6,11 @@ use std::sync::Arc;
 use girih_kernels::{Access, Buffer, Caps, Gpu, GpuError, Options};
 use girih_model::run::memory::{self, Choice};
 use girih_model::{
-    GenerateOptions, Generated, Input, LoadError, LoadOptions, Model, Rows, RunError, Sampling, Session,
-    SessionOptions, WeightPolicy, generate,
+    GenerateOptions, Generated, Input, LoadError, LoadOptions, MemorySource, Model, Rows, RunError, Sampling,
+    Session, SessionOptions, WeightPolicy, generate,
 };
 use girih_ops::{Format, WeightFormat};
-use girih_tests::goldens::assert_close;
+use girih_tests::goldens::{self, assert_close};
 use girih_tests::{fable, gpu, load};
 use pollster::block_on;
 
@@ -228,5 +228,52 @@ fn a_cache_that_cannot_be_is_refused_before_loading() {
     let said = error.to_string();
     for part in ["0.3 MB, a buffer of the device holds 0.2 MB", "--context 256", "--cache f16"] {
         assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
+/// A checkpoint whose values are beyond f16 in one layer.
+fn large_values() -> Arc<MemorySource> {
+    let folder = goldens::dir().join("models/gemma");
+    let read = |file: &str| std::fs::read(folder.join(file)).expect("a golden");
+    let mut weights = read("model.safetensors");
+    let (len, rest) = weights.split_at_mut(8);
+    let len = u64::from_le_bytes(len.try_into().expect("8 bytes")) as usize;
+    let (header, data) = rest.split_at_mut(len);
+    let header: serde_json::Value = serde_json::from_slice(header).expect("a header");
+    let range =
+        header["model.layers.1.self_attn.v_proj.weight"]["data_offsets"].as_array().expect("a tensor");
+    let [begin, end] = [0, 1].map(|i| range[i].as_u64().expect("an offset") as usize);
+    for bytes in data[begin..end].chunks_exact_mut(4) {
+        let value = f32::from_le_bytes(bytes.try_into().expect("an f32"));
+        bytes.copy_from_slice(&(1e6 * value).to_le_bytes());
+    }
+    Arc::new(MemorySource::new().with("config.json", read("config.json")).with("model.safetensors", weights))
+}
+
+#[test]
+fn keys_and_values_beyond_an_f16_cache_are_told() {
+    let model = load(&gpu(), large_values(), LoadOptions::default());
+    for f16_cache in [false, true] {
+        let options = SessionOptions { f16_cache, ..SessionOptions::default() };
+        let mut session = Session::new(&model, options).expect("a session");
+        for temperature in [0.0, 0.7] {
+            let options = GenerateOptions {
+                max_tokens: 4,
+                sampling: Sampling { temperature, ..Sampling::default() },
+                stop: Vec::new(),
+                stop_ids: Vec::new(),
+                continues: true,
+                slot: 0,
+            };
+            let on_text = |_: &str| ControlFlow::Continue(());
+            let made = block_on(generate(&mut session, None, &[5, 17, 40, 9], &options, on_text));
+            match made {
+                Ok(made) => assert!(!f16_cache && made.token_ids.len() == 4, "{temperature}: {made:?}"),
+                Err(error) => {
+                    assert!(f16_cache && error.to_string().contains("not finite"), "{temperature}: {error}");
+                }
+            }
+            session.truncate(0, 0);
+        }
     }
 }

@@ -229,6 +229,11 @@ fn choices() -> Vec<Choice> {
     all
 }
 
+/// As f16; NaN where f16 cannot hold it.
+fn half_or_nan(v: f32) -> half::f16 {
+    if v.abs() <= half::f16::MAX.to_f32() { half::f16::from_f32(v) } else { half::f16::NAN }
+}
+
 /// The definition, in f64.
 fn twin(call: &mut TwinCall<'_>) {
     let p: Params = call.params();
@@ -297,7 +302,7 @@ fn twin(call: &mut TwinCall<'_>) {
     call.put(5, &q);
     for (i, data) in [(6, k), (7, v)] {
         if f16 {
-            call.put(i, &data.iter().map(|&v| half::f16::from_f32(v)).collect::<Vec<_>>());
+            call.put(i, &data.iter().map(|&v| half_or_nan(v)).collect::<Vec<_>>());
         } else {
             call.put(i, &data);
         }
@@ -384,6 +389,14 @@ fn cases() -> Vec<TestCase> {
     let mode = |norm, rope, f16| Mode { norm, rope, f16 };
     let ragged = [[3, 5, 2], [1, 9, 0], [4, 12, 1]];
     let (table, computed) = (half(Angles::Table), half(Angles::Computed));
+    let beyond_f16 = {
+        let mut case =
+            case(("beyond_f16", PartialTile), [6, 2], [20, 0], &ragged, &[mode(Norm::None, None, true)]);
+        let x: Vec<f32> = bytemuck::pod_collect_to_vec(&case.buffers[0].data);
+        let x: Vec<f32> = x.iter().map(|v| 5e4 * v).collect(); // up to 1e6
+        case.buffers[0].data = bytemuck::cast_slice(&x).to_vec();
+        case
+    };
     vec![
         case(
             ("decode", ManyTiles),
@@ -434,5 +447,6 @@ fn cases() -> Vec<TestCase> {
             &[mode(Norm::None, table, false), mode(Norm::PerHead, table, false)],
         ),
         case(("llama_8b", Model), [32, 8], [128, 64], &[[1, 12, 2]], &[mode(Norm::None, table, true)]),
+        beyond_f16,
     ]
 }

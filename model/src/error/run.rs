@@ -59,7 +59,10 @@ pub enum RunError {
         want: u32,
     },
     /// Logits that are not numbers.
-    #[error("the logits are not finite numbers: the weights or the device are broken (try `girih doctor`)")]
+    #[error(
+        "the logits are not finite numbers: keys or values are beyond f16 (if the cache is f16, try f32), or the weights or \
+         the device are broken (try `girih doctor`)"
+    )]
     NotANumber,
     /// A text too short to be scored.
     #[error("nothing to score: {tokens} tokens, at least 2 are needed (1 with a begin-of-text token)")]
