@@ -133,6 +133,17 @@ impl Model {
         options: LoadOptions,
         progress: impl FnMut(Progress) + Sendable + 'static,
     ) -> Result<Arc<Self>, LoadError> {
+        // In a box: compiled once, here, and not in every program that loads a model.
+        let loading: BoxFuture<'_, _> = Box::pin(Self::load_telling(gpu, source, options, Box::new(progress)));
+        loading.await
+    }
+
+    async fn load_telling(
+        gpu: &Gpu,
+        source: Arc<dyn ByteSource>,
+        options: LoadOptions,
+        progress: Callback<Progress>,
+    ) -> Result<Arc<Self>, LoadError> {
         let source = format::checkpoint(source, &arch::KNOWN).await?;
         let config = load_config(&*source).await?;
         let table = TensorTable::open(&*source).await?;
@@ -157,7 +168,6 @@ impl Model {
             tracing::warn!("{note}");
         }
         let total = table.bytes();
-        let progress: Callback<Progress> = Box::new(progress);
         let source = Arc::new(Counted { source, total, loaded: Mutex::new((0, progress)) });
         let quantization = Quantization::open(&*source, &config.raw, &table).await?;
         for note in &quantization.notes {
