@@ -134,7 +134,8 @@ impl Model {
         progress: impl FnMut(Progress) + Sendable + 'static,
     ) -> Result<Arc<Self>, LoadError> {
         // In a box: compiled once, here, and not in every program that loads a model.
-        let loading: BoxFuture<'_, _> = Box::pin(Self::load_telling(gpu, source, options, Box::new(progress)));
+        let loading: BoxFuture<'_, _> =
+            Box::pin(Self::load_telling(gpu, source, options, Box::new(progress)));
         loading.await
     }
 

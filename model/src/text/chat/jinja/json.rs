@@ -97,25 +97,26 @@ impl Writer<'_> {
         let ascii = self.options.ascii;
         let mut plain = 0;
         for (i, c) in text.char_indices() {
-            let mut escape = String::new();
-            match c {
-                '"' => escape.push_str("\\\""),
-                '\\' => escape.push_str("\\\\"),
-                '\n' => escape.push_str("\\n"),
-                '\r' => escape.push_str("\\r"),
-                '\t' => escape.push_str("\\t"),
-                '\u{8}' => escape.push_str("\\b"),
-                '\u{c}' => escape.push_str("\\f"),
+            let mut units = String::new();
+            let escape = match c {
+                '"' => "\\\"",
+                '\\' => "\\\\",
+                '\n' => "\\n",
+                '\r' => "\\r",
+                '\t' => "\\t",
+                '\u{8}' => "\\b",
+                '\u{c}' => "\\f",
                 c if (c as u32) < 0x20 || (ascii && (!c.is_ascii() || c == '\u{7f}')) => {
                     for unit in c.encode_utf16(&mut [0; 2]) {
-                        let _ = write!(escape, "\\u{unit:04x}");
+                        let _ = write!(units, "\\u{unit:04x}");
                     }
+                    &units
                 }
                 _ => continue,
-            }
+            };
             self.budget.work(1)?;
             self.out.push(&text[plain..i])?;
-            self.out.push(&escape)?;
+            self.out.push(escape)?;
             plain = i + c.len_utf8();
         }
         self.out.push(&text[plain..])?;

@@ -21,7 +21,9 @@ pub(super) const OUTPUT: u64 = 64 << 20;
 /// Steps: one for an expression, a statement, an item that is looked at, or some bytes that are copied.
 pub(super) const WORK: u64 = 20_000_000;
 /// Bytes that are copied or compared in one step.
-const BYTES_PER_STEP: u64 = 256;
+const BYTES_PER_STEP: u64 = 64;
+/// Bytes that a piece of text costs besides its own: a text that grows by characters takes time for each.
+const PIECE: u64 = 16;
 /// Bytes of a name that are hashed in one step.
 const HASHED_PER_STEP: u64 = 64;
 /// Digits that a number may be padded to.
@@ -124,11 +126,14 @@ pub(super) struct Buffer {
     text: String,
     charge: Charge,
     limit: u64,
+    /// Bytes that were copied and are no whole step yet.
+    copied: u64,
 }
 
 impl Buffer {
     pub(super) fn new(budget: &Rc<Budget>) -> Res<Self> {
-        Ok(Self { text: String::new(), charge: budget.charge(size_of::<Text>())?, limit: u64::MAX })
+        let charge = budget.charge(size_of::<Text>())?;
+        Ok(Self { text: String::new(), charge, limit: u64::MAX, copied: 0 })
     }
 
     /// The text that leaves the template.
@@ -141,7 +146,9 @@ impl Buffer {
         if got > self.limit {
             return over("bytes of output", got, self.limit);
         }
-        self.charge.budget.bytes(text.len())?;
+        self.copied += text.len() as u64 + PIECE;
+        self.charge.budget.work(self.copied / BYTES_PER_STEP)?;
+        self.copied %= BYTES_PER_STEP;
         self.reserve(text.len())?;
         self.text.push_str(text);
         Ok(())
