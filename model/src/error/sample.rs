@@ -17,7 +17,10 @@ pub enum SampleError {
     #[error("no token has a logit above -infinity, must be at least 1")]
     NoTokens,
     /// A logit is NaN or +infinity.
-    #[error("the logit of token {token} is {got}, must be a number below infinity")]
+    #[error(
+        "the logit of token {token} is {got}, must be a number below infinity: keys or values are beyond f16 (if the cache \
+         is f16, try f32), or the weights or the device are broken"
+    )]
     NotFinite {
         /// Token.
         token: u32,
