@@ -37,18 +37,36 @@ pub struct Job {
 /// Milliseconds since the start at which the current input began; 0 while none runs.
 static BEGAN: AtomicU64 = AtomicU64::new(0);
 
-/// Ends the process once an input has run for too long.
-fn watch(start: Instant) {
-    std::thread::spawn(move || {
+/// Ends the process once an input has run for too long: by the time of the processor, which does not count that others
+/// use the machine as well, and for one that waits by the clock.
+fn watch() {
+    std::thread::spawn(|| {
+        let mut current = 0;
+        let mut since = (processor_time(), Instant::now());
         loop {
             std::thread::sleep(Duration::from_millis(100));
             let began = BEGAN.load(Ordering::Relaxed);
-            let now = start.elapsed().as_millis() as u64;
-            if began > 0 && now.saturating_sub(began) > TIME.as_millis() as u64 {
+            let now = processor_time();
+            if began != current {
+                current = began;
+                since = (now, Instant::now());
+            }
+            let waited = since.1.elapsed();
+            let worked = now.zip(since.0).map_or(waited, |(now, then)| now.saturating_sub(then));
+            if began > 0 && (worked > TIME || waited > 10 * TIME) {
                 std::process::exit(TOO_LONG.into());
             }
         }
     });
+}
+
+/// Time that this process has had of the processor, where Linux tells it (in hundredths of a second).
+fn processor_time() -> Option<Duration> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The name of the program may hold blanks; behind it come the state and ten numbers, then those of user and system.
+    let (_, numbers) = stat.rsplit_once(')')?;
+    let ticks: u64 = numbers.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
+    Some(Duration::from_millis(10 * ticks))
 }
 
 /// Runs `work` in a thread with the stack of a browser's worker.
@@ -131,7 +149,7 @@ pub fn work(target: &'static Target, job: Job) -> ExitCode {
         .map(|(_, input)| input)
         .collect();
     seeds.retain(|input| !job.avoid.contains(&input.hash()));
-    watch(start);
+    watch();
     let (seed, budget) = (job.seed, job.budget);
     let mut reporter = Reporter { target, job, current, start, keys: BTreeSet::new(), said: start };
     let done = on_small_stack(move || engine::fuzz(target, seeds, seed, budget, &mut reporter));
@@ -147,7 +165,7 @@ pub fn work(target: &'static Target, job: Job) -> ExitCode {
 /// Runs single inputs; says what is wrong with those that fail.
 pub fn replay(target: &'static Target, inputs: Vec<(PathBuf, Files)>) -> ExitCode {
     let start = Instant::now();
-    watch(start);
+    watch();
     let failed = on_small_stack(move || {
         let mut failed = 0;
         for (path, input) in inputs {
@@ -163,4 +181,21 @@ pub fn replay(target: &'static Target, inputs: Vec<(PathBuf, Files)>) -> ExitCod
         failed
     });
     if failed == Some(0) { ExitCode::SUCCESS } else { FAILED.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_time_of_the_processor_goes_on_with_work() {
+        let (before, start) = (processor_time().expect("Linux tells"), Instant::now());
+        while start.elapsed() < Duration::from_secs(20) {
+            if processor_time().expect("Linux tells") >= before + Duration::from_millis(50) {
+                return;
+            }
+        }
+        panic!("none in 20 s");
+    }
 }

@@ -146,10 +146,10 @@ impl Buffer {
         if got > self.limit {
             return over("bytes of output", got, self.limit);
         }
+        self.reserve(text.len())?;
         self.copied += text.len() as u64 + PIECE;
         self.charge.budget.work(self.copied / BYTES_PER_STEP)?;
         self.copied %= BYTES_PER_STEP;
-        self.reserve(text.len())?;
         self.text.push_str(text);
         Ok(())
     }
@@ -176,8 +176,8 @@ impl Buffer {
         if bytes == 0 {
             return Ok(()); // nothing, as often as wanted, is nothing
         }
-        self.charge.budget.bytes(bytes)?;
         self.reserve(bytes)?;
+        self.charge.budget.bytes(bytes)?;
         for _ in 0..count {
             self.text.push_str(text);
         }
