@@ -58,7 +58,8 @@ fn memory_is_limited() {
     ] {
         // What looks at every character may run out of steps before.
         let what = limit(&doubled("'aaaa'", step, "ns.x|length"));
-        let by_character = ["replace", "tojson", "string", "urlencode"].iter().any(|word| step.contains(word));
+        let by_character =
+            ["replace", "tojson", "string", "urlencode"].iter().any(|word| step.contains(word));
         assert!(what == memory || (by_character && what == Some("steps")), "{step}: {what:?}");
     }
     for step in ["ns.x + ns.x", "ns.x * 2", "(ns.x|list) + (ns.x|list)", "ns.x + ns.x|reverse|list"] {
