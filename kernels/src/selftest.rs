@@ -152,7 +152,7 @@ pub async fn test(gpu: &Gpu, needs: &Needs, verdicts: &mut Verdicts) -> Report {
     test_among(KERNELS, gpu, needs, verdicts).await
 }
 
-/// [`test`] with other kernels than those of the registry.
+/// [`test()`] with other kernels than those of the registry.
 pub async fn test_among(kernels: &[&Kernel], gpu: &Gpu, needs: &Needs, verdicts: &mut Verdicts) -> Report {
     // What was blocked may be tested: the verdict is about the device, not about what is in force on it.
     let tested = gpu.with_caps(Caps { blocked: BTreeSet::new(), ..gpu.caps().clone() });

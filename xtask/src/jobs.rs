@@ -130,8 +130,12 @@ fn collect(mut command: Command) -> Result<Lines, String> {
     let lines = Mutex::new(Vec::new());
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     std::thread::scope(|scope| {
-        scope.spawn(|| stderr.into_iter().for_each(|pipe| read(pipe, start, &lines)));
-        stdout.into_iter().for_each(|pipe| read(pipe, start, &lines));
+        if let Some(pipe) = stderr {
+            scope.spawn(|| read(pipe, start, &lines));
+        }
+        if let Some(pipe) = stdout {
+            read(pipe, start, &lines);
+        }
     });
     let status = child.wait().map_err(|e| format!("{name}: {e}"))?;
     Ok((lines.into_inner().unwrap_or_else(PoisonError::into_inner), status.success()))

@@ -5,7 +5,7 @@ use crate::caps::Tier;
 /// How to open a device.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Part of the adapter's name or its index in [`Gpu::adapters`]; the most capable one if `None`.
+    /// Part of the adapter's name or its index in [`Gpu::adapters`](crate::Gpu::adapters); the most capable one if `None`.
     pub adapter: Option<String>,
     /// Holds the device down to a tier; `GIRIH_TIER` does the same where this is `None`.
     pub max_tier: Option<Tier>,
