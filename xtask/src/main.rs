@@ -105,12 +105,13 @@ fn ci() -> Result<bool, String> {
 
 /// What the tests need, then the tests.
 fn suite(times: &mut Times, tier: Option<&str>) -> Result<Totals, String> {
-    let program = times.step("build girih", || process::build_program("girih"))?;
     let options = setup::Options::default();
-    let adapter = times.step("setup", || {
-        browser::ensure(&browser::OF_TESTS, options).and_then(|()| setup::ensure_adapter(&program, options))
-    })?;
-    suite::test(times, &adapter, tier)
+    times.step("programs", || browser::ensure(&browser::OF_TESTS, options))?;
+    let built = suite::build(times);
+    // The build of the tests has built it already: nothing waits for its last crate alone.
+    let program = times.step("build girih", || process::build_program("girih"))?;
+    let adapter = times.step("adapter", || setup::ensure_adapter(&program, options))?;
+    suite::test(times, built, &adapter, tier)
 }
 
 /// Times, what failed, and the closing line.

@@ -151,28 +151,36 @@ pub(crate) fn test_files() -> Vec<File> {
     files
 }
 
+/// What [`build`] has made, or why not.
+#[derive(Debug)]
+pub struct Built {
+    tests: Result<Vec<Binary>, String>,
+    package: Result<(), String>,
+}
+
 /// Builds the tests, and the package for browsers beside them. Without the package its tests fail, and the others
 /// still run.
-fn build(times: &mut Times) -> (Result<Vec<Binary>, String>, Result<(), String>) {
+pub fn build(times: &mut Times) -> Built {
     times.step("build tests and package", || {
         std::thread::scope(|scope| {
             let package = scope.spawn(web::package);
             let tests = jobs::build();
-            (tests, package.join().unwrap_or_else(|_| Err("the build of the package panicked".into())))
+            let package = package.join().unwrap_or_else(|_| Err("the build of the package panicked".into()));
+            Built { tests, package }
         })
     })
 }
 
-/// Builds and runs the suite: at `tier` only, or everything at the device's best tier and beside it what runs on the
+/// Runs the suite: at `tier` only, or everything at the device's best tier and beside it what runs on the
 /// GPU again at the tiers below. `adapter` is what the probe printed.
 ///
 /// # Errors
 /// A run without a single test.
-pub fn test(times: &mut Times, adapter: &str, tier: Option<&str>) -> Result<Totals, String> {
-    let (built, package) = build(times);
+pub fn test(times: &mut Times, built: Built, adapter: &str, tier: Option<&str>) -> Result<Totals, String> {
+    let Built { tests, package } = built;
     let (mut failures, mut left_out) = (Vec::new(), Vec::new());
     failures.extend(package.err().map(|error| format!("cargo xtask web: {error}")));
-    let built = built.unwrap_or_else(|error| {
+    let built = tests.unwrap_or_else(|error| {
         failures.push(error);
         Vec::new()
     });
