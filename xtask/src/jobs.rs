@@ -13,7 +13,19 @@ use crate::suite::Totals;
 
 /// Binaries that run for minutes, the longest first: they start first, so that none is left alone at the end. The
 /// others follow in the order of their names.
-const LONG: &[&str] = &["browser", "kernel_twins", "trained", "models", "quantized", "bounded"];
+const LONG: &[&str] = &[
+    "browser",
+    "trained",
+    "ops_quant_input",
+    "warm_up",
+    "gguf_llama_cpp",
+    "bounded",
+    "command",
+    "limits",
+    "models",
+    "devices",
+    "kernel_twins",
+];
 
 /// Processes at once even where there are fewer cores.
 const MIN_SLOTS: usize = 2;
@@ -228,7 +240,7 @@ mod tests {
 
     #[test]
     fn long_binaries_exist() {
-        let tests = crate::suite::test_files();
+        let tests = crate::source::files(&crate::source::root(), "tests", "rs");
         let fuzz = crate::source::files(&crate::source::root(), "fuzz/tests", "rs");
         for name in LONG {
             let file = format!("/{name}.rs");
