@@ -91,7 +91,7 @@ impl Job {
         Self {
             name: "examples in the documentation".into(),
             program: process::cargo_path().into(),
-            args: vec!["test", "--workspace", "--doc"],
+            args: vec!["test", "--workspace", "--doc", "--no-fail-fast"],
             dir: crate::source::root(),
             tier: None,
         }
