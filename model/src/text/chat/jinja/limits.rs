@@ -19,7 +19,7 @@ pub(super) const MEMORY: u64 = 192 << 20;
 /// Bytes of the text that a template writes.
 pub(super) const OUTPUT: u64 = 64 << 20;
 /// Steps: one for an expression, a statement, an item that is looked at, or some bytes that are copied.
-pub(super) const WORK: u64 = 20_000_000;
+pub(super) const WORK: u64 = 10_000_000;
 /// Bytes that are copied or compared in one step.
 const BYTES_PER_STEP: u64 = 64;
 /// Bytes that a piece of text costs besides its own: a text that grows by characters takes time for each.

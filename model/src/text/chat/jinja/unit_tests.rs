@@ -59,11 +59,13 @@ fn memory_is_limited() {
         // What looks at every character may run out of steps before.
         let what = limit(&doubled("'aaaa'", step, "ns.x|length"));
         let by_character =
-            ["replace", "tojson", "string", "urlencode"].iter().any(|word| step.contains(word));
+            ["replace", "tojson", "string", "urlencode", ".format"].iter().any(|word| step.contains(word));
         assert!(what == memory || (by_character && what == Some("steps")), "{step}: {what:?}");
     }
     for step in ["ns.x + ns.x", "ns.x * 2", "(ns.x|list) + (ns.x|list)", "ns.x + ns.x|reverse|list"] {
-        assert_eq!(limit(&doubled("[1]", step, "ns.x|length")), memory, "{step}");
+        // What makes a list item by item may run out of steps before.
+        let what = limit(&doubled("[1]", step, "ns.x|length"));
+        assert!(what == memory || (step.contains("|list") && what == Some("steps")), "{step}: {what:?}");
     }
     for text in [
         "{{ 'a' * 99999999999999999999 }}",
