@@ -27,7 +27,7 @@ pub fn cache_dir() -> Option<PathBuf> {
         .or_else(|| var("HOME").map(|p| p.join(".cache").join("girih")))
 }
 
-/// `NVIDIA H200 (vulkan, driver 550.1), tier t3`
+/// `NVIDIA H200 (vulkan, driver 550.1), tier t1`
 pub fn describe(caps: &Caps) -> String {
     let id = &caps.adapter;
     format!("{} ({}, {} {}), tier {}", id.name, id.backend, id.driver, id.driver_info, caps.tier)

@@ -92,8 +92,7 @@ impl ModelArgs {
         if let Some(path) = &self.model {
             must_exist(path)?;
         }
-        load(gpu, self.source(), self.options(session), session.unwrap_or_default(), &self.name(), global)
-            .await
+        load(gpu, self.source(), self.options(session), &self.name(), global).await
     }
 
     fn options(&self, session: Option<SessionOptions>) -> LoadOptions {
@@ -110,7 +109,7 @@ impl ModelArgs {
         global: &Global,
     ) -> Result<Arc<Model>, Failure> {
         let source = Arc::new(SyntheticSource::new(preset)?);
-        load(gpu, source, self.options(Some(session)), session, preset, global).await
+        load(gpu, source, self.options(Some(session)), preset, global).await
     }
 }
 
@@ -125,7 +124,6 @@ pub async fn load(
     gpu: &Gpu,
     source: Arc<dyn ByteSource>,
     options: LoadOptions,
-    session: SessionOptions,
     name: &str,
     global: &Global,
 ) -> Result<Arc<Model>, Failure> {
@@ -140,7 +138,7 @@ pub async fn load(
     bar.set_message(name.to_owned());
     let shown = bar.clone();
     let mut kept = Kept::open(gpu, device::cache_dir().as_deref());
-    let model = Model::load_tested(gpu, source, options, session, &mut kept.verdicts, move |p| {
+    let model = Model::load_tested(gpu, source, options, &mut kept.verdicts, move |p| {
         shown.set_length(p.total);
         shown.set_position(p.loaded);
     })
@@ -151,7 +149,9 @@ pub async fn load(
         model.map_err(|source| Failure::Model { name: name.to_owned(), source: source.into() })?;
     tracing::debug!("self-test: {} launches", report.ran);
     for key in &model.gpu().caps().blocked {
-        eprintln!("note: {key} gives wrong results on this device and is not used (see `girih doctor`)");
+        global.note(&format_args!(
+            "{key} gives wrong results on this device and is not used (see `girih doctor`)"
+        ));
     }
     Ok(model)
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use girih_model::LoadOptions;
 use girih_model::checkpoint::source::{ByteSource, DirSource};
-use girih_model::{LoadOptions, SessionOptions};
 use girih_quantize::{Scheme, schemes};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -78,15 +78,7 @@ impl Quantize {
         crate::quantize::check_target(out, self.force)?;
         dense_config(&*source, &name).await?;
         let gpu = device::open(global).await?;
-        let model = models::load(
-            &gpu,
-            source.clone(),
-            LoadOptions::default(),
-            SessionOptions::default(),
-            &name,
-            global,
-        )
-        .await?;
+        let model = models::load(&gpu, source.clone(), LoadOptions::default(), &name, global).await?;
         // The encoders predict no next token: nothing to compare.
         let decoder = model.decoder().is_ok();
         let evaluates = !self.no_eval && decoder;

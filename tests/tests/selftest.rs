@@ -77,10 +77,10 @@ fn a_reader_of_weights_that_is_wrong_is_blocked_alone() {
 #[test]
 fn a_model_tests_what_it_uses_and_the_next_one_the_rest() {
     let gpu = gpu();
-    let (options, session) = (LoadOptions::default(), SessionOptions::default());
+    let options = LoadOptions::default();
     let mut verdicts = Verdicts::default();
     let start = std::time::Instant::now();
-    let needs = pollster::block_on(Model::needs(&gpu, &fable(), options, session)).expect("needs");
+    let needs = pollster::block_on(Model::needs(&gpu, &fable(), options)).expect("needs");
     let recorded = start.elapsed();
     let report = pollster::block_on(test(&gpu, &needs, &mut verdicts));
     println!(
@@ -93,21 +93,18 @@ fn a_model_tests_what_it_uses_and_the_next_one_the_rest() {
     assert!(report.blocked.is_empty(), "{:?}", report.mismatches);
     assert!((5..=30).contains(&report.ran), "{} launches", report.ran);
     assert!(needs.keys().all(|key| verdicts.right.contains(key)), "all of it is known now");
-    let more = |options, session, verdicts: &mut Verdicts| {
-        pollster::block_on(Model::test(&gpu, &fable(), options, session, verdicts, |_| ()))
-            .expect("tests")
-            .1
-            .ran
+    let more = |options, verdicts: &mut Verdicts| {
+        pollster::block_on(Model::test(&gpu, &fable(), options, verdicts, |_| ())).expect("tests").1.ran
     };
-    assert_eq!(more(options, session, &mut verdicts), 0);
-    let f16_cache = SessionOptions { f16_cache: true, ..session };
+    assert_eq!(more(options, &mut verdicts), 0);
+    let session = SessionOptions { f16_cache: true, ..SessionOptions::default() };
     let before = verdicts.clone();
-    let with_f16 = more(options, f16_cache, &mut verdicts);
+    let with_f16 = more(LoadOptions { session: Some(session), ..options }, &mut verdicts);
     assert!((1..=4).contains(&with_f16), "{with_f16} launches for a cache of f16");
     assert!(verdicts.right.difference(&before.right).all(|key| key.ends_with("/kv_f16")), "{verdicts:?}");
     let weights = WeightPolicy { force: Some(Format::Q4_0.into()), activations: None };
     let before = verdicts.clone();
-    let quantised = more(LoadOptions { weights, ..options }, session, &mut verdicts);
+    let quantised = more(LoadOptions { weights, ..options }, &mut verdicts);
     let format = WeightFormat::from(Format::Q4_0).to_string();
     assert!((1..=3).contains(&quantised), "{quantised} launches for 4 bits");
     assert!(verdicts.right.difference(&before.right).all(|key| key.ends_with(&format)), "{verdicts:?}");

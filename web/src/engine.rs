@@ -208,7 +208,7 @@ async fn load(
         let mut known = verdicts.borrow().clone();
         let shared: Arc<dyn ByteSource> = source.clone();
         let on_test = |launches| tell("self-test", 0.0, launches as f64);
-        let found = Model::test(gpu, &shared, loading, kept, &mut known, on_test).await;
+        let found = Model::test(gpu, &shared, loading, &mut known, on_test).await;
         let mut verdicts = verdicts.borrow_mut();
         verdicts.right.append(&mut known.right);
         verdicts.wrong.append(&mut known.wrong);

@@ -154,11 +154,13 @@ impl Model {
             return Err(LoadError::Context { got: context, limit });
         }
         let embedding = EmbeddingConfig::load(&*source, &config).await?;
-        let mut tokenizer = Tokenizer::load(&*source).await?;
+        // What is only recorded needs no texts.
+        let texts = !gpu.is_recording_only();
+        let mut tokenizer = if texts { Tokenizer::load(&*source).await? } else { None };
         if let Some(tokenizer) = tokenizer.as_mut().filter(|_| embedding.lower_case) {
             tokenizer.lower_case()?;
         }
-        let chat = ChatTemplates::read(&*source).await?;
+        let chat = if texts { ChatTemplates::read(&*source).await? } else { ChatTemplates::default() };
         let generation = GenerationConfig::load(&*source, &config).await?;
         let mut text_notes = generation.notes.clone();
         if let Some(tokenizer) = &tokenizer {

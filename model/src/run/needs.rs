@@ -1,7 +1,6 @@
 //! What a model will run on a device, found before its weights are there: it is put together on a handle without
 //! memory, and what it records is looked at.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use girih_ops::kernels::selftest::{self, Needs, Report, Verdicts};
@@ -9,48 +8,18 @@ use girih_ops::{Batch, Chunk, Frame, Gpu, Tensor};
 use tracing::instrument::WithSubscriber;
 use tracing::subscriber::NoSubscriber;
 
-use crate::checkpoint::source::{BoxFuture, ByteSource, Sendable};
+use crate::checkpoint::source::{ByteSource, Sendable};
 use crate::error::{LoadError, RunError};
 use crate::run::model::{Model, Progress};
 use crate::run::options::{LoadOptions, SessionOptions};
 use crate::run::session::{Input, Rows, Session, Tail};
 
-/// Files of which a recording needs nothing.
-const TEXTS: [&str; 6] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "chat_template.jinja",
-    "chat_template.json",
-    "special_tokens_map.json",
-];
-
 /// Numbers of rows at which kernels change.
 const LENGTHS: [usize; 12] = [1, 2, 4, 5, 8, 9, 17, 33, 65, 129, 257, 512];
 
-/// A checkpoint without tokenizer and templates.
-#[derive(Debug)]
-struct WithoutTexts(Arc<dyn ByteSource>);
-
-impl ByteSource for WithoutTexts {
-    fn read<'a>(&'a self, file: &'a str, range: Range<u64>) -> BoxFuture<'a, Result<Vec<u8>, LoadError>> {
-        self.0.read(file, range)
-    }
-
-    fn size<'a>(&'a self, file: &'a str) -> BoxFuture<'a, Result<Option<u64>, LoadError>> {
-        if TEXTS.contains(&file) { Box::pin(async { Ok(None) }) } else { self.0.size(file) }
-    }
-
-    fn list(&self) -> Option<Vec<String>> {
-        let mut files = self.0.list()?;
-        files.retain(|file| !TEXTS.contains(&file.as_str()));
-        Some(files)
-    }
-}
-
 impl Model {
     /// The kernels that the model of a checkpoint will use on a device, with what they read: formats of weights, and
-    /// keys and values as `session` has them. Headers and vectors are read, no matrices, and nothing is placed on the
+    /// keys and values as `options.session` has them (f32 if there is none). Headers and vectors are read, no matrices, and nothing is placed on the
     /// device.
     ///
     /// # Errors
@@ -62,18 +31,16 @@ impl Model {
         gpu: &Gpu,
         source: &Arc<dyn ByteSource>,
         options: LoadOptions,
-        session: SessionOptions,
     ) -> Result<Needs, LoadError> {
-        let source = Arc::new(WithoutTexts(source.clone()));
         // Whatever there is to say is said when the model is loaded.
         let recording = gpu.recording_only();
-        let load = Self::load(&recording, source, options, |_| ());
+        let load = Self::load(&recording, source.clone(), options, |_| ());
         let model = load.with_subscriber(NoSubscriber::default()).await?;
         let mut needs = Needs::default();
         let recorded = if model.encoder().is_some() {
             record_encoder(&model, &mut needs)
         } else {
-            record_decoder(&model, session, &mut needs)
+            record_decoder(&model, options.session.unwrap_or_default(), &mut needs)
         };
         recorded.map_err(Box::new)?;
         Ok(needs)
@@ -89,11 +56,10 @@ impl Model {
         gpu: &Gpu,
         source: Arc<dyn ByteSource>,
         options: LoadOptions,
-        session: SessionOptions,
         verdicts: &mut Verdicts,
         progress: impl FnMut(Progress) + Sendable + 'static,
     ) -> Result<(Arc<Self>, Report), LoadError> {
-        let (gpu, report) = Self::test(gpu, &source, options, session, verdicts, |_| ()).await?;
+        let (gpu, report) = Self::test(gpu, &source, options, verdicts, |_| ()).await?;
         Ok((Self::load(&gpu, source, options, progress).await?, report))
     }
 
@@ -106,14 +72,13 @@ impl Model {
         gpu: &Gpu,
         source: &Arc<dyn ByteSource>,
         options: LoadOptions,
-        session: SessionOptions,
         verdicts: &mut Verdicts,
         mut testing: impl FnMut(usize),
     ) -> Result<(Gpu, Report), LoadError> {
         let mut gpu = verdicts.block(gpu);
         let mut report = Report::default();
         loop {
-            let needs = Self::needs(&gpu, source, options, session).await?;
+            let needs = Self::needs(&gpu, source, options).await?;
             let unknown = needs.unknown(verdicts);
             if unknown > 0 {
                 testing(unknown);

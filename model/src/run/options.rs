@@ -34,6 +34,7 @@ pub struct LoadOptions {
     /// How weights are stored on the GPU; as in the checkpoint by default.
     pub weights: WeightPolicy,
     /// The session that will be opened on the model: where the device is known not to have the memory for it, nothing is
-    /// loaded. If `None`, only weights and intermediate results are asked for.
+    /// loaded, and the kernels that it needs are tested. If `None`, memory is asked for weights and intermediate results
+    /// only, and the kernels are those of a session with defaults.
     pub session: Option<SessionOptions>,
 }
