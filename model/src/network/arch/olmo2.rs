@@ -2,9 +2,6 @@
 
 use crate::checkpoint::format::gguf::{Family, POST_NORMS};
 use crate::network::config::class::Class;
-use crate::error::LoadError;
-use crate::network::layers::Decoder;
-use crate::network::layers::build::Build;
 
 pub(super) const CLASS: Class = Class {
     name: "Olmo2",
@@ -17,7 +14,4 @@ pub(super) const CLASS: Class = Class {
 
 pub(super) const GGUF: Family = Family { block: POST_NORMS, ..Family::named("olmo2") };
 
-pub(super) async fn load(b: &Build<'_>) -> Result<Decoder, LoadError> {
-    let blocks = b.post_norm_blocks().await?;
-    b.decoder(blocks, b.rms(&b.weights, "norm").await?).await
-}
+pub(super) use crate::network::layers::build::post_norm_decoder as load;

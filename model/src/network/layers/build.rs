@@ -126,7 +126,7 @@ impl<'a> Build<'a> {
     pub async fn pre_norm_blocks(
         &self,
         residual_multiplier: f32,
-        spec: impl Fn(AttentionSpec) -> AttentionSpec,
+        spec: fn(AttentionSpec) -> AttentionSpec,
     ) -> Result<Vec<Block>, LoadError> {
         let mut blocks = Vec::new();
         for i in 0..self.cfg.num_hidden_layers {
@@ -164,7 +164,7 @@ impl<'a> Build<'a> {
     pub async fn sandwich_blocks(
         &self,
         norms: [&str; 4],
-        spec: impl Fn(AttentionSpec) -> AttentionSpec,
+        spec: fn(AttentionSpec) -> AttentionSpec,
     ) -> Result<Vec<Block>, LoadError> {
         let [attn_norm, attn_post_norm, mlp_norm, mlp_post_norm] = norms;
         let mut blocks = Vec::new();
@@ -231,6 +231,18 @@ impl<'a> Build<'a> {
             }),
         })
     }
+}
+
+/// Llama's network: blocks with norms before attention and MLP, all as the configuration has it.
+pub async fn pre_norm_decoder(b: &Build<'_>) -> Result<Decoder, LoadError> {
+    let blocks = b.pre_norm_blocks(1.0, |spec| spec).await?;
+    b.decoder(blocks, b.rms(&b.weights, "norm").await?).await
+}
+
+/// OLMo's network: blocks with norms after attention and MLP.
+pub async fn post_norm_decoder(b: &Build<'_>) -> Result<Decoder, LoadError> {
+    let blocks = b.post_norm_blocks().await?;
+    b.decoder(blocks, b.rms(&b.weights, "norm").await?).await
 }
 
 fn freqs(f: &Frequencies) -> RopeFreqs<'_> {
