@@ -40,33 +40,50 @@ pub struct Binary {
     dir: PathBuf,
 }
 
-/// Builds all test binaries of the workspace.
+/// What the build of the tests makes.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// All test binaries of the workspace.
+    pub tests: Vec<Binary>,
+    /// The command, which some of them start. A build of its own would have other features and compile the workspace
+    /// again.
+    pub girih: PathBuf,
+}
+
+/// Builds all test binaries of the workspace, and the command.
 ///
 /// # Errors
 /// A build that fails.
-pub fn build() -> Result<Vec<Binary>, String> {
+pub fn build() -> Result<Programs, String> {
     let args = ["test", "--workspace", "--no-run", "--message-format=json-render-diagnostics"];
-    let mut found = Vec::new();
-    let built = stream(cargo(&args, &[]), |line| found.extend(binary(line)))?;
+    let (mut tests, mut girih) = (Vec::new(), None);
+    let built = stream(cargo(&args, &[]), |line| match artifact(line) {
+        Some((binary, true)) => tests.push(binary),
+        Some((binary, false)) if binary.name == "girih" => girih = Some(binary.program),
+        _ => {}
+    })?;
     if !built {
         return Err("the tests do not build".into());
     }
-    if found.is_empty() { Err("cargo named no test binary".into()) } else { Ok(found) }
+    if tests.is_empty() {
+        return Err("cargo named no test binary".into());
+    }
+    Ok(Programs { tests, girih: girih.ok_or("cargo did not say where girih is")? })
 }
 
-/// The test binary that a line of cargo's JSON messages says was built.
-fn binary(message: &str) -> Option<Binary> {
-    let is_test = string_after(message, "\"reason\":\"")? == "compiler-artifact"
-        && message.split_once("\"profile\":{")?.1.split('}').next()?.contains("\"test\":true");
-    if !is_test {
+/// The program that a line of cargo's JSON messages says was built, and whether it holds tests.
+fn artifact(message: &str) -> Option<(Binary, bool)> {
+    if string_after(message, "\"reason\":\"")? != "compiler-artifact" {
         return None;
     }
+    let profile = message.split_once("\"profile\":{")?.1.split('}').next()?;
     let target = message.split_once("\"target\":{")?.1;
-    Some(Binary {
+    let binary = Binary {
         name: string_after(target, "\"name\":\"")?,
         program: process::executable(message)?.into(),
         dir: Path::new(&string_after(message, "\"manifest_path\":\"")?).parent()?.to_path_buf(),
-    })
+    };
+    Some((binary, profile.contains("\"test\":true")))
 }
 
 /// A binary at a tier, or the examples in the documentation.
@@ -197,17 +214,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn test_binaries_are_found_in_messages() {
+    fn programs_are_found_in_messages() {
         let line = r#"{"reason":"compiler-artifact","package_id":"path+file:///g/tests#girih-tests@0.1.0","manifest_path":"/g/tests/Cargo.toml","target":{"kind":["test"],"crate_types":["bin"],"name":"models","src_path":"/g/tests/tests/models.rs","edition":"2024","test":true},"profile":{"opt_level":"2","test":true},"features":[],"filenames":["/g/target/debug/deps/models-1"],"executable":"/g/target/debug/deps/models-1","fresh":true}"#;
         let found = Binary {
             name: "models".into(),
             program: "/g/target/debug/deps/models-1".into(),
             dir: "/g/tests".into(),
         };
-        assert_eq!(binary(line), Some(found));
+        assert_eq!(artifact(line), Some((found.clone(), true)));
         let profile = r#""opt_level":"2","test":"#;
-        assert_eq!(binary(&line.replace(&format!("{profile}true"), &format!("{profile}false"))), None);
-        assert_eq!(binary(r#"{"reason":"build-finished","success":true}"#), None);
+        let command = line.replace(&format!("{profile}true"), &format!("{profile}false"));
+        assert_eq!(artifact(&command), Some((found, false)));
+        let library = line.replace(r#""executable":"/g/target/debug/deps/models-1""#, r#""executable":null"#);
+        assert_eq!(artifact(&library), None);
+        assert_eq!(artifact(r#"{"reason":"build-finished","success":true}"#), None);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! The test suite at every tier, the checks before it, and one line at the end.
 
 use std::fmt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::jobs::{self, Binary, Job};
+use crate::jobs::{self, Job, Programs};
 use crate::process::{cargo, run};
 use crate::source::{self, File};
 use crate::web;
@@ -154,8 +155,15 @@ pub(crate) fn test_files() -> Vec<File> {
 /// What [`build`] has made, or why not.
 #[derive(Debug)]
 pub struct Built {
-    tests: Result<Vec<Binary>, String>,
+    programs: Result<Programs, String>,
     package: Result<(), String>,
+}
+
+impl Built {
+    /// The command, if the tests were built.
+    pub fn girih(&self) -> Option<&Path> {
+        self.programs.as_ref().ok().map(|programs| programs.girih.as_path())
+    }
 }
 
 /// Builds the tests, and the package for browsers beside them. Without the package its tests fail, and the others
@@ -164,9 +172,9 @@ pub fn build(times: &mut Times) -> Built {
     times.step("build tests and package", || {
         std::thread::scope(|scope| {
             let package = scope.spawn(web::package);
-            let tests = jobs::build();
+            let programs = jobs::build();
             let package = package.join().unwrap_or_else(|_| Err("the build of the package panicked".into()));
-            Built { tests, package }
+            Built { programs, package }
         })
     })
 }
@@ -177,10 +185,10 @@ pub fn build(times: &mut Times) -> Built {
 /// # Errors
 /// A run without a single test.
 pub fn test(times: &mut Times, built: Built, adapter: &str, tier: Option<&str>) -> Result<Totals, String> {
-    let Built { tests, package } = built;
+    let Built { programs, package } = built;
     let (mut failures, mut left_out) = (Vec::new(), Vec::new());
     failures.extend(package.err().map(|error| format!("cargo xtask web: {error}")));
-    let built = tests.unwrap_or_else(|error| {
+    let built = programs.map(|programs| programs.tests).unwrap_or_else(|error| {
         failures.push(error);
         Vec::new()
     });
