@@ -18,6 +18,9 @@ pub const TIME: Duration = Duration::from_secs(2);
 /// Stack of the thread that runs inputs: what a browser gives to WASM.
 pub const STACK: usize = 1 << 20;
 
+/// Inputs that are drawn before the cheapest of them is taken.
+const TRIES: usize = 16;
+
 /// What is wrong with an input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -144,7 +147,7 @@ pub fn fuzz(
     let mut coverage = Coverage::new();
     let mut progress = Progress::default();
     let start = Instant::now();
-    let mut corpus: Vec<Files> = Vec::new();
+    let mut corpus: Vec<Kept> = Vec::new();
     let mut waiting = seeds;
     waiting.reverse();
     if waiting.is_empty() {
@@ -157,12 +160,14 @@ pub fn fuzz(
             input
         } else {
             let Some(parent) = choose(&mut random, &corpus) else { break };
-            let other = random.pick(&corpus).unwrap_or(parent).clone();
-            mutate(&mut random, parent, &other, target.words)
+            let other = random.pick(&corpus).unwrap_or(parent).input.clone();
+            mutate(&mut random, &parent.input, &other, target.words)
         };
         observer.starts(&input);
         Coverage::reset();
+        let before = Instant::now();
         let result = run(target, &input);
+        let cost = Kept::cost(before.elapsed());
         let reached = coverage.add();
         if let Err(finding) = &result {
             observer.fails(finding, &input);
@@ -170,7 +175,7 @@ pub fn fuzz(
             if !is_seed {
                 observer.keeps(&input);
             }
-            corpus.push(input);
+            corpus.push(Kept { input, cost });
         }
         progress = Progress { runs: progress.runs + 1, edges: coverage.edges(), corpus: corpus.len() };
         observer.ended(progress);
@@ -178,12 +183,36 @@ pub fn fuzz(
     progress
 }
 
-/// One of the corpus: a late one every other time, the shorter of two.
-fn choose<'a>(random: &mut Random, corpus: &'a [Files]) -> Option<&'a Files> {
+/// An input that reached something new.
+#[derive(Debug)]
+struct Kept {
+    input: Files,
+    /// Grows by one when the time quadruples.
+    cost: u32,
+}
+
+impl Kept {
+    /// Runs up to a millisecond cost nothing.
+    fn cost(time: Duration) -> u32 {
+        time.as_millis().checked_ilog(4).map_or(0, |quarters| quarters + 1)
+    }
+}
+
+/// One of the corpus: a late one every other time, the shorter of two. One that takes four times as long is taken a
+/// fourth as often: a changed loop of a second would take the place of a thousand other inputs.
+fn choose<'a>(random: &mut Random, corpus: &'a [Kept]) -> Option<&'a Kept> {
     let from = if random.one_in(2) { corpus.len() - (corpus.len() / 8).min(corpus.len()) } else { 0 };
     let from = if from >= corpus.len() { 0 } else { from };
-    let (a, b) = (random.pick(&corpus[from..])?, random.pick(&corpus[from..])?);
-    Some(if a.len() <= b.len() { a } else { b })
+    let mut cheapest: Option<&Kept> = None;
+    for _ in 0..TRIES {
+        let (a, b) = (random.pick(&corpus[from..])?, random.pick(&corpus[from..])?);
+        let shorter = if a.input.len() <= b.input.len() { a } else { b };
+        if random.one_in(1 << (2 * shorter.cost)) {
+            return Some(shorter);
+        }
+        cheapest = cheapest.filter(|known| known.cost <= shorter.cost).or(Some(shorter));
+    }
+    cheapest
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ pub struct Linear<'a> {
     pub bias: Option<&'a Tensor>,
     /// Factor of `x · Wᵀ + bias`.
     pub alpha: f32,
-    /// QuantActivation.
+    /// Activation.
     pub act: Act,
     /// Added at the end; of the shape of the result.
     pub residual: Option<&'a Tensor>,

@@ -24,7 +24,7 @@ use crate::rows;
 
 pub use crate::quant::WeightFormat;
 
-/// QuantActivation of the gate of a gated linear unit (Shazeer 2020).
+/// Activation of the gate of a gated linear unit (Shazeer 2020).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GluAct {
     /// SwiGLU.
@@ -162,7 +162,7 @@ pub struct Epilogue<'a> {
     pub bias: Option<&'a Buffer>,
     /// Factor.
     pub alpha: f32,
-    /// QuantActivation.
+    /// Activation.
     pub act: Act,
     /// Added at the end, of the shape of y.
     pub residual: Option<&'a Buffer>,
