@@ -1,6 +1,8 @@
 //! Cases, choices and shapes to time.
 
-use super::{Axis, Hadamard, Mixing, NormKind, Params, Pass, Place, num_blocks, row_bytes_of, select};
+use super::mixing::{Axis, Mixing};
+use super::pass::{NormKind, Params, Pass, Place, row_bytes_of, select};
+use super::{Hadamard, num_blocks};
 use crate::caps::Caps;
 use crate::case::{BenchBuffer, BenchCase, Element, Regime, TestCase, Tolerance, seeded};
 use crate::choice::{Choice, Launch};

@@ -1,6 +1,7 @@
 //! The definition, in f64; quantisation in f32, as it is defined.
 
-use super::{BLOCK, Params, num_blocks};
+use super::num_blocks;
+use super::pass::{BLOCK, Params};
 use crate::twin::TwinCall;
 
 pub(super) fn twin(call: &mut TwinCall<'_>) {
