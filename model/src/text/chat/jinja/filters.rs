@@ -1,4 +1,5 @@
-//! Filters of Jinja2: those of sequences and numbers here, those of text in `text_filters`.
+//! Filters of Jinja2: those of sequences and numbers here, those of text in `text_filters`, what looks into each item in
+//! `item_filters`.
 
 use super::json;
 use super::limits::{Res, fail, fault};
@@ -7,7 +8,7 @@ use super::operators;
 use super::print;
 use super::run::{Args, Interpreter, short};
 use super::strings::{integer, string};
-use super::value::{Value, View, parse_float, parse_int};
+use super::value::{Value, View, parse_float};
 
 const NAMES: [&str; 54] = [
     "abs",
@@ -73,9 +74,6 @@ const FILTER_DEPTH: u64 = 8;
 pub(super) fn is_known(name: &str) -> bool {
     NAMES.contains(&name)
 }
-
-/// A path of keys to follow in each item.
-type Path = Vec<Value>;
 
 impl Interpreter<'_> {
     /// `value|name(args)`
@@ -367,106 +365,6 @@ impl Interpreter<'_> {
         let budget = &self.budget.clone();
         let batches = vec![Value::list(budget, Vec::new())?, Value::list(budget, items)?];
         Value::iter(budget, batches)
-    }
-
-    /// The keys of `attribute="a.b.0"`.
-    fn path(&mut self, attribute: Option<&Value>) -> Res<Path> {
-        match attribute {
-            None | Some(Value::None) => Ok(Vec::new()),
-            Some(value) => match value.as_str() {
-                None => Ok(vec![value.clone()]),
-                Some(text) => text
-                    .split('.')
-                    .map(|part| match parse_int(part, 10) {
-                        Some(i) if part.bytes().all(|b| b.is_ascii_digit()) => Ok(Value::Int(i)),
-                        _ => Value::str(&self.budget, part),
-                    })
-                    .collect(),
-            },
-        }
-    }
-
-    fn follow(&mut self, item: &Value, path: &[Value], default: Option<&Value>) -> Res<Value> {
-        let mut value = item.clone();
-        for key in path {
-            value = self.item(&value, key)?;
-            if let (true, Some(default)) = (value.is_undefined(), default) {
-                value = default.clone();
-            }
-        }
-        Ok(value)
-    }
-
-    /// A string in small letters, unless case matters.
-    fn folded(&mut self, value: Value, sensitive: Option<&Value>) -> Res<Value> {
-        match value.as_str() {
-            Some(text) if !sensitive.is_some_and(Value::truth) => {
-                drop(self.budget.charge(text.len() * 2)?);
-                Value::str(&self.budget, &text.to_lowercase())
-            }
-            _ => Ok(value),
-        }
-    }
-
-    fn map(&mut self, value: &Value, mut args: Args) -> Res<Value> {
-        let budget = &self.budget.clone();
-        if matches!(value, Value::Undefined(_) | Value::None) || !value.truth() {
-            return Value::iter(budget, Vec::new());
-        }
-        let mut found = Vec::new();
-        if args.positional.is_empty() && args.keyword("attribute").is_some() {
-            let [attribute, default] = args.bind("map", ["attribute", "default"], 1)?;
-            let path = self.path(attribute.as_ref())?;
-            let default = default.filter(|v| !matches!(v, Value::None));
-            for item in value.items(budget)? {
-                found.push(self.follow(&item, &path, default.as_ref())?);
-            }
-            return Value::iter(budget, found);
-        }
-        if args.positional.is_empty() {
-            return fail("map requires a filter argument");
-        }
-        let name = args.positional.remove(0);
-        let name = string(Some(&name), "map")?;
-        for item in value.items(budget)? {
-            let args = args.again(budget)?;
-            found.push(self.filter(name, &item, args)?);
-        }
-        Value::iter(budget, found)
-    }
-
-    fn select(&mut self, name: &str, value: &Value, mut args: Args) -> Res<Value> {
-        let budget = &self.budget.clone();
-        let mut found = Vec::new();
-        if !value.truth() {
-            return Value::iter(budget, found);
-        }
-        let path = if name.ends_with("attr") {
-            if args.positional.is_empty() {
-                return fail("Missing parameter for attribute name");
-            }
-            let attribute = args.positional.remove(0);
-            self.path(Some(&attribute))?
-        } else {
-            Vec::new()
-        };
-        let test = if args.positional.is_empty() { None } else { Some(args.positional.remove(0)) };
-        let want = name.starts_with("select");
-        for item in value.items(budget)? {
-            let tested = self.follow(&item, &path, None)?;
-            let truth = match &test {
-                None => tested.truth(),
-                Some(test) => {
-                    let test = string(Some(test), name)?;
-                    let args = args.again(budget)?;
-                    self.test(test, &tested, args)?
-                }
-            };
-            if truth == want {
-                found.push(item);
-            }
-        }
-        Value::iter(budget, found)
     }
 
     fn tojson(&mut self, value: &Value, args: Args) -> Res<Value> {

@@ -14,6 +14,7 @@ mod evaluate;
 mod expressions;
 mod filters;
 mod format;
+mod item_filters;
 mod json;
 mod lexer;
 mod limits;

@@ -6,6 +6,9 @@ use std::rc::Rc;
 use super::limits::{Budget, Buffer, Res, fail};
 use super::value::{Value, View};
 
+/// Steps of writing a number: several times what other small values take.
+const NUMBER: u64 = 4;
+
 /// `str(value)`, into a buffer. Undefined values print as nothing.
 pub(super) fn str_into(budget: &Rc<Budget>, value: &Value, out: &mut Buffer) -> Res<()> {
     match value {
@@ -34,7 +37,7 @@ pub(super) fn string_of(budget: &Rc<Budget>, value: &Value) -> Res<String> {
 
 /// `repr(value)`
 pub(super) fn repr_into(budget: &Rc<Budget>, value: &Value, out: &mut Buffer) -> Res<()> {
-    budget.work(1)?;
+    budget.work(if matches!(value, Value::Int(_) | Value::Float(_)) { NUMBER } else { 1 })?;
     match value {
         Value::Undefined(_) => out.push("Undefined"),
         Value::None => out.push("None"),
@@ -111,6 +114,9 @@ pub(super) fn repr_text(budget: &Budget, text: &str, out: &mut Buffer) -> Res<()
     // Runs of plain characters are copied at once.
     let mut plain = 0;
     for (i, c) in text.char_indices() {
+        if !c.is_ascii() {
+            budget.work(1)?; // for its class
+        }
         let mut escape = String::new();
         match c {
             '\\' => escape.push_str("\\\\"),
@@ -149,8 +155,9 @@ pub(super) fn is_printable(c: char) -> bool {
         c if c.is_whitespace() => false,
         c => {
             // Behind a letter, marks stay as they are.
-            let text: String = ['a', c].into_iter().collect();
-            text.escape_debug().eq(text.chars())
+            let mut bytes = [b'a'; 5];
+            let len = 1 + c.encode_utf8(&mut bytes[1..]).len();
+            str::from_utf8(&bytes[..len]).is_ok_and(|text| text.escape_debug().eq(text.chars()))
         }
     }
 }
