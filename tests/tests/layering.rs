@@ -556,3 +556,71 @@ fn modules_of_model_form_floors() {
         assert_none(&check_floors_of_model(&file(&format!("model/src/{path}"), allowed), &reexported));
     }
 }
+
+/// The names of the fields of `struct Params`, without those that only fill: `pad..`, `unused..`.
+fn params_fields(text: &str) -> Vec<String> {
+    let Some((_, fields)) = text.split_once("struct Params {") else { return Vec::new() };
+    let fields = fields.split('}').next().unwrap_or_default();
+    let code: String =
+        fields.lines().filter_map(|line| line.split("//").next()).collect::<Vec<_>>().join(" ");
+    code.split_terminator(',')
+        .filter_map(|field| field.split(':').next()?.split_whitespace().last().map(str::to_owned))
+        .filter(|name| !name.starts_with("pad") && !name.starts_with("unused"))
+        .filter(|name| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'))
+        .collect()
+}
+
+/// Kernels whose `Params` has other fields, or another order of them, than the shader that its comment names.
+fn check_params(kernels: &[File], shaders: &[File]) -> Vec<String> {
+    const MARK: &str = "/// Same layout as `Params` in ";
+    let mut violations = Vec::new();
+    for file in kernels {
+        for (_, comment) in file.text.match_indices(MARK).map(|(at, _)| file.text.split_at(at)) {
+            let place = comment[MARK.len()..].lines().next().unwrap_or_default().trim_end_matches('.');
+            let folder = file.path.trim_start_matches("kernels/src/").rsplit_once('/').map_or("", |(f, _)| f);
+            let named = place.strip_prefix('`').map(|name| format!("/{}", name.trim_end_matches('`')));
+            let with_params = |f: &&File| f.text.contains("struct Params {");
+            let found: Vec<&File> = match &named {
+                Some(name) => shaders.iter().filter(|f| f.path.ends_with(name.as_str())).collect(),
+                None => shaders
+                    .iter()
+                    .filter(|f| f.path.starts_with(&format!("shaders/{folder}/")))
+                    .filter(with_params)
+                    .collect(),
+            };
+            let want = params_fields(comment);
+            if found.is_empty() || want.is_empty() {
+                violations.push(format!("{}: finds no `Params` in {place}", file.path));
+            }
+            violations.extend(found.into_iter().filter(|f| params_fields(&f.text) != want).map(|f| {
+                format!("{}: {want:?}, but {} has {:?}", file.path, f.path, params_fields(&f.text))
+            }));
+        }
+    }
+    violations
+}
+
+#[test]
+fn params_have_the_fields_of_the_shader_in_its_order() {
+    let shaders = source::files(&source::root(), "shaders", "wgsl");
+    let kernels = rust("kernels/src");
+    let with = |f: &&File| f.text.contains("struct Params {");
+    let marked = |f: &&File| f.text.contains("/// Same layout as `Params` in ");
+    assert_eq!(kernels.iter().filter(with).count(), kernels.iter().filter(marked).count(), "all say where");
+    assert_none(&check_params(&kernels, &shaders));
+}
+
+#[test]
+fn params_in_another_order_are_seen() {
+    let rust = |fields: &str| {
+        let text = format!("/// Same layout as `Params` in `k.wgsl`.\nstruct Params {{\n{fields}\n}}");
+        vec![file("kernels/src/f/k.rs", &text)]
+    };
+    let shader = |fields: &str| vec![file("shaders/f/k.wgsl", &format!("struct Params {{ {fields} }}"))];
+    let good = "    /// A, b: c.\n    pub a: u32,\n    b: [[u32; 4]; 2],\n    pad: [u32; 2],";
+    let text = "a: u32,       // first, of all\n b: array<vec4<u32>, 2>, pad0: u32";
+    assert!(check_params(&rust(good), &shader(text)).is_empty());
+    assert_eq!(check_params(&rust("b: u32,\na: u32,"), &shader("a: u32, b: u32")).len(), 1);
+    assert_eq!(check_params(&rust("a: u32,"), &shader("a: u32, b: u32")).len(), 1);
+    assert_eq!(check_params(&rust("a: u32,"), &[]).len(), 1);
+}

@@ -33,10 +33,18 @@ pub struct Params {
     pub head_dim: u32,
     /// Channels Dv of a value.
     pub value_dim: u32,
-    /// Elements from one slot, head and token of the keys to the next.
-    pub k_strides: [u32; 3],
+    /// Elements from one slot of the keys to the next.
+    pub k_slot: u32,
+    /// From one head to the next.
+    pub k_head: u32,
+    /// From one token to the next.
+    pub k_token: u32,
     /// The same of the values.
-    pub v_strides: [u32; 3],
+    pub v_slot: u32,
+    /// Heads.
+    pub v_head: u32,
+    /// Tokens.
+    pub v_token: u32,
     /// Rows T of the batch.
     pub num_tokens: u32,
     /// Prefill: tiles of rows along x.
@@ -155,13 +163,18 @@ impl Shape {
     }
 
     fn params(&self, has_sinks: bool) -> Params {
+        let ([k_slot, k_head, k_token], [v_slot, v_head, v_token]) = (self.k_strides, self.v_strides);
         Params {
             num_q_heads: self.num_q_heads,
             num_kv_heads: self.num_kv_heads,
             head_dim: self.head_dim,
             value_dim: self.value_dim,
-            k_strides: self.k_strides,
-            v_strides: self.v_strides,
+            k_slot,
+            k_head,
+            k_token,
+            v_slot,
+            v_head,
+            v_token,
             num_tokens: self.num_tokens,
             row_tiles: 1,
             causal: self.causal.into(),

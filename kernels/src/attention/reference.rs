@@ -47,7 +47,7 @@ pub(super) fn attention(call: &mut TwinCall<'_>) {
                     let q = &q[(row * dim) as usize..][..dim as usize];
                     let mut scores: Vec<f64> = (first..last)
                         .map(|j| {
-                            let k = &k[place(p.k_strides, j)..][..dim as usize];
+                            let k = &k[place([p.k_slot, p.k_head, p.k_token], j)..][..dim as usize];
                             let product: f64 =
                                 q.iter().zip(k).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum();
                             let score = product * f64::from(p.scale);
@@ -66,7 +66,7 @@ pub(super) fn attention(call: &mut TwinCall<'_>) {
                     for c in 0..value_dim as usize {
                         let weighted: f64 = (first..last)
                             .zip(&scores)
-                            .map(|(j, w)| w * f64::from(v[place(p.v_strides, j) + c]))
+                            .map(|(j, w)| w * f64::from(v[place([p.v_slot, p.v_head, p.v_token], j) + c]))
                             .sum();
                         o[row * value_dim as usize + c] =
                             if sum > 0.0 { (weighted / sum) as f32 } else { 0.0 };

@@ -13,7 +13,7 @@ use crate::rows;
 use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
-/// Same layout as `Params` in `activation.wgsl`.
+/// Same layout as `Params` in `elementwise/activation.wgsl`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct Params {

@@ -21,7 +21,7 @@ use crate::twin::TwinCall;
 /// Rows of x up to which this kernel is made.
 pub const MAX_M: u32 = 4;
 
-/// Same layout as `Params` in `gemv.wgsl`.
+/// Same layout as `Params` in `gemv_params.wgsl`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct Params {

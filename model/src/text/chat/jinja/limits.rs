@@ -132,7 +132,8 @@ pub(super) struct Buffer {
 
 impl Buffer {
     pub(super) fn new(budget: &Rc<Budget>) -> Res<Self> {
-        let charge = budget.charge(size_of::<Text>())?;
+        const COUNTS: usize = 2 * size_of::<usize>(); // of `Rc`
+        let charge = budget.charge(size_of::<Text>() + COUNTS)?;
         Ok(Self { text: String::new(), charge, limit: u64::MAX, copied: 0 })
     }
 

@@ -9,6 +9,9 @@ use super::value::{Value, View};
 /// Steps of writing a number: several times what other small values take.
 const NUMBER: u64 = 4;
 
+/// Steps of finding out the class of a character that is not ASCII: the table is long.
+const CLASS: u64 = 4;
+
 /// `str(value)`, into a buffer. Undefined values print as nothing.
 pub(super) fn str_into(budget: &Rc<Budget>, value: &Value, out: &mut Buffer) -> Res<()> {
     match value {
@@ -115,7 +118,7 @@ pub(super) fn repr_text(budget: &Budget, text: &str, out: &mut Buffer) -> Res<()
     let mut plain = 0;
     for (i, c) in text.char_indices() {
         if !c.is_ascii() {
-            budget.work(1)?; // for its class
+            budget.work(CLASS)?;
         }
         let mut escape = String::new();
         match c {

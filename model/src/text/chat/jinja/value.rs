@@ -249,10 +249,13 @@ impl Value {
             Self::Undefined(_) => Ok(Vec::new()),
             Self::Str(text) => {
                 let count = self.len(budget)?;
-                // A character is a string of its own.
-                drop(budget.charge(count.saturating_mul(size_of::<Self>() + size_of::<Text>()))?);
+                let _items = budget.charge(count.saturating_mul(size_of::<Self>()))?;
                 budget.work(count as u64)?;
-                text.text.chars().map(|c| Self::str(budget, c.encode_utf8(&mut [0; 4]))).collect()
+                let mut items = Vec::with_capacity(count);
+                for c in text.text.chars() {
+                    items.push(Self::str(budget, c.encode_utf8(&mut [0; 4]))?); // a string of its own
+                }
+                Ok(items)
             }
             Self::List(seq) | Self::Tuple(seq) => {
                 budget.copies(seq.items.len())?;
