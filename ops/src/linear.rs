@@ -1,7 +1,7 @@
 //! Linear layers.
 
 use girih_kernels::fused;
-use girih_kernels::matmul::int::{IntPart, IntShape, is_integer};
+use girih_kernels::matmul::int::is_integer;
 use girih_kernels::matmul::{Act, Epilogue, Part, Shape, gemm, gemm_int, gemv, gemv_int};
 
 use crate::{
@@ -63,22 +63,24 @@ fn row_mix(mix: &Mix) -> RowMix<'_> {
     }
 }
 
-/// The parts of a matrix that integers are multiplied with.
-fn int_parts(w: &Matrix) -> Result<Vec<IntPart<'_>>, OpError> {
-    let part = |p: &'_ crate::matrix::Part| match (p.format, &p.scales) {
-        (WeightFormat::Quant(format), Some(_)) if is_integer(format) => Ok(format),
-        (WeightFormat::Quant(format), _) => {
-            Err(format!("activations {} with weights {format}", w.input.activation))
-        }
-        _ => Err(format!("activations {} with weights that are not quantised", w.input.activation)),
-    };
-    let mut parts = Vec::new();
-    for p in &w.parts {
-        let format = part(p).map_err(|what| OpError::Unsupported { op: OP, what })?;
-        let scales = p.scales.as_ref().unwrap_or(&p.buffer);
-        parts.push(IntPart { codes: &p.buffer, scales, format, row0: p.row0, rows: p.rows });
+/// The parts of a matrix as kernels take them.
+fn parts(w: &Matrix) -> Vec<Part<'_>> {
+    w.parts.iter().map(crate::matrix::Part::view).collect()
+}
+
+/// The same, where integers are multiplied with them.
+fn int_parts(w: &Matrix) -> Result<Vec<Part<'_>>, OpError> {
+    let activation = w.input.activation;
+    for part in &w.parts {
+        let weights = match part.format {
+            WeightFormat::Quant(format) if is_integer(format) => continue,
+            WeightFormat::Quant(format) => format.to_string(),
+            _ => "that are not quantised".to_owned(),
+        };
+        let what = format!("activations {activation} with weights {weights}");
+        return Err(OpError::Unsupported { op: OP, what });
     }
-    Ok(parts)
+    Ok(parts(w))
 }
 
 /// The product of integers. Of one row, blocks of 32 channels are quantised inside the product, which saves a dispatch;
@@ -93,7 +95,7 @@ fn linear_int(
     y: &Tensor,
 ) -> Result<(), OpError> {
     let [m, k] = x.dims(OP, "x")?;
-    let shape = IntShape { m, n: w.n, k };
+    let shape = Shape { m, n: w.n, k };
     let parts = int_parts(w)?;
     let inside = w.input.activation == QuantActivation::INT8
         && w.input.scale.is_none()
@@ -204,11 +206,7 @@ fn linear_float(
         (transform_rows(frame, x, &transform)?, None)
     };
     let shape = Shape { m, n: w.n, k };
-    let mut parts = Vec::new();
-    for p in &w.parts {
-        let (buffer, scales) = (&p.buffer, p.scales.as_ref());
-        parts.push(Part { buffer, scales, format: p.format, row0: p.row0, rows: p.rows });
-    }
+    let parts = parts(w);
     if m <= gemv::MAX_M {
         let norm = match norm {
             None => fused::Norm::None,

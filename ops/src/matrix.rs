@@ -1,5 +1,6 @@
 //! Weight matrices as kernels read them.
 
+use girih_kernels::matmul;
 use girih_kernels::quant::{pack_row, quantize_row};
 use girih_kernels::{Buffer, Gpu};
 
@@ -51,6 +52,14 @@ pub struct Part {
     pub row0: u32,
     /// Number of rows.
     pub rows: u32,
+}
+
+impl Part {
+    /// The part as kernels take it.
+    pub(crate) fn view(&self) -> matmul::Part<'_> {
+        let Self { buffer, scales, format, row0, rows } = self;
+        matmul::Part { buffer, scales: scales.as_ref(), format: *format, row0: *row0, rows: *rows }
+    }
 }
 
 /// How channels of x are mixed before the product; the weights are mixed inversely, so that the product is the same.

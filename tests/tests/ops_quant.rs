@@ -243,7 +243,7 @@ async fn wrong_arguments_are_errors(gpu: Gpu) {
 #[on_device]
 async fn short_buffers_are_typed_errors(gpu: Gpu) {
     use girih_kernels::fused::Norm;
-    use girih_kernels::matmul::{Act, Epilogue, Part, Shape, gemm, gemv, gemv_int, int};
+    use girih_kernels::matmul::{Act, Epilogue, Part, Shape, gemm, gemv, gemv_int};
     let format = Format::Q4_0;
     let (m, n, k) = (2, 8, 64u32);
     // x, codes, scales, weight of the norm, bias, y.
@@ -257,15 +257,14 @@ async fn short_buffers_are_typed_errors(gpu: Gpu) {
             .collect();
         let [x, codes, scales, weight, bias, y] = buffers.as_slice() else { unreachable!() };
         let part = Part { buffer: codes, scales: Some(scales), format: format.into(), row0: 0, rows: n };
-        let int_part = int::IntPart { codes, scales, format, row0: 0, rows: n };
         let epilogue = Epilogue { bias: Some(bias), alpha: 1.0, act: Act::Identity, residual: None };
         let shape = Shape { m, n, k };
         let mut rec = girih_kernels::Recorder::new(&gpu);
         let args = gemv::Args { x, parts: &[part], norm: Norm::Rms { weight, eps: 1e-5 }, epilogue, y };
         let mut results = vec![gemv::record(&mut rec, args, shape)];
         let input = gemv_int::Operand::Float { x, rms_norm: Some((weight, 1e-5)) };
-        let args = gemv_int::Args { input, parts: &[int_part], epilogue, y };
-        results.push(gemv_int::record(&mut rec, args, int::IntShape { m, n, k }));
+        let args = gemv_int::Args { input, parts: &[part], epilogue, y };
+        results.push(gemv_int::record(&mut rec, args, shape));
         if short != 3 {
             let args = gemm::Args { x, parts: &[part], epilogue, scratch: None, y };
             results.push(gemm::record(&mut rec, args, shape));

@@ -1,6 +1,6 @@
 //! Shapes to time. A case is called `MxNxK format`.
 
-use super::{Format, Shape, WeightFormat, gemm as gemm_kernel, gemv as gemv_kernel};
+use super::{Format, Shape, WeightFormat, gemm as gemm_kernel, gemv as gemv_kernel, int};
 use crate::caps::Caps;
 use crate::case::{BenchBuffer, BenchCase, hash};
 use crate::choice::Launch;
@@ -95,4 +95,46 @@ pub(super) fn gemm() -> Vec<BenchCase> {
     let mut all = cases(&dense, &DENSE, rest, launches);
     all.extend(cases(&[[8, 4096, 4096], [128, 2048, 2048], [512, 1024, 1024]], &QUANT, rest, launches));
     all
+}
+
+/// A shape to time of products of integers, called `MxNxK format source`; `buffers` adds those behind the scales of x.
+pub(super) fn int_case(
+    [m, n, k]: [u32; 3],
+    format: Format,
+    float: bool,
+    launches: fn(&Caps, &str) -> Vec<Launch>,
+    buffers: impl FnOnce(Vec<BenchBuffer>) -> Vec<BenchBuffer>,
+) -> BenchCase {
+    let shape = Shape { m, n, k };
+    let (codes, scales) = int::bench_weights(n, k, format);
+    let weight_bytes = 4 * (codes.len() + scales.len()) as u64;
+    let (x_codes, x_scales) = int::seeded_codes(m, k, true, 1);
+    let x_bytes = if float {
+        4 * u64::from(m) * u64::from(k)
+    } else {
+        40 * u64::from(m) * u64::from(shape.num_blocks())
+    };
+    let x = if float {
+        BenchBuffer::F32((m * k) as usize)
+    } else {
+        BenchBuffer::U32(bytemuck::pod_collect_to_vec(&x_codes))
+    };
+    let x_scales = BenchBuffer::U32(x_scales.into_iter().flatten().collect());
+    let source = if float { "f32" } else { "int8" };
+    BenchCase {
+        name: format!("{m}x{n}x{k} {format} {source}"),
+        buffers: buffers(vec![x, BenchBuffer::U32(codes), BenchBuffer::U32(scales), x_scales]),
+        launches,
+        bytes: weight_bytes + x_bytes + 4 * u64::from(m) * u64::from(n),
+        flops: 2 * u64::from(m) * u64::from(n) * u64::from(k),
+    }
+}
+
+/// Shape, format and whether x is f32, from a name that [`int_case`] made.
+pub(super) fn parse_int(name: &str) -> Option<(Shape, Format, bool)> {
+    let mut words = name.split(' ');
+    let mut dims = words.next()?.split('x').map(str::parse);
+    let mut next = || dims.next()?.ok();
+    let shape = Shape { m: next()?, n: next()?, k: next()? };
+    Some((shape, words.next()?.parse().ok()?, words.next()? == "f32"))
 }

@@ -1,12 +1,10 @@
 //! Many rows of activations times a matrix, with the epilogue behind.
 
-use bytemuck::{Pod, Zeroable};
 use girih_shaders::Selection;
 
-use super::{
-    Epilogue, EpilogueKind, Part, QUANT_FORMATS, Shape, WeightFormat, check_result, check_sizes, or_dummy,
-    parts, reference, split_sum,
-};
+use super::product::{Epilogue, EpilogueKind, Params, Part, Shape, check_result, check_sizes};
+use super::tile::{ENOUGH_GROUPS, Tile};
+use super::{QUANT_FORMATS, WeightFormat, or_dummy, parts, reference, split_sum};
 use crate::buffer::Buffer;
 use crate::caps::Caps;
 use crate::case::{Regime, TestCase, Tolerance, seeded};
@@ -17,30 +15,6 @@ use crate::recorder::Recorder;
 use crate::rows;
 use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
-
-/// Same layout as `Params` in `gemm_params.wgsl`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct Params {
-    /// Rows of x.
-    pub num_m: u32,
-    /// Rows of this part of W.
-    pub num_n: u32,
-    /// Channels K.
-    pub num_k: u32,
-    /// Groups of 8 channels.
-    pub num_k8: u32,
-    /// Column of y of the part's first row.
-    pub n_base: u32,
-    /// Columns of y.
-    pub y_stride: u32,
-    /// Groups of 8 channels that one workgroup along z adds up.
-    pub split_k8: u32,
-    /// Factor behind the bias.
-    pub alpha: f32,
-    /// Cap of the activation `SoftCap`.
-    pub soft_cap: f32,
-}
 
 /// Buffers.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +55,7 @@ pub fn scratch_bytes(caps: &Caps, shape: Shape, parts: &[Part<'_>]) -> u64 {
 /// # Errors
 /// An odd N with a gated linear unit, buffers that are too short, scratch memory that is missing, and as [`Recorder::dispatch`].
 pub fn record(rec: &mut Recorder, args: Args<'_>, shape: Shape) -> Result<(), KernelError> {
-    let Epilogue { bias, alpha, act, residual } = args.epilogue;
+    let Epilogue { bias, residual, act, .. } = args.epilogue;
     shape.check(SPEC.name, act.is_glu())?;
     if shape.m == 0 {
         return Ok(());
@@ -111,17 +85,8 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: Shape) -> Result<(), Ke
         (args.epilogue.kind(), or_dummy(&gpu, bias)?, or_dummy(&gpu, residual)?)
     };
     for part in args.parts {
-        let params = Params {
-            num_m: shape.m,
-            num_n: part.rows,
-            num_k: shape.k,
-            num_k8: shape.num_k8(),
-            n_base: part.row0,
-            y_stride: if split { shape.n } else { act.columns(shape.n) },
-            split_k8,
-            alpha,
-            soft_cap: act.soft_cap(),
-        };
+        let y_stride = if split { shape.n } else { act.columns(shape.n) };
+        let params = Params { y_stride, split_k8, ..Params::of(shape, part, &args.epilogue) };
         let choice = choice(tile, shape, part.format, split, epilogue);
         let grid = tile.grid(shape.m, part.rows, splits);
         let scales = part.scales(SPEC.name, &gpu, shape.k)?;
@@ -133,56 +98,23 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: Shape) -> Result<(), Ke
     Ok(())
 }
 
-/// Tile of a workgroup: `TM TN` of an invocation, `TX TY` invocations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Tile {
-    tm: u32,
-    tn: u32,
-    tx: u32,
-    ty: u32,
-    /// No workgroup memory.
-    direct: bool,
-    /// Smallest subgroup that works; 1 without subgroup operations.
-    lanes: u32,
-}
-
-impl Tile {
-    const fn new(tm: u32, tn: u32, tx: u32, ty: u32) -> Self {
-        Self { tm, tn, tx, ty, direct: false, lanes: 1 }
-    }
-
-    fn bm(self) -> u32 {
-        self.tm * self.ty
-    }
-
-    fn bn(self) -> u32 {
-        self.tn * self.tx
-    }
-
-    fn grid(self, m: u32, n: u32, splits: u32) -> [u32; 3] {
-        [n.div_ceil(self.bn()), m.div_ceil(self.bm()), splits]
-    }
-}
-
 /// 128 x 64, 64 outputs an invocation: as much reuse as registers allow.
-const LARGE: Tile = Tile::new(8, 8, 8, 16);
+const LARGE: Tile = Tile::shared([8, 8], [8, 16]);
 /// 64 x 64.
-const MEDIUM: Tile = Tile::new(8, 4, 16, 8);
+const MEDIUM: Tile = Tile::shared([8, 4], [16, 8]);
 /// 32 x 64, for few rows.
-const SMALL: Tile = Tile::new(4, 4, 16, 8);
+const SMALL: Tile = Tile::shared([4, 4], [16, 8]);
 /// For a CPU's vector unit: 8 lanes side by side.
-const DIRECT: Tile = Tile { direct: true, ..Tile::new(4, 8, 8, 1) };
+const DIRECT: Tile = Tile::direct([4, 8], 8, 1);
 /// The same with rows of x shared through a subgroup: 16 rows cost two loads.
-const DIRECT_SUBGROUP: Tile = Tile { direct: true, lanes: 8, ..Tile::new(16, 2, 8, 1) };
+const DIRECT_SUBGROUP: Tile = Tile::direct([16, 2], 8, 8);
 /// The same for up to 8 rows.
-const DIRECT_SUBGROUP_8: Tile = Tile { tm: 8, ..DIRECT_SUBGROUP };
+const DIRECT_SUBGROUP_8: Tile = Tile::direct([8, 2], 8, 8);
 /// For subgroups of 4: SwiftShader, whose vectors have 4 lanes and 16 registers.
-const DIRECT_SUBGROUP_4: Tile = Tile { direct: true, lanes: 4, ..Tile::new(8, 4, 4, 1) };
+const DIRECT_SUBGROUP_4: Tile = Tile::direct([8, 4], 4, 4);
 
 /// Groups of 8 channels of a tile in workgroup memory.
 const BK8: u32 = 2;
-/// Workgroups that fill a GPU of unknown size reasonably.
-const ENOUGH_GROUPS: u32 = 128;
 pub(super) const MAX_SPLITS: u32 = 16;
 /// A split adds up at least 256 channels.
 const MIN_SPLIT_K8: u32 = 32;
@@ -215,7 +147,7 @@ fn plan(caps: &Caps, shape: Shape, formats: &[WeightFormat]) -> Plan {
             _ => DIRECT,
         });
     }
-    let groups = |tile: Tile| u64::from(shape.m.div_ceil(tile.bm())) * u64::from(shape.n.div_ceil(tile.bn()));
+    let groups = |tile: Tile| tile.groups(shape.m, shape.n);
     let tile = if shape.m <= SMALL.bm() {
         SMALL
     } else if groups(LARGE) >= ENOUGH_GROUPS.into() {
@@ -269,17 +201,7 @@ fn choice(tile: Tile, shape: Shape, format: WeightFormat, split: bool, epilogue:
 /// What `select` launches for a shape, without epilogue.
 pub(super) fn bench_launch(caps: &Caps, shape: Shape, format: WeightFormat) -> Launch {
     let Plan { tile, splits, split_k8 } = plan(caps, shape, &[format]);
-    let params = Params {
-        num_m: shape.m,
-        num_n: shape.n,
-        num_k: shape.k,
-        num_k8: shape.num_k8(),
-        n_base: 0,
-        y_stride: shape.n,
-        split_k8,
-        alpha: 1.0,
-        soft_cap: 1.0,
-    };
+    let params = Params { split_k8, ..Params::plain(shape, shape.n) };
     Launch {
         choice: choice(tile, shape, format, splits > 1, EpilogueKind::default()),
         params: bytemuck::bytes_of(&params).to_vec(),
@@ -353,7 +275,7 @@ fn case(
 ) -> TestCase {
     let Shape { m, n, k } = shape;
     let [weights, scales] = reference::seeded_weights(n, k, format, 2);
-    let y_stride = if epilogue.glu { n / 2 } else { n };
+    let y_stride = epilogue.columns(n);
     let split_k8 = shape.num_k8().div_ceil(splits).next_multiple_of(BK8);
     let splits = if splits == 1 { 1 } else { shape.num_k8().div_ceil(split_k8) };
     let scale = 4.0 * if epilogue.glu { 10.0 } else { 1.0 };
@@ -365,17 +287,8 @@ fn case(
         .input(&seeded((m * y_stride) as usize, 4))
         .output((splits * m * y_stride) as usize);
     for &tile in tiles {
-        let params = Params {
-            num_m: m,
-            num_n: n,
-            num_k: k,
-            num_k8: shape.num_k8(),
-            n_base: 0,
-            y_stride,
-            split_k8: if splits > 1 { split_k8 } else { shape.num_k8() },
-            alpha: 0.75,
-            soft_cap: 1.5,
-        };
+        let split_k8 = if splits > 1 { split_k8 } else { shape.num_k8() };
+        let params = Params { split_k8, ..Params::of_case(shape, epilogue) };
         let choice = choice(tile, shape, format, splits > 1, epilogue);
         case = case.launch(choice, &params, tile.grid(m, n, splits));
     }

@@ -1,11 +1,12 @@
 //! Many rows of quantised activations times a quantised matrix, with the epilogue behind.
 
-use bytemuck::{Pod, Zeroable};
 use girih_shaders::Selection;
 
-use super::gemv_int::{bench_case, parse_bench};
-use super::int::{self, IntPart, IntShape, Weights, XRow};
-use super::{Epilogue, EpilogueKind, check_result, or_dummy, reference};
+use super::bench::{int_case as bench_case, parse_int as parse_bench};
+use super::int::{self, Weights, XRow};
+use super::product::{Epilogue, EpilogueKind, Params, Part, Shape, check_result};
+use super::tile::{ENOUGH_GROUPS, Tile};
+use super::{or_dummy, reference};
 use crate::buffer::Buffer;
 use crate::caps::Caps;
 use crate::case::{BenchBuffer, BenchCase, Regime, TestCase, Tolerance, seeded};
@@ -16,28 +17,6 @@ use crate::recorder::Recorder;
 use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
-/// Same layout as `Params` in `gemm_int_params.wgsl`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct Params {
-    /// Rows of x.
-    pub num_m: u32,
-    /// Rows of this part of W.
-    pub num_n: u32,
-    /// Channels K.
-    pub num_k: u32,
-    /// Groups of 8 channels.
-    pub num_k8: u32,
-    /// Column of y of the part's first row.
-    pub n_base: u32,
-    /// Columns of y.
-    pub y_stride: u32,
-    /// Factor behind the bias.
-    pub alpha: f32,
-    /// Cap of the activation `SoftCap`.
-    pub soft_cap: f32,
-}
-
 /// Buffers.
 #[derive(Clone, Copy, Debug)]
 pub struct Args<'a> {
@@ -46,7 +25,7 @@ pub struct Args<'a> {
     /// `[M, B]` of the scale (f32) and the sums of both halves of the block (i16).
     pub x_scales: &'a Buffer,
     /// W, all of its rows.
-    pub parts: &'a [IntPart<'a>],
+    pub parts: &'a [Part<'a>],
     /// Behind the product.
     pub epilogue: Epilogue<'a>,
     /// Result `[M, N]`, or `[M, N / 2]` with a gated linear unit.
@@ -76,8 +55,8 @@ pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches, cases_
 /// # Errors
 /// An odd N with a gated linear unit, weights without integers or with groups of neither 16 nor a multiple of 32,
 /// buffers that are too short, and as [`Recorder::dispatch`].
-pub fn record(rec: &mut Recorder, args: Args<'_>, shape: IntShape) -> Result<(), KernelError> {
-    let Epilogue { bias, alpha, act, residual } = args.epilogue;
+pub fn record(rec: &mut Recorder, args: Args<'_>, shape: Shape) -> Result<(), KernelError> {
+    let Epilogue { bias, residual, act, .. } = args.epilogue;
     shape.check(SPEC.name, act.is_glu())?;
     if shape.m == 0 {
         return Ok(());
@@ -87,77 +66,37 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: IntShape) -> Result<(),
     let gpu = rec.gpu().clone();
     let (bias, residual) = (or_dummy(&gpu, bias)?, or_dummy(&gpu, residual)?);
     for part in args.parts {
-        part.check(SPEC.name, shape.k)?;
-        let tile = select(rec.caps(), IntShape { n: part.rows, ..shape }, part.format);
-        let params = Params {
-            num_m: shape.m,
-            num_n: part.rows,
-            num_k: shape.k,
-            num_k8: shape.num_k8(),
-            n_base: part.row0,
-            y_stride: act.columns(shape.n),
-            alpha,
-            soft_cap: act.soft_cap(),
-        };
-        let choice = choice(tile, part.format, args.epilogue.kind());
-        let buffers = [args.x_codes, part.codes, part.scales, args.x_scales, &bias, &residual, args.y];
-        rec.dispatch(&SPEC, choice, &params, &buffers, tile.grid(shape.m, part.rows))?;
+        let (format, scales) = part.integers(SPEC.name, &gpu, shape.k)?;
+        let tile = select(rec.caps(), Shape { n: part.rows, ..shape }, format);
+        let params = Params::of(shape, part, &args.epilogue);
+        let choice = choice(tile, format, args.epilogue.kind());
+        let buffers = [args.x_codes, part.buffer, &scales, args.x_scales, &bias, &residual, args.y];
+        rec.dispatch(&SPEC, choice, &params, &buffers, tile.grid(shape.m, part.rows, 1))?;
     }
     Ok(())
 }
 
-/// Tile of a workgroup: `TM TN` of an invocation, `TX TY` invocations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Tile {
-    tm: u32,
-    tn: u32,
-    tx: u32,
-    ty: u32,
-    /// No workgroup memory, x shared through a subgroup.
-    direct: bool,
-}
-
-impl Tile {
-    const fn new(tm: u32, tn: u32, tx: u32, ty: u32) -> Self {
-        Self { tm, tn, tx, ty, direct: false }
-    }
-
-    fn bm(self) -> u32 {
-        self.tm * self.ty
-    }
-
-    fn bn(self) -> u32 {
-        self.tn * self.tx
-    }
-
-    fn grid(self, m: u32, n: u32) -> [u32; 3] {
-        [n.div_ceil(self.bn()), m.div_ceil(self.bm()), 1]
-    }
-}
-
 /// 64 x 64.
-const LARGE: Tile = Tile::new(8, 4, 16, 8);
+const LARGE: Tile = Tile::shared([8, 4], [16, 8]);
 /// 32 x 64.
-const MEDIUM: Tile = Tile::new(4, 4, 16, 8);
+const MEDIUM: Tile = Tile::shared([4, 4], [16, 8]);
 /// 16 x 32, for few rows.
-const SMALL: Tile = Tile::new(4, 2, 16, 4);
+const SMALL: Tile = Tile::shared([4, 2], [16, 4]);
 /// For a CPU's vector unit: 8 lanes side by side.
-const DIRECT: Tile = Tile { direct: true, ..Tile::new(8, 2, LANES, 1) };
+const DIRECT: Tile = Tile::direct([8, 2], LANES, LANES);
 /// Lanes of [`DIRECT`].
 const LANES: u32 = 8;
-/// Workgroups that fill a GPU of unknown size reasonably.
-const ENOUGH_GROUPS: u64 = 128;
 
-fn select(caps: &Caps, shape: IntShape, format: Format) -> Tile {
+fn select(caps: &Caps, shape: Shape, format: Format) -> Tile {
     let data = Data::Weights(format.into());
     let lanes = caps.subgroup_size.map_or(1, |(smallest, _)| smallest);
     if caps.cpu_variants() && lanes >= LANES && !caps.is_blocked(SPEC.name, "direct_subgroup", data) {
         return DIRECT;
     }
-    let groups = |tile: Tile| u64::from(shape.m.div_ceil(tile.bm())) * u64::from(shape.n.div_ceil(tile.bn()));
-    if shape.m <= SMALL.bm() || groups(MEDIUM) < ENOUGH_GROUPS {
+    let groups = |tile: Tile| tile.groups(shape.m, shape.n);
+    if shape.m <= SMALL.bm() || groups(MEDIUM) < ENOUGH_GROUPS.into() {
         SMALL
-    } else if groups(LARGE) < ENOUGH_GROUPS {
+    } else if groups(LARGE) < ENOUGH_GROUPS.into() {
         MEDIUM
     } else {
         LARGE
@@ -217,11 +156,6 @@ fn twin(call: &mut TwinCall<'_>) {
     call.put(6, &y);
 }
 
-fn params(shape: IntShape, y_stride: u32, [alpha, soft_cap]: [f32; 2]) -> Params {
-    let IntShape { m, n, k } = shape;
-    Params { num_m: m, num_n: n, num_k: k, num_k8: shape.num_k8(), n_base: 0, y_stride, alpha, soft_cap }
-}
-
 /// A case with weights of a format.
 fn case(
     (name, regime): (&str, Regime),
@@ -230,8 +164,8 @@ fn case(
     epilogue: EpilogueKind,
     tiles: &[Tile],
 ) -> TestCase {
-    let shape = IntShape { m, n, k };
-    let y_stride = if epilogue.glu { n / 2 } else { n };
+    let shape = Shape { m, n, k };
+    let y_stride = epilogue.columns(n);
     let (codes, scales) = int::seeded_weights(n, k, format, 2);
     let (x_codes, x_scales) = int::seeded_codes(m, k, n.is_multiple_of(2), 4);
     let tolerance = Tolerance::f32_sum(k as usize, 8.0 * if epilogue.glu { 10.0 } else { 1.0 });
@@ -245,7 +179,7 @@ fn case(
         .output((m * y_stride) as usize);
     for &tile in tiles {
         let choice = choice(tile, format, epilogue);
-        case = case.launch(choice, &params(shape, y_stride, [0.75, 1.5]), tile.grid(m, n));
+        case = case.launch(choice, &Params::of_case(shape, epilogue), tile.grid(m, n, 1));
     }
     case
 }
@@ -297,8 +231,8 @@ fn bench_launches(caps: &Caps, name: &str) -> Vec<Launch> {
     }
     let launch = |tile: Tile| Launch {
         choice: choice(tile, format, EpilogueKind::default()),
-        params: bytemuck::bytes_of(&params(shape, shape.n, [1.0, 1.0])).to_vec(),
-        grid: tile.grid(shape.m, shape.n),
+        params: bytemuck::bytes_of(&Params::plain(shape, shape.n)).to_vec(),
+        grid: tile.grid(shape.m, shape.n, 1),
     };
     tiles.into_iter().map(launch).collect()
 }
@@ -329,7 +263,7 @@ mod tests {
     #[test]
     fn selects_by_capability_and_shape() {
         let baseline = Caps::baseline();
-        let shape = |m, n, k| IntShape { m, n, k };
+        let shape = |m, n, k| Shape { m, n, k };
         assert_eq!(select(&baseline, shape(512, 4096, 4096), Format::Q4_0), LARGE);
         assert_eq!(select(&baseline, shape(200, 1280, 256), Format::Q4_0), MEDIUM);
         assert_eq!(select(&baseline, shape(16, 4096, 4096), Format::Q4_0), SMALL);
@@ -354,7 +288,7 @@ mod tests {
                 [1, 5, 16, 17, 64, 200, 512].into_iter().flat_map(|m| [2, 768, 4096].map(|n| (m, n)))
             {
                 fits(choice(
-                    select(&caps, IntShape { m, n, k: 4096 }, Format::Q4_0),
+                    select(&caps, Shape { m, n, k: 4096 }, Format::Q4_0),
                     Format::Q4_0,
                     EpilogueKind::default(),
                 ));

@@ -1,16 +1,14 @@
 //! A few rows of activations times a matrix, with the normalisation before and the epilogue behind.
 
-use bytemuck::{Pod, Zeroable};
 use girih_shaders::Selection;
 
-use super::{
-    Epilogue, EpilogueKind, Part, QUANT_FORMATS, Shape, WeightFormat, check_result, check_sizes, or_dummy,
-    parts, reference, wrap,
-};
+use super::few_rows::{self, Config, Kind, LANES, NARROW_LANES};
+use super::product::{Epilogue, EpilogueKind, Params, Part, Shape, check_result, check_sizes};
+use super::{QUANT_FORMATS, WeightFormat, or_dummy, parts, reference};
 use crate::buffer::Buffer;
 use crate::caps::Caps;
 use crate::case::{Regime, TestCase, Tolerance, seeded};
-use crate::choice::{Choice, Data, Launch, Requires};
+use crate::choice::{Choice, Data, Launch};
 use crate::error::KernelError;
 use crate::fused::Norm;
 use crate::quant::Format;
@@ -18,32 +16,7 @@ use crate::recorder::Recorder;
 use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
-/// Rows of x up to which this kernel is made.
-pub const MAX_M: u32 = 4;
-
-/// Same layout as `Params` in `gemv_params.wgsl`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct Params {
-    /// Rows of this part of W.
-    pub num_n: u32,
-    /// Channels K.
-    pub num_k: u32,
-    /// Groups of 8 channels.
-    pub num_k8: u32,
-    /// Column of y of the part's first row.
-    pub n_base: u32,
-    /// Columns of y.
-    pub y_stride: u32,
-    /// Workgroups along x; more continue along y.
-    pub grid_x: u32,
-    /// Factor behind the bias.
-    pub alpha: f32,
-    /// Cap of the activation `SoftCap`.
-    pub soft_cap: f32,
-    /// Of the normalisation.
-    pub eps: f32,
-}
+pub use super::few_rows::MAX_M;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum NormKind {
@@ -92,7 +65,7 @@ pub const KERNEL: Kernel =
 /// # Errors
 /// M over [`MAX_M`], an odd N with a gated linear unit, buffers that are too short, and as [`Recorder::dispatch`].
 pub fn record(rec: &mut Recorder, args: Args<'_>, shape: Shape) -> Result<(), KernelError> {
-    let Epilogue { bias, alpha, act, residual } = args.epilogue;
+    let Epilogue { bias, residual, act, .. } = args.epilogue;
     shape.check(SPEC.name, act.is_glu())?;
     if shape.m > MAX_M {
         let (got, must_be) = (shape.m.into(), "at most 4");
@@ -121,22 +94,12 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: Shape) -> Result<(), Ke
     let (bias, residual) = (optional(bias)?, optional(residual)?);
     for part in args.parts {
         let part_shape = Shape { n: part.rows, ..shape };
-        let (choice, rows) = select(rec.caps(), part_shape, part.format, norm, args.epilogue.kind());
-        let [grid_x, grid_y] = wrap(rec.caps(), part.rows.div_ceil(rows));
-        let params = Params {
-            num_n: part.rows,
-            num_k: shape.k,
-            num_k8: shape.num_k8(),
-            n_base: part.row0,
-            y_stride: act.columns(shape.n),
-            grid_x,
-            alpha,
-            soft_cap: act.soft_cap(),
-            eps,
-        };
+        let (choice, config) = select(rec.caps(), part_shape, part.format, norm, args.epilogue.kind());
+        let grid = config.grid(rec.caps(), part.rows);
+        let params = Params { grid_x: grid[0], eps, ..Params::of(shape, part, &args.epilogue) };
         let scales = part.scales(SPEC.name, &gpu, shape.k)?;
         let buffers = [args.x, part.buffer, &scales, &norm_weight, &norm_bias, &bias, &residual, args.y];
-        rec.dispatch(&SPEC, choice, &params, &buffers, [grid_x, grid_y, 1])?;
+        rec.dispatch(&SPEC, choice, &params, &buffers, grid)?;
     }
     Ok(())
 }
@@ -144,62 +107,10 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: Shape) -> Result<(), Ke
 /// What `select` launches for a shape, without normalisation and epilogue, and on CPUs what it passes over.
 pub(super) fn bench_launches(caps: &Caps, shape: Shape, format: WeightFormat) -> Vec<Launch> {
     let plain = EpilogueKind::default();
-    let mut picks = vec![select(caps, shape, format, NormKind::None, plain)];
-    if caps.cpu_variants() {
-        for config in CONFIGS.iter().filter(|c| c.wg == LANES) {
-            let pick = (choice(*config, shape, format, NormKind::None, plain), config.group_rows());
-            if !picks.contains(&pick) {
-                picks.push(pick);
-            }
-        }
-    }
-    let launch = |(choice, rows): (Choice, u32)| {
-        let [grid_x, grid_y] = wrap(caps, shape.n.div_ceil(rows));
-        let params = Params {
-            num_n: shape.n,
-            num_k: shape.k,
-            num_k8: shape.num_k8(),
-            n_base: 0,
-            y_stride: shape.n,
-            grid_x,
-            alpha: 1.0,
-            soft_cap: 1.0,
-            eps: 0.0,
-        };
-        Launch { choice, params: bytemuck::bytes_of(&params).to_vec(), grid: [grid_x, grid_y, 1] }
-    };
-    picks.into_iter().map(launch).collect()
-}
-
-/// Size of the workgroup and how many rows of W it takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Config {
-    wg: u32,
-    rows: u32,
-    kind: Kind,
-}
-
-/// How the sums of a workgroup come about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// Each dot product is reduced through workgroup memory.
-    Portable,
-    /// Each dot product is reduced through subgroups.
-    Subgroup,
-    /// Each lane of a subgroup owns rows of W and x is broadcast: `gemv_lanes.wgsl`.
-    Lanes,
-}
-
-/// Lanes of [`Kind::Lanes`].
-const LANES: u32 = 8;
-/// The same where subgroups have 4: SwiftShader.
-const NARROW_LANES: u32 = 4;
-
-impl Config {
-    /// Rows of W that a workgroup takes.
-    fn group_rows(self) -> u32 {
-        if self.kind == Kind::Lanes { self.rows * self.wg } else { self.rows }
-    }
+    let passed_over = CONFIGS.into_iter().filter(|c| caps.cpu_variants() && c.wg == LANES);
+    let picks = std::iter::once(select(caps, shape, format, NormKind::None, plain))
+        .chain(passed_over.map(|config| (choice(config, shape, format, NormKind::None, plain), config)));
+    few_rows::bench_launches(caps, Params::plain(shape, shape.n), picks)
 }
 
 fn select(
@@ -208,27 +119,23 @@ fn select(
     format: WeightFormat,
     norm: NormKind,
     epilogue: EpilogueKind,
-) -> (Choice, u32) {
+) -> (Choice, Config) {
     let data = Data::Weights(format);
     let allowed = |variant: &str| caps.subgroups() && !caps.is_blocked(SPEC.name, variant, data);
     let kind = if allowed("subgroup") { Kind::Subgroup } else { Kind::Portable };
     let lanes = caps.subgroup_size.map_or(1, |(smallest, _)| smallest);
-    let (wg, rows) = if caps.cpu_variants() && lanes >= NARROW_LANES && allowed("lanes_subgroup") {
-        if lanes < LANES {
-            let config = Config { wg: NARROW_LANES, rows: 2, kind: Kind::Lanes };
-            return (choice(config, shape, format, norm, epilogue), config.group_rows());
-        }
-        // Measured on lavapipe: f32 weights are bound by memory, which prefers fewer streams.
-        let rows = if format == WeightFormat::F32 { 2 } else { 4 };
-        let config = Config { wg: LANES, rows, kind: Kind::Lanes };
-        return (choice(config, shape, format, norm, epilogue), config.group_rows());
+    // Measured on lavapipe: f32 weights are bound by memory, which prefers fewer streams.
+    let few_streams = if format == WeightFormat::F32 { 2 } else { 4 };
+    let config = if caps.cpu_variants() && lanes >= NARROW_LANES && allowed("lanes_subgroup") {
+        if lanes < LANES { Config::lanes(NARROW_LANES, 2) } else { Config::lanes(LANES, few_streams) }
     } else if caps.cpu_variants() {
-        (8, if format == WeightFormat::F32 { 2 } else { 4 })
+        Config { wg: 8, rows: few_streams, kind }
     } else {
         // Long rows feed more invocations; many rows leave enough workgroups when four of them share one.
-        (if shape.k >= 2048 { 128 } else { 64 }, if shape.n >= 4096 { 4 } else { 2 })
+        let wg = if shape.k >= 2048 { 128 } else { 64 };
+        Config { wg, rows: if shape.n >= 4096 { 4 } else { 2 }, kind }
     };
-    (choice(Config { wg, rows, kind }, shape, format, norm, epilogue), rows)
+    (choice(config, shape, format, norm, epilogue), config)
 }
 
 fn choice(
@@ -238,12 +145,9 @@ fn choice(
     norm: NormKind,
     epilogue: EpilogueKind,
 ) -> Choice {
-    let Config { wg, rows, kind } = config;
     let cols = shape.m;
     let rms_sums = if norm == NormKind::Rms { cols } else { 0 };
     let mut selection = parts(Selection::new(), format, shape.aligned())
-        .set("WG", wg)
-        .set("ROWS", rows)
         .set("COLS", cols)
         .set("RMS_SUMS", rms_sums)
         .set("LAYER_NORM", matches!(norm, NormKind::Layer { .. }))
@@ -252,40 +156,22 @@ fn choice(
         let file = if shape.aligned() { "matmul/norm_vec4.wgsl" } else { "matmul/norm_scalar.wgsl" };
         selection = selection.part("norm", file);
     }
-    let num_sums = rows * cols + rms_sums;
-    let (file, variant, workgroup_bytes, requires) = match kind {
-        Kind::Portable => ("matmul/gemv.wgsl", "portable", 4 * num_sums * wg, Requires::NOTHING),
-        Kind::Subgroup => {
-            selection = selection.part("sums", "matmul/sums_subgroup.wgsl");
-            ("matmul/gemv.wgsl", "subgroup", num_sums * wg, Requires::SUBGROUPS) // one f32 for each subgroup
-        }
-        Kind::Lanes => {
-            selection = selection.set("LANES", wg);
-            if let WeightFormat::Quant(_) = format {
-                selection = selection.part("products", "quant/gemv_products.wgsl");
-            }
-            ("matmul/gemv_lanes.wgsl", "lanes_subgroup", 0, Requires::lanes(wg))
-        }
-    };
-    Choice {
-        file,
-        variant,
-        selection: epilogue.apply(selection),
-        invocations: wg,
-        workgroup_bytes,
-        requires,
-        data: Data::Weights(format),
+    if config.kind == Kind::Lanes && matches!(format, WeightFormat::Quant(_)) {
+        selection = selection.part("products", "quant/gemv_products.wgsl");
     }
+    let files = ["matmul/gemv.wgsl", "matmul/gemv_lanes.wgsl"];
+    let num_sums = config.rows * cols + rms_sums;
+    config.choice(files, num_sums, epilogue.apply(selection), Data::Weights(format))
 }
 
 const CONFIGS: [Config; 7] = [
-    Config { wg: 64, rows: 2, kind: Kind::Portable },
-    Config { wg: 128, rows: 4, kind: Kind::Subgroup },
-    Config { wg: 8, rows: 4, kind: Kind::Portable },
-    Config { wg: 8, rows: 4, kind: Kind::Subgroup },
-    Config { wg: LANES, rows: 2, kind: Kind::Lanes },
-    Config { wg: LANES, rows: 4, kind: Kind::Lanes },
-    Config { wg: NARROW_LANES, rows: 2, kind: Kind::Lanes },
+    Config::portable(64, 2),
+    Config::subgroup(128, 4),
+    Config::portable(8, 4),
+    Config::subgroup(8, 4),
+    Config::lanes(LANES, 2),
+    Config::lanes(LANES, 4),
+    Config::lanes(NARROW_LANES, 2),
 ];
 
 fn choices() -> Vec<Choice> {
@@ -359,7 +245,7 @@ fn case(
 ) -> TestCase {
     let Shape { m, n, k } = shape;
     let [weights, scales] = reference::seeded_weights(n, k, format, 2);
-    let y_stride = if epilogue.glu { n / 2 } else { n };
+    let y_stride = epilogue.columns(n);
     // Layer normalisation meets an offset far larger than the spread.
     let offset = if matches!(norm, NormKind::Layer { .. }) { 50.0 } else { 0.0 };
     let x: Vec<f32> = seeded((m * k) as usize, 1).into_iter().map(|v| v + offset).collect();
@@ -374,21 +260,9 @@ fn case(
         .input(&seeded((m * y_stride) as usize, 6))
         .output((m * y_stride) as usize);
     for &config in configs {
-        let groups = n.div_ceil(config.group_rows());
-        let grid_x = groups.min(5);
-        let params = Params {
-            num_n: n,
-            num_k: k,
-            num_k8: shape.num_k8(),
-            n_base: 0,
-            y_stride,
-            grid_x,
-            alpha: 0.75,
-            soft_cap: 1.5,
-            eps: 1e-5,
-        };
-        let choice = choice(config, shape, format, norm, epilogue);
-        case = case.launch(choice, &params, [grid_x, groups.div_ceil(grid_x), 1]);
+        let grid = config.grid_of_case(n);
+        let params = Params { grid_x: grid[0], ..Params::of_case(shape, epilogue) };
+        case = case.launch(choice(config, shape, format, norm, epilogue), &params, grid);
     }
     case
 }
@@ -482,7 +356,7 @@ mod tests {
     use super::*;
     use crate::Tier;
 
-    fn pick(caps: &Caps) -> (Choice, u32) {
+    fn pick(caps: &Caps) -> (Choice, Config) {
         let shape = Shape { m: 1, n: 4096, k: 4096 };
         select(caps, shape, WeightFormat::F16, NormKind::Rms, EpilogueKind::default())
     }
@@ -490,8 +364,8 @@ mod tests {
     #[test]
     fn selects_by_capability() {
         let baseline = Caps::baseline();
-        let (choice, rows) = pick(&baseline);
-        assert_eq!((choice.variant, choice.invocations, rows), ("portable", 128, 4));
+        let (choice, config) = pick(&baseline);
+        assert_eq!((choice.variant, config), ("portable", Config::portable(128, 4)));
         assert!(choice.workgroup_bytes <= baseline.workgroup_bytes);
         let mut gpu = Caps { subgroup_size: Some((32, 32)), tier: Tier::Subgroup, ..baseline };
         assert_eq!(pick(&gpu).0.variant, "subgroup");

@@ -3,47 +3,24 @@
 //! Activations come in f32 and are quantised on the way, in blocks of 32 channels, or quantised before. Within a
 //! block products are added up as exact integers.
 
-use bytemuck::{Pod, Zeroable};
 use girih_shaders::Selection;
 
-use super::int::{self, IntPart, IntShape, Weights, XRow};
-use super::{Epilogue, EpilogueKind, check_result, check_sizes, or_dummy, reference, wrap};
+use super::bench::{int_case as bench_case, parse_int as parse_bench};
+use super::few_rows::{self, Config, Kind, LANES};
+use super::int::{self, Weights, XRow};
+use super::product::{Epilogue, EpilogueKind, Params, Part, Shape, check_result, check_sizes};
+use super::{or_dummy, reference};
 use crate::buffer::Buffer;
 use crate::caps::Caps;
 use crate::case::{BenchBuffer, BenchCase, Regime, TestCase, Tolerance, seeded};
-use crate::choice::{Choice, Data, Launch, Requires};
+use crate::choice::{Choice, Data, Launch};
 use crate::error::KernelError;
 use crate::quant::{Code, Format, Scale, Super, SuperScale, WeightFormat};
 use crate::recorder::Recorder;
 use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
-/// Rows of x up to which this kernel is made: the blocks of x of all rows stay in registers.
-pub const MAX_M: u32 = 4;
-
-/// Same layout as `Params` in `gemv_int_params.wgsl`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct Params {
-    /// Rows of this part of W.
-    pub num_n: u32,
-    /// Channels K.
-    pub num_k: u32,
-    /// Groups of 8 channels.
-    pub num_k8: u32,
-    /// Column of y of the part's first row.
-    pub n_base: u32,
-    /// Columns of y.
-    pub y_stride: u32,
-    /// Workgroups along x; more continue along y.
-    pub grid_x: u32,
-    /// Factor behind the bias.
-    pub alpha: f32,
-    /// Cap of the activation `SoftCap`.
-    pub soft_cap: f32,
-    /// Of the normalisation.
-    pub eps: f32,
-}
+pub use super::few_rows::MAX_M;
 
 /// Where x comes from.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +54,7 @@ pub struct Args<'a> {
     /// Activations of M rows, M from 1 to [`MAX_M`].
     pub input: Operand<'a>,
     /// W, all of its rows.
-    pub parts: &'a [IntPart<'a>],
+    pub parts: &'a [Part<'a>],
     /// Behind the product.
     pub epilogue: Epilogue<'a>,
     /// Result `[M, N]`, or `[M, N / 2]` with a gated linear unit.
@@ -108,8 +85,8 @@ pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches, cases_
 /// # Errors
 /// M over [`MAX_M`], an odd N with a gated linear unit, weights without integers or with groups of neither 16 nor a
 /// multiple of 32, buffers that are too short, and as [`Recorder::dispatch`].
-pub fn record(rec: &mut Recorder, args: Args<'_>, shape: IntShape) -> Result<(), KernelError> {
-    let Epilogue { bias, alpha, act, residual } = args.epilogue;
+pub fn record(rec: &mut Recorder, args: Args<'_>, shape: Shape) -> Result<(), KernelError> {
+    let Epilogue { bias, residual, act, .. } = args.epilogue;
     let kernel = SPEC.name;
     shape.check(kernel, act.is_glu())?;
     if shape.m > MAX_M {
@@ -140,69 +117,30 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: IntShape) -> Result<(),
     let (x_scales, norm_weight) = (optional(x_scales)?, optional(norm_weight)?);
     let (bias, residual) = (optional(bias)?, optional(residual)?);
     for part in args.parts {
-        part.check(kernel, shape.k)?;
-        let part_shape = IntShape { n: part.rows, ..shape };
-        let (choice, rows) = select(rec.caps(), part_shape, part.format, kind, args.epilogue.kind());
-        let [grid_x, grid_y] = wrap(rec.caps(), part.rows.div_ceil(rows));
-        let params = Params {
-            num_n: part.rows,
-            num_k: shape.k,
-            num_k8: shape.num_k8(),
-            n_base: part.row0,
-            y_stride: act.columns(shape.n),
-            grid_x,
-            alpha,
-            soft_cap: act.soft_cap(),
-            eps,
-        };
-        let buffers = [x, part.codes, part.scales, &x_scales, &norm_weight, &bias, &residual, args.y];
-        rec.dispatch(&SPEC, choice, &params, &buffers, [grid_x, grid_y, 1])?;
+        let (format, scales) = part.integers(kernel, &gpu, shape.k)?;
+        let part_shape = Shape { n: part.rows, ..shape };
+        let (choice, config) = select(rec.caps(), part_shape, format, kind, args.epilogue.kind());
+        let grid = config.grid(rec.caps(), part.rows);
+        let params = Params { grid_x: grid[0], eps, ..Params::of(shape, part, &args.epilogue) };
+        let buffers = [x, part.buffer, &scales, &x_scales, &norm_weight, &bias, &residual, args.y];
+        rec.dispatch(&SPEC, choice, &params, &buffers, grid)?;
     }
     Ok(())
 }
 
-/// Size of the workgroup and how many rows of W it takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Config {
-    wg: u32,
-    rows: u32,
-    kind: Kind,
-}
-
-/// How the sums of a workgroup come about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// Each dot product is reduced through workgroup memory.
-    Portable,
-    /// Each dot product is reduced through subgroups.
-    Subgroup,
-    /// Each lane of a subgroup owns rows of W and x is broadcast: `gemv_int_lanes.wgsl`.
-    Lanes,
-}
-
-/// Lanes of [`Kind::Lanes`].
-const LANES: u32 = 8;
-
-impl Config {
-    /// Rows of W that a workgroup takes.
-    fn group_rows(self) -> u32 {
-        if self.kind == Kind::Lanes { self.rows * LANES } else { self.rows }
-    }
-}
-
 fn select(
     caps: &Caps,
-    shape: IntShape,
+    shape: Shape,
     format: Format,
     input: OperandKind,
     epilogue: EpilogueKind,
-) -> (Choice, u32) {
+) -> (Choice, Config) {
     let data = Data::Weights(format.into());
     let allowed = |variant: &str| caps.subgroups() && !caps.is_blocked(SPEC.name, variant, data);
     let kind = if allowed("subgroup") { Kind::Subgroup } else { Kind::Portable };
     let enough_lanes = caps.subgroup_size.is_some_and(|(smallest, _)| smallest >= LANES);
     let config = if caps.cpu_variants() && enough_lanes && allowed("lanes_subgroup") {
-        Config { wg: LANES, rows: lane_rows(shape), kind: Kind::Lanes }
+        Config::lanes(LANES, lane_rows(shape))
     } else if caps.cpu_variants() {
         Config { wg: 8, rows: 4, kind }
     } else {
@@ -215,31 +153,25 @@ fn select(
         };
         Config { wg, rows: if shape.n >= 4096 { 8 / shape.m.min(2) } else { 2 }, kind }
     };
-    (choice(config, shape, format, input, epilogue), config.group_rows())
+    (choice(config, shape, format, input, epilogue), config)
 }
 
 /// Rows of W of a lane.
-fn lane_rows(shape: IntShape) -> u32 {
+fn lane_rows(shape: Shape) -> u32 {
     if shape.m > 2 { 2 } else { 4 }
 }
 
 fn choice(
     config: Config,
-    shape: IntShape,
+    shape: Shape,
     format: Format,
     input: OperandKind,
     epilogue: EpilogueKind,
 ) -> Choice {
-    let Config { wg, rows, kind } = config;
     let cols = shape.m;
     let rms_norm = input == OperandKind::Float { rms_norm: true };
     let rms_sums = if rms_norm { cols } else { 0 };
-    let mut selection = format
-        .apply(Selection::new())
-        .set("WG", wg)
-        .set("ROWS", rows)
-        .set("COLS", cols)
-        .set("RMS_SUMS", rms_sums);
+    let mut selection = format.apply(Selection::new()).set("COLS", cols).set("RMS_SUMS", rms_sums);
     if input != OperandKind::Codes {
         let aligned = shape.k.is_multiple_of(8);
         selection = selection
@@ -252,36 +184,18 @@ fn choice(
             selection = selection.part("norm", file);
         }
     }
-    let num_sums = rows * cols + rms_sums;
-    let (file, variant, workgroup_bytes, requires) = match kind {
-        Kind::Portable => ("matmul/gemv_int.wgsl", "portable", 4 * num_sums * wg, Requires::NOTHING),
-        Kind::Subgroup => {
-            selection = selection.part("sums", "matmul/sums_subgroup.wgsl");
-            ("matmul/gemv_int.wgsl", "subgroup", num_sums * wg, Requires::SUBGROUPS) // one f32 for each subgroup
-        }
-        Kind::Lanes => {
-            selection = selection.set("LANES", LANES);
-            ("matmul/gemv_int_lanes.wgsl", "lanes_subgroup", 0, Requires::lanes(LANES))
-        }
-    };
-    Choice {
-        file,
-        variant,
-        selection: epilogue.apply(selection),
-        invocations: wg,
-        workgroup_bytes,
-        requires,
-        data: Data::Weights(format.into()),
-    }
+    let files = ["matmul/gemv_int.wgsl", "matmul/gemv_int_lanes.wgsl"];
+    let num_sums = config.rows * cols + rms_sums;
+    config.choice(files, num_sums, epilogue.apply(selection), Data::Weights(format.into()))
 }
 
 const CONFIGS: [Config; 6] = [
-    Config { wg: 64, rows: 2, kind: Kind::Portable },
-    Config { wg: 128, rows: 8, kind: Kind::Subgroup },
-    Config { wg: 8, rows: 4, kind: Kind::Portable },
-    Config { wg: LANES, rows: 2, kind: Kind::Lanes },
-    Config { wg: LANES, rows: 4, kind: Kind::Lanes },
-    Config { wg: 8, rows: 4, kind: Kind::Subgroup },
+    Config::portable(64, 2),
+    Config::subgroup(128, 8),
+    Config::portable(8, 4),
+    Config::lanes(LANES, 2),
+    Config::lanes(LANES, 4),
+    Config::subgroup(8, 4),
 ];
 
 const INPUTS: [OperandKind; 3] =
@@ -294,11 +208,11 @@ fn choices() -> Vec<Choice> {
         for input in INPUTS {
             for k in [64, 40, 63] {
                 for m in [1, MAX_M] {
-                    all.push(choice(config, IntShape { m, n: 64, k }, Format::Q4_0, input, plain));
+                    all.push(choice(config, Shape { m, n: 64, k }, Format::Q4_0, input, plain));
                 }
             }
         }
-        let shape = IntShape { m: 1, n: 64, k: 256 };
+        let shape = Shape { m: 1, n: 64, k: 256 };
         for format in int::FORMATS {
             all.push(choice(config, shape, format, OperandKind::Codes, plain));
         }
@@ -345,21 +259,6 @@ fn twin(call: &mut TwinCall<'_>) {
     call.put(7, &y);
 }
 
-fn params(shape: IntShape, y_stride: u32, grid_x: u32, [alpha, soft_cap]: [f32; 2]) -> Params {
-    let IntShape { n, k, .. } = shape;
-    Params {
-        num_n: n,
-        num_k: k,
-        num_k8: shape.num_k8(),
-        n_base: 0,
-        y_stride,
-        grid_x,
-        alpha,
-        soft_cap,
-        eps: 1e-5,
-    }
-}
-
 /// A case with weights of a format.
 fn case(
     (name, regime): (&str, Regime),
@@ -369,8 +268,8 @@ fn case(
     epilogue: EpilogueKind,
     configs: &[Config],
 ) -> TestCase {
-    let shape = IntShape { m, n, k };
-    let y_stride = if epilogue.glu { n / 2 } else { n };
+    let shape = Shape { m, n, k };
+    let y_stride = epilogue.columns(n);
     let (codes, scales) = int::seeded_weights(n, k, format, 2);
     // Weights of the norm away from zero: x is divided by them.
     let norm: Vec<f32> = seeded(k as usize, 3).iter().map(|v| 1.5 + v.clamp(-1.0, 1.0)).collect();
@@ -389,11 +288,9 @@ fn case(
         .input(&seeded((m * y_stride) as usize, 7))
         .output((m * y_stride) as usize);
     for &config in configs {
-        let groups = n.div_ceil(config.group_rows());
-        let grid_x = groups.min(5);
-        let params = params(shape, y_stride, grid_x, [0.75, 1.5]);
-        let choice = choice(config, shape, format, input, epilogue);
-        case = case.launch(choice, &params, [grid_x, groups.div_ceil(grid_x), 1]);
+        let grid = config.grid_of_case(n);
+        let params = Params { grid_x: grid[0], ..Params::of_case(shape, epilogue) };
+        case = case.launch(choice(config, shape, format, input, epilogue), &params, grid);
     }
     case
 }
@@ -459,67 +356,15 @@ fn cases() -> Vec<TestCase> {
 
 const BENCH_FORMATS: [Format; 3] = [Format::Q4_0, Format::Q8_0, Format::MXFP4];
 
-pub(super) fn bench_case(
-    [m, n, k]: [u32; 3],
-    format: Format,
-    float: bool,
-    launches: fn(&Caps, &str) -> Vec<Launch>,
-    buffers: impl FnOnce(Vec<BenchBuffer>) -> Vec<BenchBuffer>,
-) -> BenchCase {
-    let shape = IntShape { m, n, k };
-    let (codes, scales) = int::bench_weights(n, k, format);
-    let weight_bytes = 4 * (codes.len() + scales.len()) as u64;
-    let (x_codes, x_scales) = int::seeded_codes(m, k, true, 1);
-    let x_bytes = if float {
-        4 * u64::from(m) * u64::from(k)
-    } else {
-        40 * u64::from(m) * u64::from(shape.num_blocks())
-    };
-    let x = if float {
-        BenchBuffer::F32((m * k) as usize)
-    } else {
-        BenchBuffer::U32(bytemuck::pod_collect_to_vec(&x_codes))
-    };
-    let x_scales = BenchBuffer::U32(x_scales.into_iter().flatten().collect());
-    let source = if float { "f32" } else { "int8" };
-    BenchCase {
-        name: format!("{m}x{n}x{k} {format} {source}"),
-        buffers: buffers(vec![x, BenchBuffer::U32(codes), BenchBuffer::U32(scales), x_scales]),
-        launches,
-        bytes: weight_bytes + x_bytes + 4 * u64::from(m) * u64::from(n),
-        flops: 2 * u64::from(m) * u64::from(n) * u64::from(k),
-    }
-}
-
-/// Shape, format and whether x is f32, from a name that [`bench_case`] made.
-pub(super) fn parse_bench(name: &str) -> Option<(IntShape, Format, bool)> {
-    let mut words = name.split(' ');
-    let mut dims = words.next()?.split('x').map(str::parse);
-    let mut next = || dims.next()?.ok();
-    let shape = IntShape { m: next()?, n: next()?, k: next()? };
-    Some((shape, words.next()?.parse().ok()?, words.next()? == "f32"))
-}
-
 fn bench_launches(caps: &Caps, name: &str) -> Vec<Launch> {
     let Some((shape, format, float)) = parse_bench(name) else { return Vec::new() };
     let input = if float { OperandKind::Float { rms_norm: false } } else { OperandKind::Codes };
     let plain = EpilogueKind::default();
-    let mut picks = vec![select(caps, shape, format, input, plain)];
-    if caps.cpu_variants() {
-        for rows in [2, 4, 8] {
-            let config = Config { wg: LANES, rows, kind: Kind::Lanes };
-            let pick = (choice(config, shape, format, input, plain), config.group_rows());
-            if !picks.contains(&pick) {
-                picks.push(pick);
-            }
-        }
-    }
-    let launch = |(choice, rows): (Choice, u32)| {
-        let [grid_x, grid_y] = wrap(caps, shape.n.div_ceil(rows));
-        let params = params(shape, shape.n, grid_x, [1.0, 1.0]);
-        Launch { choice, params: bytemuck::bytes_of(&params).to_vec(), grid: [grid_x, grid_y, 1] }
-    };
-    picks.into_iter().map(launch).collect()
+    let rows = [2, 4, 8].into_iter().filter(|_| caps.cpu_variants());
+    let passed_over = rows.map(|rows| Config::lanes(LANES, rows));
+    let picks = std::iter::once(select(caps, shape, format, input, plain))
+        .chain(passed_over.map(|config| (choice(config, shape, format, input, plain), config)));
+    few_rows::bench_launches(caps, Params::plain(shape, shape.n), picks)
 }
 
 fn benches() -> Vec<BenchCase> {
@@ -550,16 +395,16 @@ mod tests {
     use super::*;
     use crate::Tier;
 
-    fn pick(caps: &Caps) -> (Choice, u32) {
-        let shape = IntShape { m: 1, n: 4096, k: 4096 };
+    fn pick(caps: &Caps) -> (Choice, Config) {
+        let shape = Shape { m: 1, n: 4096, k: 4096 };
         select(caps, shape, Format::Q4_0, OperandKind::Codes, EpilogueKind::default())
     }
 
     #[test]
     fn selects_by_capability() {
         let baseline = Caps::baseline();
-        let (choice, rows) = pick(&baseline);
-        assert_eq!((choice.variant, choice.invocations, rows), ("portable", 128, 8));
+        let (choice, config) = pick(&baseline);
+        assert_eq!((choice.variant, config), ("portable", Config::portable(128, 8)));
         let mut gpu = Caps { subgroup_size: Some((32, 32)), tier: Tier::Subgroup, ..baseline };
         assert_eq!(pick(&gpu).0.variant, "subgroup");
         gpu.blocked.insert("gemv_int/subgroup".into());
@@ -582,10 +427,13 @@ mod tests {
         for caps in [baseline.clone(), gpu(4), gpu(32), cpu(4), cpu(8)] {
             for (k, n) in KS.into_iter().flat_map(|k| NS.map(|n| (k, n))) {
                 for (m, input) in (1..=MAX_M).flat_map(|m| INPUTS.map(|input| (m, input))) {
-                    let (choice, rows) = select(&caps, IntShape { m, n, k }, Format::Q4_0, input, glu);
+                    let (choice, config) = select(&caps, Shape { m, n, k }, Format::Q4_0, input, glu);
                     let fits = choice.workgroup_bytes <= 16 << 10 && choice.invocations <= 128;
                     assert!(fits, "[{m}, {n}, {k}]: {}", choice.selection);
-                    assert!(rows.is_multiple_of(2), "pairs of a gated unit lie in one workgroup");
+                    assert!(
+                        config.group_rows().is_multiple_of(2),
+                        "pairs of a gated unit lie in one workgroup"
+                    );
                 }
             }
         }

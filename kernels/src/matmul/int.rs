@@ -2,63 +2,16 @@
 
 use girih_shaders::Selection;
 
+use super::product::{Part, Shape};
 use crate::buffer::Buffer;
 use crate::case::hash;
+use crate::device::Gpu;
 use crate::error::KernelError;
-use crate::quant::{Code, Format, Row, Scale, SuperScale, Zero, float, pack_row, unpack_row};
+use crate::quant::{Code, Format, Row, Scale, SuperScale, WeightFormat, Zero, float, pack_row, unpack_row};
 use crate::rows;
 
 /// Channels of a block of x.
 pub(super) const BLOCK: u32 = 32;
-
-/// Rows `row0 .. row0 + rows` of W.
-#[derive(Clone, Copy, Debug)]
-pub struct IntPart<'a> {
-    /// Codes `[rows, Format::code_words(K)]`.
-    pub codes: &'a Buffer,
-    /// Scales `[rows, Format::scale_words(K)]`.
-    pub scales: &'a Buffer,
-    /// How they are read; codes that are integers, groups of 16, of a multiple of 32 or of the row.
-    pub format: Format,
-    /// First row; even where columns are pairs.
-    pub row0: u32,
-    /// Number of rows.
-    pub rows: u32,
-}
-
-/// x `[M, K]`, W `[N, K]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IntShape {
-    /// Rows of x.
-    pub m: u32,
-    /// Rows of W.
-    pub n: u32,
-    /// Channels.
-    pub k: u32,
-}
-
-impl IntShape {
-    pub(super) fn num_k8(self) -> u32 {
-        self.k.div_ceil(8)
-    }
-
-    pub(super) fn num_blocks(self) -> u32 {
-        self.k.div_ceil(BLOCK)
-    }
-
-    pub(super) fn check(self, kernel: &'static str, glu: bool) -> Result<(), KernelError> {
-        for (field, got) in [("k", self.k), ("n", self.n)] {
-            if got == 0 {
-                return Err(KernelError::BadParam { kernel, field, got: 0, must_be: "positive" });
-            }
-        }
-        if glu && !self.n.is_multiple_of(2) {
-            let (got, must_be) = (self.n.into(), "even: rows of W are pairs of gate and up");
-            return Err(KernelError::BadParam { kernel, field: "n", got, must_be });
-        }
-        Ok(())
-    }
-}
 
 /// Whether integer kernels can read weights of a format: codes that are integers, groups of 16, of a multiple of 32
 /// or of the row.
@@ -66,31 +19,28 @@ pub fn is_integer(format: Format) -> bool {
     format.code != Code::E4m3 && (format.group == 16 || format.group.is_multiple_of(BLOCK))
 }
 
-impl IntPart<'_> {
-    /// Formats and sizes.
-    pub(super) fn check(&self, kernel: &'static str, k: u32) -> Result<(), KernelError> {
+impl Part<'_> {
+    /// The format of integers and its scales. Checks sizes.
+    pub(super) fn integers(
+        &self,
+        kernel: &'static str,
+        gpu: &Gpu,
+        k: u32,
+    ) -> Result<(Format, Buffer), KernelError> {
         let bad =
             |field, got: u32, must_be| Err(KernelError::BadParam { kernel, field, got: got.into(), must_be });
-        if self.format.code == Code::E4m3 {
-            return bad(
-                "code of the weights",
-                self.format.code as u32,
-                "an integer code: E4M3 needs float activations",
-            );
+        let WeightFormat::Quant(format) = self.format else {
+            let bits = 8 * self.format.row_bytes(8) / 8;
+            return bad("bits of the weights", bits as u32, "those of an integer code");
+        };
+        if format.code == Code::E4m3 {
+            let must_be = "an integer code: E4M3 needs float activations";
+            return bad("code of the weights", format.code as u32, must_be);
         }
-        if !is_integer(self.format) {
-            return bad("group of the weights", self.format.group, "16, a multiple of 32, or the row");
+        if !is_integer(format) {
+            return bad("group of the weights", format.group, "16, a multiple of 32, or the row");
         }
-        for (binding, buffer, words) in [
-            ("w", self.codes, self.format.code_words(k)),
-            ("w_scales", self.scales, self.format.scale_words(k)),
-        ] {
-            let want = rows::product([4, self.rows.into(), words.into()]);
-            if buffer.size() < want {
-                return Err(KernelError::BadBuffer { kernel, binding, got: buffer.size(), want });
-            }
-        }
-        Ok(())
+        Ok((format, self.scales(kernel, gpu, k)?))
     }
 }
 
@@ -322,7 +272,7 @@ pub(super) fn check_codes(
     kernel: &'static str,
     codes: &Buffer,
     scales: &Buffer,
-    shape: IntShape,
+    shape: Shape,
 ) -> Result<(), KernelError> {
     let bytes = |each| rows::product([each, shape.m.into(), shape.num_blocks().into()]);
     for (binding, buffer, want) in [("x", codes, bytes(32)), ("x_scales", scales, bytes(8))] {

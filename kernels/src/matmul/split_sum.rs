@@ -3,7 +3,8 @@
 use bytemuck::{Pod, Zeroable};
 use girih_shaders::Selection;
 
-use super::{Epilogue, EpilogueKind, or_dummy, reference, wrap};
+use super::product::{Epilogue, EpilogueKind};
+use super::{or_dummy, reference, wrap};
 use crate::buffer::Buffer;
 use crate::case::{Regime, TestCase, Tolerance, seeded};
 use crate::choice::{Choice, Data, Requires};
@@ -114,7 +115,7 @@ fn cases() -> Vec<TestCase> {
     use Regime::{ManyTiles, Model, OneTile, PartialTile};
     let case =
         |(name, regime): (&str, Regime), num_splits: u32, num_m: u32, num_n: u32, epilogue: EpilogueKind| {
-            let y_stride = if epilogue.glu { num_n / 2 } else { num_n };
+            let y_stride = epilogue.columns(num_n);
             let groups = (num_m * y_stride).div_ceil(WG);
             let grid_x = groups.min(3);
             let params = Params { num_m, num_n, num_splits, y_stride, grid_x, alpha: 0.5, soft_cap: 2.0 };

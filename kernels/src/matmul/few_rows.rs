@@ -1,0 +1,107 @@
+//! How the kernels for few rows divide a product: a workgroup takes some rows of W, or each of its lanes does.
+
+use girih_shaders::Selection;
+
+use super::product::Params;
+use super::wrap;
+use crate::caps::Caps;
+use crate::choice::{Choice, Data, Launch, Requires};
+
+/// Rows of x up to which these kernels are made: the sums of all rows, and blocks of x, stay in registers.
+pub const MAX_M: u32 = 4;
+
+/// Lanes of [`Kind::Lanes`].
+pub(super) const LANES: u32 = 8;
+/// The same where subgroups have 4: SwiftShader.
+pub(super) const NARROW_LANES: u32 = 4;
+
+/// Size of the workgroup and how many rows of W it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Config {
+    pub wg: u32,
+    pub rows: u32,
+    pub kind: Kind,
+}
+
+/// How the sums of a workgroup come about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Each dot product is reduced through workgroup memory.
+    Portable,
+    /// Each dot product is reduced through subgroups.
+    Subgroup,
+    /// Each lane of a subgroup owns rows of W and x is broadcast.
+    Lanes,
+}
+
+impl Config {
+    pub const fn portable(wg: u32, rows: u32) -> Self {
+        Self { wg, rows, kind: Kind::Portable }
+    }
+
+    pub const fn subgroup(wg: u32, rows: u32) -> Self {
+        Self { wg, rows, kind: Kind::Subgroup }
+    }
+
+    pub const fn lanes(wg: u32, rows: u32) -> Self {
+        Self { wg, rows, kind: Kind::Lanes }
+    }
+
+    /// Rows of W that a workgroup takes.
+    pub fn group_rows(self) -> u32 {
+        if self.kind == Kind::Lanes { self.rows * self.wg } else { self.rows }
+    }
+
+    /// Workgroups for `n` rows of W.
+    pub fn grid(self, caps: &Caps, n: u32) -> [u32; 3] {
+        let [x, y] = wrap(caps, n.div_ceil(self.group_rows()));
+        [x, y, 1]
+    }
+
+    /// The same for test cases: few along x, so that all axes count.
+    pub fn grid_of_case(self, n: u32) -> [u32; 3] {
+        let groups = n.div_ceil(self.group_rows());
+        let x = groups.min(5);
+        [x, groups.div_ceil(x), 1]
+    }
+
+    /// The pipeline of `file`, or of `lanes_file` where lanes own rows, that adds up `num_sums` numbers in every
+    /// invocation.
+    pub fn choice(
+        self,
+        [file, lanes_file]: [&'static str; 2],
+        num_sums: u32,
+        selection: Selection,
+        data: Data,
+    ) -> Choice {
+        let Self { wg, rows, kind } = self;
+        let selection = selection.set("WG", wg).set("ROWS", rows);
+        let (file, variant, selection, workgroup_bytes, requires) = match kind {
+            Kind::Portable => (file, "portable", selection, 4 * num_sums * wg, Requires::NOTHING),
+            Kind::Subgroup => {
+                let selection = selection.part("sums", "matmul/sums_subgroup.wgsl");
+                (file, "subgroup", selection, num_sums * wg, Requires::SUBGROUPS) // one f32 for each subgroup
+            }
+            Kind::Lanes => (lanes_file, "lanes_subgroup", selection.set("LANES", wg), 0, Requires::lanes(wg)),
+        };
+        Choice { file, variant, selection, invocations: wg, workgroup_bytes, requires, data }
+    }
+}
+
+/// Launches to time: `picks` without those that repeat an earlier one.
+pub(super) fn bench_launches(
+    caps: &Caps,
+    params: Params,
+    picks: impl IntoIterator<Item = (Choice, Config)>,
+) -> Vec<Launch> {
+    let mut launches: Vec<Launch> = Vec::new();
+    for (choice, config) in picks {
+        if launches.iter().any(|launch| launch.choice == choice) {
+            continue;
+        }
+        let grid = config.grid(caps, params.num_n);
+        let params = Params { grid_x: grid[0], ..params };
+        launches.push(Launch { choice, params: bytemuck::bytes_of(&params).to_vec(), grid });
+    }
+    launches
+}
