@@ -102,6 +102,19 @@ impl Buffer {
         self.raw.id == other.raw.id
     }
 
+    /// The smallest range that holds all of these and starts at a multiple of `align`; `None` if they are not of one wgpu
+    /// buffer, or one of them does not start at a multiple of 16 bytes, or there are none.
+    pub fn around(ranges: &[&Self], align: u64) -> Option<Self> {
+        let (first, rest) = ranges.split_first()?;
+        let apart = |range: &&Self| !range.same_memory(first);
+        if rest.iter().any(apart) || ranges.iter().any(|range| !range.offset.is_multiple_of(16)) {
+            return None;
+        }
+        let start = ranges.iter().map(|range| range.offset).min()? / align * align;
+        let end = ranges.iter().map(|range| range.offset + range.size).max()?;
+        Some(Self { raw: first.raw.clone(), offset: start, size: end - start })
+    }
+
     /// Whether two ranges share a byte.
     pub fn overlaps(&self, other: &Self) -> bool {
         self.same_memory(other)

@@ -2,7 +2,7 @@
 
 use girih_kernels::fused;
 use girih_kernels::matmul::int::is_integer;
-use girih_kernels::matmul::{Act, Epilogue, Part, Shape, gemm, gemm_int, gemv, gemv_int};
+use girih_kernels::matmul::{Act, Epilogue, Part, Shape, gemm, gemm_int, gemv, gemv_int, in_one_binding};
 
 use crate::{
     DType, Frame, Matrix, Mix, OpError, QuantActivation, RowMix, RowTransform, Tensor, WeightFormat,
@@ -83,6 +83,17 @@ fn int_parts(w: &Matrix) -> Result<Vec<Part<'_>>, OpError> {
     Ok(parts(w))
 }
 
+/// Whether a product of few rows can take the norm before it along: its vectors and the bias behind are bound as one.
+fn is_fused(frame: &Frame, norm: Option<Norm<'_>>, epilogue: &Epilogue<'_>) -> bool {
+    let (weight, bias) = match norm {
+        None => (None, None),
+        Some(Norm::Rms { weight, .. }) => (Some(weight), None),
+        Some(Norm::Layer { weight, bias, .. }) => (Some(weight), bias),
+    };
+    let vectors = [weight.map(Tensor::buffer), bias.map(Tensor::buffer), epilogue.bias];
+    in_one_binding(frame.gpu().caps(), vectors)
+}
+
 /// The product of integers. Of one row, blocks of 32 channels are quantised inside the product, which saves a dispatch;
 /// of more rows every workgroup would repeat too much of that work, so a kernel of its own does it, as it does for
 /// everything else.
@@ -101,7 +112,8 @@ fn linear_int(
         && w.input.scale.is_none()
         && matches!(w.input.mix, Mix::None)
         && !matches!(opts.norm, Some(Norm::Layer { .. }))
-        && m == 1;
+        && m == 1
+        && is_fused(frame, opts.norm, &epilogue);
     if inside {
         let rms_norm = match opts.norm {
             Some(Norm::Rms { weight, eps }) => Some((weight.buffer(), eps)),
@@ -130,6 +142,9 @@ fn linear_int(
 /// `y = residual + act(alpha · (x' · Wᵀ + bias))` with `x' = quantise(mix(scale · norm(x)))` as `w.input` says; of a
 /// plain input x' is norm(x). With [`Act::Glu`] the rows of W (and of bias) come interleaved, row 2i is gate i and row
 /// 2i + 1 is up i, and `y = residual + act(gate) · up`.
+///
+/// Of up to 4 rows the norm is taken along into the product where its vectors and the bias are ranges of one buffer
+/// ([`Tensor::vectors_from_f32`]), or there is only one of them; else it is a dispatch of its own.
 ///
 /// # Shapes
 /// x `[M, K]`, w `[N, K]`, bias `[N]`, residual like y → y `[M, N]`, or `[M, N / 2]` with a gated linear unit
@@ -207,6 +222,14 @@ fn linear_float(
     };
     let shape = Shape { m, n: w.n, k };
     let parts = parts(w);
+    let fused = m <= gemv::MAX_M && is_fused(frame, norm, &epilogue);
+    let (x, norm) = match norm {
+        Some(Norm::Rms { weight, eps }) if !fused => (rms_norm(frame, &x, weight, eps)?, None),
+        Some(Norm::Layer { weight, bias, eps }) if !fused => {
+            (layer_norm(frame, &x, weight, bias, eps)?, None)
+        }
+        norm => (x, norm),
+    };
     if m <= gemv::MAX_M {
         let norm = match norm {
             None => fused::Norm::None,
@@ -218,16 +241,11 @@ fn linear_float(
         let args = gemv::Args { x: x.buffer(), parts: &parts, norm, epilogue, y: y.buffer() };
         return Ok(gemv::record(frame.recorder(), args, shape)?);
     }
-    let normed = match norm {
-        None => x,
-        Some(Norm::Rms { weight, eps }) => rms_norm(frame, &x, weight, eps)?,
-        Some(Norm::Layer { weight, bias, eps }) => layer_norm(frame, &x, weight, bias, eps)?,
-    };
     let scratch = match gemm::scratch_bytes(frame.gpu().caps(), shape, &parts) {
         0 => None,
         bytes => Some(frame.alloc(&[bytes.div_ceil(4) as u32], DType::F32)?),
     };
     let scratch = scratch.as_ref().map(Tensor::buffer);
-    let args = gemm::Args { x: normed.buffer(), parts: &parts, epilogue, scratch, y: y.buffer() };
+    let args = gemm::Args { x: x.buffer(), parts: &parts, epilogue, scratch, y: y.buffer() };
     Ok(gemm::record(frame.recorder(), args, shape)?)
 }

@@ -65,6 +65,28 @@ impl Tensor {
         Self::from_words(gpu, bytemuck::cast_slice(data), shape, DType::F32)
     }
 
+    /// Uploads vectors as ranges of one buffer: what [`linear`](crate::linear) wants of a norm and a bias that it takes along.
+    ///
+    /// # Errors
+    /// Memory that is exhausted.
+    pub fn vectors_from_f32<const N: usize>(gpu: &Gpu, vectors: [&[f32]; N]) -> Result<[Self; N], OpError> {
+        let align = u64::from(gpu.caps().offset_align).max(16);
+        let mut all = 0;
+        let places = vectors.map(|vector| {
+            let at = all;
+            all += (4 * vector.len() as u64).next_multiple_of(align);
+            (vector, at)
+        });
+        let memory = gpu.alloc(all)?;
+        let mut tensors = Vec::with_capacity(N);
+        for (vector, at) in places {
+            gpu.write(&memory, at, bytemuck::cast_slice(vector));
+            let range = memory.slice(at, 4 * vector.len() as u64).unwrap_or_else(|| memory.clone());
+            tensors.push(Self::from_buffer(range, &[vector.len() as u32], DType::F32)?);
+        }
+        tensors.try_into().map_err(|_| unreachable!("as many as before"))
+    }
+
     /// Uploads u32 values.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 // What happens to a finished sum:  y = residual + act(alpha (sum + bias)),  with GLU of a pair of neighbouring
 // columns  y = residual + act(alpha (gate + bias)) · alpha (up + bias).
-// The importer declares bias [N], residual and y [M, Y], and p.y_stride = Y, p.alpha, p.soft_cap.
+// The importer declares bias_of(column), residual and y [M, Y], and p.y_stride = Y, p.alpha, p.soft_cap.
 //!import common/activation.wgsl
 const ACT: u32 = 0u; //!spec
 const GLU: bool = false; //!spec
@@ -19,7 +19,7 @@ fn activate(v: f32) -> f32 {
 }
 
 fn affine(sum: f32, column: u32) -> f32 {
-    if HAS_BIAS { return p.alpha * (sum + bias[column]); }
+    if HAS_BIAS { return p.alpha * (sum + bias_of(column)); }
     return p.alpha * sum;
 }
 

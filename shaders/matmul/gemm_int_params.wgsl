@@ -1,8 +1,5 @@
-// What gemm_int.wgsl and gemm_int_direct.wgsl share: buffers and parts.
+// What gemm_int.wgsl and gemm_int_direct.wgsl share: parts.
 //!import matmul/product.wgsl
-@group(0) @binding(5) var<storage, read> bias: array<f32>;            // [N]
-@group(0) @binding(6) var<storage, read> residual: array<f32>;        // [M, Y]
-@group(0) @binding(7) var<storage, read_write> y: array<f32>;         // [M, Y]
 //!import matmul/int_block.wgsl
 //!import matmul/int_x_codes.wgsl
 //!import matmul/epilogue.wgsl

@@ -1,6 +1,6 @@
 // Blocks of x that were quantised before (32 signed bytes in channel order; zeros beyond K).
 @group(0) @binding(1) var<storage, read> x: array<vec4<u32>>;         // [M, B, 2]
-@group(0) @binding(4) var<storage, read> x_scales: array<vec2<u32>>;  // [M, B]: scale, two sums as i16
+@group(0) @binding(7) var<storage, read> x_scales: array<vec2<u32>>;  // [M, B]: scale, two sums as i16
 fn x_block(row: u32, block: u32) -> XBlock {
     let i = row * num_blocks() + block;
     let a = x[2u * i];

@@ -1,4 +1,5 @@
-// One product, or its share of a part of W: what every kernel of this folder that multiplies reads.
+// One product, or its share of a part of W: parameters, and the buffers that all kernels of this folder which multiply
+// have. Beside these they read x (1), w (2) and w_scales (3), those of integers also x_scales (7).
 struct Params {
     num_m: u32,     // rows of x
     num_n: u32,     // rows of this part of W
@@ -8,8 +9,23 @@ struct Params {
     y_stride: u32,  // columns of y
     grid_x: u32,    // few rows: workgroups along x; more continue along y
     split_k8: u32,  // many rows: groups of 8 channels of one workgroup along z
+    norm_weight_at: u32,    // where `vectors` has the norm's weight [K] and bias [K], multiples of 4
+    norm_bias_at: u32,
+    bias_at: u32,   // and the bias [N] of the epilogue
     alpha: f32,
     soft_cap: f32,
     eps: f32,       // of the norm
 }
 @group(0) @binding(0) var<uniform> p: Params;
+//!slot vectors
+//!import matmul/vectors.wgsl
+//!end
+@group(0) @binding(5) var<storage, read> residual: array<f32>;        // [M, Y]
+@group(0) @binding(6) var<storage, read_write> y: array<f32>;         // [M, Y]; with SPLIT [splits, M, Y]
+
+fn bias_of(column: u32) -> f32 { return vector_at(p.bias_at + column); }
+
+// 1 for the channels below K of a group of 4, 0 for the others.
+fn inside(k: u32) -> vec4<f32> {
+    return select(vec4<f32>(0.0), vec4<f32>(1.0), vec4<u32>(k, k + 1u, k + 2u, k + 3u) < vec4<u32>(p.num_k));
+}

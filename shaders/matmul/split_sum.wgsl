@@ -15,6 +15,7 @@ struct Params {
 @group(0) @binding(2) var<storage, read> bias: array<f32>;            // [N]
 @group(0) @binding(3) var<storage, read> residual: array<f32>;        // [M, Y]
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;         // [M, Y]
+fn bias_of(column: u32) -> f32 { return bias[column]; }
 //!import matmul/epilogue.wgsl
 
 fn sum_splits(at: u32) -> f32 {

@@ -104,22 +104,33 @@ async fn check(gpu: &Gpu, p: &Problem, center: bool, act: Act, f: impl Fn(f64) -
     let residual = girih_kernels::testing::seeded(p.m * columns, 6);
     let x = tensor(&p.x, &[m, k]);
     let w = Matrix::from_f32(gpu, &p.w, n, k, WeightType::F32).expect("weights");
-    let (weight, norm_bias) = (tensor(&p.norm_weight, &[k]), tensor(&p.norm_bias, &[k]));
-    let (bias, res) = (tensor(&p.bias, &[n]), tensor(&residual, &[m, columns as u32]));
-    let norm = if center {
-        Norm::Layer { weight: &weight, bias: Some(&norm_bias), eps: 1e-5 }
-    } else {
-        Norm::Rms { weight: &weight, eps: 1e-5 }
-    };
-    let opts = Linear { norm: Some(norm), bias: Some(&bias), alpha: 0.5, act, residual: Some(&res) };
-    let got = run(gpu, &x, &w, &opts).await;
+    let res = tensor(&residual, &[m, columns as u32]);
+    let vectors = [&p.norm_weight[..], &p.norm_bias, &p.bias];
+    let together = Tensor::vectors_from_f32(gpu, vectors).expect("uploads");
+    let apart = vectors.map(|vector| tensor(vector, &[vector.len() as u32]));
     let affine = p.affine(center, 0.5);
     let want: Vec<f32> = if matches!(act, Act::Glu(_)) {
         affine.chunks_exact(2).zip(&residual).map(|(v, &r)| (f(v[0]) * v[1] + f64::from(r)) as f32).collect()
     } else {
         affine.iter().zip(&residual).map(|(&v, &r)| (f(v) + f64::from(r)) as f32).collect()
     };
-    assert_close(&format!("{act:?} {m}x{n}x{k} center {center}"), &got, &want, 2e-4, 2e-5);
+    for ([weight, norm_bias, bias], one_buffer) in [(together, true), (apart, false)] {
+        let norm = if center {
+            Norm::Layer { weight: &weight, bias: Some(&norm_bias), eps: 1e-5 }
+        } else {
+            Norm::Rms { weight: &weight, eps: 1e-5 }
+        };
+        let opts = Linear { norm: Some(norm), bias: Some(&bias), alpha: 0.5, act, residual: Some(&res) };
+        let got = run(gpu, &x, &w, &opts).await;
+        let name = format!("{act:?} {m}x{n}x{k} center {center}, vectors in one buffer {one_buffer}");
+        assert_close(&name, &got, &want, 2e-4, 2e-5);
+        if m <= 4 {
+            let mut frame = Frame::new(gpu);
+            linear(&mut frame, &x, &w, &opts).expect("records");
+            let dispatches = frame.recording().commands().len();
+            assert_eq!(dispatches, w.parts.len() + usize::from(!one_buffer), "{name}");
+        }
+    }
 }
 
 #[on_device]

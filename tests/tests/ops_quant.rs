@@ -256,6 +256,10 @@ async fn short_buffers_are_typed_errors(gpu: Gpu) {
             .map(|(i, &bytes)| gpu.alloc(u64::from(bytes) - if i == short { 16 } else { 0 }).expect("memory"))
             .collect();
         let [x, codes, scales, weight, bias, y] = buffers.as_slice() else { unreachable!() };
+        // Vectors are ranges of one buffer.
+        let vectors = gpu.alloc(1024).expect("memory");
+        let range = |at, like: &girih_kernels::Buffer| vectors.slice(at, like.size()).expect("within");
+        let (weight, bias) = (&range(0, weight), &range(512, bias));
         let part = Part { buffer: codes, scales: Some(scales), format: format.into(), row0: 0, rows: n };
         let epilogue = Epilogue { bias: Some(bias), alpha: 1.0, act: Act::Identity, residual: None };
         let shape = Shape { m, n, k };

@@ -72,7 +72,7 @@ fn cases(
 pub(super) fn gemv() -> Vec<BenchCase> {
     let rest = |shape: Shape| {
         let f32 = |len: u32| BenchBuffer::F32(len as usize);
-        vec![f32(4), f32(4), f32(4), f32(4), f32(shape.m * shape.n)]
+        vec![f32(4), f32(4), f32(shape.m * shape.n)]
     };
     let launches: Launches =
         |caps, name| parse(name).map(|(s, f)| gemv_kernel::bench_launches(caps, s, f)).unwrap_or_default();
@@ -97,14 +97,8 @@ pub(super) fn gemm() -> Vec<BenchCase> {
     all
 }
 
-/// A shape to time of products of integers, called `MxNxK format source`; `buffers` adds those behind the scales of x.
-pub(super) fn int_case(
-    [m, n, k]: [u32; 3],
-    format: Format,
-    float: bool,
-    launches: fn(&Caps, &str) -> Vec<Launch>,
-    buffers: impl FnOnce(Vec<BenchBuffer>) -> Vec<BenchBuffer>,
-) -> BenchCase {
+/// A shape to time of products of integers, called `MxNxK format source`.
+pub(super) fn int_case([m, n, k]: [u32; 3], format: Format, float: bool, launches: Launches) -> BenchCase {
     let shape = Shape { m, n, k };
     let (codes, scales) = int::bench_weights(n, k, format);
     let weight_bytes = 4 * (codes.len() + scales.len()) as u64;
@@ -120,10 +114,12 @@ pub(super) fn int_case(
         BenchBuffer::U32(bytemuck::pod_collect_to_vec(&x_codes))
     };
     let x_scales = BenchBuffer::U32(x_scales.into_iter().flatten().collect());
+    let y = BenchBuffer::F32((m * n) as usize);
+    let none = || BenchBuffer::F32(4);
     let source = if float { "f32" } else { "int8" };
     BenchCase {
         name: format!("{m}x{n}x{k} {format} {source}"),
-        buffers: buffers(vec![x, BenchBuffer::U32(codes), BenchBuffer::U32(scales), x_scales]),
+        buffers: vec![x, BenchBuffer::U32(codes), BenchBuffer::U32(scales), none(), none(), y, x_scales],
         launches,
         bytes: weight_bytes + x_bytes + 4 * u64::from(m) * u64::from(n),
         flops: 2 * u64::from(m) * u64::from(n) * u64::from(k),

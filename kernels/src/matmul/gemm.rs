@@ -33,7 +33,7 @@ pub struct Args<'a> {
 
 const SPEC: KernelSpec = KernelSpec {
     name: "gemm",
-    bindings: &[read("x"), read("w"), read("w_scales"), read("bias"), read("residual"), read_write("y")],
+    bindings: &[read("x"), read("w"), read("w_scales"), read("vectors"), read("residual"), read_write("y")],
     params_bytes: size_of::<Params>(),
     twin,
 };
@@ -245,7 +245,7 @@ fn twin(call: &mut TwinCall<'_>) {
     let (num_k, padded) = (p.num_k as usize, 8 * p.num_k8 as usize);
     let x: Vec<f64> = call.get::<f32>(0).into_iter().map(f64::from).collect();
     let w = reference::weights(call, [1, 2], p.num_k);
-    let finish = reference::finish(call, [3, 4], [p.alpha, p.soft_cap], p.y_stride);
+    let finish = reference::finish_product(call, &p);
     let split = call.selection.get_bool("SPLIT");
     let mut y: Vec<f32> = call.get(5);
     for (row, x) in x.chunks_exact(num_k).take(num_m).enumerate() {

@@ -9,7 +9,7 @@ use super::tile::{ENOUGH_GROUPS, Tile};
 use super::{or_dummy, reference};
 use crate::buffer::Buffer;
 use crate::caps::Caps;
-use crate::case::{BenchBuffer, BenchCase, Regime, TestCase, Tolerance, seeded};
+use crate::case::{BenchCase, Regime, TestCase, Tolerance, seeded};
 use crate::choice::{Choice, Data, Launch, Requires};
 use crate::error::KernelError;
 use crate::quant::{Code, Format, Scale, WeightFormat};
@@ -38,10 +38,10 @@ const SPEC: KernelSpec = KernelSpec {
         read("x"),
         read("w"),
         read("w_scales"),
-        read("x_scales"),
-        read("bias"),
+        read("vectors"),
         read("residual"),
         read_write("y"),
+        read("x_scales"),
     ],
     params_bytes: size_of::<Params>(),
     twin,
@@ -70,7 +70,7 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: Shape) -> Result<(), Ke
         let tile = select(rec.caps(), Shape { n: part.rows, ..shape }, format);
         let params = Params::of(shape, part, &args.epilogue);
         let choice = choice(tile, format, args.epilogue.kind());
-        let buffers = [args.x_codes, part.buffer, &scales, args.x_scales, &bias, &residual, args.y];
+        let buffers = [args.x_codes, part.buffer, &scales, &bias, &residual, args.y, args.x_scales];
         rec.dispatch(&SPEC, choice, &params, &buffers, tile.grid(shape.m, part.rows, 1))?;
     }
     Ok(())
@@ -146,14 +146,14 @@ fn twin(call: &mut TwinCall<'_>) {
     let p: Params = call.params();
     let w =
         Weights::read(call.selection, &call.get::<u32>(1), &call.get::<u32>(2), p.num_n as usize, p.num_k);
-    let (codes, scales): (Vec<i8>, Vec<[u32; 2]>) = (call.get(0), call.get(3));
-    let finish = reference::finish(call, [4, 5], [p.alpha, p.soft_cap], p.y_stride);
-    let mut y: Vec<f32> = call.get(6);
+    let (codes, scales): (Vec<i8>, Vec<[u32; 2]>) = (call.get(0), call.get(6));
+    let finish = reference::finish_product(call, &p);
+    let mut y: Vec<f32> = call.get(5);
     for row in 0..p.num_m as usize {
         let x = XRow::read(&codes, &scales, row, p.num_k as usize);
         finish.store(&mut y, row, p.n_base as usize, &w.products(&x));
     }
-    call.put(6, &y);
+    call.put(5, &y);
 }
 
 /// A case with weights of a format.
@@ -173,10 +173,10 @@ fn case(
         .input(&x_codes)
         .input(&codes)
         .input(&scales)
-        .input(&x_scales)
         .input(&seeded(n as usize, 6))
         .input(&seeded((m * y_stride) as usize, 7))
-        .output((m * y_stride) as usize);
+        .output((m * y_stride) as usize)
+        .input(&x_scales);
     for &tile in tiles {
         let choice = choice(tile, format, epilogue);
         case = case.launch(choice, &Params::of_case(shape, epilogue), tile.grid(m, n, 1));
@@ -241,15 +241,7 @@ fn benches() -> Vec<BenchCase> {
     let mut all = Vec::new();
     for shape in [[8, 4096, 4096], [512, 1024, 1024]] {
         for format in [Format::Q4_0, Format::Q8_0, Format::MXFP4] {
-            let [m, n, _] = shape;
-            all.push(bench_case(shape, format, false, bench_launches, |mut buffers| {
-                buffers.extend([
-                    BenchBuffer::F32(4),
-                    BenchBuffer::F32(4),
-                    BenchBuffer::F32((m * n) as usize),
-                ]);
-                buffers
-            }));
+            all.push(bench_case(shape, format, false, bench_launches));
         }
     }
     all

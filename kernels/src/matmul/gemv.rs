@@ -4,7 +4,7 @@ use girih_shaders::Selection;
 
 use super::few_rows::{self, Config, Kind, LANES, NARROW_LANES};
 use super::product::{Epilogue, EpilogueKind, Params, Part, Shape, check_result, check_sizes};
-use super::{QUANT_FORMATS, WeightFormat, or_dummy, parts, reference};
+use super::{QUANT_FORMATS, WeightFormat, or_dummy, parts, product, reference};
 use crate::buffer::Buffer;
 use crate::caps::Caps;
 use crate::case::{Regime, TestCase, Tolerance, seeded};
@@ -42,16 +42,7 @@ pub struct Args<'a> {
 
 const SPEC: KernelSpec = KernelSpec {
     name: "gemv",
-    bindings: &[
-        read("x"),
-        read("w"),
-        read("w_scales"),
-        read("norm_weight"),
-        read("norm_bias"),
-        read("bias"),
-        read("residual"),
-        read_write("y"),
-    ],
+    bindings: &[read("x"), read("w"), read("w_scales"), read("vectors"), read("residual"), read_write("y")],
     params_bytes: size_of::<Params>(),
     twin,
 };
@@ -63,7 +54,8 @@ pub const KERNEL: Kernel =
 /// Appends `y = epilogue(norm(x) · Wᵀ)`, one dispatch for each part of W.
 ///
 /// # Errors
-/// M over [`MAX_M`], an odd N with a gated linear unit, buffers that are too short, and as [`Recorder::dispatch`].
+/// M over [`MAX_M`], an odd N with a gated linear unit, vectors that are not [`in_one_binding`](super::in_one_binding),
+/// buffers that are too short, and as [`Recorder::dispatch`].
 pub fn record(rec: &mut Recorder, args: Args<'_>, shape: Shape) -> Result<(), KernelError> {
     let Epilogue { bias, residual, act, .. } = args.epilogue;
     shape.check(SPEC.name, act.is_glu())?;
@@ -89,16 +81,23 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: Shape) -> Result<(), Ke
     )?;
     check_result(SPEC.name, &args.epilogue, args.y, [shape.m, shape.n])?;
     let gpu = rec.gpu().clone();
-    let optional = |buffer| or_dummy(&gpu, buffer);
-    let (norm_weight, norm_bias) = (optional(norm_weight)?, optional(norm_bias)?);
-    let (bias, residual) = (optional(bias)?, optional(residual)?);
+    let vectors = product::vectors(SPEC.name, &gpu, [norm_weight, norm_bias, bias])?;
+    let (vectors, [norm_weight_at, norm_bias_at, bias_at]) = vectors;
+    let residual = or_dummy(&gpu, residual)?;
     for part in args.parts {
         let part_shape = Shape { n: part.rows, ..shape };
         let (choice, config) = select(rec.caps(), part_shape, part.format, norm, args.epilogue.kind());
         let grid = config.grid(rec.caps(), part.rows);
-        let params = Params { grid_x: grid[0], eps, ..Params::of(shape, part, &args.epilogue) };
+        let params = Params {
+            grid_x: grid[0],
+            norm_weight_at,
+            norm_bias_at,
+            bias_at,
+            eps,
+            ..Params::of(shape, part, &args.epilogue)
+        };
         let scales = part.scales(SPEC.name, &gpu, shape.k)?;
-        let buffers = [args.x, part.buffer, &scales, &norm_weight, &norm_bias, &bias, &residual, args.y];
+        let buffers = [args.x, part.buffer, &scales, &vectors, &residual, args.y];
         rec.dispatch(&SPEC, choice, &params, &buffers, grid)?;
     }
     Ok(())
@@ -155,6 +154,9 @@ fn choice(
     if norm != NormKind::None {
         let file = if shape.aligned() { "matmul/norm_vec4.wgsl" } else { "matmul/norm_scalar.wgsl" };
         selection = selection.part("norm", file);
+        if shape.aligned() {
+            selection = selection.part("vectors", "matmul/vectors4.wgsl");
+        }
     }
     if config.kind == Kind::Lanes && matches!(format, WeightFormat::Quant(_)) {
         selection = selection.part("products", "quant/gemv_products.wgsl");
@@ -209,9 +211,11 @@ fn twin(call: &mut TwinCall<'_>) {
     let (num_k, padded) = (p.num_k as usize, 8 * p.num_k8 as usize);
     let x: Vec<f32> = call.get(0);
     let w = reference::weights(call, [1, 2], p.num_k);
-    let (norm_weight, norm_bias): (Vec<f32>, Vec<f32>) = (call.get(3), call.get(4));
-    let finish = reference::finish(call, [5, 6], [p.alpha, p.soft_cap], p.y_stride);
-    let mut y: Vec<f32> = call.get(7);
+    let vectors: Vec<f32> = call.get(3);
+    let (norm_weight, norm_bias) =
+        (&vectors[p.norm_weight_at as usize..], &vectors[p.norm_bias_at as usize..]);
+    let finish = reference::finish_product(call, &p);
+    let mut y: Vec<f32> = call.get(5);
     for (row, x) in x.chunks_exact(num_k).take(s.get_u32("COLS").unwrap_or(1) as usize).enumerate() {
         let mut x: Vec<f64> = x.iter().map(|&v| f64::from(v)).collect();
         let mean = if s.get_bool("LAYER_NORM") { x.iter().sum::<f64>() / num_k as f64 } else { 0.0 };
@@ -232,7 +236,7 @@ fn twin(call: &mut TwinCall<'_>) {
             w.chunks_exact(padded).take(p.num_n as usize).map(|w| reference::dot(&x, w)).collect();
         finish.store(&mut y, row, p.n_base as usize, &sums);
     }
-    call.put(7, &y);
+    call.put(5, &y);
 }
 
 /// A case with weights of a format.
@@ -250,18 +254,24 @@ fn case(
     let offset = if matches!(norm, NormKind::Layer { .. }) { 50.0 } else { 0.0 };
     let x: Vec<f32> = seeded((m * k) as usize, 1).into_iter().map(|v| v + offset).collect();
     let scale = 4.0 * if epilogue.glu { 10.0 } else { 1.0 } * (1.0 + f64::from(offset) / 4.0);
+    let [norm_weight, norm_bias, bias] = [(k, 3), (k, 4), (n, 5)].map(|(n, seed)| seeded(n as usize, seed));
+    let (vectors, [norm_weight_at, norm_bias_at, bias_at]) = product::join([&norm_weight, &norm_bias, &bias]);
     let mut case = TestCase::new(name, regime, Tolerance::f32_sum(k as usize, scale))
         .input(&x)
         .input(&weights)
         .input(&scales)
-        .input(&seeded(k as usize, 3))
-        .input(&seeded(k as usize, 4))
-        .input(&seeded(n as usize, 5))
+        .input(&vectors)
         .input(&seeded((m * y_stride) as usize, 6))
         .output((m * y_stride) as usize);
     for &config in configs {
         let grid = config.grid_of_case(n);
-        let params = Params { grid_x: grid[0], ..Params::of_case(shape, epilogue) };
+        let params = Params {
+            grid_x: grid[0],
+            norm_weight_at,
+            norm_bias_at,
+            bias_at,
+            ..Params::of_case(shape, epilogue)
+        };
         case = case.launch(choice(config, shape, format, norm, epilogue), &params, grid);
     }
     case

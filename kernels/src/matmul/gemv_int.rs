@@ -9,10 +9,10 @@ use super::bench::{int_case as bench_case, parse_int as parse_bench};
 use super::few_rows::{self, Config, Kind, LANES};
 use super::int::{self, Weights, XRow};
 use super::product::{Epilogue, EpilogueKind, Params, Part, Shape, check_result, check_sizes};
-use super::{or_dummy, reference};
+use super::{or_dummy, product, reference};
 use crate::buffer::Buffer;
 use crate::caps::Caps;
-use crate::case::{BenchBuffer, BenchCase, Regime, TestCase, Tolerance, seeded};
+use crate::case::{BenchCase, Regime, TestCase, Tolerance, seeded};
 use crate::choice::{Choice, Data, Launch};
 use crate::error::KernelError;
 use crate::quant::{Code, Format, Scale, Super, SuperScale, WeightFormat};
@@ -67,11 +67,10 @@ const SPEC: KernelSpec = KernelSpec {
         read("x"),
         read("w"),
         read("w_scales"),
-        read("x_scales"),
-        read("norm_weight"),
-        read("bias"),
+        read("vectors"),
         read("residual"),
         read_write("y"),
+        read("x_scales"),
     ],
     params_bytes: size_of::<Params>(),
     twin,
@@ -83,7 +82,8 @@ pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches, cases_
 /// Appends `y = epilogue(norm(x) · Wᵀ)`, one dispatch for each part of W.
 ///
 /// # Errors
-/// M over [`MAX_M`], an odd N with a gated linear unit, weights without integers or with groups of neither 16 nor a
+/// M over [`MAX_M`], an odd N with a gated linear unit, vectors that are not [`in_one_binding`](super::in_one_binding),
+/// weights without integers or with groups of neither 16 nor a
 /// multiple of 32, buffers that are too short, and as [`Recorder::dispatch`].
 pub fn record(rec: &mut Recorder, args: Args<'_>, shape: Shape) -> Result<(), KernelError> {
     let Epilogue { bias, residual, act, .. } = args.epilogue;
@@ -114,15 +114,21 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: Shape) -> Result<(), Ke
     check_result(kernel, &args.epilogue, args.y, [shape.m, shape.n])?;
     let gpu = rec.gpu().clone();
     let optional = |buffer| or_dummy(&gpu, buffer);
-    let (x_scales, norm_weight) = (optional(x_scales)?, optional(norm_weight)?);
-    let (bias, residual) = (optional(bias)?, optional(residual)?);
+    let (vectors, [norm_weight_at, _, bias_at]) = product::vectors(kernel, &gpu, [norm_weight, None, bias])?;
+    let (x_scales, residual) = (optional(x_scales)?, optional(residual)?);
     for part in args.parts {
         let (format, scales) = part.integers(kernel, &gpu, shape.k)?;
         let part_shape = Shape { n: part.rows, ..shape };
         let (choice, config) = select(rec.caps(), part_shape, format, kind, args.epilogue.kind());
         let grid = config.grid(rec.caps(), part.rows);
-        let params = Params { grid_x: grid[0], eps, ..Params::of(shape, part, &args.epilogue) };
-        let buffers = [x, part.buffer, &scales, &x_scales, &norm_weight, &bias, &residual, args.y];
+        let params = Params {
+            grid_x: grid[0],
+            norm_weight_at,
+            bias_at,
+            eps,
+            ..Params::of(shape, part, &args.epilogue)
+        };
+        let buffers = [x, part.buffer, &scales, &vectors, &residual, args.y, &x_scales];
         rec.dispatch(&SPEC, choice, &params, &buffers, grid)?;
     }
     Ok(())
@@ -180,8 +186,11 @@ fn choice(
             .set("WHOLE_BLOCKS", shape.k.is_multiple_of(int::BLOCK))
             .set("RMS_NORM", rms_norm);
         if rms_norm {
-            let file = if aligned { "matmul/int_norm_vec4.wgsl" } else { "matmul/int_norm_scalar.wgsl" };
+            let file = if aligned { "matmul/norm_vec4.wgsl" } else { "matmul/norm_scalar.wgsl" };
             selection = selection.part("norm", file);
+            if aligned {
+                selection = selection.part("vectors", "matmul/vectors4.wgsl");
+            }
         }
     }
     let files = ["matmul/gemv_int.wgsl", "matmul/gemv_int_lanes.wgsl"];
@@ -234,10 +243,11 @@ fn twin(call: &mut TwinCall<'_>) {
     let float = s.get("RMS_NORM").is_some();
     let w = Weights::read(s, &call.get::<u32>(1), &call.get::<u32>(2), p.num_n as usize, p.num_k);
     let x: Vec<f32> = call.get(0);
-    let (codes, scales): (Vec<i8>, Vec<[u32; 2]>) = (call.get(0), call.get(3));
-    let norm_weight: Vec<f32> = call.get(4);
-    let finish = reference::finish(call, [5, 6], [p.alpha, p.soft_cap], p.y_stride);
-    let mut y: Vec<f32> = call.get(7);
+    let (codes, scales): (Vec<i8>, Vec<[u32; 2]>) = (call.get(0), call.get(6));
+    let vectors: Vec<f32> = call.get(3);
+    let norm_weight = &vectors[p.norm_weight_at as usize..];
+    let finish = reference::finish_product(call, &p);
+    let mut y: Vec<f32> = call.get(5);
     for row in 0..s.get_u32("COLS").unwrap_or(1) as usize {
         let mut scale = 1.0;
         let quantised = if float {
@@ -245,7 +255,7 @@ fn twin(call: &mut TwinCall<'_>) {
             if s.get_bool("RMS_NORM") {
                 let mean_sq = v.iter().map(|v| v * v).sum::<f64>() / k as f64;
                 scale = 1.0 / (mean_sq + f64::from(p.eps)).sqrt();
-                for (v, &w) in v.iter_mut().zip(&norm_weight) {
+                for (v, &w) in v.iter_mut().zip(norm_weight) {
                     *v *= f64::from(w);
                 }
             }
@@ -256,7 +266,7 @@ fn twin(call: &mut TwinCall<'_>) {
         let sums: Vec<f64> = w.products(&quantised).into_iter().map(|v| scale * v).collect();
         finish.store(&mut y, row, p.n_base as usize, &sums);
     }
-    call.put(7, &y);
+    call.put(5, &y);
 }
 
 /// A case with weights of a format.
@@ -277,19 +287,19 @@ fn case(
     let x = int::seeded_x(m, k, (input == (OperandKind::Float { rms_norm: true })).then_some(&norm), 5);
     // Minima and zeros make partial sums larger than the result by the ratio of zero and spread: 2 at most.
     let tolerance = Tolerance::f32_sum(k as usize, 8.0 * if epilogue.glu { 10.0 } else { 1.0 });
+    let (vectors, [norm_weight_at, bias_at]) = product::join([&norm, &seeded(n as usize, 6)]);
     let mut case = TestCase::new(name, regime, tolerance);
     case = if input == OperandKind::Codes { case.input(&x_codes) } else { case.input(&x) };
     case = case
         .input(&codes)
         .input(&scales)
-        .input(&x_scales)
-        .input(&norm)
-        .input(&seeded(n as usize, 6))
+        .input(&vectors)
         .input(&seeded((m * y_stride) as usize, 7))
-        .output((m * y_stride) as usize);
+        .output((m * y_stride) as usize)
+        .input(&x_scales);
     for &config in configs {
         let grid = config.grid_of_case(n);
-        let params = Params { grid_x: grid[0], ..Params::of_case(shape, epilogue) };
+        let params = Params { grid_x: grid[0], norm_weight_at, bias_at, ..Params::of_case(shape, epilogue) };
         case = case.launch(choice(config, shape, format, input, epilogue), &params, grid);
     }
     case
@@ -370,20 +380,11 @@ fn bench_launches(caps: &Caps, name: &str) -> Vec<Launch> {
 fn benches() -> Vec<BenchCase> {
     let shapes =
         [[1, 4096, 4096], [1, 14336, 4096], [4, 4096, 4096], [1, 2048, 2048], [1, 768, 2048], [1, 768, 768]];
-    let more = |mut buffers: Vec<BenchBuffer>| {
-        buffers.extend([BenchBuffer::F32(4), BenchBuffer::F32(4), BenchBuffer::F32(4)]);
-        buffers
-    };
     let mut all = Vec::new();
     for shape in shapes {
         for format in BENCH_FORMATS {
             for float in [true, false] {
-                let [m, n, _] = shape;
-                all.push(bench_case(shape, format, float, bench_launches, |buffers| {
-                    let mut buffers = more(buffers);
-                    buffers.push(BenchBuffer::F32((m * n) as usize));
-                    buffers
-                }));
+                all.push(bench_case(shape, format, float, bench_launches));
             }
         }
     }

@@ -25,7 +25,7 @@ use crate::error::KernelError;
 use crate::quant::{Code, Format, Scale};
 
 pub use crate::quant::WeightFormat;
-pub use product::{Act, Epilogue, GluAct, Params, Part, Shape};
+pub use product::{Act, Epilogue, GluAct, Params, Part, Shape, in_one_binding};
 
 /// The parts of a selection that a shape and a format decide.
 fn parts(selection: Selection, format: WeightFormat, aligned: bool) -> Selection {

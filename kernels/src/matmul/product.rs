@@ -5,6 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use girih_shaders::Selection;
 
 use crate::buffer::Buffer;
+use crate::caps::Caps;
 use crate::device::Gpu;
 use crate::error::KernelError;
 use crate::quant::WeightFormat;
@@ -194,7 +195,8 @@ impl EpilogueKind {
     }
 }
 
-/// Same layout as `Params` in `product.wgsl`. A kernel leaves at 0 what it does not read.
+/// Same layout as `Params` in `product.wgsl`.
+/// A kernel leaves at 0 what it does not read.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct Params {
@@ -214,6 +216,12 @@ pub struct Params {
     pub grid_x: u32,
     /// Many rows: groups of 8 channels that one workgroup along z adds up.
     pub split_k8: u32,
+    /// Element of `vectors` where the norm's weight begins, a multiple of 4.
+    pub norm_weight_at: u32,
+    /// Where its bias does, a multiple of 4.
+    pub norm_bias_at: u32,
+    /// Where the bias of the epilogue does.
+    pub bias_at: u32,
     /// Factor behind the bias.
     pub alpha: f32,
     /// Cap of the activation `SoftCap`.
@@ -252,6 +260,53 @@ impl Params {
     pub(super) fn of_case(shape: Shape, epilogue: EpilogueKind) -> Self {
         Self { alpha: 0.75, soft_cap: 1.5, eps: 1e-5, ..Self::plain(shape, epilogue.columns(shape.n)) }
     }
+}
+
+/// The vectors before and behind a product: weight and bias of its norm, bias of its epilogue.
+pub(super) type Vectors<'a> = [Option<&'a Buffer>; 3];
+
+/// Whether kernels for few rows can bind these vectors (weight and bias of the norm before a product, bias of the
+/// epilogue behind it): at most one, or all of them ranges of one wgpu buffer that start at multiples of 16 bytes.
+pub fn in_one_binding(caps: &Caps, vectors: [Option<&Buffer>; 3]) -> bool {
+    vectors.iter().flatten().count() == 0 || bind_vectors(caps, vectors).is_some()
+}
+
+fn bind_vectors(caps: &Caps, vectors: Vectors<'_>) -> Option<Buffer> {
+    let given: Vec<&Buffer> = vectors.into_iter().flatten().collect();
+    match given.as_slice() {
+        [] | [_] => given.first().copied().cloned(),
+        _ => Buffer::around(&given, caps.offset_align.into()).filter(|b| b.size() <= caps.binding_bytes),
+    }
+}
+
+/// One range with all vectors, and the element at which each starts.
+pub(super) fn vectors(
+    kernel: &'static str,
+    gpu: &Gpu,
+    vectors: Vectors<'_>,
+) -> Result<(Buffer, [u32; 3]), KernelError> {
+    let got = vectors.iter().flatten().count() as u64;
+    if got == 0 {
+        return Ok((gpu.dummy()?, [0; 3]));
+    }
+    let Some(all) = bind_vectors(gpu.caps(), vectors) else {
+        let (field, must_be) = ("vectors in buffers of their own", "in one buffer, at multiples of 16 bytes");
+        return Err(KernelError::BadParam { kernel, field, got, must_be });
+    };
+    let at = vectors.map(|v| v.map_or(0, |v| ((v.offset() - all.offset()) / 4) as u32));
+    Ok((all, at))
+}
+
+/// Vectors of a test case, one behind the other at multiples of 4 elements, and where they start.
+pub(super) fn join<const N: usize>(vectors: [&[f32]; N]) -> (Vec<f32>, [u32; N]) {
+    let mut all = Vec::new();
+    let at = vectors.map(|vector| {
+        all.resize(all.len().next_multiple_of(4), 0.0);
+        let at = all.len() as u32;
+        all.extend_from_slice(vector);
+        at
+    });
+    (all, at)
 }
 
 /// Refuses buffers of fewer bytes than wanted.

@@ -1,6 +1,6 @@
 //! What the twins of the family share, in f64.
 
-use super::WeightFormat;
+use super::{Params, WeightFormat};
 use crate::activation::{gelu_erf, gelu_tanh, relu, silu};
 use crate::case::hash;
 use crate::quant::{Code, Scale, Zero, pack_row, quantize_row};
@@ -58,10 +58,11 @@ impl Finish {
     }
 }
 
-/// The epilogue that a selection asks for, with its buffers.
+/// The epilogue that a selection asks for. `bias`: its buffer and the element where it begins.
 pub(super) fn finish(
     call: &TwinCall<'_>,
-    [bias, residual]: [usize; 2],
+    (bias, bias_at): (usize, u32),
+    residual: usize,
     [alpha, soft_cap]: [f32; 2],
     y_stride: u32,
 ) -> Finish {
@@ -69,12 +70,17 @@ pub(super) fn finish(
     Finish {
         act: call.selection.get_u32("ACT").unwrap_or(0),
         glu: call.selection.get_bool("GLU"),
-        bias: has("HAS_BIAS", bias),
+        bias: has("HAS_BIAS", bias).map(|all: Vec<f32>| all[bias_at as usize..].to_vec()),
         residual: has("HAS_RESIDUAL", residual),
         alpha,
         soft_cap,
         y_stride,
     }
+}
+
+/// The same for a product, with the buffers that all have.
+pub(super) fn finish_product(call: &TwinCall<'_>, p: &Params) -> Finish {
+    finish(call, (3, p.bias_at), 4, [p.alpha, p.soft_cap], p.y_stride)
 }
 
 /// Seeded weights `[N, K]` in a format and their scales, such that sums of K products are of the order of 1.

@@ -99,7 +99,7 @@ fn twin(call: &mut TwinCall<'_>) {
     let p: Params = call.params();
     let (num_m, num_n) = (p.num_m as usize, p.num_n as usize);
     let partial: Vec<f32> = call.get(0);
-    let finish = reference::finish(call, [1, 2], [p.alpha, p.soft_cap], p.y_stride);
+    let finish = reference::finish(call, (1, 0), 2, [p.alpha, p.soft_cap], p.y_stride);
     let mut y: Vec<f32> = call.get(3);
     for row in 0..num_m {
         let sum = |n: usize| {

@@ -10,8 +10,8 @@ mod upload;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use girih_ops::WeightFormat;
 use girih_ops::kernels::quant::{self, Format, QuantActivation};
+use girih_ops::{Buffer, WeightFormat};
 
 use crate::LoadError;
 use crate::checkpoint::quantized::{QuantModule, Quantization, Stored};
@@ -69,6 +69,8 @@ struct Loading {
     policy: WeightPolicy,
     notes: Mutex<Vec<String>>,
     staged: Mutex<u64>,
+    /// Memory of all vectors, once there is one, and how much of it is taken.
+    vectors: Mutex<Option<(Buffer, u64)>>,
     /// Bytes and numbers on the GPU.
     placed: Mutex<(u64, u64)>,
 }
@@ -104,8 +106,8 @@ impl Weights {
         policy: WeightPolicy,
     ) -> Self {
         let notes = Mutex::new(quantization.notes.clone());
-        let (staged, placed) = (Mutex::default(), Mutex::default());
-        let loading = Loading { quantization, policy, notes, staged, placed };
+        let (staged, vectors, placed) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let loading = Loading { quantization, policy, notes, staged, vectors, placed };
         Self { tensors: TensorScope::new(source, table), loading: Arc::new(loading) }
     }
 
