@@ -5,7 +5,7 @@ use crate::device::{Gpu, Pipeline, uniform_bytes};
 use crate::error::{GpuError, KernelError};
 
 use crate::choice::Choice;
-use crate::recorder::{Command, Dispatch, Recorder};
+use crate::recorder::{self, Command, Dispatch, Recorder};
 use crate::spec::{Access, KernelSpec};
 use crate::twin::TwinCall;
 use std::sync::Arc;
@@ -51,10 +51,7 @@ impl Plan {
 
     /// What was recorded.
     pub fn dispatches(&self) -> impl Iterator<Item = &Dispatch> {
-        self.commands.iter().filter_map(|c| match c {
-            Command::Dispatch(d) => Some(d),
-            Command::Copy { .. } => None,
-        })
+        recorder::dispatches(&self.commands)
     }
 
     /// What was recorded, copies included: what [`Gpu::run_twins`] takes.

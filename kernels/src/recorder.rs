@@ -52,6 +52,14 @@ pub struct Recorder {
     commands: Vec<Command>,
 }
 
+/// The dispatches among commands.
+pub(crate) fn dispatches(commands: &[Command]) -> impl Iterator<Item = &Dispatch> {
+    commands.iter().filter_map(|c| match c {
+        Command::Dispatch(d) => Some(d),
+        Command::Copy { .. } => None,
+    })
+}
+
 impl Recorder {
     /// An empty recording.
     pub fn new(gpu: &Gpu) -> Self {
@@ -75,10 +83,7 @@ impl Recorder {
 
     /// Dispatches so far.
     pub fn dispatches(&self) -> impl Iterator<Item = &Dispatch> {
-        self.commands.iter().filter_map(|c| match c {
-            Command::Dispatch(d) => Some(d),
-            Command::Copy { .. } => None,
-        })
+        dispatches(&self.commands)
     }
 
     /// `kernel/variant` of every dispatch so far.

@@ -10,11 +10,4 @@ fn v_at(base: u32, c: u32) -> f32 {
     let e = base + min(c, p.value_dim - 1u);
     return select(0.0, v[e], c < p.value_dim);
 }
-fn load_k4(base: u32, d: u32) -> vec4<f32> {
-    let c = 4u * d;
-    return vec4<f32>(k_at(base, c), k_at(base, c + 1u), k_at(base, c + 2u), k_at(base, c + 3u));
-}
-fn load_v4(base: u32, d: u32) -> vec4<f32> {
-    let c = 4u * d;
-    return vec4<f32>(v_at(base, c), v_at(base, c + 1u), v_at(base, c + 2u), v_at(base, c + 3u));
-}
+//!import attention/kv_scalar.wgsl
