@@ -2,7 +2,8 @@
 // A workgroup computes BR rows, a row being (token, head of the group of one key head), over tiles of BC keys.
 // Invocation (ty, tx) of TY x TX owns rows ty + TY·i and, of a tile, keys tx + TX·j (j < 4), then channels
 // 4·(tx + TX·c) of the result. q, k and v pass through workgroup memory in chunks of 32 channels; rows of 9 vec4
-// are an odd number of 16-byte units, so that successive rows lie in different banks.
+// are an odd number of 16-byte units, so that successive rows lie in different banks. Tiles are nested arrays, indexed as
+// invocations own them: their constant parts become offsets of an address.
 const WG: u32 = 128u;
 const RT: u32 = 2u; //!spec
 const VALUE_CHUNKS: u32 = 2u; //!spec
@@ -12,9 +13,8 @@ const BR: u32 = RT * TY;
 const BC: u32 = 4u * TX;
 const CHUNK: u32 = 8u;
 const PITCH: u32 = 9u;
-const Q_SIZE: u32 = BR * PITCH;
-const KV_SIZE: u32 = BC * PITCH;
 //!import attention/common.wgsl
+//!import common/dot_add.wgsl
 //!slot io
 //!import attention/io_vec4.wgsl
 //!end
@@ -24,8 +24,9 @@ const KV_SIZE: u32 = BC * PITCH;
 //!slot rows
 //!import attention/rows.wgsl
 //!end
-var<workgroup> q_tile: array<vec4<f32>, Q_SIZE>;       // queries, then probabilities of keys tx + TX·(0, 1, 2, 3)
-var<workgroup> kv_tile: array<vec4<f32>, KV_SIZE>;     // keys, then values
+// Queries, then probabilities of keys tx + TX·(0, 1, 2, 3); keys, then values.
+var<workgroup> q_tile: array<array<array<vec4<f32>, PITCH>, TY>, RT>;
+var<workgroup> kv_tile: array<array<array<vec4<f32>, PITCH>, TX>, 4>;
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) id: u32) {
@@ -80,25 +81,25 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 let base = ((seq.q_base + row / gqa) * p.num_q_heads + group.y * gqa + row % gqa) * p.head_dim;
                 var q4 = vec4<f32>(0.0);
                 if d < head_dim4 { q4 = load_q4(base, d); }
-                q_tile[x / CHUNK * PITCH + x % CHUNK] = q4;
+                q_tile[x / CHUNK / TY][x / CHUNK % TY][x % CHUNK] = q4;
             }
             for (var x = id; x < BC * CHUNK; x += WG) {
                 let key = c0 + x / CHUNK;
                 let d = d0 + x % CHUNK;
                 var k4 = vec4<f32>(0.0);
                 if key < last && d < head_dim4 { k4 = load_k4(k_head + key * p.k_token, d); }
-                kv_tile[x / CHUNK * PITCH + x % CHUNK] = k4;
+                kv_tile[x / CHUNK / TX][x / CHUNK % TX][x % CHUNK] = k4;
             }
             workgroupBarrier();
             for (var d = 0u; d < CHUNK; d++) {
                 var k4: array<vec4<f32>, 4>;
                 for (var j = 0u; j < 4u; j++) { //!unroll
-                    k4[j] = kv_tile[(tx + TX * j) * PITCH + d];
+                    k4[j] = kv_tile[j][tx][d];
                 } //!unroll
                 for (var i = 0u; i < RT; i++) { //!unroll
-                    let q4 = q_tile[(ty + TY * i) * PITCH + d];
+                    let q4 = q_tile[i][ty][d];
                     for (var j = 0u; j < 4u; j++) { //!unroll
-                        s[i * 4u + j] += dot(q4, k4[j]);
+                        s[i * 4u + j] = dot_add(q4, k4[j], s[i * 4u + j]);
                     } //!unroll
                 } //!unroll
             }
@@ -122,7 +123,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             for (var j = 0u; j < 4u; j++) { //!unroll
                 p4[j] = select(0.0, exp2(s[i * 4u + j] - m_new), s[i * 4u + j] > 0.5 * M0);
             } //!unroll
-            q_tile[(ty + TY * i) * PITCH + tx] = p4;
+            q_tile[i][ty][tx] = p4;
             let alpha = rescale(m[i], m_new);
             l[i] = l[i] * alpha + dot(p4, vec4<f32>(1.0));
             m[i] = m_new;
@@ -136,7 +137,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 let d = c * CHUNK + x % CHUNK;
                 var v4 = vec4<f32>(0.0);
                 if key < last && d < value_dim4 { v4 = load_v4(v_head + key * p.v_token, d); }
-                kv_tile[x / CHUNK * PITCH + x % CHUNK] = v4;
+                kv_tile[x / CHUNK / TX][x / CHUNK % TX][x % CHUNK] = v4;
             }
             workgroupBarrier();
             var sum: array<vec4<f32>, RT>;
@@ -146,11 +147,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             for (var x = 0u; x < TX; x++) {
                 var v4: array<vec4<f32>, 4>;
                 for (var j = 0u; j < 4u; j++) { //!unroll
-                    v4[j] = kv_tile[(x + TX * j) * PITCH + tx];
+                    v4[j] = kv_tile[j][x][tx];
                 } //!unroll
                 for (var i = 0u; i < RT; i++) { //!unroll
-                    let p4 = q_tile[(ty + TY * i) * PITCH + x];
-                    sum[i] += p4.x * v4[0] + p4.y * v4[1] + p4.z * v4[2] + p4.w * v4[3];
+                    let p4 = q_tile[i][ty][x];
+                    for (var j = 0u; j < 4u; j++) { //!unroll
+                        sum[i] = fma(vec4<f32>(p4[j]), v4[j], sum[i]);
+                    } //!unroll
                 } //!unroll
             }
             for (var b = 0u; b < VALUE_CHUNKS; b++) { //!unroll

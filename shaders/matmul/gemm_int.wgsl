@@ -10,17 +10,17 @@ const WG: u32 = TX * TY;
 const BM: u32 = TM * TY;
 const BN: u32 = TN * TX;
 //!import matmul/gemm_int_params.wgsl
-// The lo and hi words of blocks; one more row spreads them over the banks.
-var<workgroup> x_words: array<vec4<u32>, 2u * (BM + 1u)>;             // [2, BM + 1]
-var<workgroup> x_scale: array<vec4<f32>, BM>;                         // scale, the sums as f32 of exact integers
-var<workgroup> w_words: array<vec4<u32>, 2u * (BN + 1u)>;             // [2, BN + 1], columns as in `slot`
-var<workgroup> w_scale: array<vec4<f32>, BN>;                         // (s, z) of both halves
+// The lo and hi words of blocks. Nested arrays, indexed as invocations own them: constant parts become offsets of an
+// address. One more row spreads them over the banks.
+var<workgroup> x_words: array<array<array<vec4<u32>, TM + 1u>, TY>, 2>;
+var<workgroup> x_scale: array<array<vec4<f32>, TM>, TY>;              // scale, the sums as f32 of exact integers
+var<workgroup> w_words: array<array<array<vec4<u32>, TX + 1u>, TN>, 2>;
+var<workgroup> w_scale: array<array<vec4<f32>, TX>, TN>;              // (s, z) of both halves
 
 // Invocation tx owns the column pairs 2 tx, 2 tx + 1 of each stretch of 2 TX columns: gate and up of GLU meet in
-// one invocation. Its j-th column lies at j TX + tx in the tile.
-fn slot(column: u32) -> u32 {
-    return (column / (2u * TX) * 2u + column % 2u) * TX + column % (2u * TX) / 2u;
-}
+// one invocation.
+fn owned(column: u32) -> u32 { return column / (2u * TX) * 2u + column % 2u; }      // the how manieth of its owner
+fn owner(column: u32) -> u32 { return column % (2u * TX) / 2u; }
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) id: u32) {
@@ -33,30 +33,30 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         // Rows beyond the edge repeat the last one and are not stored.
         for (var i = id; i < BM; i += WG) {
             let v = x_block(min(m0 + i, p.num_m - 1u), block);
-            x_words[i] = v.lo;
-            x_words[BM + 1u + i] = v.hi;
-            x_scale[i] = vec4<f32>(v.scale, f32(v.sums.x), f32(v.sums.y), 0.0);
+            x_words[0][i / TM][i % TM] = v.lo;
+            x_words[1][i / TM][i % TM] = v.hi;
+            x_scale[i / TM][i % TM] = vec4<f32>(v.scale, f32(v.sums.x), f32(v.sums.y), 0.0);
         }
         for (var i = id; i < BN; i += WG) {
             let row = min(n0 + i, p.num_n - 1u);
             let q = codes32(row, block);
             let s = block_scale(row, block);
-            w_words[slot(i)] = q.lo;
-            w_words[BN + 1u + slot(i)] = q.hi;
-            w_scale[slot(i)] = vec4<f32>(s.first, s.last);
+            w_words[0][owned(i)][owner(i)] = q.lo;
+            w_words[1][owned(i)][owner(i)] = q.hi;
+            w_scale[owned(i)][owner(i)] = vec4<f32>(s.first, s.last);
         }
         workgroupBarrier();
         var q: array<Codes32, TN>;
         var s: array<BlockScale, TN>;
         for (var j = 0u; j < TN; j++) { //!unroll
-            q[j] = Codes32(w_words[j * TX + tx], w_words[BN + 1u + j * TX + tx]);
-            let v = w_scale[j * TX + tx];
+            q[j] = Codes32(w_words[0][j][tx], w_words[1][j][tx]);
+            let v = w_scale[j][tx];
             s[j] = BlockScale(v.xy, v.zw);
         } //!unroll
         for (var i = 0u; i < TM; i++) { //!unroll
-            let lo = x_words[ty * TM + i];
-            let hi = x_words[BM + 1u + ty * TM + i];
-            let v = x_scale[ty * TM + i];
+            let lo = x_words[0][ty][i];
+            let hi = x_words[1][ty][i];
+            let v = x_scale[ty][i];
             let sums = vec2<i32>(v.yz);
             for (var j = 0u; j < TN; j++) { //!unroll
                 acc[i * TN + j] = fma(v.x, block_product(s[j], block_dots(q[j], lo, hi), sums), acc[i * TN + j]);

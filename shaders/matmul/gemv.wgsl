@@ -12,7 +12,7 @@ const LAYER_NORM: bool = false; //!spec
 const LAYER_NORM_BIAS: bool = false; //!spec
 const NUM_SUMS: u32 = ROWS * COLS + RMS_SUMS;
 //!import matmul/gemv_params.wgsl
-//!import matmul/sums.wgsl
+//!import matmul/store_sums.wgsl
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3<u32>, lane: Lane) {
@@ -86,18 +86,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, lane: Lane) {
         put_sum(ROWS * COLS + c, sum_sq[c], lane);
     } //!unroll
     finish_sums(NUM_SUMS, lane);
-    let step = select(1u, 2u, GLU);
-    for (var i = lane.id; i < ROWS * COLS / step; i += WG) {
-        let c = i % COLS;
-        let r = i / COLS * step;
-        if n0 + r >= p.num_n { continue; }
-        var scale = 1.0;
-        if RMS_SUMS > 0u { scale = inverseSqrt(get_sum(ROWS * COLS + c, lane) / f32(p.num_k) + p.eps); }
-        let sum = scale * get_sum(r * COLS + c, lane);
-        if GLU {
-            store_glu(c, p.n_base + n0 + r, sum, scale * get_sum((r + 1u) * COLS + c, lane));
-        } else {
-            store(c, p.n_base + n0 + r, sum);
-        }
-    }
+    store_sums(n0, lane);
 }

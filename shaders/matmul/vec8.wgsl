@@ -2,7 +2,4 @@
 //   fn load_w8(row: u32, k8: u32) -> Vec8      channels 8 k8 .. 8 k8 + 7 of a row; finite from channel K on,
 // where x is zero
 struct Vec8 { lo: vec4<f32>, hi: vec4<f32> }
-
-fn dot_add(a: vec4<f32>, b: vec4<f32>, sum: f32) -> f32 {
-    return fma(a.w, b.w, fma(a.z, b.z, fma(a.y, b.y, fma(a.x, b.x, sum))));
-}
+//!import common/dot_add.wgsl

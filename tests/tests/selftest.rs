@@ -29,12 +29,15 @@ fn variants(gpu: &Gpu) -> Result<Vec<&'static str>, KernelError> {
     Ok(product(gpu)?.dispatches().map(|d| d.choice.variant).collect())
 }
 
+/// The binding of y.
+const Y: usize = 5;
+
 /// As if the device read f16 wrongly.
 fn wrong_for_f16(call: &mut TwinCall<'_>) {
     (gemv::KERNEL.spec.twin)(call);
     if call.selection.get_part("weights").is_some_and(|part| part.contains("f16")) {
-        let y: Vec<f32> = call.get(7);
-        call.put(7, &y.iter().map(|v| v + 100.0).collect::<Vec<_>>());
+        let y: Vec<f32> = call.get(Y);
+        call.put(Y, &y.iter().map(|v| v + 100.0).collect::<Vec<_>>());
     }
 }
 

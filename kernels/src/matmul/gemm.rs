@@ -192,7 +192,7 @@ fn choice(tile: Tile, shape: Shape, format: WeightFormat, split: bool, epilogue:
         variant: if split { "split_k" } else { "tiled" },
         selection: selection.set("TY", tile.ty).set("BK8", BK8).set("SPLIT", split),
         invocations: tile.tx * tile.ty,
-        workgroup_bytes: 32 * BK8 * (tile.bm() + tile.bn() + 2),
+        workgroup_bytes: 32 * BK8 * (tile.bm() + tile.ty + tile.bn() + tile.tn),
         requires: Requires::NOTHING,
         data: Data::Weights(format),
     }

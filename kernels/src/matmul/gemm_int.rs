@@ -122,7 +122,7 @@ fn choice(tile: Tile, format: Format, epilogue: EpilogueKind) -> Choice {
         variant: "tiled",
         selection: selection.set("TX", tile.tx).set("TY", tile.ty),
         invocations: tile.tx * tile.ty,
-        workgroup_bytes: 16 * (3 * (tile.bm() + tile.bn()) + 4),
+        workgroup_bytes: 16 * (3 * (tile.bm() + tile.bn()) + 2 * (tile.ty + tile.tn)),
         requires: Requires::NOTHING,
         data: Data::Weights(format.into()),
     }
