@@ -13,6 +13,8 @@ const BR: u32 = RT * TY;
 const BC: u32 = 4u * TX;
 const CHUNK: u32 = 8u;
 const PITCH: u32 = 9u;
+const FILLS: u32 = BC * CHUNK / WG;                    // keys that an invocation brings in
+const_assert TY * CHUNK == WG;
 //!import attention/common.wgsl
 //!import common/dot_add.wgsl
 //!slot io
@@ -41,6 +43,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let value_dim4 = (p.value_dim + 3u) / 4u;
     let k_head = seq.slot * p.k_slot + group.y * p.k_head;
     let v_head = seq.slot * p.v_slot + group.y * p.v_head;
+    // What this invocation brings into workgroup memory: element `fill` of rows (or keys) filled + TY·i.
+    let filled = id / CHUNK;
+    let fill = id % CHUNK;
+    var q_base: array<u32, RT>;
     var out_row: array<u32, RT>;
     var lo: array<u32, RT>;
     var hi: array<u32, RT>;
@@ -53,6 +59,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let head = group.y * gqa + row % gqa;
         let keys = visible(seq, token);
         out_row[i] = (seq.q_base + token) * p.num_q_heads + head;
+        let other = min(row0 + filled + TY * i, rows - 1u);
+        q_base[i] = ((seq.q_base + other / gqa) * p.num_q_heads + group.y * gqa + other % gqa) * p.head_dim;
         lo[i] = keys.lo;
         hi[i] = keys.hi;
         m[i] = M0;
@@ -74,22 +82,25 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             s[x] = 0.0;
         } //!unroll
         for (var d0 = 0u; d0 < head_dim4; d0 += CHUNK) {
+            let d = d0 + fill;
+            var q_in: array<vec4<f32>, RT>;                        // all loads are under way before one is waited for
+            var k_in: array<vec4<f32>, FILLS>;
+            for (var i = 0u; i < RT; i++) { //!unroll
+                q_in[i] = vec4<f32>(0.0);
+                if d < head_dim4 { q_in[i] = load_q4(q_base[i], d); }
+            } //!unroll
+            for (var i = 0u; i < FILLS; i++) { //!unroll
+                let key = c0 + filled + TY * i;
+                k_in[i] = vec4<f32>(0.0);
+                if key < last && d < head_dim4 { k_in[i] = load_k4(k_head + key * p.k_token, d); }
+            } //!unroll
             workgroupBarrier();
-            for (var x = id; x < BR * CHUNK; x += WG) {
-                let row = min(row0 + x / CHUNK, rows - 1u);
-                let d = d0 + x % CHUNK;
-                let base = ((seq.q_base + row / gqa) * p.num_q_heads + group.y * gqa + row % gqa) * p.head_dim;
-                var q4 = vec4<f32>(0.0);
-                if d < head_dim4 { q4 = load_q4(base, d); }
-                q_tile[x / CHUNK / TY][x / CHUNK % TY][x % CHUNK] = q4;
-            }
-            for (var x = id; x < BC * CHUNK; x += WG) {
-                let key = c0 + x / CHUNK;
-                let d = d0 + x % CHUNK;
-                var k4 = vec4<f32>(0.0);
-                if key < last && d < head_dim4 { k4 = load_k4(k_head + key * p.k_token, d); }
-                kv_tile[x / CHUNK / TX][x / CHUNK % TX][x % CHUNK] = k4;
-            }
+            for (var i = 0u; i < RT; i++) { //!unroll
+                q_tile[i][filled][fill] = q_in[i];
+            } //!unroll
+            for (var i = 0u; i < FILLS; i++) { //!unroll
+                kv_tile[filled / TX + TY / TX * i][filled % TX][fill] = k_in[i];
+            } //!unroll
             workgroupBarrier();
             for (var d = 0u; d < CHUNK; d++) {
                 var k4: array<vec4<f32>, 4>;
@@ -132,13 +143,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             } //!unroll
         } //!unroll
         for (var c = 0u; c < VALUE_CHUNKS; c++) {
-            for (var x = id; x < BC * CHUNK; x += WG) {
-                let key = c0 + x / CHUNK;
-                let d = c * CHUNK + x % CHUNK;
-                var v4 = vec4<f32>(0.0);
-                if key < last && d < value_dim4 { v4 = load_v4(v_head + key * p.v_token, d); }
-                kv_tile[x / CHUNK / TX][x / CHUNK % TX][x % CHUNK] = v4;
-            }
+            let d = c * CHUNK + fill;
+            var v_in: array<vec4<f32>, FILLS>;
+            for (var i = 0u; i < FILLS; i++) { //!unroll
+                let key = c0 + filled + TY * i;
+                v_in[i] = vec4<f32>(0.0);
+                if key < last && d < value_dim4 { v_in[i] = load_v4(v_head + key * p.v_token, d); }
+            } //!unroll
+            for (var i = 0u; i < FILLS; i++) { //!unroll
+                kv_tile[filled / TX + TY / TX * i][filled % TX][fill] = v_in[i];
+            } //!unroll
             workgroupBarrier();
             var sum: array<vec4<f32>, RT>;
             for (var i = 0u; i < RT; i++) { //!unroll
