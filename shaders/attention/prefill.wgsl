@@ -142,22 +142,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 acc[i * VALUE_CHUNKS + c] *= alpha;
             } //!unroll
         } //!unroll
-        for (var c = 0u; c < VALUE_CHUNKS; c++) {
-            let d = c * CHUNK + fill;
+        for (var c = 0u; c < VALUE_CHUNKS; c++) { //!unroll
             var v_in: array<vec4<f32>, FILLS>;
             for (var i = 0u; i < FILLS; i++) { //!unroll
                 let key = c0 + filled + TY * i;
                 v_in[i] = vec4<f32>(0.0);
-                if key < last && d < value_dim4 { v_in[i] = load_v4(v_head + key * p.v_token, d); }
+                if key < last && c * CHUNK + fill < value_dim4 {
+                    v_in[i] = load_v4(v_head + key * p.v_token, c * CHUNK + fill);
+                }
             } //!unroll
             for (var i = 0u; i < FILLS; i++) { //!unroll
                 kv_tile[filled / TX + TY / TX * i][filled % TX][fill] = v_in[i];
             } //!unroll
             workgroupBarrier();
-            var sum: array<vec4<f32>, RT>;
-            for (var i = 0u; i < RT; i++) { //!unroll
-                sum[i] = vec4<f32>(0.0);
-            } //!unroll
             for (var x = 0u; x < TX; x++) {
                 var v4: array<vec4<f32>, 4>;
                 for (var j = 0u; j < 4u; j++) { //!unroll
@@ -166,19 +163,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 for (var i = 0u; i < RT; i++) { //!unroll
                     let p4 = q_tile[i][ty][x];
                     for (var j = 0u; j < 4u; j++) { //!unroll
-                        sum[i] = fma(vec4<f32>(p4[j]), v4[j], sum[i]);
+                        acc[i * VALUE_CHUNKS + c] = fma(vec4<f32>(p4[j]), v4[j], acc[i * VALUE_CHUNKS + c]);
                     } //!unroll
                 } //!unroll
             }
-            for (var b = 0u; b < VALUE_CHUNKS; b++) { //!unroll
-                if b == c {                                        // constant indices: the sums stay in registers
-                    for (var i = 0u; i < RT; i++) { //!unroll
-                        acc[i * VALUE_CHUNKS + b] += sum[i];
-                    } //!unroll
-                }
-            } //!unroll
             workgroupBarrier();
-        }
+        } //!unroll
     }
     var sums = vec4<f32>(0.0);
     for (var i = 0u; i < RT; i++) { //!unroll
