@@ -13,6 +13,9 @@ const SPLIT: bool = false; //!spec
 const WG: u32 = TX * TY;
 const BM: u32 = TM * TY;
 const BN: u32 = TN * TX;
+// Groups of 8 channels that an invocation brings into each tile; the last of them may be too many.
+const FILL_X: u32 = (BM * BK8 + WG - 1u) / WG;
+const FILL_W: u32 = (BN * BK8 + WG - 1u) / WG;
 //!import matmul/gemm_params.wgsl
 var<workgroup> tile_x: array<array<array<vec4<f32>, TM + 1u>, TY>, 2u * BK8>;    // [BK/4, TY, TM + 1]
 var<workgroup> tile_w: array<array<array<vec4<f32>, TX + 1u>, TN>, 2u * BK8>;    // [BK/4, TN, TX + 1]
@@ -31,22 +34,39 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let k_end = min((group.z + 1u) * p.split_k8, p.num_k8);
     var acc: array<f32, TM * TN>;
     for (var k0 = group.z * p.split_k8; k0 < k_end; k0 += BK8) {
-        for (var i = id; i < BM * BK8; i += WG) {
-            let row = i / BK8;
-            let k = i % BK8;
-            var v = Vec8(vec4<f32>(0.0), vec4<f32>(0.0));
-            if m0 + row < p.num_m && k0 + k < k_end { v = load_x8(m0 + row, k0 + k); }
-            tile_x[2u * k][row / TM][row % TM] = v.lo;
-            tile_x[2u * k + 1u][row / TM][row % TM] = v.hi;
-        }
-        for (var i = id; i < BN * BK8; i += WG) {
-            let row = i / BK8;
-            let k = i % BK8;
-            var v = Vec8(vec4<f32>(0.0), vec4<f32>(0.0));
-            if n0 + row < p.num_n && k0 + k < k_end { v = load_w8(n0 + row, k0 + k); }
-            tile_w[2u * k][owned(row)][owner(row)] = v.lo;
-            tile_w[2u * k + 1u][owned(row)][owner(row)] = v.hi;
-        }
+        var x_in: array<Vec8, FILL_X>;                             // all loads are under way before one is waited for
+        var w_in: array<Vec8, FILL_W>;
+        for (var i = 0u; i < FILL_X; i++) { //!unroll
+            let at = id + WG * i;
+            let row = m0 + at / BK8;
+            let k = k0 + at % BK8;
+            x_in[i] = Vec8(vec4<f32>(0.0), vec4<f32>(0.0));
+            if at < BM * BK8 && row < p.num_m && k < k_end { x_in[i] = load_x8(row, k); }
+        } //!unroll
+        for (var i = 0u; i < FILL_W; i++) { //!unroll
+            let at = id + WG * i;
+            let row = n0 + at / BK8;
+            let k = k0 + at % BK8;
+            w_in[i] = Vec8(vec4<f32>(0.0), vec4<f32>(0.0));
+            if at < BN * BK8 && row < p.num_n && k < k_end { w_in[i] = load_w8(row, k); }
+        } //!unroll
+        workgroupBarrier();                                        // nobody reads the tiles before any more
+        for (var i = 0u; i < FILL_X; i++) { //!unroll
+            let at = id + WG * i;
+            let row = at / BK8;
+            if at < BM * BK8 {
+                tile_x[2u * (at % BK8)][row / TM][row % TM] = x_in[i].lo;
+                tile_x[2u * (at % BK8) + 1u][row / TM][row % TM] = x_in[i].hi;
+            }
+        } //!unroll
+        for (var i = 0u; i < FILL_W; i++) { //!unroll
+            let at = id + WG * i;
+            let row = at / BK8;
+            if at < BN * BK8 {
+                tile_w[2u * (at % BK8)][owned(row)][owner(row)] = w_in[i].lo;
+                tile_w[2u * (at % BK8) + 1u][owned(row)][owner(row)] = w_in[i].hi;
+            }
+        } //!unroll
         workgroupBarrier();
         for (var k = 0u; k < 2u * BK8; k++) {
             var frag_x: array<vec4<f32>, TM>;
@@ -60,7 +80,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 } //!unroll
             } //!unroll
         }
-        workgroupBarrier();
     }
     for (var i = 0u; i < TM; i++) { //!unroll
         let row = m0 + ty * TM + i;
