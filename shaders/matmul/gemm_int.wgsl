@@ -9,6 +9,7 @@ const TY: u32 = 8u; //!spec
 const WG: u32 = TX * TY;
 const BM: u32 = TM * TY;
 const BN: u32 = TN * TX;
+const_assert BM + BN <= WG;
 //!import matmul/gemm_int_params.wgsl
 // The lo and hi words of blocks. Nested arrays, indexed as invocations own them: constant parts become offsets of an
 // address. One more row spreads them over the banks.
@@ -30,20 +31,27 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let n0 = group.x * BN;
     var acc: array<f32, TM * TN>;
     for (var block = 0u; block < num_blocks(); block++) {
-        // Rows beyond the edge repeat the last one and are not stored.
-        for (var i = id; i < BM; i += WG) {
-            let v = x_block(min(m0 + i, p.num_m - 1u), block);
-            x_words[0][i / TM][i % TM] = v.lo;
-            x_words[1][i / TM][i % TM] = v.hi;
-            x_scale[i / TM][i % TM] = vec4<f32>(v.scale, f32(v.sums.x), f32(v.sums.y), 0.0);
+        // The first invocations bring in x, the last ones W. Rows beyond the edge repeat the last one and are not stored.
+        var x_in: XBlock;
+        var q_in: Codes32;
+        var s_in: BlockScale;
+        if id < BM { x_in = x_block(min(m0 + id, p.num_m - 1u), block); }
+        if id >= WG - BN {
+            let row = min(n0 + id - (WG - BN), p.num_n - 1u);
+            q_in = codes32(row, block);
+            s_in = block_scale(row, block);
         }
-        for (var i = id; i < BN; i += WG) {
-            let row = min(n0 + i, p.num_n - 1u);
-            let q = codes32(row, block);
-            let s = block_scale(row, block);
-            w_words[0][owned(i)][owner(i)] = q.lo;
-            w_words[1][owned(i)][owner(i)] = q.hi;
-            w_scale[owned(i)][owner(i)] = vec4<f32>(s.first, s.last);
+        workgroupBarrier();                                        // nobody reads the tiles before any more
+        if id < BM {
+            x_words[0][id / TM][id % TM] = x_in.lo;
+            x_words[1][id / TM][id % TM] = x_in.hi;
+            x_scale[id / TM][id % TM] = vec4<f32>(x_in.scale, f32(x_in.sums.x), f32(x_in.sums.y), 0.0);
+        }
+        if id >= WG - BN {
+            let column = id - (WG - BN);
+            w_words[0][owned(column)][owner(column)] = q_in.lo;
+            w_words[1][owned(column)][owner(column)] = q_in.hi;
+            w_scale[owned(column)][owner(column)] = vec4<f32>(s_in.first, s_in.last);
         }
         workgroupBarrier();
         var q: array<Codes32, TN>;
@@ -62,7 +70,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 acc[i * TN + j] = fma(v.x, block_product(s[j], block_dots(q[j], lo, hi), sums), acc[i * TN + j]);
             } //!unroll
         } //!unroll
-        workgroupBarrier();
     }
     for (var i = 0u; i < TM; i++) { //!unroll
         for (var h = 0u; h < TN / 2u; h++) { //!unroll
