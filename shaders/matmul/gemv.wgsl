@@ -72,12 +72,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, lane: Lane) {
                 v[c].hi += norm_b.hi;
             }
         } //!unroll
+        //!slot products
         for (var r = 0u; r < ROWS; r++) { //!unroll
             let weights = load_w8(min(n0 + r, p.num_n - 1u), k8);
             for (var c = 0u; c < COLS; c++) { //!unroll
                 acc[r * COLS + c] = dot_add(weights.hi, v[c].hi, dot_add(weights.lo, v[c].lo, acc[r * COLS + c]));
             } //!unroll
         } //!unroll
+        //!end
     }
     for (var i = 0u; i < ROWS * COLS; i++) { //!unroll
         put_sum(i, acc[i], lane);

@@ -87,8 +87,7 @@ fn scale_of(row: u32, g: u32) -> vec2<f32> {
         if SCALE == SCALE_F32 {
             v.x = bitcast<f32>(w_scales[first + g]);
         } else if SCALE == SCALE_F16 {
-            let pair = from_f16x2(w_scales[first + g / 2u]);
-            v.x = select(pair.x, pair.y, g % 2u == 1u);
+            v.x = from_f16x2(w_scales[first + g / 2u] >> (16u * (g % 2u))).x;
         } else {
             v.x = from_byte((w_scales[first + g / 4u] >> (8u * (g % 4u))) & 255u);
         }
@@ -110,8 +109,7 @@ fn scale_of(row: u32, g: u32) -> vec2<f32> {
                 v *= vec2<f32>(bitcast<f32>(w_scales[base + 2u * i]), bitcast<f32>(w_scales[base + 2u * i + 1u]));
             }
         } else if SUPER == 1u {
-            let pair = from_f16x2(w_scales[base + i / 2u]);
-            v.x *= select(pair.x, pair.y, i % 2u == 1u);
+            v.x *= from_f16x2(w_scales[base + i / 2u] >> (16u * (i % 2u))).x;
         } else {
             v.x *= bitcast<f32>(w_scales[base + i]);
         }

@@ -158,8 +158,10 @@ fn choice(
             selection = selection.part("vectors", "matmul/vectors4.wgsl");
         }
     }
-    if config.kind == Kind::Lanes && matches!(format, WeightFormat::Quant(_)) {
-        selection = selection.part("products", "quant/gemv_products.wgsl");
+    if let WeightFormat::Quant(_) = format {
+        let lanes = config.kind == Kind::Lanes;
+        let file = if lanes { "quant/gemv_products.wgsl" } else { "quant/gemv_factored.wgsl" };
+        selection = selection.part("products", file);
     }
     let files = ["matmul/gemv.wgsl", "matmul/gemv_lanes.wgsl"];
     let num_sums = config.rows * cols + rms_sums;
