@@ -188,10 +188,13 @@ pub fn test(times: &mut Times, built: Built, adapter: &str, tier: Option<&str>) 
     let Built { programs, package } = built;
     let (mut failures, mut left_out) = (Vec::new(), Vec::new());
     failures.extend(package.err().map(|error| format!("cargo xtask web: {error}")));
-    let built = programs.map(|programs| programs.tests).unwrap_or_else(|error| {
-        failures.push(error);
-        Vec::new()
-    });
+    let built = programs.map_or_else(
+        |error| {
+            failures.push(error);
+            Vec::new()
+        },
+        |programs| programs.tests,
+    );
     let mut all: Vec<Job> = built.iter().map(|binary| Job::new(binary, tier)).collect();
     if tier.is_none() {
         let files = test_files();
