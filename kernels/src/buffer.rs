@@ -14,6 +14,8 @@ pub struct Buffer {
 #[derive(Debug)]
 struct Raw {
     buffer: wgpu::Buffer,
+    /// Bytes, also of one without memory.
+    bytes: u64,
     id: u64,
     graveyard: Arc<Mutex<Vec<u64>>>,
     /// Others may hold the wgpu buffer.
@@ -50,13 +52,17 @@ impl Buffer {
     /// A buffer of a size that has no memory of its own: not to be bound, read or written.
     pub(crate) fn hollow(&self, id: u64, size: u64, graveyard: Arc<Mutex<Vec<u64>>>) -> Self {
         self.share();
-        Self { size, ..Self::with(self.raw.buffer.clone(), id, graveyard, true) }
+        Self::of(self.raw.buffer.clone(), size, id, graveyard, true)
     }
 
     fn with(buffer: wgpu::Buffer, id: u64, graveyard: Arc<Mutex<Vec<u64>>>, shared: bool) -> Self {
         let size = buffer.size();
-        let raw = Raw { buffer, id, graveyard, shared: AtomicBool::new(shared) };
-        Self { raw: Arc::new(raw), offset: 0, size }
+        Self::of(buffer, size, id, graveyard, shared)
+    }
+
+    fn of(buffer: wgpu::Buffer, bytes: u64, id: u64, graveyard: Arc<Mutex<Vec<u64>>>, shared: bool) -> Self {
+        let raw = Raw { buffer, bytes, id, graveyard, shared: AtomicBool::new(shared) };
+        Self { raw: Arc::new(raw), offset: 0, size: bytes }
     }
 
     /// Bytes of the range.
@@ -102,8 +108,9 @@ impl Buffer {
         self.raw.id == other.raw.id
     }
 
-    /// The smallest range that holds all of these and starts at a multiple of `align`; `None` if they are not of one wgpu
-    /// buffer, or one of them does not start at a multiple of 16 bytes, or there are none.
+    /// The smallest range that holds all of these, starts at a multiple of `align` and ends at one of 16 bytes, so that
+    /// shaders read all of it by four words; `None` if they are not of one wgpu buffer, if one of them does not start at a
+    /// multiple of 16 bytes, if the buffer ends before, or if there are none.
     pub fn around(ranges: &[&Self], align: u64) -> Option<Self> {
         let (first, rest) = ranges.split_first()?;
         let apart = |range: &&Self| !range.same_memory(first);
@@ -111,8 +118,8 @@ impl Buffer {
             return None;
         }
         let start = ranges.iter().map(|range| range.offset).min()? / align * align;
-        let end = ranges.iter().map(|range| range.offset + range.size).max()?;
-        Some(Self { raw: first.raw.clone(), offset: start, size: end - start })
+        let end = ranges.iter().map(|range| range.offset + range.size).max()?.checked_next_multiple_of(16)?;
+        (end <= first.raw.bytes).then(|| Self { raw: first.raw.clone(), offset: start, size: end - start })
     }
 
     /// Whether two ranges share a byte.

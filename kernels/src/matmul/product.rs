@@ -266,7 +266,8 @@ impl Params {
 pub(super) type Vectors<'a> = [Option<&'a Buffer>; 3];
 
 /// Whether kernels for few rows can bind these vectors (weight and bias of the norm before a product, bias of the
-/// epilogue behind it): at most one, or all of them ranges of one wgpu buffer that start at multiples of 16 bytes.
+/// epilogue behind it): at most one, or all of them ranges of one wgpu buffer that start at multiples of 16 bytes. A
+/// buffer of [`Gpu::alloc`] is long enough for any that lie in it.
 pub fn in_one_binding(caps: &Caps, vectors: [Option<&Buffer>; 3]) -> bool {
     vectors.iter().flatten().count() == 0 || bind_vectors(caps, vectors).is_some()
 }

@@ -107,7 +107,7 @@ impl Weights {
     }
 }
 
-/// QuantActivation and transform of x that modules agree upon; no transform if they permute x in different ways.
+/// Activation and transform of x that modules agree upon; no transform if they permute x in different ways.
 fn transforms(
     segments: &[Segment<'_>],
     quantised: &[&QuantModule],
