@@ -298,7 +298,8 @@ pub(super) fn vectors(
     Ok((all, at))
 }
 
-/// Vectors of a test case, one behind the other at multiples of 4 elements, and where they start.
+/// Vectors of a test case, one behind the other at multiples of 4 elements, as [`Buffer::around`] bounds them, and where
+/// they start.
 pub(super) fn join<const N: usize>(vectors: [&[f32]; N]) -> (Vec<f32>, [u32; N]) {
     let mut all = Vec::new();
     let at = vectors.map(|vector| {
@@ -307,6 +308,7 @@ pub(super) fn join<const N: usize>(vectors: [&[f32]; N]) -> (Vec<f32>, [u32; N])
         all.extend_from_slice(vector);
         at
     });
+    all.resize(all.len().next_multiple_of(4), 0.0);
     (all, at)
 }
 
