@@ -15,6 +15,8 @@ use crate::suite::Totals;
 /// others follow in the order of their names.
 const LONG: &[&str] = &[
     "browser",
+    "odd_shapes",
+    "kernel_twins",
     "trained",
     "ops_quant_input",
     "warm_up",
@@ -24,7 +26,8 @@ const LONG: &[&str] = &[
     "limits",
     "models",
     "devices",
-    "kernel_twins",
+    "ops_matmul",
+    "ops_attention",
 ];
 
 /// Processes at once even where there are fewer cores.

@@ -131,8 +131,17 @@ fn binaries(files: &[File], marks: &[&str]) -> Vec<String> {
     files.iter().filter(marked).map(name).collect()
 }
 
-/// Names of the binaries that runs at t1 as well: the kernels against their twins, operations and models against
-/// goldens. Kernels choose other variants there than at the best tier of a CPU.
+/// Names of the binaries that run at t0 as well: all that use a device, but for the kernels against their twins, whose
+/// cases name their variants. At the best tier they run all of these.
+fn binaries_at_t0(files: &[File]) -> Vec<String> {
+    let twins = binaries(files, &["run_case"]);
+    let mut all = binaries(files, &["Gpu", "gpu"]);
+    all.retain(|name| !twins.contains(name));
+    all
+}
+
+/// Names of the binaries that run at t1 as well: operations and models against goldens. Kernels choose other variants there
+/// than at the best tier of a CPU.
 fn binaries_at_t1(files: &[File]) -> Vec<String> {
     const MODELS: [&str; 2] = ["models.rs", "trained.rs"];
     let named = |file: &&File| {
@@ -140,9 +149,7 @@ fn binaries_at_t1(files: &[File]) -> Vec<String> {
         name.starts_with("ops_") || MODELS.contains(&name)
     };
     let named: Vec<File> = files.iter().filter(named).cloned().collect();
-    let twins = binaries(files, &["run_case"]);
-    // A mark that every file has.
-    twins.into_iter().chain(binaries(&named, &["fn"])).collect()
+    binaries(&named, &["fn"]) // a mark that every file has
 }
 
 /// The files of the `tests` crate that are binaries.
@@ -201,7 +208,7 @@ pub fn test(times: &mut Times, built: Built, adapter: &str, tier: Option<&str>) 
         let again = |names: &[String], tier| -> Vec<Job> {
             built.iter().filter(|b| names.contains(&b.name)).map(|b| Job::new(b, Some(tier))).collect()
         };
-        all.extend(again(&binaries(&files, &["Gpu", "gpu"]), "t0"));
+        all.extend(again(&binaries_at_t0(&files), "t0"));
         if adapter.contains("tier t0") {
             left_out.push("nothing ran at t1: the device has no subgroups".into());
         } else {
@@ -320,12 +327,14 @@ mod tests {
     }
 
     #[test]
-    fn twins_operations_and_models_run_at_t1() {
-        let chosen = binaries_at_t1(&test_files());
-        for name in ["kernel_twins", "ops_attention", "ops_matmul", "models", "trained"] {
-            assert!(chosen.iter().any(|chosen| chosen == name), "{name}: {chosen:?}");
+    fn operations_and_models_run_at_lower_tiers_and_twins_once() {
+        for chosen in [binaries_at_t0(&test_files()), binaries_at_t1(&test_files())] {
+            for name in ["ops_attention", "ops_matmul", "models", "trained"] {
+                assert!(chosen.iter().any(|chosen| chosen == name), "{name}: {chosen:?}");
+            }
+            assert!(!chosen.contains(&"kernel_twins".to_owned()), "{chosen:?}");
         }
-        assert!(!chosen.contains(&"devices".to_owned()), "{chosen:?}");
+        assert!(!binaries_at_t1(&test_files()).contains(&"devices".to_owned()));
     }
 
     #[test]
