@@ -81,10 +81,11 @@ impl Tensor {
         let mut tensors = Vec::with_capacity(N);
         for (vector, at) in places {
             gpu.write(&memory, at, bytemuck::cast_slice(vector));
-            let range = memory.slice(at, 4 * vector.len() as u64).unwrap_or_else(|| memory.clone());
+            let range = memory.slice(at, 4 * vector.len() as u64);
+            let range = range.unwrap_or_else(|| unreachable!("as long as the sum of what lies in it"));
             tensors.push(Self::from_buffer(range, &[vector.len() as u32], DType::F32)?);
         }
-        tensors.try_into().map_err(|_| unreachable!("as many as before"))
+        Ok(tensors.try_into().unwrap_or_else(|_| unreachable!("as many as there were")))
     }
 
     /// Uploads u32 values.

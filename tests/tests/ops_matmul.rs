@@ -135,7 +135,8 @@ async fn check(gpu: &Gpu, p: &Problem, center: bool, act: Act, f: impl Fn(f64) -
 
 #[on_device]
 async fn fusions_agree_with_their_definitions(gpu: Gpu) {
-    // Few rows: one dispatch does it all, where vectors are read by four also what a bias has beyond them. Many: norm, product (split on a GPU), sum.
+    // Few rows: one dispatch does it all; at K = 80 vectors are read by four, and the bias ends within four. Many: norm,
+    // product (split on a GPU), sum.
     for (m, n, k) in [(2, 30, 81), (3, 34, 80), (9, 34, 600)] {
         let p = Problem::new(m, n, k);
         check(&gpu, &p, false, Act::Glu(GluAct::Silu), activation::silu).await;

@@ -10,8 +10,8 @@ mod upload;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use girih_ops::WeightFormat;
 use girih_ops::kernels::quant::{self, Format, QuantActivation};
-use girih_ops::{Buffer, WeightFormat};
 
 use crate::LoadError;
 use crate::checkpoint::quantized::{QuantModule, Quantization, Stored};
@@ -69,8 +69,6 @@ struct Loading {
     policy: WeightPolicy,
     notes: Mutex<Vec<String>>,
     staged: Mutex<u64>,
-    /// Memory of all vectors, once there is one, and how much of it is taken.
-    vectors: Mutex<Option<(Buffer, u64)>>,
     /// Bytes and numbers on the GPU.
     placed: Mutex<(u64, u64)>,
 }
@@ -106,8 +104,8 @@ impl Weights {
         policy: WeightPolicy,
     ) -> Self {
         let notes = Mutex::new(quantization.notes.clone());
-        let (staged, vectors, placed) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let loading = Loading { quantization, policy, notes, staged, vectors, placed };
+        let (staged, placed) = (Mutex::default(), Mutex::default());
+        let loading = Loading { quantization, policy, notes, staged, placed };
         Self { tensors: TensorScope::new(source, table), loading: Arc::new(loading) }
     }
 
@@ -174,7 +172,8 @@ impl Weights {
         self.loading.placed.lock().unwrap_or_else(PoisonError::into_inner).1
     }
 
-    fn place(&self, bytes: u64, parameters: u64) {
+    /// Counts what went to the GPU.
+    pub(crate) fn place(&self, bytes: u64, parameters: u64) {
         let mut placed = self.loading.placed.lock().unwrap_or_else(PoisonError::into_inner);
         placed.0 += bytes;
         placed.1 += parameters;

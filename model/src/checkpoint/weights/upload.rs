@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::PoisonError;
 
 use girih_ops::kernels::quant::QuantActivation;
-use girih_ops::{DType, Gpu, Matrix, Tensor, WeightFormat};
+use girih_ops::{Gpu, Matrix, Tensor, WeightFormat};
 
 use super::layout::Layout;
 use super::rows::Segment;
@@ -17,9 +17,6 @@ const CHUNK: u64 = 32 << 20;
 /// Uploads are staged by the device; this many bytes later it is waited for, so that staging memory is bounded too.
 const FLUSH: u64 = 64 << 20;
 
-/// Bytes that the memory of all vectors has at most.
-const VECTORS: u64 = 64 << 20;
-
 impl Weights {
     /// A tensor on the GPU, in f32.
     ///
@@ -27,56 +24,9 @@ impl Weights {
     /// As [`Weights::f32`]; memory that is exhausted.
     pub async fn tensor(&self, gpu: &Gpu, name: &str, shape: &[u32]) -> Result<Tensor, LoadError> {
         let values = self.f32(name, shape).await?;
-        if shape.len() == 1 {
-            return self.place_vector(gpu, &values);
-        }
         self.flush(gpu, 4 * values.len() as u64).await?;
         self.place(4 * values.len() as u64, values.len() as u64);
         Ok(Tensor::from_f32(gpu, &values, shape)?)
-    }
-
-    /// A vector on the GPU. All vectors of a checkpoint lie in one buffer, since products bind the norm before them and
-    /// the bias behind as one range.
-    ///
-    /// # Errors
-    /// Memory that is exhausted.
-    pub fn place_vector(&self, gpu: &Gpu, values: &[f32]) -> Result<Tensor, LoadError> {
-        let (bytes, elements) = (4 * values.len() as u64, values.len() as u64);
-        self.place(bytes, elements);
-        let align = u64::from(gpu.caps().offset_align).max(16);
-        let mut vectors = self.loading.vectors.lock().unwrap_or_else(PoisonError::into_inner);
-        let (memory, used) = match &mut *vectors {
-            Some(vectors) => vectors,
-            none => none.insert((gpu.alloc(self.vector_bytes(align))?, 0)),
-        };
-        let Some(range) = memory.slice(*used, bytes) else {
-            return Ok(Tensor::from_f32(gpu, values, &[values.len() as u32])?);
-        };
-        *used += bytes.next_multiple_of(align);
-        gpu.write(&range, 0, bytemuck::cast_slice(values));
-        Ok(Tensor::from_buffer(range, &[values.len() as u32], DType::F32)?)
-    }
-
-    /// Bytes of all 1-D tensors in f32, each from a multiple of `align` on; what goes beyond a bound gets memory of its own.
-    fn vector_bytes(&self, align: u64) -> u64 {
-        let bytes = |shape: &[u64]| match *shape {
-            [n] => n.saturating_mul(4).saturating_add(align),
-            _ => 0,
-        };
-        self.table().iter().fold(0u64, |all, t| all.saturating_add(bytes(&t.shape))).min(VECTORS)
-    }
-
-    /// A vector of `n` elements on the GPU, in f32, put together from 1-D tensors as a matrix is from rows.
-    ///
-    /// # Errors
-    /// As [`Weights::f32`]; another number of elements.
-    pub async fn vector(
-        &self,
-        gpu: &Gpu,
-        rows: impl Into<TensorRows<'_>>,
-        n: u32,
-    ) -> Result<Tensor, LoadError> {
-        self.place_vector(gpu, &self.vector_f32(rows, n).await?)
     }
 
     /// The matrix `[n, k]` of a linear layer on the GPU, in the checkpoint's format (dense parts that differ: f32)

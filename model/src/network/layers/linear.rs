@@ -63,11 +63,8 @@ impl Linear {
     ) -> Result<Self, LoadError> {
         let (weights, gpu) = (w.weights(), w.gpu());
         let matrix = modules.with("weight", async |rows| weights.matrix(gpu, rows, n, k).await).await?;
-        let bias = if bias {
-            Some(modules.with("bias", async |rows| weights.vector(gpu, rows, n).await).await?)
-        } else {
-            None
-        };
+        let bias =
+            if bias { Some(modules.with("bias", async |rows| w.vector(rows, n).await).await?) } else { None };
         let modules = modules.names().into_iter().map(|name| weights.full(name)).collect();
         Ok(Self { matrix, bias, modules })
     }

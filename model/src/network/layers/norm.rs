@@ -35,7 +35,7 @@ impl Norm {
                 *v += 1.0;
             }
         }
-        Ok(Self::Rms { weight: w.weights().place_vector(w.gpu(), &weight)?, eps })
+        Ok(Self::Rms { weight: w.place_vector(&weight)?, eps })
     }
 
     /// A layer norm. Checkpoints that were converted from TensorFlow call its weight gamma and its bias beta.
