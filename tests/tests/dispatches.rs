@@ -61,8 +61,11 @@ fn passes(gpu: &Gpu) -> Vec<(String, Vec<String>)> {
     for (name, labels) in all.iter().filter(|(name, _)| name.ends_with("decode step")) {
         assert!(labels.len() <= 7 * layers + 5, "{name}: {} dispatches", labels.len());
     }
-    let gemma = files::source(&goldens::dir().join("models/gemma2"));
-    all.push(("gemma2, decode step".to_owned(), step(&open(gpu, gemma, None).1)));
+    // Norms behind products; biases behind products with norms before them, all vectors bound as one.
+    for name in ["gemma2", "qwen2"] {
+        let source = files::source(&goldens::dir().join("models").join(name));
+        all.push((format!("{name}, decode step"), step(&open(gpu, source, None).1)));
+    }
     all
 }
 
