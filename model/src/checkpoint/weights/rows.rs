@@ -91,10 +91,10 @@ pub(super) struct Segment<'a> {
 }
 
 impl Weights {
-    /// As [`Weights::vector`], on the host.
+    /// A vector of `n` elements on the host, in f32, put together from 1-D tensors as a matrix is from rows.
     ///
     /// # Errors
-    /// As [`Weights::vector`].
+    /// As [`Weights::f32`]; another number of elements.
     pub async fn vector_f32(&self, rows: impl Into<TensorRows<'_>>, n: u32) -> Result<Vec<f32>, LoadError> {
         let segments = self.segments(&rows.into(), n, None).await?;
         let mut out = vec![0.0; n as usize];
