@@ -1,24 +1,30 @@
 // Attention of one new row of each sequence: o = softmax(scale · q kᵀ) v over the keys of one split, for up to GR
 // heads of one key head (they share the loads of keys and values), with the natural log of the sum.
 // Tiles of 64 keys: 8 invocations share the row of a key, 16 keys at a time; then an invocation owns 4 channels of
-// the result and every SUBSETS-th key.
+// the result and every SUBSETS-th key. Loads of several keys, and then values, are under way before one is waited for.
 const WG: u32 = 128u;
 const GR: u32 = 4u; //!spec
 const HEAD_DIM4: u32 = 16u; //!spec
 const VALUE_LANES: u32 = 16u; //!spec
+// Steps of 16 keys that are loaded together, and values.
+const KEY_STEPS: u32 = 4u; //!spec
+const VALUE_STEPS: u32 = 8u; //!spec
 const SUBSETS: u32 = WG / VALUE_LANES;
 const KT: u32 = 64u;
 const Q_SIZE: u32 = GR * HEAD_DIM4;
+const DIMS: u32 = (HEAD_DIM4 + 7u) / 8u;               // of each of the 8 invocations of a key
+const WHOLE_DIMS: bool = HEAD_DIM4 % 8u == 0u;
 //!import attention/common.wgsl
 //!import attention/split.wgsl
+//!import common/dot_add.wgsl
 //!slot io
 //!import attention/io_vec4.wgsl
 //!end
 //!slot kv
 //!import attention/kv_f32.wgsl
 //!end
-var<workgroup> q_tile: array<vec4<f32>, Q_SIZE>;
-var<workgroup> weights: array<f32, 512>;               // [8 rows][64 keys]: scores, then probabilities
+var<workgroup> q_tile: array<array<vec4<f32>, HEAD_DIM4>, GR>;
+var<workgroup> weights: array<array<f32, KT>, 8>;      // scores, then probabilities
 var<workgroup> factors: array<f32, 8>;
 var<workgroup> scratch: array<vec4<f32>, WG>;
 //!slot dots
@@ -39,7 +45,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let v_head = seq.slot * p.v_slot + kv_head * p.v_head;
     let keys = split_keys(seq, group.x);
     for (var x = id; x < Q_SIZE; x += WG) {
-        q_tile[x] = load_q4((q_row + min(x / HEAD_DIM4, rows - 1u)) * p.head_dim, x % HEAD_DIM4);
+        q_tile[x / HEAD_DIM4][x % HEAD_DIM4] = load_q4((q_row + min(x / HEAD_DIM4, rows - 1u)) * p.head_dim, x % HEAD_DIM4);
     }
     workgroupBarrier();
     let row = id / 16u;                                            // of the softmax: 16 invocations a row
@@ -53,26 +59,37 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         acc[g] = vec4<f32>(0.0);
     } //!unroll
     for (var c0 = keys.lo; c0 < keys.hi; c0 += KT) {
-        for (var at = 0u; at < KT; at += 16u) {
-            let key = c0 + at + id / 8u;
-            let base = k_head + min(key, keys.hi - 1u) * p.k_token;
-            var s: array<f32, GR>;
-            for (var g = 0u; g < GR; g++) { //!unroll
-                s[g] = 0.0;
-            } //!unroll
-            for (var d = id % 8u; d < HEAD_DIM4; d += 8u) {
-                let k4 = load_k4(base, d);
-                for (var g = 0u; g < GR; g++) { //!unroll
-                    s[g] += dot(q_tile[g * HEAD_DIM4 + d], k4);
+        for (var step = 0u; step < 4u; step += KEY_STEPS) {
+            var k4: array<vec4<f32>, KEY_STEPS * DIMS>;
+            for (var t = 0u; t < KEY_STEPS; t++) { //!unroll
+                let base = k_head + min(c0 + 16u * (step + t) + id / 8u, keys.hi - 1u) * p.k_token;
+                for (var i = 0u; i < DIMS; i++) { //!unroll
+                    let d = id % 8u + 8u * i;
+                    k4[t * DIMS + i] = vec4<f32>(0.0);
+                    if WHOLE_DIMS || d < HEAD_DIM4 { k4[t * DIMS + i] = load_k4(base, d); }
                 } //!unroll
-            }
-            put_scores(s, at, keys.hi - c0, id);
+            } //!unroll
+            for (var t = 0u; t < KEY_STEPS; t++) { //!unroll
+                var s: array<f32, GR>;
+                for (var i = 0u; i < DIMS; i++) { //!unroll
+                    let d = id % 8u + 8u * i;
+                    if WHOLE_DIMS || d < HEAD_DIM4 {
+                        for (var g = 0u; g < GR; g++) { //!unroll
+                            s[g] = dot_add(q_tile[g][d], k4[t * DIMS + i], s[g]);
+                        } //!unroll
+                    }
+                } //!unroll
+                put_scores(s, 16u * (step + t), keys.hi - c0, id);
+            } //!unroll
         }
         workgroupBarrier();
         var s4 = vec4<f32>(M0);
         if row < GR {
-            let at = row * KT + column;
-            s4 = vec4<f32>(weights[at], weights[at + 16u], weights[at + 32u], weights[at + 48u]);
+            s4 = vec4<f32>(
+                weights[row][column],
+                weights[row][column + 16u],
+                weights[row][column + 32u],
+                weights[row][column + 48u]);
         }
         scratch[id] = vec4<f32>(max(max(s4.x, s4.y), max(s4.z, s4.w)));
         workgroupBarrier();
@@ -83,11 +100,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         l = l * alpha + dot(p4, vec4<f32>(1.0));
         m = m_new;
         if row < GR {
-            let at = row * KT + column;
-            weights[at] = p4.x;
-            weights[at + 16u] = p4.y;
-            weights[at + 32u] = p4.z;
-            weights[at + 48u] = p4.w;
+            weights[row][column] = p4.x;
+            weights[row][column + 16u] = p4.y;
+            weights[row][column + 32u] = p4.z;
+            weights[row][column + 48u] = p4.w;
             if column == 0u { factors[row] = alpha; }
         }
         workgroupBarrier();
@@ -95,10 +111,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             acc[g] *= factors[g];
         } //!unroll
         if channel < value_dim4 {
-            for (var x = subset; x < min(KT, keys.hi - c0); x += SUBSETS) {
-                let v4 = load_v4(v_head + (c0 + x) * p.v_token, channel);
-                for (var g = 0u; g < GR; g++) { //!unroll
-                    acc[g] += weights[g * KT + x] * v4;
+            let last = min(KT, keys.hi - c0) - 1u;                 // behind it probabilities are 0
+            for (var x0 = subset; x0 < KT; x0 += VALUE_STEPS * SUBSETS) {
+                var v4: array<vec4<f32>, VALUE_STEPS>;
+                for (var t = 0u; t < VALUE_STEPS; t++) { //!unroll
+                    v4[t] = load_v4(v_head + (c0 + min(x0 + t * SUBSETS, last)) * p.v_token, channel);
+                } //!unroll
+                for (var t = 0u; t < VALUE_STEPS; t++) { //!unroll
+                    for (var g = 0u; g < GR; g++) { //!unroll
+                        acc[g] = fma(vec4<f32>(weights[g][x0 + t * SUBSETS]), v4[t], acc[g]);
+                    } //!unroll
                 } //!unroll
             }
         }

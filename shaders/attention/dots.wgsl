@@ -15,6 +15,6 @@ fn put_scores(products: array<f32, GR>, at: u32, count: u32, id: u32) {
         var sum = 0.0;
         // Each key starts at another of its 8 products: keys four apart would else read the same bank.
         for (var i = 0u; i < 8u; i++) { sum += dot_scratch[row * WG + key * 8u + (i + key / 4u) % 8u]; }
-        weights[row * KT + at + key] = select(M0, score2(sum), at + key < count);
+        weights[row][at + key] = select(M0, score2(sum), at + key < count);
     }
 }

@@ -9,7 +9,7 @@ fn put_scores(products: array<f32, GR>, at: u32, count: u32, id: u32) {
         sum += subgroupShuffleXor(sum, 4u);
         if id % LANES == 0u {
             let key = at + id / LANES;
-            weights[g * KT + key] = select(M0, score2(sum), key < count);
+            weights[g][key] = select(M0, score2(sum), key < count);
         }
     } //!unroll
 }

@@ -43,7 +43,7 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: &Shape, splits: u32) ->
 /// them with too few keys to be worth a merge. A function of sizes that do not change while a plan is replayed.
 pub fn splits(caps: &Caps, shape: &Shape) -> u32 {
     // Workgroups wanted, keys that a split is worth, most splits.
-    let (wanted, worth, most) = if caps.cpu_variants() { (8, 1024, 16) } else { (512, 256, 64) };
+    let (wanted, worth, most) = if caps.cpu_variants() { (8, 1024, 16) } else { (512, 64, 64) };
     let rows = if caps.cpu_variants() { 8 } else { tile_rows(shape) };
     let groups = shape.num_seqs.saturating_mul(shape.num_kv_heads).saturating_mul(blocks(shape, rows).0);
     let keys = shape.window.map_or(shape.max_kv_len, |w| w.min(shape.max_kv_len));
@@ -86,7 +86,13 @@ fn tile_rows(shape: &Shape) -> u32 {
 fn tiles(shape: &Shape) -> Choice {
     let rows = blocks(shape, tile_rows(shape)).1;
     let head_dim4 = shape.head_dim.div_ceil(4);
-    let value_lanes = shape.value_dim.div_ceil(4).next_power_of_two();
+    // At most 64 invocations share the values of a channel: no tile has more keys.
+    let value_lanes = shape.value_dim.div_ceil(4).next_power_of_two().max(2);
+    let key_steps = match head_dim4.div_ceil(8) {
+        1 | 2 => 4,
+        3 | 4 => 2,
+        _ => 1,
+    };
     Choice {
         file: "attention/decode.wgsl",
         variant: "tiles",
@@ -94,7 +100,9 @@ fn tiles(shape: &Shape) -> Choice {
             .selection()
             .set("GR", rows)
             .set("HEAD_DIM4", head_dim4)
-            .set("VALUE_LANES", value_lanes),
+            .set("VALUE_LANES", value_lanes)
+            .set("KEY_STEPS", key_steps)
+            .set("VALUE_STEPS", (value_lanes / 2).min(8)),
         invocations: 128,
         workgroup_bytes: 16 * rows * head_dim4 + 2048 + 32 + 2048 + 512 * rows,
         requires: Requires::NOTHING,
@@ -346,7 +354,9 @@ mod tests {
         let cpu = Caps { is_cpu: true, tier: Tier::Cpu, ..Caps::baseline() };
         assert_eq!(splits(&cpu, &shape([4, 2, 64, 64], &[(1, 512)])), 1);
         assert!((2..=8).contains(&splits(&cpu, &shape([4, 1, 64, 64], &[(1, 32768)]))));
-        assert_eq!(splits(&Caps::baseline(), &shape([32, 8, 128, 128], &[(1, 300)])), 1);
+        assert_eq!(splits(&Caps::baseline(), &shape([32, 8, 128, 128], &[(1, 60)])), 1);
+        // A GPU is filled early: 64 workgroups at 512 keys.
+        assert_eq!(splits(&Caps::baseline(), &shape([32, 8, 128, 128], &[(1, 512)])), 8);
         assert_eq!(splits(&Caps::baseline(), &shape([32, 8, 128, 128], &[(1, 32768)])), 64);
     }
 }
