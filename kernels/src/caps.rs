@@ -8,6 +8,8 @@ use girih_shaders::Dialect;
 
 use crate::choice::{Choice, Data, key};
 
+pub use crate::adapter::AdapterId;
+
 /// Classes of devices that kernels are written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tier {
@@ -64,23 +66,6 @@ impl FromStr for Tier {
     }
 }
 
-/// Which device this is: the key of measured tables, self-test verdicts and caches.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct AdapterId {
-    /// Name as the driver gives it.
-    pub name: String,
-    /// Driver name.
-    pub driver: String,
-    /// Driver version text.
-    pub driver_info: String,
-    /// API: vulkan, metal, dx12, webgpu.
-    pub backend: String,
-    /// PCI vendor, 0 where unknown.
-    pub vendor: u32,
-    /// PCI device, 0 where unknown.
-    pub device: u32,
-}
-
 /// One cooperative-matrix shape of the adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MatrixShape {
@@ -125,6 +110,10 @@ pub struct Caps {
     pub offset_align: u32,
     /// Timestamps around passes.
     pub timestamps: bool,
+    /// Products of four bytes are an instruction: see [`AdapterId::has_integer_dot`]. CPUs have other means.
+    pub integer_dot: bool,
+    /// Tiles are to be small: see [`AdapterId::has_few_registers`].
+    pub few_registers: bool,
     /// Who compiles the WGSL.
     pub dialect: Dialect,
     /// What failed its self-test on this device, by [`key`]: `kernel/variant`, or `kernel/variant/data` where the
@@ -151,6 +140,8 @@ impl Caps {
             storage_buffers: 8,
             offset_align: 256,
             timestamps: false,
+            integer_dot: true,
+            few_registers: false,
             dialect: Dialect::Naga,
             blocked: BTreeSet::new(),
         }

@@ -25,6 +25,7 @@
 //! ```
 
 pub mod activation;
+pub mod adapter;
 pub mod attention;
 pub mod bench;
 pub mod buffer;

@@ -56,7 +56,9 @@ pub use sampling::{argmax, greedy_step, top_k};
 pub use softmax::{Softmax, softmax};
 pub use tensor::{DType, Tensor};
 pub use transform::{Quantized, RowMix, RowTransform};
-pub use transform::{hadamard, hadamard_heads, kronecker, permute_columns, quantize_rows, transform_rows};
+pub use transform::{
+    fake_quantize_rows, hadamard, hadamard_heads, kronecker, permute_columns, quantize_rows, transform_rows,
+};
 
 pub use girih_kernels as kernels;
 pub use girih_kernels::matmul::{Act, GluAct};

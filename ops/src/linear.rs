@@ -7,7 +7,7 @@ use girih_kernels::matmul::{Act, Epilogue, Part, Shape, gemm, gemm_int, gemv, ge
 use crate::{
     DType, Frame, Matrix, Mix, OpError, QuantActivation, RowMix, RowTransform, Tensor, WeightFormat,
 };
-use crate::{layer_norm, quantize_rows, rms_norm, transform_rows};
+use crate::{fake_quantize_rows, layer_norm, quantize_rows, rms_norm, transform_rows};
 
 const OP: &str = "linear";
 
@@ -94,7 +94,8 @@ fn is_fused(frame: &Frame, norm: Option<Norm<'_>>, epilogue: &Epilogue<'_>) -> b
     in_one_binding(frame.gpu().caps(), vectors)
 }
 
-/// The product of integers. Of one row, blocks of 32 channels are quantised inside the product, which saves a dispatch;
+/// The product of integers. Where a device has no instruction for it, the numbers that they stand for are multiplied in
+/// f32, which is the same but for the rounding of sums. Of one row, blocks of 32 channels are quantised inside the product, which saves a dispatch;
 /// of more rows every workgroup would repeat too much of that work, so a kernel of its own does it, as it does for
 /// everything else.
 fn linear_int(
@@ -108,6 +109,12 @@ fn linear_int(
     let [m, k] = x.dims(OP, "x")?;
     let shape = Shape { m, n: w.n, k };
     let parts = int_parts(w)?;
+    if !frame.gpu().caps().integer_dot {
+        let transform =
+            RowTransform { norm: opts.norm, scale: w.input.scale.as_ref(), mix: row_mix(&w.input.mix) };
+        let x = fake_quantize_rows(frame, x, &transform, w.input.activation)?;
+        return product_float(frame, &x, w, None, epilogue, y);
+    }
     let inside = w.input.activation == QuantActivation::INT8
         && w.input.scale.is_none()
         && matches!(w.input.mix, Mix::None)
@@ -132,8 +139,15 @@ fn linear_int(
         let args = gemv_int::Args { input, parts: &parts, epilogue, y: y.buffer() };
         gemv_int::record(frame.recorder(), args, shape)?;
     } else {
-        let args =
-            gemm_int::Args { x_codes: codes, x_scales: scales, parts: &parts, epilogue, y: y.buffer() };
+        let scratch = partial_sums(frame, gemm_int::scratch_bytes(frame.gpu().caps(), shape, &parts))?;
+        let args = gemm_int::Args {
+            x_codes: codes,
+            x_scales: scales,
+            parts: &parts,
+            epilogue,
+            scratch: scratch.as_ref().map(Tensor::buffer),
+            y: y.buffer(),
+        };
         gemm_int::record(frame.recorder(), args, shape)?;
     }
     Ok(())
@@ -212,7 +226,6 @@ fn linear_float(
     epilogue: Epilogue<'_>,
     y: &Tensor,
 ) -> Result<(), OpError> {
-    let [m, k] = x.dims(OP, "x")?;
     let (x, norm) = if w.input.is_plain() {
         (x.clone(), opts.norm)
     } else {
@@ -220,13 +233,34 @@ fn linear_float(
         let transform = RowTransform { norm: opts.norm, scale: w.input.scale.as_ref(), mix };
         (transform_rows(frame, x, &transform)?, None)
     };
+    product_float(frame, &x, w, norm, epilogue, y)
+}
+
+/// Memory for partial sums, if there are any.
+fn partial_sums(frame: &mut Frame, bytes: u64) -> Result<Option<Tensor>, OpError> {
+    match bytes {
+        0 => Ok(None),
+        bytes => Ok(Some(frame.alloc(&[bytes.div_ceil(4) as u32], DType::F32)?)),
+    }
+}
+
+/// The product of f32 activations as they are, with the norm before it.
+fn product_float(
+    frame: &mut Frame,
+    x: &Tensor,
+    w: &Matrix,
+    norm: Option<Norm<'_>>,
+    epilogue: Epilogue<'_>,
+    y: &Tensor,
+) -> Result<(), OpError> {
+    let [m, k] = x.dims(OP, "x")?;
     let shape = Shape { m, n: w.n, k };
     let parts = parts(w);
     let fused = m <= gemv::MAX_M && is_fused(frame, norm, &epilogue);
     let (x, norm) = match norm {
-        Some(Norm::Rms { weight, eps }) if !fused => (rms_norm(frame, &x, weight, eps)?, None),
+        Some(Norm::Rms { weight, eps }) if !fused => (&rms_norm(frame, x, weight, eps)?, None),
         Some(Norm::Layer { weight, bias, eps }) if !fused => {
-            (layer_norm(frame, &x, weight, bias, eps)?, None)
+            (&layer_norm(frame, x, weight, bias, eps)?, None)
         }
         norm => (x, norm),
     };
@@ -241,10 +275,7 @@ fn linear_float(
         let args = gemv::Args { x: x.buffer(), parts: &parts, norm, epilogue, y: y.buffer() };
         return Ok(gemv::record(frame.recorder(), args, shape)?);
     }
-    let scratch = match gemm::scratch_bytes(frame.gpu().caps(), shape, &parts) {
-        0 => None,
-        bytes => Some(frame.alloc(&[bytes.div_ceil(4) as u32], DType::F32)?),
-    };
+    let scratch = partial_sums(frame, gemm::scratch_bytes(frame.gpu().caps(), shape, &parts))?;
     let scratch = scratch.as_ref().map(Tensor::buffer);
     let args = gemm::Args { x: x.buffer(), parts: &parts, epilogue, scratch, y: y.buffer() };
     Ok(gemm::record(frame.recorder(), args, shape)?)

@@ -148,6 +148,53 @@ fn record_f32(
     Ok(y)
 }
 
+/// Numbers that the integers of [`quantize_rows`] stand for: `scale · q`, for products in f32 where a device has no
+/// instruction for those of integers.
+///
+/// # Shapes
+/// x `[.., C]` → f32 `[.., C]`
+///
+/// # Errors
+/// As [`quantize_rows`].
+pub fn fake_quantize_rows(
+    frame: &mut Frame,
+    x: &Tensor,
+    transform: &RowTransform<'_>,
+    activation: QuantActivation,
+) -> Result<Tensor, OpError> {
+    let op = "fake_quantize_rows";
+    let (m, k, norm) = checked(op, x, transform)?;
+    let mix = kernel_mix(op, transform.mix, k)?;
+    let scratch = scratch(frame, [m, k], &mix, activation)?;
+    let y = frame.alloc(x.shape(), DType::F32)?;
+    let args = kernel::Args {
+        x: x.buffer(),
+        norm,
+        scale: transform.scale.map(Tensor::buffer),
+        mix,
+        output: kernel::Output::FakeQuantized {
+            activation,
+            y: y.buffer(),
+            scratch: scratch.as_ref().map(Tensor::buffer),
+        },
+    };
+    kernel::record(frame.recorder(), args, m, k)?;
+    Ok(y)
+}
+
+/// Memory for rows that are mixed and then quantised, if they need any.
+fn scratch(
+    frame: &mut Frame,
+    [m, k]: [u32; 2],
+    mix: &kernel::Mix<'_>,
+    activation: QuantActivation,
+) -> Result<Option<Tensor>, OpError> {
+    Ok(match kernel::scratch_bytes(frame.gpu().caps(), m, k, mix, activation)? {
+        0 => None,
+        _ => Some(frame.alloc(&[m, k], DType::F32)?),
+    })
+}
+
 /// [`transform_rows`], then symmetric integers: `scale = clip · max|y| / qmax` of a row or of a group of channels,
 /// `q = clamp(round_half_even(y / scale), -qmax - 1, qmax)`, `qmax = 2^(bits - 1) - 1`; the scale of zeros is 1. NaN and
 /// infinities make the scale of their 32 channels NaN or infinite, so that products are. One kernel; two where rows are mixed that are too long for the device's workgroup memory.
@@ -167,10 +214,7 @@ pub fn quantize_rows(
     let op = "quantize_rows";
     let (m, k, norm) = checked(op, x, transform)?;
     let mix = kernel_mix(op, transform.mix, k)?;
-    let scratch = match kernel::scratch_bytes(frame.gpu().caps(), m, k, &mix, activation)? {
-        0 => None,
-        _ => Some(frame.alloc(&[m, k], DType::F32)?),
-    };
+    let scratch = scratch(frame, [m, k], &mix, activation)?;
     let blocks = kernel::num_blocks(k);
     let codes = frame.alloc(&[m, blocks, 8], DType::U32)?;
     let scales = frame.alloc(&[m, blocks, 2], DType::U32)?;

@@ -1,7 +1,8 @@
 // y[m, n] = epilogue(Σ_k x[m, k] · W[n, k])   with integer x and W
 // One workgroup computes a BM x BN tile of y from blocks of 32 channels of x and W in workgroup memory, an invocation
 // TM x TN of it. Codes are spread to bytes once, when they enter workgroup memory. Sums within a block are exact
-// integers; scales and zeros of both sides come in once a block.
+// integers; scales and zeros of both sides come in once a block. With SPLIT, workgroups along z share the blocks and write
+// plain sums, which split_sum.wgsl adds in a fixed order.
 const TM: u32 = 4u; //!spec
 const TN: u32 = 4u; //!spec
 const TX: u32 = 16u; //!spec
@@ -30,7 +31,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let m0 = group.y * BM;
     let n0 = group.x * BN;
     var acc: array<f32, TM * TN>;
-    for (var block = 0u; block < num_blocks(); block++) {
+    let first_block = select(0u, group.z * (p.split_k8 / 4u), SPLIT);
+    let end_block = select(num_blocks(), min(first_block + p.split_k8 / 4u, num_blocks()), SPLIT);
+    for (var block = first_block; block < end_block; block++) {
         // The first invocations bring in x, the last ones W. Rows beyond the edge repeat the last one and are not stored.
         var x_in: XBlock;
         var q_in: Codes32;
@@ -73,7 +76,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     for (var i = 0u; i < TM; i++) { //!unroll
         for (var h = 0u; h < TN / 2u; h++) { //!unroll
-            store_pair(m0 + ty * TM + i, n0 + h * 2u * TX + 2u * tx, acc[i * TN + 2u * h], acc[i * TN + 2u * h + 1u]);
+            let n = n0 + h * 2u * TX + 2u * tx;
+            store_pair(m0 + ty * TM + i, n, group.z, acc[i * TN + 2u * h], acc[i * TN + 2u * h + 1u]);
         } //!unroll
     } //!unroll
 }

@@ -44,7 +44,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     for (var i = 0u; i < TM; i++) { //!unroll
         for (var h = 0u; h < TN / 2u; h++) { //!unroll
-            store_pair(m0 + i, n0 + 2u * h, acc[i * TN + 2u * h], acc[i * TN + 2u * h + 1u]);
+            store_pair(m0 + i, n0 + 2u * h, 0u, acc[i * TN + 2u * h], acc[i * TN + 2u * h + 1u]);
         } //!unroll
     } //!unroll
 }

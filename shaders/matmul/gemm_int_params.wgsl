@@ -4,11 +4,17 @@
 //!import matmul/int_x_codes.wgsl
 //!import matmul/epilogue.wgsl
 
-// Columns n and n + 1 of a row of y; n is even.
-fn store_pair(row: u32, n: u32, first: f32, second: f32) {
+const SPLIT: bool = false; //!spec
+
+// Columns n and n + 1 of a row of y, or of the plain sums of a share of the channels; n is even.
+fn store_pair(row: u32, n: u32, split: u32, first: f32, second: f32) {
     let column = p.n_base + n;
     if row < p.num_m && n < p.num_n {
-        if GLU {
+        if SPLIT {
+            let at = (split * p.num_m + row) * p.y_stride + column;
+            y[at] = first;
+            if n + 1u < p.num_n { y[at + 1u] = second; }
+        } else if GLU {
             store_glu(row, column, first, second);
         } else {
             store(row, column, first);

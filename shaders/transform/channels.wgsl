@@ -8,3 +8,4 @@ fn channel(i: u32) -> f32 {
 fn quad(i: u32) -> vec4<f32> {
     return vec4(channel(4u * i), channel(4u * i + 1u), channel(4u * i + 2u), channel(4u * i + 3u));
 }
+fn top_bits(v: V) -> u32 { return bitcast<u32>(v) & 0x7fffffffu; }

@@ -9,3 +9,7 @@ fn quad(i: u32) -> vec4<f32> {
     if i < p.num_channels / 4u { return mixed(i); }
     return vec4<f32>();
 }
+fn top_bits(v: V) -> u32 {
+    let bits = bitcast<vec4<u32>>(v) & vec4<u32>(0x7fffffffu);
+    return max(max(bits.x, bits.y), max(bits.z, bits.w));
+}

@@ -16,6 +16,8 @@ use girih_kernels::caps::{AdapterId, MatrixShape};
 struct Device {
     name: &'static str,
     backend: &'static str,
+    /// PCI vendor and device; 0 where the name tells.
+    pci: [u32; 2],
     subgroup_size: Option<(u32, u32)>,
     f16: bool,
     /// Depth of the cooperative matrices; 0 where there are none.
@@ -33,6 +35,7 @@ struct Device {
 const WEBGPU: Device = Device {
     name: "WebGPU default limits",
     backend: "webgpu",
+    pci: [0, 0],
     subgroup_size: None,
     f16: false,
     matrix: 0,
@@ -73,17 +76,45 @@ const DEVICES: &[Device] = &[
     },
     Device {
         name: "Intel UHD 630",
+        pci: [0x8086, 0x3e92],
         subgroup_size: Some((8, 32)),
         workgroup_kib: 64,
         unified_memory: true,
         ..VULKAN
     },
-    Device { name: "Intel Arc A770", subgroup_size: Some((8, 32)), matrix: 16, workgroup_kib: 64, ..VULKAN },
-    Device { name: "NVIDIA GeForce GTX 1060 (no f16)", f16: false, workgroup_kib: 48, ..VULKAN },
-    Device { name: "NVIDIA GeForce RTX 4070", matrix: 16, workgroup_kib: 48, ..VULKAN },
-    Device { name: "NVIDIA H200", matrix: 16, workgroup_kib: 48, offset_align: 16, ..VULKAN },
+    Device {
+        name: "Intel Arc A770",
+        pci: [0x8086, 0x56a0],
+        subgroup_size: Some((8, 32)),
+        matrix: 16,
+        workgroup_kib: 64,
+        ..VULKAN
+    },
+    Device {
+        name: "NVIDIA GeForce GTX 1060 (no f16)",
+        pci: [0x10de, 0x1c03],
+        f16: false,
+        workgroup_kib: 48,
+        ..VULKAN
+    },
+    Device {
+        name: "NVIDIA GeForce RTX 4070",
+        pci: [0x10de, 0x2786],
+        matrix: 16,
+        workgroup_kib: 48,
+        ..VULKAN
+    },
+    Device {
+        name: "NVIDIA H200",
+        pci: [0x10de, 0x2335],
+        matrix: 16,
+        workgroup_kib: 48,
+        offset_align: 16,
+        ..VULKAN
+    },
     Device {
         name: "AMD Radeon RX 7800 XT",
+        pci: [0x1002, 0x747e],
         subgroup_size: Some((32, 64)),
         matrix: 16,
         workgroup_kib: 64,
@@ -91,6 +122,7 @@ const DEVICES: &[Device] = &[
     },
     Device {
         name: "AMD Radeon RX 580",
+        pci: [0x1002, 0x67df],
         backend: "dx12",
         subgroup_size: Some((64, 64)),
         f16: false,
@@ -98,6 +130,7 @@ const DEVICES: &[Device] = &[
     },
     Device {
         name: "Qualcomm Adreno 740",
+        pci: [0x5143, 0x4305_0a01],
         subgroup_size: Some((64, 128)),
         binding_mib: 128,
         storage_buffers: 24,
@@ -106,6 +139,7 @@ const DEVICES: &[Device] = &[
     },
     Device {
         name: "Arm Mali-G52",
+        pci: [0x13b5, 0x7402_0000],
         subgroup_size: Some((8, 8)),
         invocations: 384,
         binding_mib: 256,
@@ -116,6 +150,7 @@ const DEVICES: &[Device] = &[
     },
     Device {
         name: "Arm Mali-G715",
+        pci: [0x13b5, 0xb882_0000],
         subgroup_size: Some((16, 16)),
         matrix: 16,
         unified_memory: true,
@@ -123,6 +158,7 @@ const DEVICES: &[Device] = &[
     },
     Device {
         name: "Broadcom V3D 7.1 (Raspberry Pi 5)",
+        pci: [0x14e4, 0],
         subgroup_size: Some((16, 16)),
         f16: false,
         workgroup_kib: 16,
@@ -169,8 +205,18 @@ pub fn recorded() -> Vec<Caps> {
         .iter()
         .map(|d| {
             let shape = MatrixShape { mnk: [d.matrix; 3], f16_in: true, f32_out: true };
+            let [vendor, device] = d.pci;
+            let adapter = AdapterId {
+                name: d.name.into(),
+                backend: d.backend.into(),
+                vendor,
+                device,
+                ..AdapterId::default()
+            };
             let mut caps = Caps {
-                adapter: AdapterId { name: d.name.into(), backend: d.backend.into(), ..AdapterId::default() },
+                integer_dot: d.is_cpu || adapter.has_integer_dot(),
+                few_registers: !d.is_cpu && adapter.has_few_registers(),
+                adapter,
                 is_cpu: d.is_cpu,
                 unified_memory: d.unified_memory,
                 subgroup_size: d.subgroup_size,

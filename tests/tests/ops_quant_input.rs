@@ -1,6 +1,7 @@
 //! Linear layers whose input is scaled, mixed and quantised, against the definition in f64: what the loader and
 //! `girih quantize` rely on.
 
+use girih_kernels::Caps;
 use girih_kernels::quant::{hadamard, kronecker, quantize_row};
 use girih_kernels::testing::seeded;
 use girih_ops::{
@@ -9,6 +10,11 @@ use girih_ops::{
 };
 use girih_tests::goldens::{assert_close, counted, op};
 use girih_tests::on_device;
+
+/// The device as if it had no instruction for products of integers.
+fn without_integer_dot(gpu: &Gpu) -> Gpu {
+    gpu.with_caps(Caps { integer_dot: false, ..gpu.caps().clone() })
+}
 
 /// A mixing on the host: its name, what it does to a row of x, how a matrix is told.
 struct Mixing {
@@ -205,6 +211,29 @@ async fn inputs_are_scaled_mixed_and_quantised_as_defined(gpu: Gpu) {
     check(&gpu, 3, 768, int(4, Format::ROW, 0.9), &MIXINGS[1], 1).await;
 }
 
+/// Where integers have no instruction, the numbers that they stand for are multiplied: by the same definition.
+#[on_device]
+async fn without_integer_dot_products_are_those_of_floats(gpu: Gpu) {
+    let gpu = without_integer_dot(&gpu);
+    let int = |bits, group, clip| QuantActivation::Int { bits, group, clip };
+    check(&gpu, 1, 40, QuantActivation::INT8, &MIXINGS[0], 1).await;
+    check(&gpu, 7, 96, QuantActivation::INT8, &MIXINGS[0], 2).await;
+    check(&gpu, 3, 768, int(4, Format::ROW, 0.9), &MIXINGS[1], 1).await;
+    check(&gpu, 7, 96, int(8, 64, 1.0), &MIXINGS[3], 0).await;
+    check(&gpu, 1, 40, int(8, Format::ROW, 1.0), &MIXINGS[4], 0).await;
+    let matrix = Matrix::alloc(&gpu, Format::Q4_0, 64, 64).expect("fits");
+    let matrix =
+        matrix.with_input(MatrixInput { activation: QuantActivation::INT8, ..MatrixInput::default() });
+    for m in [1, 4, 9] {
+        let mut frame = Frame::new(&gpu);
+        let x = Tensor::from_f32(&gpu, &seeded(64 * m as usize, 1), &[m, 64]).expect("uploads");
+        linear(&mut frame, &x, &matrix, &Linear::default()).expect("records");
+        let names: Vec<&str> = frame.recorder().dispatches().map(|d| d.spec.name).collect();
+        assert_eq!(names[0], "transform_rows");
+        assert!(names.iter().all(|name| !name.ends_with("_int")), "{names:?}");
+    }
+}
+
 /// Golden `fake_quant`: both operands quantised by rows, integer product.
 #[on_device("goldens/ops/fake_quant")]
 async fn integer_products_agree_with_the_goldens(gpu: Gpu) {
@@ -236,6 +265,14 @@ async fn integer_products_agree_with_the_goldens(gpu: Gpu) {
             assert_close(&case.name, &got, &case.f32("y").1.repeat(repeat), 1e-5, 1e-5);
             products += 1;
         }
+        // Sums of floats are rounded, those of integers are not.
+        let gpu = without_integer_dot(&gpu);
+        let mut frame = Frame::new(&gpu);
+        let x = Tensor::from_f32(&gpu, &x, &[shape[0], shape[1]]).expect("uploads");
+        let y = linear(&mut frame, &x, &matrix, &Linear::default()).expect("records");
+        frame.submit().expect("runs");
+        let got = y.to_f32(&gpu).await.expect("reads");
+        assert_close(&case.name, &got, &case.f32("y").1, 1e-4, 1e-5);
     }
     counted("ops/fake_quant: products", products);
 }
@@ -256,25 +293,27 @@ async fn rows_of_a_table_are_read_unless_they_are_mixed(gpu: Gpu) {
 /// What is not a number does not become one: neither in front of a product nor on its way.
 #[on_device]
 async fn nan_and_infinity_stay_through_the_quantisers(gpu: Gpu) {
+    let without = without_integer_dot(&gpu);
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        for (m, group) in [(2, 32), (2, Format::ROW), (7, 32), (7, Format::ROW)] {
+        let problems = [(&gpu, 2, 32), (&gpu, 2, Format::ROW), (&gpu, 7, 32), (&gpu, 7, Format::ROW)];
+        for (gpu, m, group) in problems.into_iter().chain([(&without, 2, 32), (&without, 2, Format::ROW)]) {
             let activation = QuantActivation::Int { bits: 8, group, clip: 1.0 };
             let (n, k) = (40, 96);
-            let matrix = Matrix::alloc(&gpu, Format::Q8_0, n, k).expect("fits");
+            let matrix = Matrix::alloc(gpu, Format::Q8_0, n, k).expect("fits");
             for r in 0..n {
                 let row = quantize_row(Format::Q8_0, &seeded(k as usize, r));
                 let (mut codes, mut scales) = (Vec::new(), Vec::new());
                 girih_kernels::quant::pack_row(Format::Q8_0, &row, &mut codes, &mut scales);
-                matrix.write_packed_rows(&gpu, r, &codes, &scales).expect("a row");
+                matrix.write_packed_rows(gpu, r, &codes, &scales).expect("a row");
             }
             let matrix = matrix.with_input(MatrixInput { activation, ..MatrixInput::default() });
             let mut x = seeded((m * k) as usize, 1);
             x[k as usize + 50] = bad;
-            let x = Tensor::from_f32(&gpu, &x, &[m, k]).expect("uploads");
-            let mut frame = Frame::new(&gpu);
+            let x = Tensor::from_f32(gpu, &x, &[m, k]).expect("uploads");
+            let mut frame = Frame::new(gpu);
             let y = linear(&mut frame, &x, &matrix, &Linear::default()).expect("records");
             frame.submit().expect("runs");
-            let y = y.to_f32(&gpu).await.expect("reads");
+            let y = y.to_f32(gpu).await.expect("reads");
             for (row, y) in y.chunks(n as usize).enumerate() {
                 assert!(
                     y.iter().all(|v| v.is_finite() != (row == 1)),

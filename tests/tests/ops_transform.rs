@@ -151,6 +151,16 @@ async fn the_quantiser_agrees_with_the_goldens(gpu: Gpu) {
         assert_close(&case.name, &scales, &case.f32("scale").1, 0.0, 1e-7);
         let dq: Vec<f32> = codes.iter().enumerate().map(|(i, &q)| q as f32 * scales[i / k]).collect();
         assert_close(&case.name, &dq, &case.f32("dq").1, 0.0, 2e-7);
+        let mut frame = Frame::new(&gpu);
+        let fake = girih_ops::fake_quantize_rows(&mut frame, &x, &RowTransform::default(), activation);
+        let fake = fake.expect("records");
+        frame.submit().expect("runs");
+        assert_eq!(
+            fake.to_f32(&gpu).await.expect("reads"),
+            dq,
+            "{}: the numbers that codes stand for",
+            case.name
+        );
         if case.has("wq") {
             let (wq, w_scale) = (case.ints("wq"), case.f32("wscale").1);
             let y: Vec<f32> = codes

@@ -36,9 +36,9 @@ fn select(caps: &Caps, shape: &Shape, has_sinks: bool) -> (Choice, Params, [u32;
         let lanes = if smallest >= 8 { 8 } else { 4 };
         if smallest >= lanes && allowed("rows_subgroup") { rows_subgroup(shape, lanes) } else { rows(shape) }
     } else if smallest >= 8 && allowed("tiles_subgroup") {
-        tiles_subgroup(shape)
+        tiles_subgroup(shape, most_rows(caps))
     } else {
-        tiles(shape)
+        tiles(shape, most_rows(caps))
     };
     let (params, grid) = launch(&choice, shape, has_sinks);
     (choice, params, grid)
@@ -53,13 +53,21 @@ fn launch(choice: &Choice, shape: &Shape, has_sinks: bool) -> (Params, [u32; 3])
     (params, [row_tiles, shape.num_kv_heads, shape.num_seqs])
 }
 
+/// Rows of an invocation: four of D = 64 spill where registers are few.
+fn most_rows(caps: &Caps) -> u32 {
+    if caps.few_registers { 2 } else { MOST_ROWS }
+}
+
+const MOST_ROWS: u32 = 4;
+
 /// Rows of invocations of a tile: `TY`.
 const TILE_ROWS: u32 = 16;
 
-fn tiles(shape: &Shape) -> Choice {
+/// At most `most_rows` of an invocation.
+fn tiles(shape: &Shape, most_rows: u32) -> Choice {
     let chunks = shape.value_dim.div_ceil(32);
-    // At most 48 accumulators of an invocation; 4 rows where they fit.
-    let rows = (12 / chunks).clamp(1, 4);
+    // At most 48 accumulators of an invocation; as many rows as asked for where they fit.
+    let rows = (12 / chunks).clamp(1, most_rows);
     let rows = if rows == 3 { 2 } else { rows };
     let selection = shape.selection().set("RT", rows).set("VALUE_CHUNKS", chunks);
     Choice {
@@ -73,8 +81,8 @@ fn tiles(shape: &Shape) -> Choice {
     }
 }
 
-fn tiles_subgroup(shape: &Shape) -> Choice {
-    let portable = tiles(shape);
+fn tiles_subgroup(shape: &Shape, most_rows: u32) -> Choice {
+    let portable = tiles(shape, most_rows);
     Choice {
         variant: "tiles_subgroup",
         selection: portable.selection.part("rows", "attention/rows_subgroup.wgsl").set("LANES", 8),
@@ -117,7 +125,8 @@ fn rows_subgroup(shape: &Shape, lanes: u32) -> Choice {
 }
 
 fn variants(shape: &Shape) -> [Choice; 4] {
-    [rows_subgroup(shape, 8), tiles(shape), tiles_subgroup(shape), rows(shape)]
+    let [tiles, tiles_subgroup] = [tiles(shape, MOST_ROWS), tiles_subgroup(shape, MOST_ROWS)];
+    [rows_subgroup(shape, 8), tiles, tiles_subgroup, rows(shape)]
 }
 
 /// The first cases run in every variant. The others leave out two that differ from the rest in a few lines only:
@@ -125,6 +134,9 @@ fn variants(shape: &Shape) -> [Choice; 4] {
 /// Narrow subgroups (SwiftShader has 4 lanes) run with each type of cache.
 fn launched(at: usize, shape: &Shape) -> Vec<Choice> {
     let mut launched: Vec<Choice> = variants(shape).into_iter().take(if at < 11 { 4 } else { 2 }).collect();
+    if at == 0 {
+        launched.push(tiles_subgroup(shape, 2));
+    }
     if at == 2 || problems()[at].name == "partial_f16" {
         launched.push(rows_subgroup(shape, 4));
     }

@@ -15,6 +15,14 @@ pub(super) fn read_caps(adapter: &wgpu::Adapter, limits: &wgpu::Limits, features
     let size = if apple { (32, 32) } else { (info.subgroup_min_size.max(1), info.subgroup_max_size.max(1)) };
     // The adapter may have what the device was not asked for.
     let matrices = features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
+    let adapter_id = AdapterId {
+        name: info.name,
+        driver: info.driver,
+        driver_info: info.driver_info,
+        backend: info.backend.to_string(),
+        vendor: info.vendor,
+        device: info.device,
+    };
     let mut caps = Caps {
         tier: Tier::Portable,
         is_cpu,
@@ -34,14 +42,9 @@ pub(super) fn read_caps(adapter: &wgpu::Adapter, limits: &wgpu::Limits, features
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
         dialect: if cfg!(target_arch = "wasm32") { Dialect::Browser } else { Dialect::Naga },
         blocked: BTreeSet::new(),
-        adapter: AdapterId {
-            name: info.name,
-            driver: info.driver,
-            driver_info: info.driver_info,
-            backend: info.backend.to_string(),
-            vendor: info.vendor,
-            device: info.device,
-        },
+        integer_dot: is_cpu || adapter_id.has_integer_dot(),
+        few_registers: !is_cpu && adapter_id.has_few_registers(),
+        adapter: adapter_id,
     };
     caps.tier = caps.best_tier();
     caps

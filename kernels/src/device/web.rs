@@ -101,6 +101,8 @@ pub(super) fn caps(adapter: &wgpu::Adapter, device: &wgpu::Device) -> Caps {
         caps.unified_memory = facts.is_cpu;
         caps.adapter.name = facts.name;
         caps.dialect = if facts.packed_dot { Dialect::Browser } else { Dialect::BrowserBase };
+        caps.integer_dot = facts.is_cpu || (facts.packed_dot && caps.adapter.has_integer_dot());
+        caps.few_registers = !facts.is_cpu && caps.adapter.has_few_registers();
         caps.tier = caps.best_tier();
     }
     caps

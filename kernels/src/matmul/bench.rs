@@ -1,5 +1,6 @@
 //! Shapes to time. A case is called `MxNxK format`.
 
+use super::tile::MAX_SPLITS;
 use super::{Format, Shape, WeightFormat, gemm as gemm_kernel, gemv as gemv_kernel, int};
 use crate::caps::Caps;
 use crate::case::{BenchBuffer, BenchCase, hash};
@@ -82,12 +83,16 @@ pub(super) fn gemv() -> Vec<BenchCase> {
     all
 }
 
+/// Elements of y, with room for the partial sums of small results.
+fn sums(shape: Shape) -> u32 {
+    let splits = if shape.m * shape.n < 1 << 18 { MAX_SPLITS } else { 1 };
+    splits * shape.m * shape.n
+}
+
 pub(super) fn gemm() -> Vec<BenchCase> {
     let rest = |shape: Shape| {
         let f32 = |len: u32| BenchBuffer::F32(len as usize);
-        // Room for the partial sums of small results.
-        let splits = if shape.m * shape.n < 1 << 18 { gemm_kernel::MAX_SPLITS } else { 1 };
-        vec![f32(4), f32(4), f32(splits * shape.m * shape.n)]
+        vec![f32(4), f32(4), f32(sums(shape))]
     };
     let launches: Launches =
         |caps, name| parse(name).map(|(s, f)| gemm_kernel::bench_launch(caps, s, f)).into_iter().collect();
@@ -114,7 +119,7 @@ pub(super) fn int_case([m, n, k]: [u32; 3], format: Format, float: bool, launche
         BenchBuffer::U32(bytemuck::pod_collect_to_vec(&x_codes))
     };
     let x_scales = BenchBuffer::U32(x_scales.into_iter().flatten().collect());
-    let y = BenchBuffer::F32((m * n) as usize);
+    let y = BenchBuffer::F32(sums(shape) as usize);
     let none = || BenchBuffer::F32(4);
     let source = if float { "f32" } else { "int8" };
     BenchCase {

@@ -3,7 +3,7 @@
 use girih_shaders::Selection;
 
 use super::product::{Epilogue, EpilogueKind, Params, Part, Shape, check_result, check_sizes};
-use super::tile::{ENOUGH_GROUPS, Tile};
+use super::tile::{ENOUGH_GROUPS, Plan, Tile};
 use super::{QUANT_FORMATS, WeightFormat, or_dummy, parts, reference, split_sum};
 use crate::buffer::Buffer;
 use crate::caps::Caps;
@@ -44,10 +44,7 @@ pub const KERNEL: Kernel =
 
 /// Bytes that a product with these parts of W needs for partial sums; 0 if its channels are not split.
 pub fn scratch_bytes(caps: &Caps, shape: Shape, parts: &[Part<'_>]) -> u64 {
-    match plan(caps, shape, &formats(parts)).splits {
-        0 | 1 => 0,
-        splits => rows::product([4, splits.into(), shape.m.into(), shape.n.into()]),
-    }
+    plan(caps, shape, &formats(parts)).scratch_bytes(shape)
 }
 
 /// Appends `y = epilogue(x · Wᵀ)`: one dispatch for each part of W, one more where the channels are split.
@@ -63,22 +60,11 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: Shape) -> Result<(), Ke
     let x_bytes = rows::product([4, shape.m.into(), shape.k.into()]);
     check_sizes(SPEC.name, [("x", Some(args.x), x_bytes)])?;
     check_result(SPEC.name, &args.epilogue, args.y, [shape.m, shape.n])?;
-    let Plan { tile, splits, split_k8 } = plan(rec.caps(), shape, &formats(args.parts));
-    let scratch_bytes = scratch_bytes(rec.caps(), shape, args.parts);
+    let plan = plan(rec.caps(), shape, &formats(args.parts));
+    let Plan { tile, splits, split_k8 } = plan;
     let gpu = rec.gpu().clone();
-    let split = splits > 1;
-    let y = match args.scratch {
-        _ if !split => args.y,
-        Some(scratch) if scratch.size() >= scratch_bytes => scratch,
-        scratch => {
-            return Err(KernelError::BadBuffer {
-                kernel: SPEC.name,
-                binding: "scratch",
-                got: scratch.map_or(0, Buffer::size),
-                want: scratch_bytes,
-            });
-        }
-    };
+    let split = plan.is_split();
+    let y = plan.output(SPEC.name, shape, args.scratch, args.y)?;
     let (epilogue, bias, residual) = if split {
         (EpilogueKind::default(), gpu.dummy()?, gpu.dummy()?)
     } else {
@@ -102,8 +88,12 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: Shape) -> Result<(), Ke
 const LARGE: Tile = Tile::shared([8, 8], [8, 16]);
 /// 64 x 64.
 const MEDIUM: Tile = Tile::shared([8, 4], [16, 8]);
-/// 32 x 64, for few rows.
+/// 32 x 64.
 const SMALL: Tile = Tile::shared([4, 4], [16, 8]);
+/// 16 x 64, for few rows.
+const FEW: Tile = Tile::shared([4, 4], [16, 4]).deep(4);
+/// 8 x 64.
+const FEWEST: Tile = Tile::shared([4, 2], [32, 2]).deep(4);
 /// For a CPU's vector unit: 8 lanes side by side.
 const DIRECT: Tile = Tile::direct([4, 8], 8, 1);
 /// The same with rows of x shared through a subgroup: 16 rows cost two loads.
@@ -112,19 +102,6 @@ const DIRECT_SUBGROUP: Tile = Tile::direct([16, 2], 8, 8);
 const DIRECT_SUBGROUP_8: Tile = Tile::direct([8, 2], 8, 8);
 /// For subgroups of 4: SwiftShader, whose vectors have 4 lanes and 16 registers.
 const DIRECT_SUBGROUP_4: Tile = Tile::direct([8, 4], 4, 4);
-
-/// Groups of 8 channels of a tile in workgroup memory.
-const BK8: u32 = 2;
-pub(super) const MAX_SPLITS: u32 = 16;
-/// A split adds up at least 256 channels.
-const MIN_SPLIT_K8: u32 = 32;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Plan {
-    tile: Tile,
-    splits: u32,
-    split_k8: u32,
-}
 
 fn formats(parts: &[Part<'_>]) -> Vec<WeightFormat> {
     parts.iter().map(|part| part.format).collect()
@@ -135,34 +112,22 @@ fn plan(caps: &Caps, shape: Shape, formats: &[WeightFormat]) -> Plan {
     let allowed = |variant: &str| {
         formats.iter().all(|&format| !caps.is_blocked(SPEC.name, variant, Data::Weights(format)))
     };
-    let num_k8 = shape.num_k8();
-    let whole = |tile| Plan { tile, splits: 1, split_k8: num_k8 };
     if caps.cpu_variants() && allowed("direct") {
         let lanes = caps.subgroup_size.map_or(1, |(smallest, _)| smallest);
         let allowed = allowed("direct_subgroup");
-        return whole(match lanes {
+        let tile = match lanes {
             8.. if allowed && shape.m <= 8 => DIRECT_SUBGROUP_8,
             8.. if allowed => DIRECT_SUBGROUP,
             4.. if allowed => DIRECT_SUBGROUP_4,
             _ => DIRECT,
-        });
+        };
+        return Plan::whole(tile, shape);
     }
-    let groups = |tile: Tile| tile.groups(shape.m, shape.n);
-    let tile = if shape.m <= SMALL.bm() {
-        SMALL
-    } else if groups(LARGE) >= ENOUGH_GROUPS.into() {
-        LARGE
-    } else {
-        MEDIUM
-    };
-    let wanted = u64::from(ENOUGH_GROUPS) / groups(tile).max(1);
-    let splits = (wanted as u32).min(num_k8 / MIN_SPLIT_K8).min(MAX_SPLITS);
-    let bytes = rows::product([4, splits.into(), shape.m.into(), shape.n.into()]);
-    if splits < 2 || bytes > caps.binding_bytes || !allowed("split_k") {
-        return whole(tile);
-    }
-    let split_k8 = num_k8.div_ceil(splits).next_multiple_of(BK8);
-    Plan { tile, splits: num_k8.div_ceil(split_k8), split_k8 }
+    let tile = [FEWEST, FEW, SMALL]
+        .into_iter()
+        .find(|tile| shape.m <= tile.bm())
+        .unwrap_or(if LARGE.groups(shape.m, shape.n) >= ENOUGH_GROUPS { LARGE } else { MEDIUM });
+    if allowed("split_k") { Plan::split(caps, tile, shape, tile.bk8) } else { Plan::whole(tile, shape) }
 }
 
 fn choice(tile: Tile, shape: Shape, format: WeightFormat, split: bool, epilogue: EpilogueKind) -> Choice {
@@ -190,9 +155,9 @@ fn choice(tile: Tile, shape: Shape, format: WeightFormat, split: bool, epilogue:
     Choice {
         file: "matmul/gemm.wgsl",
         variant: if split { "split_k" } else { "tiled" },
-        selection: selection.set("TY", tile.ty).set("BK8", BK8).set("SPLIT", split),
+        selection: selection.set("TY", tile.ty).set("BK8", tile.bk8).set("SPLIT", split),
         invocations: tile.tx * tile.ty,
-        workgroup_bytes: 32 * BK8 * (tile.bm() + tile.ty + tile.bn() + tile.tn),
+        workgroup_bytes: 32 * tile.bk8 * (tile.bm() + tile.ty + tile.bn() + tile.tn),
         requires: Requires::NOTHING,
         data: Data::Weights(format),
     }
@@ -209,8 +174,8 @@ pub(super) fn bench_launch(caps: &Caps, shape: Shape, format: WeightFormat) -> L
     }
 }
 
-const TILES: [Tile; 7] =
-    [LARGE, MEDIUM, SMALL, DIRECT, DIRECT_SUBGROUP, DIRECT_SUBGROUP_8, DIRECT_SUBGROUP_4];
+const TILES: [Tile; 9] =
+    [LARGE, MEDIUM, SMALL, FEW, FEWEST, DIRECT, DIRECT_SUBGROUP, DIRECT_SUBGROUP_8, DIRECT_SUBGROUP_4];
 
 fn choices() -> Vec<Choice> {
     let mut all = Vec::new();
@@ -276,8 +241,11 @@ fn case(
     let Shape { m, n, k } = shape;
     let [weights, scales] = reference::seeded_weights(n, k, format, 2);
     let y_stride = epilogue.columns(n);
-    let split_k8 = shape.num_k8().div_ceil(splits).next_multiple_of(BK8);
-    let splits = if splits == 1 { 1 } else { shape.num_k8().div_ceil(split_k8) };
+    let plan = |tile: Tile| match splits {
+        1 => Plan::whole(tile, shape),
+        _ => Plan::divided(tile, shape, splits, 4),
+    };
+    let splits = plan(tiles[0]).splits;
     let scale = 4.0 * if epilogue.glu { 10.0 } else { 1.0 };
     let mut case = TestCase::new(name, regime, Tolerance::f32_sum(k as usize, scale))
         .input(&seeded((m * k) as usize, 1))
@@ -287,8 +255,7 @@ fn case(
         .input(&seeded((m * y_stride) as usize, 4))
         .output((splits * m * y_stride) as usize);
     for &tile in tiles {
-        let split_k8 = if splits > 1 { split_k8 } else { shape.num_k8() };
-        let params = Params { split_k8, ..Params::of_case(shape, epilogue) };
+        let params = Params { split_k8: plan(tile).split_k8, ..Params::of_case(shape, epilogue) };
         let choice = choice(tile, shape, format, splits > 1, epilogue);
         case = case.launch(choice, &params, tile.grid(m, n, splits));
     }
@@ -300,7 +267,7 @@ fn cases_of(format: WeightFormat) -> Vec<TestCase> {
     let (plain, named) = (EpilogueKind::default(), ("any_format", Regime::PartialTile));
     vec![
         case(named, of(35, 264), plain, &TILES, 1),
-        case(named, of(35, 544), plain, &[LARGE, MEDIUM, SMALL], 2),
+        case(named, of(35, 544), plain, &[LARGE, MEDIUM, SMALL, FEW, FEWEST], 2),
     ]
 }
 
@@ -320,7 +287,7 @@ fn cases() -> Vec<TestCase> {
         case(("glu", ManyTiles), shape(67, 130, 40, bf16), full(1, true), &two, 1),
         case(("odd_columns", PartialTile), shape(19, 129, 44, f32), full(2, false), &[DIRECT_SUBGROUP], 1),
         case(("one_split", OneTile), shape(5, 6, 64, f32), plain, &[SMALL], 2),
-        case(("splits", PartialTile), shape(35, 67, 200, f16), plain, &[MEDIUM], 3),
+        case(("splits", PartialTile), shape(35, 67, 200, f16), plain, &[MEDIUM, FEW, FEWEST], 3),
         case(("gpt_oss_20b", Model), shape(16, 160, 2880, bf16), plain, &[DIRECT_SUBGROUP], 1),
         case(("q4_0", PartialTile), quant(19, 70, 264, Format::Q4_0), plain, &two, 1),
         case(
@@ -374,8 +341,10 @@ mod tests {
         assert_eq!(plan(&baseline, shape(512, 4096, 4096)), Plan { tile: LARGE, splits: 1, split_k8: 512 });
         assert_eq!(plan(&baseline, shape(200, 768, 256)), Plan { tile: MEDIUM, splits: 1, split_k8: 32 });
         let narrow = plan(&baseline, shape(16, 1024, 4096));
-        assert_eq!(narrow, Plan { tile: SMALL, splits: 8, split_k8: 64 });
-        assert_eq!(scratch_bytes(&baseline, shape(16, 1024, 4096), &[]), 4 * 8 * 16 * 1024);
+        assert_eq!(narrow, Plan { tile: FEW, splits: 16, split_k8: 32 });
+        assert_eq!(plan(&baseline, shape(8, 4096, 4096)), Plan { tile: FEWEST, splits: 8, split_k8: 64 });
+        assert_eq!(plan(&baseline, shape(17, 4096, 4096)), Plan { tile: SMALL, splits: 4, split_k8: 128 });
+        assert_eq!(scratch_bytes(&baseline, shape(16, 1024, 4096), &[]), 4 * 16 * 16 * 1024);
         let mut gpu = Caps { subgroup_size: Some((32, 32)), tier: Tier::Subgroup, ..baseline };
         assert_eq!(plan(&gpu, shape(16, 1024, 4096)), narrow);
         gpu.blocked.insert("gemm/split_k".into());

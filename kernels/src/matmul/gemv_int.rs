@@ -367,6 +367,9 @@ fn cases() -> Vec<TestCase> {
 const BENCH_FORMATS: [Format; 3] = [Format::Q4_0, Format::Q8_0, Format::MXFP4];
 
 fn bench_launches(caps: &Caps, name: &str) -> Vec<Launch> {
+    if !caps.integer_dot {
+        return Vec::new(); // floats are multiplied instead
+    }
     let Some((shape, format, float)) = parse_bench(name) else { return Vec::new() };
     let input = if float { OperandKind::Float { rms_norm: false } } else { OperandKind::Codes };
     let plain = EpilogueKind::default();

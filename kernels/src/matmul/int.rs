@@ -60,6 +60,12 @@ impl XRow {
         Self { codes, scales }
     }
 
+    /// The same with zeros for all channels but these.
+    pub fn only(&self, channels: std::ops::Range<usize>) -> Self {
+        let code = |(i, &code): (usize, &i64)| if channels.contains(&i) { code } else { 0 };
+        Self { codes: self.codes.iter().enumerate().map(code).collect(), scales: self.scales.clone() }
+    }
+
     /// `scale = max|v| / 127, a = round(v / scale)` in blocks of 32.
     pub fn quantise(v: &[f64]) -> Self {
         let mut row = Self { codes: Vec::new(), scales: Vec::new() };

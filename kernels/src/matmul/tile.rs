@@ -1,4 +1,10 @@
-//! The tile of a product of many rows that a workgroup takes.
+//! The tile of a product of many rows that a workgroup takes, and how many workgroups share its channels.
+
+use super::product::Shape;
+use crate::buffer::Buffer;
+use crate::caps::Caps;
+use crate::error::KernelError;
+use crate::rows;
 
 /// `TM TN` results of an invocation, `TX TY` invocations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -7,6 +13,8 @@ pub(super) struct Tile {
     pub tn: u32,
     pub tx: u32,
     pub ty: u32,
+    /// Groups of 8 channels in workgroup memory, of floats.
+    pub bk8: u32,
     /// No workgroup memory.
     pub direct: bool,
     /// Smallest subgroup that works; 1 without subgroup operations.
@@ -14,17 +22,31 @@ pub(super) struct Tile {
 }
 
 /// Workgroups that fill a GPU of unknown size reasonably.
-pub(super) const ENOUGH_GROUPS: u32 = 128;
+pub(super) const ENOUGH_GROUPS: u64 = 128;
+/// Invocations that keep a large GPU's memory busy, where a product of few rows is bound by it: 4 subgroups of 32 for
+/// each of 256 SIMDs.
+const ENOUGH_INVOCATIONS: u32 = 32768;
+/// Rows up to which memory is what a product is bound by.
+const FEW_ROWS: u32 = 32;
+/// Most workgroups that share the channels of a tile.
+pub(super) const MAX_SPLITS: u32 = 16;
+/// Each adds up at least 256 channels.
+const MIN_SPLIT_K8: u32 = 32;
 
 impl Tile {
     /// `[TM, TN]` results of each of `[TX, TY]` invocations, which share W and x through workgroup memory.
     pub const fn shared([tm, tn]: [u32; 2], [tx, ty]: [u32; 2]) -> Self {
-        Self { tm, tn, tx, ty, direct: false, lanes: 1 }
+        Self { tm, tn, tx, ty, bk8: 2, direct: false, lanes: 1 }
+    }
+
+    /// The same with more channels at a time: more loads under way of fewer invocations.
+    pub const fn deep(self, bk8: u32) -> Self {
+        Self { bk8, ..self }
     }
 
     /// For a CPU's vector unit: invocations side by side along N, x shared through a subgroup of `lanes` if over 1.
     pub const fn direct([tm, tn]: [u32; 2], tx: u32, lanes: u32) -> Self {
-        Self { tm, tn, tx, ty: 1, direct: true, lanes }
+        Self { tm, tn, tx, ty: 1, bk8: 0, direct: true, lanes }
     }
 
     /// Rows of x.
@@ -45,5 +67,77 @@ impl Tile {
     /// Workgroups for `[m, n]` results.
     pub fn groups(self, m: u32, n: u32) -> u64 {
         u64::from(m.div_ceil(self.bm())) * u64::from(n.div_ceil(self.bn()))
+    }
+
+    /// Workgroups that are enough.
+    fn enough(self) -> u64 {
+        if self.bm() > FEW_ROWS { ENOUGH_GROUPS } else { (ENOUGH_INVOCATIONS / (self.tx * self.ty)).into() }
+    }
+}
+
+/// A tile, and among how many workgroups its channels are divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub tile: Tile,
+    pub splits: u32,
+    /// Groups of 8 channels of each.
+    pub split_k8: u32,
+}
+
+impl Plan {
+    /// One workgroup adds up all channels.
+    pub fn whole(tile: Tile, shape: Shape) -> Self {
+        Self { tile, splits: 1, split_k8: shape.num_k8() }
+    }
+
+    /// As many as fill the device, in steps of `step_k8` groups of 8 channels.
+    pub fn split(caps: &Caps, tile: Tile, shape: Shape, step_k8: u32) -> Self {
+        let num_k8 = shape.num_k8();
+        let wanted = tile.enough() / tile.groups(shape.m, shape.n).max(1);
+        let splits = (wanted as u32).min(num_k8 / MIN_SPLIT_K8).min(MAX_SPLITS);
+        if splits < 2 {
+            return Self::whole(tile, shape);
+        }
+        Self::divided(tile, shape, splits, step_k8).filter_fits(caps, shape)
+    }
+
+    /// Into about `splits` shares.
+    pub fn divided(tile: Tile, shape: Shape, splits: u32, step_k8: u32) -> Self {
+        let split_k8 = shape.num_k8().div_ceil(splits).next_multiple_of(step_k8);
+        Self { tile, splits: shape.num_k8().div_ceil(split_k8), split_k8 }
+    }
+
+    /// Undivided where partial sums exceed a binding.
+    fn filter_fits(self, caps: &Caps, shape: Shape) -> Self {
+        if self.scratch_bytes(shape) > caps.binding_bytes { Self::whole(self.tile, shape) } else { self }
+    }
+
+    pub fn is_split(self) -> bool {
+        self.splits > 1
+    }
+
+    /// Bytes of partial sums `[splits, M, N]`; 0 if there are none.
+    pub fn scratch_bytes(self, shape: Shape) -> u64 {
+        let Shape { m, n, .. } = shape;
+        if self.is_split() { rows::product([4, self.splits.into(), m.into(), n.into()]) } else { 0 }
+    }
+
+    /// Where workgroups write: partial sums, or the result.
+    pub fn output<'a>(
+        self,
+        kernel: &'static str,
+        shape: Shape,
+        scratch: Option<&'a Buffer>,
+        y: &'a Buffer,
+    ) -> Result<&'a Buffer, KernelError> {
+        let want = self.scratch_bytes(shape);
+        match scratch {
+            _ if !self.is_split() => Ok(y),
+            Some(scratch) if scratch.size() >= want => Ok(scratch),
+            scratch => {
+                let got = scratch.map_or(0, Buffer::size);
+                Err(KernelError::BadBuffer { kernel, binding: "scratch", got, want })
+            }
+        }
     }
 }

@@ -21,7 +21,12 @@ fn rotation(n: u32, block: u32, stride: u32) -> Mixing {
 
 fn pass(shape: [u32; 2], norm: NormKind, scale: bool, mixing: Mixing, activation: QuantActivation) -> Pass {
     let [num_rows, num_channels] = shape;
-    Pass { num_rows, num_channels, norm, eps: 1e-5, scale, mixing, activation }
+    Pass { num_rows, num_channels, norm, eps: 1e-5, scale, mixing, activation, fake: false }
+}
+
+/// The same with the numbers that the integers stand for.
+fn fake(shape: [u32; 2], mixing: Mixing, activation: QuantActivation) -> Pass {
+    Pass { fake: true, ..pass(shape, NormKind::None, false, mixing, activation) }
 }
 
 fn int(bits: u8, group: u32, clip: f32) -> QuantActivation {
@@ -67,6 +72,9 @@ fn passes() -> Vec<(&'static str, Regime, Pass)> {
         ("kronecker_12x10", PartialTile, pass([3, 120], NormKind::None, false, k(12, 10), Float)),
         ("kronecker_64x64", ManyTiles, pass([1, 4096], RMS, true, k(64, 64), TOKEN)),
         ("kronecker_86x128", Model, pass([1, 11008], NormKind::None, false, k(86, 128), Float)),
+        ("fake_rows", Model, fake([2, 768], None, TOKEN)),
+        ("fake_groups", ManyTiles, fake([3, 4096], Permute, int(8, 64, 1.0))),
+        ("fake_int4_odd", PartialTile, fake([3, 259], None, int(4, 32, 1.0))),
     ]
 }
 
@@ -118,6 +126,9 @@ pub(super) fn cases() -> Vec<TestCase> {
         if name == "plain_30" {
             x[..30].fill(0.0); // a row of zeros has scale 1
         }
+        if pass.fake {
+            x = near_codes(&pass);
+        }
         let [table, p2] = matrices(&pass);
         let case = TestCase::new(name, regime, Tolerance::f32_sum(mixed.max(n / 8) as usize, size))
             .input(&x)
@@ -127,7 +138,7 @@ pub(super) fn cases() -> Vec<TestCase> {
             .input(&table)
             .input(&p2);
         let blocks = (rows * num_blocks(n)) as usize;
-        let mut case = if pass.quantized() {
+        let mut case = if pass.quantized() && !pass.fake {
             case.in_out(&vec![0x7fu8; 32 * blocks], Element::Codes)
                 .in_out(&vec![0xffff_ffffu32; 2 * blocks], Element::Scales)
         } else {
@@ -154,6 +165,30 @@ pub(super) fn cases() -> Vec<TestCase> {
         cases.push(case);
     }
     cases
+}
+
+/// Inputs whose codes no rounding of a product changes: within 0.3 of an integer times a step, with the largest code in
+/// every run of 32 channels. A tolerance of sums then tells codes apart.
+fn near_codes(pass: &Pass) -> Vec<f32> {
+    let QuantActivation::Int { bits, .. } = pass.activation else { return Vec::new() };
+    let (n, qmax) = (pass.num_channels as usize, ((1u32 << (bits - 1)) - 1) as f32);
+    let random = seeded(2 * pass.num_rows as usize * n, 1);
+    let value = |i: usize| {
+        let code = if i % n % 32 == 5 { qmax } else { (random[2 * i] * 10.0).round().clamp(-qmax, qmax) };
+        let within = if code.abs() < qmax { 0.3 * random[2 * i + 1].clamp(-1.0, 1.0) } else { 0.0 };
+        0.05 * (code + within)
+    };
+    let mut x: Vec<f32> = (0..random.len() / 2).map(value).collect();
+    if pass.mixing == Mixing::Permute {
+        // As the permutation will have it.
+        for row in x.chunks_exact_mut(n) {
+            let mixed = row.to_vec();
+            for (i, v) in mixed.into_iter().enumerate() {
+                row[i * 7 % n] = v;
+            }
+        }
+    }
+    x
 }
 
 /// Contents of `table` and `p2`.

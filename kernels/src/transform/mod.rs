@@ -1,5 +1,5 @@
-//! `y = mix(scale · norm(x))` row by row, in f32 or as integers with their scales: what stands between activations
-//! and a quantised product.
+//! `y = mix(scale · norm(x))` row by row, in f32, as integers with their scales or as the numbers that these stand for:
+//! what stands between activations and a quantised product.
 //!
 //! Quantised rows are written as integer products read them, `B = ceil(K / 32)` blocks each: `x_codes [M, B, 2]` of 16
 //! bytes, the signed codes of 32 channels in their order (0 beyond K), and `x_scales [M, B]` of 8 bytes, the block's
@@ -70,6 +70,15 @@ pub enum Output<'a> {
         codes: &'a Buffer,
         /// `x_scales`
         scales: &'a Buffer,
+        /// [`scratch_bytes`], where that is not 0.
+        scratch: Option<&'a Buffer>,
+    },
+    /// f32 `[M, n]`: the numbers `scale · q` that the integers of [`Output::Quantized`] stand for.
+    FakeQuantized {
+        /// Bits, channels of a scale, clip.
+        activation: QuantActivation,
+        /// Results.
+        y: &'a Buffer,
         /// [`scratch_bytes`], where that is not 0.
         scratch: Option<&'a Buffer>,
     },
@@ -165,10 +174,12 @@ pub fn record(
         Output::Quantized { activation, codes, scales, scratch } => {
             (activation, codes, Some(scales), scratch)
         }
+        Output::FakeQuantized { activation, y, scratch } => (activation, y, None, scratch),
     };
     let shape = [num_rows, num_channels];
     let mut pass = checked(SPEC.name, norm, eps, args.scale.is_some(), mixing, activation, shape)?;
-    if y_scales.is_some() && !pass.quantized() {
+    pass.fake = matches!(args.output, Output::FakeQuantized { .. });
+    if !matches!(args.output, Output::F32(_)) && !pass.quantized() {
         let (field, must_be) = ("bits of activations", "2 to 8");
         return Err(KernelError::BadParam { kernel: SPEC.name, field, got: 32, must_be });
     }

@@ -61,6 +61,8 @@ pub(super) struct Pass {
     pub scale: bool,
     pub mixing: Mixing,
     pub activation: QuantActivation,
+    /// Quantised results are the numbers that the integers stand for.
+    pub fake: bool,
 }
 
 impl Pass {
@@ -137,7 +139,11 @@ impl Pass {
             }
         }
         if self.quantized() {
-            s = s.part("write_f32", "transform/write_codes.wgsl").set("CODES", true);
+            s = if self.fake {
+                s.part("write_f32", "transform/write_fake.wgsl").set("FAKE", true)
+            } else {
+                s.part("write_f32", "transform/write_codes.wgsl").set("CODES", true)
+            };
         }
         let mut row_bytes = 0;
         match place {
@@ -222,7 +228,7 @@ pub(super) fn checked(
         let (field, got) = ("n1 · n2 of a Kronecker transform", u64::from(n1) * u64::from(n2));
         return Err(KernelError::BadParam { kernel, field, got, must_be: "the number of channels" });
     }
-    Ok(Pass { num_rows, num_channels, norm, eps, scale, mixing, activation })
+    Ok(Pass { num_rows, num_channels, norm, eps, scale, mixing, activation, fake: false })
 }
 
 #[cfg(test)]

@@ -55,7 +55,15 @@ pub(super) fn twin(call: &mut TwinCall<'_>) {
             }
             _ => {}
         }
-        let v: Vec<f32> = v.iter().map(|v| (v * f64::from(p.gain)) as f32).collect();
+        let mut v: Vec<f32> = v.iter().map(|v| (v * f64::from(p.gain)) as f32).collect();
+        if s.get_bool("FAKE") {
+            let blocks = num_blocks(p.num_channels) as usize;
+            let (mut codes, mut scales) = (vec![0; 32 * blocks], vec![0; 2 * blocks]);
+            quantize(&v, &p, &mut codes, &mut scales);
+            for (i, v) in v.iter_mut().enumerate() {
+                *v = f32::from(codes[i]) * f32::from_bits(scales[2 * (i / 32)]);
+            }
+        }
         if quantized {
             let blocks = num_blocks(p.num_channels) as usize;
             let codes = &mut codes[row * blocks * 32..][..blocks * 32];
