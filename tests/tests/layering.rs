@@ -32,15 +32,21 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("web", &["girih-kernels", "girih-ops", "girih-model"]),
     ("web/build", &[]),
     ("fuzz", &["girih-kernels", "girih-model"]),
+    ("isa", &["girih-kernels", "naga"]),
     ("xtask", &[]),
 ];
 
 /// Files and folders that may ask at compile time whether this is a browser.
 const MAY_ASK_TARGET: &[&str] = &["kernels/src/device/", "model/src/checkpoint/source/", "web/src/lib.rs"];
 
-/// The files that may be unsafe: the cache that a driver reads, and what only the fuzzer has, an allocator that counts and
-/// the counters of the compiler.
-const MAY_BE_UNSAFE: [&str; 2] = ["kernels/src/device/pipeline_cache.rs", "fuzz/src/runtime.rs"];
+/// The files that may be unsafe: the cache that a driver reads, and what is no part of the library: the fuzzer's allocator that
+/// counts and the counters of the compiler, and the calls of Vulkan that tell what a driver has compiled.
+const MAY_BE_UNSAFE: [&str; 4] = [
+    "kernels/src/device/pipeline_cache.rs",
+    "fuzz/src/runtime.rs",
+    "isa/src/vulkan/device.rs",
+    "isa/src/vulkan/pipeline.rs",
+];
 
 /// Folders whose functions families may use.
 const SHARED_FAMILIES: &[&str] = &["activation", "device", "quant"];

