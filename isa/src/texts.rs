@@ -92,7 +92,8 @@ fn uses(kernel: &Kernel, caps: &Caps) -> Vec<(Choice, Use)> {
             }
         }
     }
-    if all.is_empty() {
+    // A kernel with shapes of which none launches it is one that this device is not given.
+    if (kernel.benches)().is_empty() {
         for choice in without_shapes(&(kernel.choices)(), caps) {
             let variant = match choice.data {
                 Data::Plain => choice.variant.to_owned(),

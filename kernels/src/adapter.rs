@@ -33,7 +33,7 @@ const QUALCOMM: u32 = 0x5143;
 /// drivers (amdgpu_drv.c, i915_pciids.h, nouveau's and pci.ids); which architectures have the instruction, LLVM's
 /// features dot1-insts and dot7-insts of gfx targets, PTX's `dp4a` (sm_61), Intel's manuals (DP4A: Xe), and what Mesa
 /// reports as `integerDotProduct4x8BitPackedSignedAccelerated`.
-const NO_INTEGER_DOT: [(u32, RangeInclusive<u32>); 27] = [
+const NO_INTEGER_DOT: [(u32, RangeInclusive<u32>); 26] = [
     (AMD, 0x1304..=0x131d), // Kaveri
     (AMD, 0x15d8..=0x15dd), // Raven, Picasso
     (AMD, 0x1636..=0x1638), // Renoir, Cezanne
@@ -43,7 +43,6 @@ const NO_INTEGER_DOT: [(u32, RangeInclusive<u32>); 27] = [
     (AMD, 0x6900..=0x69af), // Tonga, Polaris 12, Vega 12
     (AMD, 0x7300..=0x731f), // Fiji, Navi 10; Navi 12 and 14 have it
     (AMD, 0x9830..=0x98ff), // Kabini, Carrizo, Stoney
-    (APPLE, 0..=u32::MAX),
     (ARM, 0..=0x71ff_ffff), // before Mali-G76
     (BROADCOM, 0..=u32::MAX),
     (INTEL, 0x0000..=0x0bcf),              // generation 7; Ponte Vecchio (0bd0) has it
@@ -91,6 +90,11 @@ impl AdapterId {
         (words.next().unwrap_or_default(), words.next().unwrap_or_default())
     }
 
+    /// By name too: Mesa's driver for Apple's GPUs gives Mesa's number for the vendor.
+    fn is_apple(&self) -> bool {
+        self.vendor == APPLE || self.name.starts_with("Apple")
+    }
+
     /// Whether the device has an instruction for the dot product of four bytes, so that products of integers are
     /// faster than those of floats. Metal's language has none, whatever the device.
     pub fn has_integer_dot(&self) -> bool {
@@ -100,18 +104,21 @@ impl AdapterId {
                 let (vendor, architecture) = self.words();
                 !NO_INTEGER_DOT_IN_BROWSERS.iter().any(|&(v, a)| v == vendor && architecture.starts_with(a))
             }
-            _ => !NO_INTEGER_DOT
-                .iter()
-                .any(|(vendor, devices)| *vendor == self.vendor && devices.contains(&self.device)),
+            _ => {
+                let lacks = |(vendor, devices): &(u32, RangeInclusive<u32>)| {
+                    *vendor == self.vendor && devices.contains(&self.device)
+                };
+                !self.is_apple() && !NO_INTEGER_DOT.iter().any(lacks)
+            }
         }
     }
 
     /// Whether an invocation has so few registers that tiles which others hold would spill: Apple's GPUs and Intel's.
     pub fn has_few_registers(&self) -> bool {
         match self.backend.as_str() {
-            "metal" => self.name.starts_with("Apple") || self.name.starts_with("Intel"),
+            "metal" => self.is_apple() || self.name.starts_with("Intel"),
             "webgpu" => matches!(self.words().0, "apple" | "intel"),
-            _ => matches!(self.vendor, APPLE | INTEL),
+            _ => self.is_apple() || self.vendor == INTEL,
         }
     }
 }
@@ -184,6 +191,7 @@ mod tests {
         for name in ["apple metal-3", "apple", "amd gcn-5", "intel gen-9", "qualcomm adreno-7xx"] {
             assert!(!named("webgpu", name).has_integer_dot(), "{name}");
         }
+        assert!(!named("vulkan", "Apple M1 (G13G B0)").has_integer_dot());
         assert!(!named("metal", "AMD Radeon Pro 5500M").has_integer_dot());
     }
 

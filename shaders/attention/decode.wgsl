@@ -6,11 +6,12 @@ const WG: u32 = 128u;
 const GR: u32 = 4u; //!spec
 const HEAD_DIM4: u32 = 16u; //!spec
 const VALUE_LANES: u32 = 16u; //!spec
-// Steps of 16 keys that are loaded together, and values.
-const KEY_STEPS: u32 = 4u; //!spec
+// What is loaded together: vectors of each of the four keys of an invocation, and values.
+const DIM_STEPS: u32 = 2u; //!spec
 const VALUE_STEPS: u32 = 8u; //!spec
 const SUBSETS: u32 = WG / VALUE_LANES;
 const KT: u32 = 64u;
+const STEPS: u32 = 4u;                                 // of 16 keys
 const Q_SIZE: u32 = GR * HEAD_DIM4;
 const DIMS: u32 = (HEAD_DIM4 + 7u) / 8u;               // of each of the 8 invocations of a key
 const WHOLE_DIMS: bool = HEAD_DIM4 % 8u == 0u;
@@ -59,29 +60,36 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         acc[g] = vec4<f32>(0.0);
     } //!unroll
     for (var c0 = keys.lo; c0 < keys.hi; c0 += KT) {
-        for (var step = 0u; step < 4u; step += KEY_STEPS) {
-            var k4: array<vec4<f32>, KEY_STEPS * DIMS>;
-            for (var t = 0u; t < KEY_STEPS; t++) { //!unroll
-                let base = k_head + min(c0 + 16u * (step + t) + id / 8u, keys.hi - 1u) * p.k_token;
-                for (var i = 0u; i < DIMS; i++) { //!unroll
-                    let d = id % 8u + 8u * i;
-                    k4[t * DIMS + i] = vec4<f32>(0.0);
-                    if WHOLE_DIMS || d < HEAD_DIM4 { k4[t * DIMS + i] = load_k4(base, d); }
+        var s: array<f32, STEPS * GR>;
+        for (var i0 = 0u; i0 < DIMS; i0 += DIM_STEPS) {
+            var k4: array<vec4<f32>, STEPS * DIM_STEPS>;
+            for (var i = 0u; i < DIM_STEPS; i++) { //!unroll
+                let d = id % 8u + 8u * (i0 + i);
+                for (var t = 0u; t < STEPS; t++) { //!unroll
+                    let base = k_head + min(c0 + 16u * t + id / 8u, keys.hi - 1u) * p.k_token;
+                    k4[t * DIM_STEPS + i] = vec4<f32>(0.0);
+                    if WHOLE_DIMS || d < HEAD_DIM4 { k4[t * DIM_STEPS + i] = load_k4(base, d); }
                 } //!unroll
             } //!unroll
-            for (var t = 0u; t < KEY_STEPS; t++) { //!unroll
-                var s: array<f32, GR>;
-                for (var i = 0u; i < DIMS; i++) { //!unroll
-                    let d = id % 8u + 8u * i;
-                    if WHOLE_DIMS || d < HEAD_DIM4 {
-                        for (var g = 0u; g < GR; g++) { //!unroll
-                            s[g] = dot_add(q_tile[g][d], k4[t * DIMS + i], s[g]);
+            for (var i = 0u; i < DIM_STEPS; i++) { //!unroll
+                let d = id % 8u + 8u * (i0 + i);
+                if WHOLE_DIMS || d < HEAD_DIM4 {
+                    for (var g = 0u; g < GR; g++) { //!unroll
+                        let q4 = q_tile[g][d];
+                        for (var t = 0u; t < STEPS; t++) { //!unroll
+                            s[t * GR + g] = dot_add(q4, k4[t * DIM_STEPS + i], s[t * GR + g]);
                         } //!unroll
-                    }
-                } //!unroll
-                put_scores(s, 16u * (step + t), keys.hi - c0, id);
+                    } //!unroll
+                }
             } //!unroll
         }
+        for (var t = 0u; t < STEPS; t++) { //!unroll
+            var products: array<f32, GR>;
+            for (var g = 0u; g < GR; g++) { //!unroll
+                products[g] = s[t * GR + g];
+            } //!unroll
+            put_scores(products, 16u * t, keys.hi - c0, id);
+        } //!unroll
         workgroupBarrier();
         var s4 = vec4<f32>(M0);
         if row < GR {

@@ -194,15 +194,18 @@ fn caps(
     features: &Features,
 ) -> Caps {
     let limits = &properties.limits;
+    let adapter = AdapterId {
+        name: text(&properties.device_name),
+        driver: driver.into(),
+        driver_info: driver_info.into(),
+        backend: "vulkan".into(),
+        vendor: properties.vendor_id,
+        device: properties.device_id,
+    };
     Caps {
-        adapter: AdapterId {
-            name: text(&properties.device_name),
-            driver: driver.into(),
-            driver_info: driver_info.into(),
-            backend: "vulkan".into(),
-            vendor: properties.vendor_id,
-            device: properties.device_id,
-        },
+        integer_dot: adapter.has_integer_dot(),
+        few_registers: adapter.has_few_registers(),
+        adapter,
         unified_memory: properties.device_type == vk::PhysicalDeviceType::INTEGRATED_GPU,
         subgroup_size: Some(subgroup_size).filter(|size| size.0 >= 4),
         f16: features.v12.shader_float16 != 0,

@@ -57,9 +57,9 @@ fn select(caps: &Caps, shape: &Shape, has_sinks: bool, splits: u32) -> (Choice, 
     let choice = if caps.cpu_variants() && smallest >= 4 && allowed("lanes") {
         lanes(shape, if smallest >= 8 { 8 } else { 4 })
     } else if smallest >= 8 && allowed("tiles_subgroup") {
-        tiles_subgroup(shape)
+        tiles_subgroup(shape, loads(caps))
     } else {
-        tiles(shape)
+        tiles(shape, loads(caps))
     };
     let (params, grid) = launch(&choice, shape, has_sinks, splits);
     (choice, params, grid)
@@ -83,16 +83,20 @@ fn tile_rows(shape: &Shape) -> u32 {
     (1024 / shape.head_dim).clamp(1, 8)
 }
 
-fn tiles(shape: &Shape) -> Choice {
+/// Vectors of keys, or of values, that an invocation has under way.
+fn loads(caps: &Caps) -> u32 {
+    if caps.few_registers { FEW_LOADS } else { LOADS }
+}
+
+const LOADS: u32 = 8;
+const FEW_LOADS: u32 = 4;
+
+fn tiles(shape: &Shape, loads: u32) -> Choice {
     let rows = blocks(shape, tile_rows(shape)).1;
     let head_dim4 = shape.head_dim.div_ceil(4);
     // At most 64 invocations share the values of a channel: no tile has more keys.
     let value_lanes = shape.value_dim.div_ceil(4).next_power_of_two().max(2);
-    let key_steps = match head_dim4.div_ceil(8) {
-        1 | 2 => 4,
-        3 | 4 => 2,
-        _ => 1,
-    };
+    let dim_steps = if head_dim4.div_ceil(8).is_multiple_of(2) { loads / 4 } else { 1 };
     Choice {
         file: "attention/decode.wgsl",
         variant: "tiles",
@@ -101,8 +105,8 @@ fn tiles(shape: &Shape) -> Choice {
             .set("GR", rows)
             .set("HEAD_DIM4", head_dim4)
             .set("VALUE_LANES", value_lanes)
-            .set("KEY_STEPS", key_steps)
-            .set("VALUE_STEPS", (value_lanes / 2).min(8)),
+            .set("DIM_STEPS", dim_steps)
+            .set("VALUE_STEPS", (value_lanes / 2).min(loads)),
         invocations: 128,
         workgroup_bytes: 16 * rows * head_dim4 + 2048 + 32 + 2048 + 512 * rows,
         requires: Requires::NOTHING,
@@ -110,8 +114,8 @@ fn tiles(shape: &Shape) -> Choice {
     }
 }
 
-fn tiles_subgroup(shape: &Shape) -> Choice {
-    let portable = tiles(shape);
+fn tiles_subgroup(shape: &Shape, loads: u32) -> Choice {
+    let portable = tiles(shape, loads);
     let rows = blocks(shape, tile_rows(shape)).1;
     Choice {
         variant: "tiles_subgroup",
@@ -143,14 +147,16 @@ fn lanes(shape: &Shape, lanes: u32) -> Choice {
 }
 
 fn variants(shape: &Shape) -> [Choice; 3] {
-    [lanes(shape, 8), tiles(shape), tiles_subgroup(shape)]
+    [lanes(shape, 8), tiles(shape, LOADS), tiles_subgroup(shape, LOADS)]
 }
 
 fn choices() -> Vec<Choice> {
     let mut all: Vec<Choice> = Vec::new();
     for problem in problems() {
         let shape = problem.shape();
-        for choice in variants(&shape).into_iter().chain([lanes(&shape, 4)]) {
+        for choice in
+            variants(&shape).into_iter().chain([lanes(&shape, 4), tiles_subgroup(&shape, FEW_LOADS)])
+        {
             if !all.contains(&choice) {
                 all.push(choice);
             }
@@ -292,7 +298,7 @@ fn cases() -> Vec<TestCase> {
             let mut launched: Vec<Choice> =
                 variants(&shape).into_iter().take(if at < 8 { 3 } else { 2 }).collect();
             if at == 2 {
-                launched.push(lanes(&shape, 4));
+                launched.extend([lanes(&shape, 4), tiles_subgroup(&shape, FEW_LOADS)]);
             }
             launched.into_iter().fold(problem.case(), |case, choice| {
                 let (params, grid) = launch(&choice, &shape, problem.sinks, problem.params().splits);

@@ -147,7 +147,9 @@ fn choices() -> Vec<Choice> {
     let mut all: Vec<Choice> = Vec::new();
     for problem in problems() {
         let shape = problem.shape();
-        for choice in variants(&shape).into_iter().chain([rows_subgroup(&shape, 4)]) {
+        for choice in
+            variants(&shape).into_iter().chain([rows_subgroup(&shape, 4), tiles_subgroup(&shape, 2)])
+        {
             if !all.contains(&choice) {
                 all.push(choice);
             }
