@@ -1,11 +1,13 @@
 // y[m, n] = epilogue(Σ_k norm(x)[m, k] · W[n, k])        for the few rows of x of a decode step
-// One workgroup computes ROWS columns of y for all COLS rows of x. An invocation visits every WG-th group of 8
+// One workgroup computes ROWS columns of y for all COLS rows of x. An invocation visits every WG-th STEP8 groups of 8
 // channels; an x value, once loaded and normalised, serves ROWS dot products. RMS normalisation costs one more
 // sum: its scale is applied behind the dot product. Layer normalisation takes mean and variance first, in two
 // passes, because x may have an offset much larger than its spread.
 const WG: u32 = 64u; //!spec
 const ROWS: u32 = 4u; //!spec
 const COLS: u32 = 1u; //!spec
+// Over 1 where it divides the groups of a row: what weights share, their scale above all, is then read less often.
+const STEP8: u32 = 1u; //!spec
 // COLS if x is RMS-normalised, else 0.
 const RMS_SUMS: u32 = 0u; //!spec
 const LAYER_NORM: bool = false; //!spec
@@ -52,31 +54,34 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, lane: Lane) {
     }
     var acc: array<f32, ROWS * COLS>;
     var sum_sq: array<f32, COLS>;
-    for (var k8 = lane.id; k8 < p.num_k8; k8 += WG) {
-        var v: array<Vec8, COLS>;
-        let norm_w = load_norm_weight8(k8);
-        for (var c = 0u; c < COLS; c++) { //!unroll
-            v[c] = load_x8(c, k8);
-            if RMS_SUMS > 0u {
-                sum_sq[c] += dot(v[c].lo, v[c].lo) + dot(v[c].hi, v[c].hi);
-                v[c].lo *= norm_w.lo;
-                v[c].hi *= norm_w.hi;
-            }
-            if LAYER_NORM {
-                v[c].lo = (v[c].lo - mean[c]) * rstd[c] * norm_w.lo;
-                v[c].hi = (v[c].hi - mean[c]) * rstd[c] * norm_w.hi;
-            }
-            if LAYER_NORM_BIAS {
-                let norm_b = load_norm_bias8(k8);
-                v[c].lo += norm_b.lo;
-                v[c].hi += norm_b.hi;
-            }
+    for (var k8 = STEP8 * lane.id; k8 < p.num_k8; k8 += STEP8 * WG) {
+        var v: array<Vec8, STEP8 * COLS>;
+        for (var t = 0u; t < STEP8; t++) { //!unroll
+            let norm_w = load_norm_weight8(k8 + t);
+            for (var c = 0u; c < COLS; c++) { //!unroll
+                var x8 = load_x8(c, k8 + t);
+                if RMS_SUMS > 0u {
+                    sum_sq[c] += dot(x8.lo, x8.lo) + dot(x8.hi, x8.hi);
+                    x8 = Vec8(x8.lo * norm_w.lo, x8.hi * norm_w.hi);
+                }
+                if LAYER_NORM {
+                    x8.lo = (x8.lo - mean[c]) * rstd[c] * norm_w.lo;
+                    x8.hi = (x8.hi - mean[c]) * rstd[c] * norm_w.hi;
+                }
+                if LAYER_NORM_BIAS {
+                    let norm_b = load_norm_bias8(k8 + t);
+                    x8 = Vec8(x8.lo + norm_b.lo, x8.hi + norm_b.hi);
+                }
+                v[t * COLS + c] = x8;
+            } //!unroll
         } //!unroll
         //!slot products
         for (var r = 0u; r < ROWS; r++) { //!unroll
-            let weights = load_w8(min(n0 + r, p.num_n - 1u), k8);
-            for (var c = 0u; c < COLS; c++) { //!unroll
-                acc[r * COLS + c] = dot_add(weights.hi, v[c].hi, dot_add(weights.lo, v[c].lo, acc[r * COLS + c]));
+            for (var t = 0u; t < STEP8; t++) { //!unroll
+                let w8 = load_w8(min(n0 + r, p.num_n - 1u), k8 + t);
+                for (var c = 0u; c < COLS; c++) { //!unroll
+                    acc[r * COLS + c] = dot_add8(w8, v[t * COLS + c], acc[r * COLS + c]);
+                } //!unroll
             } //!unroll
         } //!unroll
         //!end

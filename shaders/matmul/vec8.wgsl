@@ -3,3 +3,5 @@
 // where x is zero
 struct Vec8 { lo: vec4<f32>, hi: vec4<f32> }
 //!import common/dot_add.wgsl
+
+fn dot_add8(a: Vec8, b: Vec8, sum: f32) -> f32 { return dot_add(a.hi, b.hi, dot_add(a.lo, b.lo, sum)); }

@@ -64,11 +64,13 @@ fn from_e4m3x4(c: vec4<u32>) -> vec4<f32> {
 
 fn from_e4m3(c: u32) -> f32 { return from_e4m3x4(vec4<u32>(c)).x; }
 
-// Two f16, also those below the normal ones, which unpack2x16float may flush.
+// Two finite f16, also those below the normal ones, which unpack2x16float may flush. With the exponent moved to that of
+// an f32 these become 2^-15 (1 + m / 1024) =: a instead of 2^-14 m / 1024 = 2 a - 2^-14; of normal ones a is the smaller.
 fn from_f16x2(bits: u32) -> vec2<f32> {
     let h = vec2<u32>(bits, bits >> 16u);
-    let small = bitcast<vec2<u32>>(vec2<f32>(h & vec2<u32>(0x3ffu)) * 5.9604645e-8) | ((h & vec2<u32>(0x8000u)) << vec2<u32>(16u));
-    return select(unpack2x16float(bits), bitcast<vec2<f32>>(small), (h & vec2<u32>(0x7c00u)) == vec2<u32>(0u));
+    let a = bitcast<vec2<f32>>(((h & vec2<u32>(0x7fffu)) << vec2<u32>(13u)) + vec2<u32>(112u << 23u));
+    let v = min(a, fma(vec2<f32>(2.0), a, vec2<f32>(-6.1035156e-5)));
+    return bitcast<vec2<f32>>(bitcast<vec2<u32>>(v) | ((h & vec2<u32>(0x8000u)) << vec2<u32>(16u)));
 }
 
 // A scale in one byte.
@@ -169,6 +171,24 @@ fn codes8(row: u32, k8: u32) -> vec2<u32> {
     }
     if CODE == CODE_E2M1 { q = vec2<u32>(e2m1_ints(q.x), e2m1_ints(q.y)); }
     if CODE == CODE_IQ4_NL { q = vec2<u32>(iq4_nl_ints(q.x), iq4_nl_ints(q.y)); }
+    return q;
+}
+
+// The same of 16 channels, k8 even.
+fn codes16(row: u32, k8: u32) -> vec4<u32> {
+    if CODE_BITS == 8u { return w[row * code_stride() + k8 / 2u]; }
+    let at = row * code_stride() + k8 / 4u;
+    let first = w[at][k8 % 4u];
+    let second = w[at][k8 % 4u + 1u];
+    var q = vec4<u32>(first, first >> 4u, second, second >> 4u) & vec4<u32>(LOW4);
+    if CODE_BITS > 4u {
+        let quad = 2u * (k8 % 4u);
+        let block = k8 / 4u;
+        q |= vec4<u32>(high_bits(row, block, quad), high_bits(row, block, quad + 1u),
+            high_bits(row, block, quad + 2u), high_bits(row, block, quad + 3u));
+    }
+    if CODE == CODE_E2M1 { q = vec4<u32>(e2m1_ints(q.x), e2m1_ints(q.y), e2m1_ints(q.z), e2m1_ints(q.w)); }
+    if CODE == CODE_IQ4_NL { q = vec4<u32>(iq4_nl_ints(q.x), iq4_nl_ints(q.y), iq4_nl_ints(q.z), iq4_nl_ints(q.w)); }
     return q;
 }
 

@@ -158,14 +158,22 @@ fn choice(
             selection = selection.part("vectors", "matmul/vectors4.wgsl");
         }
     }
-    if let WeightFormat::Quant(_) = format {
-        let lanes = config.kind == Kind::Lanes;
-        let file = if lanes { "quant/gemv_products.wgsl" } else { "quant/gemv_factored.wgsl" };
-        selection = selection.part("products", file);
+    if let WeightFormat::Quant(format) = format {
+        selection = if config.kind == Kind::Lanes {
+            selection.part("products", "quant/gemv_products.wgsl")
+        } else {
+            selection.part("products", "quant/gemv_factored.wgsl").set("STEP8", step8(shape, format))
+        };
     }
     let files = ["matmul/gemv.wgsl", "matmul/gemv_lanes.wgsl"];
     let num_sums = config.rows * cols + rms_sums;
     config.choice(files, num_sums, epilogue.apply(selection), Data::Weights(format))
+}
+
+/// Groups of 8 channels at a time: two where they share their scale and x of few rows leaves registers.
+fn step8(shape: Shape, format: Format) -> u32 {
+    let shared = format.group == Format::ROW || format.group.is_multiple_of(16);
+    if shared && shape.k.is_multiple_of(16) && shape.m <= 2 { 2 } else { 1 }
 }
 
 const CONFIGS: [Config; 7] = [
