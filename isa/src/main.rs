@@ -11,6 +11,7 @@ mod launch;
 mod listing;
 mod model;
 mod options;
+mod page;
 mod record;
 mod roofline;
 mod row;
@@ -98,7 +99,7 @@ fn report(options: &Options) -> Result<bool, String> {
 
 /// Folder of the record.
 fn benchmarks() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/benchmarks")
+    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("docs").join("benchmarks")
 }
 
 fn read_record() -> Result<Record, String> {
@@ -125,7 +126,7 @@ fn write_record(all: &[Compiled], wants: impl Fn(&Row) -> bool) -> Result<(), St
     let folder = benchmarks();
     let mut record = if folder.join("isa.json").exists() { read_record()? } else { Record::default() };
     record.update(all, wants);
-    for (name, text) in [("isa.json", record.json()?), ("isa.md", record.markdown())] {
+    for (name, text) in [("isa.json", record.json()?), ("isa.md", page::page(&record))] {
         let path = folder.join(name);
         std::fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()))?;
         println!("written: {}", path.display());

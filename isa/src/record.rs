@@ -1,13 +1,10 @@
-//! `docs/benchmarks/isa.json` and `isa.md`: what was recorded, and whether today's rows are worse.
+//! `docs/benchmarks/isa.json`: what was recorded, and whether today's rows are worse.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use crate::devices::DEVICES;
 use crate::row::{Compiled, Key, Row, or_dash};
-use crate::table::classes;
 
 /// The recorded rows.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -86,63 +83,6 @@ impl Record {
         }
         found
     }
-
-    /// The record for readers.
-    pub fn markdown(&self) -> String {
-        let mut text = format!(
-            "# What the kernels become\n\nWritten by `cargo xtask isa --record`, compiled with {}, without the hardware; \
-             nothing was run. [machine-code.md](../machine-code.md) says how to read it, `isa.json` has the same rows \
-             with the instructions of the hot loops.\n",
-            self.driver
-        );
-        let devices: Vec<&str> = DEVICES
-            .iter()
-            .map(|d| d.name)
-            .filter(|name| self.rows.iter().any(|r| r.device == *name))
-            .collect();
-        text += "\n## Spills\n\n";
-        let spilling: Vec<&Row> = self.rows.iter().filter(|row| row.spills > 0).collect();
-        if spilling.is_empty() {
-            text += "None.\n";
-        } else {
-            text += "| device | kernel | spills | scratch, bytes |\n|---|---|---|---|\n";
-        }
-        for row in spilling {
-            let _ = writeln!(
-                text,
-                "| {} | {} | {} | {} |",
-                row.device,
-                row.name(),
-                row.spills,
-                row.scratch_bytes
-            );
-        }
-        text += "\n## Share of the roofline that is admitted, at most\n\nPercent, and what binds: m memory, a arithmetic, \
-                 i instructions, w waves, l latency.\n\n";
-        let _ = writeln!(text, "| kernel | {} |", devices.join(" | "));
-        let _ = writeln!(text, "|---|{}", "---|".repeat(devices.len()));
-        let mut by_name: BTreeMap<String, BTreeMap<&str, &Row>> = BTreeMap::new();
-        for row in self.rows.iter().filter(|row| row.admits.is_some()) {
-            by_name.entry(row.name()).or_default().insert(&row.device, row);
-        }
-        for (name, of_device) in &by_name {
-            let cells = devices
-                .iter()
-                .map(|device| of_device.get(device).map_or_else(|| "-".into(), |row| short(row)));
-            let _ = writeln!(text, "| {name} | {} |", cells.collect::<Vec<_>>().join(" | "));
-        }
-        for name in devices {
-            let product = DEVICES.iter().find(|d| d.name == name).map_or("", |d| d.model.product);
-            let _ = write!(
-                text,
-                "\n## {name} ({product})\n\n| kernel | wave | registers | spills | occupancy | shared | instructions | loop | cycles | of the loop |\n|---|---|---|---|---|---|---|---|---|---|\n"
-            );
-            for row in self.rows.iter().filter(|row| row.device == name) {
-                text += &detail(row);
-            }
-        }
-        text
-    }
 }
 
 fn compare_row(place: &str, row: &Row, old: &Row, found: &mut Comparison) {
@@ -155,28 +95,6 @@ fn compare_row(place: &str, row: &Row, old: &Row, found: &mut Comparison) {
         let (now, before) = (or_dash(row.occupancy), or_dash(old.occupancy));
         found.failures.push(format!("{place}: occupancy {now}, recorded is {before}"));
     }
-}
-
-fn short(row: &Row) -> String {
-    let limit = row.limit.map_or("", |limit| &limit.name()[..1]);
-    format!("{} {limit}", or_dash(row.admits))
-}
-
-fn detail(row: &Row) -> String {
-    let hot = row.hot.as_ref();
-    format!(
-        "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
-        row.name(),
-        row.subgroup,
-        or_dash(row.registers),
-        row.spills,
-        or_dash(row.occupancy),
-        row.workgroup_bytes,
-        or_dash(row.instructions),
-        or_dash(hot.map(|hot| hot.instructions)),
-        or_dash(hot.map(|hot| hot.cycles)),
-        hot.map_or_else(|| "-".into(), |hot| classes(&hot.classes))
-    )
 }
 
 #[cfg(test)]
@@ -262,7 +180,8 @@ mod tests {
         record.update(&compiled(&[row("navi31", "b", 0, 12)]), |row| row.kernel == "b");
         assert_eq!(record.rows.len(), 3);
         assert_eq!(record.rows[2].occupancy, Some(12));
-        let page = record.markdown();
-        assert!(page.contains("| m1 | z/tiled 1x1 | 3 | 0 |") && page.contains("| 71 i |"), "{page}");
+        let page = crate::page::page(&record);
+        assert!(page.contains("| m1 | z/tiled 1x1 | 3 | 0 |"), "{page}");
+        assert!(page.contains("| a/tiled 1x1 | 71 i | - |\n| b/tiled"), "{page}");
     }
 }

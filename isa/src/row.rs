@@ -26,12 +26,15 @@ pub struct Row {
     /// Registers.
     pub registers: Option<u32>,
     /// Values that did not fit into registers.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub spills: u32,
     /// How many run at once.
     pub occupancy: Option<u32>,
     /// Bytes of workgroup memory.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub workgroup_bytes: u32,
     /// Bytes of scratch memory of a lane.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub scratch_bytes: u32,
     /// Instructions.
     pub instructions: Option<u32>,
@@ -44,6 +47,11 @@ pub struct Row {
     /// What binds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<Limit>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(value: &u32) -> bool {
+    *value == 0
 }
 
 /// One pass of the hot loops.

@@ -48,7 +48,7 @@ fn packages(host: &Host, folder: &Path) -> Result<PathBuf, String> {
     let mirror = mirror(host, std::env::consts::ARCH)?;
     let work = folder.join("apt");
     let _ = fs::remove_dir_all(&work);
-    for below in ["etc", "lists/partial", "cache/archives/partial", "root"] {
+    for below in ["etc/none", "lists/partial", "cache/archives/partial", "root"] {
         let path = work.join(below);
         fs::create_dir_all(&path).map_err(|e| at(&path, &e))?;
     }
@@ -111,7 +111,7 @@ fn apt_get(work: &Path, args: &[&str]) -> Result<(), String> {
     for (option, below) in [
         ("Dir::Etc::SourceList", "etc/debian.sources"),
         ("Dir::Etc::SourceParts", "etc/none"),
-        ("Dir::Etc::Preferences", "etc/none"),
+        ("Dir::Etc::Preferences", "etc/preferences"),
         ("Dir::Etc::PreferencesParts", "etc/none"),
         ("Dir::State::Lists", "lists"),
         ("Dir::State::status", "status"),
@@ -119,6 +119,7 @@ fn apt_get(work: &Path, args: &[&str]) -> Result<(), String> {
     ] {
         command.arg(format!("-o{option}={}", work.join(below).display()));
     }
+    // Without locks and a user of its own it writes where we may.
     command.args(["-oDebug::NoLocking=1", "-oAPT::Sandbox::User=", "-qq"]).args(args);
     run(command).map_err(|e| format!("`apt-get {}`: {e}", args.join(" ")))
 }
