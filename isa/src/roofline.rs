@@ -135,7 +135,7 @@ pub fn admits(model: &Model, launch: &Launch, loops: &[Loop]) -> Option<Admits> 
     let memory = work.bytes as f64 / (1e9 * model.gigabytes);
     let arithmetic = work.flops as f64 / (2.0 * model.peak(pass.kind) * model.all_simds() * hertz);
     let ideal = memory.max(arithmetic);
-    let issue = work.flops as f64 / pass.operations * pass.cycles / (model.all_simds() * hertz);
+    let issue = work.done as f64 / pass.operations * pass.cycles / (model.all_simds() * hertz);
     let filled = filled(model, launch);
     let in_flight = bytes_in_flight(model, launch, loops);
     let by_latency = in_flight.map_or(1.0, |bytes| bytes * ideal / (LATENCY * work.bytes as f64));
@@ -200,7 +200,7 @@ mod tests {
             subgroup: 64,
             invocations: 128,
             resident: Some(8.0),
-            work: Work { groups, bytes, flops },
+            work: Work { groups, bytes, flops, done: flops },
             multiplies_bytes: false,
         }
     }

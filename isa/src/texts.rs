@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use girih_kernels::registry::KERNELS;
 use girih_kernels::shaders::{Dialect, compose};
-use girih_kernels::{Caps, Choice, Data, Kernel};
+use girih_kernels::{Caps, Choice, Data, Kernel, Launch};
 
 /// A launch of a text: its place in the report.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub struct Work {
     pub bytes: u64,
     /// Operations that must be done; a multiply-add is two.
     pub flops: u64,
+    /// Operations that are done: tiles compute rows and columns beyond the edges too.
+    pub done: u64,
 }
 
 impl Use {
@@ -86,7 +88,8 @@ fn uses(kernel: &Kernel, caps: &Caps) -> Vec<(Choice, Use)> {
         for launch in (bench.launches)(caps, &bench.name) {
             if caps.runs(&launch.choice) {
                 let groups = launch.grid.iter().map(|&n| u64::from(n)).product();
-                let work = Work { groups, bytes: bench.bytes, flops: bench.flops };
+                let done = (bench.flops as f64 * beyond_the_edges(&launch, &bench.name)) as u64;
+                let work = Work { groups, bytes: bench.bytes, flops: bench.flops, done };
                 let named = of(&launch.choice, launch.choice.variant.into(), &bench.name, Some(work));
                 all.push((launch.choice, named));
             }
@@ -104,6 +107,20 @@ fn uses(kernel: &Kernel, caps: &Caps) -> Vec<(Choice, Use)> {
         }
     }
     all
+}
+
+/// How many times as many results a product's tiles have as are wanted; the shape is called `MxNxK ..`.
+fn beyond_the_edges(launch: &Launch, case: &str) -> f64 {
+    let constant = |name| launch.choice.selection.get_u32(name);
+    let (Some(tm), Some(tn), Some(tx), Some(ty)) =
+        (constant("TM"), constant("TN"), constant("TX"), constant("TY"))
+    else {
+        return 1.0;
+    };
+    let wanted: Vec<u32> = case.split('x').map_while(|n| n.parse().ok()).take(2).collect();
+    let [m, n] = wanted[..] else { return 1.0 };
+    let [columns, rows, _] = launch.grid.map(f64::from);
+    rows * f64::from(tm * ty) / f64::from(m) * columns * f64::from(tn * tx) / f64::from(n)
 }
 
 /// Of a kernel without shapes: the largest workgroup of the variant that comes first among those that the device runs,
