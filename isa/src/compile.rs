@@ -68,7 +68,7 @@ fn rows(device: &Device, text: &Text, executable: &Executable) -> Vec<Row> {
     let assembly = executable.listings.iter().find(|(name, _)| name.to_lowercase().contains("assembly"));
     let loops = assembly.and_then(|(_, listing)| listing::loops(device.driver, listing)).unwrap_or_default();
     let multiplies_bytes = text.wgsl.contains("dot4I8Packed");
-    let hot = hot(device, &loops, executable.subgroup);
+    let hot = hot(device, &roofline::hot(&loops, multiplies_bytes), executable.subgroup);
     let row = |of: &Use| {
         let admits = of.work.and_then(|work| {
             let launch = Launch {
@@ -101,8 +101,7 @@ fn rows(device: &Device, text: &Text, executable: &Executable) -> Vec<Row> {
     text.uses.iter().map(row).collect()
 }
 
-fn hot(device: &Device, loops: &[Loop], subgroup: u32) -> Option<Hot> {
-    let hot = roofline::hot(loops);
+fn hot(device: &Device, hot: &[&Loop], subgroup: u32) -> Option<Hot> {
     if hot.is_empty() {
         return None;
     }

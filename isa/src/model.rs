@@ -58,9 +58,9 @@ impl Model {
     pub fn peak(&self, kind: Class) -> f64 {
         let lanes = f64::from(self.lanes);
         match (kind, self.issue) {
-            (Class::Dot4, Issue::Ampere) => 4.0 * lanes / 2.0,
+            // Integers have half of the lanes; pairs of f16 are two.
+            (Class::Dot4, Issue::Ampere) | (Class::PackedFma, Issue::Rdna { .. } | Issue::Gcn) => 2.0 * lanes,
             (Class::Dot4, _) => 4.0 * lanes,
-            (Class::PackedFma, Issue::Rdna { .. } | Issue::Gcn) => 2.0 * lanes,
             (Class::Matrix, Issue::Rdna { .. }) => MATRIX_RDNA3,
             (Class::Matrix, Issue::Turing | Issue::Ampere) => MATRIX_NVIDIA,
             (Class::Matrix, _) => MATRIX_XE,

@@ -77,8 +77,8 @@ pub struct Admits {
 
 /// The hot loops: the one with the most operations, and those that have at least half as many. A kernel of two products runs
 /// both as often.
-pub fn hot(loops: &[Loop]) -> Vec<&Loop> {
-    let weight = |l: &Loop| (operations(l, 1, false).0, l.total());
+pub fn hot(loops: &[Loop], multiplies_bytes: bool) -> Vec<&Loop> {
+    let weight = |l: &Loop| (operations(l, 1, multiplies_bytes).0, l.total());
     let Some(most) = loops.iter().map(weight).max_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1))) else {
         return Vec::new();
     };
@@ -126,7 +126,7 @@ pub fn pass(model: &Model, hot: &[&Loop], subgroup: u32, multiplies_bytes: bool)
 
 /// The share that a launch admits; `None` without loops or operations in them.
 pub fn admits(model: &Model, launch: &Launch, loops: &[Loop]) -> Option<Admits> {
-    let pass = pass(model, &hot(loops), launch.subgroup, launch.multiplies_bytes)?;
+    let pass = pass(model, &hot(loops, launch.multiplies_bytes), launch.subgroup, launch.multiplies_bytes)?;
     let work = launch.work;
     if pass.operations == 0.0 || pass.cycles == 0.0 || work.groups == 0 {
         return None;
@@ -264,9 +264,9 @@ mod tests {
             of(&[(Class::Fma, 128), (Class::Int, 9)], 0),
             of(&[(Class::Fma, 4)], 0),
         ];
-        assert_eq!(hot(&loops).len(), 2);
-        assert_eq!(hot(&[of(&[(Class::Int, 3)], 0), of(&[(Class::Int, 9)], 0)])[0].total(), 9);
-        assert!(hot(&[]).is_empty());
+        assert_eq!(hot(&loops, false).len(), 2);
+        assert_eq!(hot(&[of(&[(Class::Int, 3)], 0), of(&[(Class::Int, 9)], 0)], false)[0].total(), 9);
+        assert!(hot(&[], false).is_empty());
     }
 
     #[test]

@@ -284,7 +284,7 @@ mod tests {
     use super::*;
 
     fn load(token: u32, bytes: u32) -> Instruction {
-        Instruction { token, bytes, ..Instruction::new(Class::Load) }
+        Instruction { bytes, token, ..Instruction::new(Class::Load) }
     }
 
     fn wait(wait: Wait) -> Instruction {

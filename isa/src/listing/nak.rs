@@ -62,10 +62,9 @@ fn line(raw: &str) -> Option<Line> {
     if text.is_empty() || text.starts_with('}') {
         return None;
     }
+    let (result, operation) = text.split_once(" = ").unwrap_or(("", text));
     // Integers of the uniform registers run beside the lanes.
-    let is_uniform =
-        text.trim_start_matches(|c| c != ' ').trim_start().starts_with("ur") || text.starts_with("ur");
-    let operation = text.split_once(" = ").map_or(text, |(_, operation)| operation);
+    let is_uniform = result.split_whitespace().any(|word| word.starts_with("ur") || word.starts_with("up"));
     let mut words = operation.split_whitespace().filter(|word| !word.starts_with('@'));
     let name = words.next()?;
     let found = class_of(name, STARTS).unwrap_or(Class::Int);
@@ -78,7 +77,7 @@ fn line(raw: &str) -> Option<Line> {
         matrix: if class == Class::Matrix { shape(name) } else { 0 },
         wait: waits.map_or(Wait::Nothing, Wait::Tokens),
         token: field("wr:").and_then(|token| token.parse().ok()).unwrap_or(0),
-        target: words.last().filter(|_| name == "bra").map(str::to_owned),
+        target: words.next_back().filter(|_| name == "bra").map(str::to_owned),
         ..Instruction::new(class)
     }))
 }
