@@ -36,6 +36,7 @@ pub mod elementwise;
 pub mod embed;
 pub mod error;
 pub mod execute;
+pub mod explain;
 pub mod fused;
 
 pub mod matmul;
@@ -53,7 +54,9 @@ pub mod softmax;
 pub mod spec;
 pub mod testing;
 pub mod transform;
+pub mod tune;
 pub mod twin;
+pub mod winners;
 
 pub use buffer::Buffer;
 pub use caps::{Caps, Tier};

@@ -1,12 +1,14 @@
 //! Many rows of quantised activations times a quantised matrix, with the epilogue behind.
 
+mod measured;
+
 use girih_shaders::Selection;
 
 use super::bench::{int_case as bench_case, parse_int as parse_bench};
 use super::int::{self, Weights, XRow};
 use super::product::{Epilogue, EpilogueKind, Params, Part, Shape, check_result};
 use super::tile::{ENOUGH_GROUPS, Tile};
-use super::{or_dummy, reference};
+use super::{or_dummy, reference, tuning};
 use crate::buffer::Buffer;
 use crate::caps::Caps;
 use crate::case::{BenchCase, Regime, TestCase, Tolerance, seeded};
@@ -14,7 +16,7 @@ use crate::choice::{Choice, Data, Launch, Requires};
 use crate::error::KernelError;
 use crate::quant::{Code, Format, Scale, WeightFormat};
 use crate::recorder::Recorder;
-use crate::spec::{Kernel, KernelSpec, read, read_write};
+use crate::spec::{Kernel, KernelSpec, Tuning, read, read_write};
 use crate::twin::TwinCall;
 
 /// Buffers.
@@ -48,7 +50,15 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches, cases_of: Some(cases_of) };
+pub const KERNEL: Kernel = Kernel {
+    spec: &SPEC,
+    choices,
+    cases,
+    benches,
+    cases_of: Some(cases_of),
+    tuning: Some(Tuning { ways: measured::ways, workload: measured::workload }),
+    cost: Some(tuning::cost),
+};
 
 /// Appends `y = epilogue(x · Wᵀ)`, one dispatch for each part of W.
 ///
@@ -87,7 +97,15 @@ const DIRECT: Tile = Tile::direct([8, 2], LANES, LANES);
 /// Lanes of [`DIRECT`].
 const LANES: u32 = 8;
 
+/// The measured winner, or what the rule says.
 fn select(caps: &Caps, shape: Shape, format: Format) -> Tile {
+    let candidates = || measured::candidates(caps, shape, format);
+    let class = || tuning::class_of_rows(shape);
+    let winner = caps.winner(SPEC.name, Data::Weights(format.into()), class, candidates);
+    winner.unwrap_or_else(|| rule(caps, shape, format))
+}
+
+fn rule(caps: &Caps, shape: Shape, format: Format) -> Tile {
     let data = Data::Weights(format.into());
     let lanes = caps.subgroup_size.map_or(1, |(smallest, _)| smallest);
     if caps.cpu_variants() && lanes >= LANES && !caps.is_blocked(SPEC.name, "direct_subgroup", data) {
@@ -186,7 +204,7 @@ fn case(
 
 fn cases_of(format: WeightFormat) -> Vec<TestCase> {
     let WeightFormat::Quant(format) = format else { return Vec::new() };
-    let tiles = [LARGE, MEDIUM, SMALL, DIRECT];
+    let tiles: Vec<Tile> = [LARGE, MEDIUM, SMALL].into_iter().chain(measured::DIRECT_TILES).collect();
     let named = ("any_format", Regime::PartialTile);
     vec![case(named, [35, 67, 544], format, EpilogueKind::default(), &tiles)]
 }
@@ -204,7 +222,7 @@ fn cases() -> Vec<TestCase> {
             [70, 130, 64],
             Format::Q4_0,
             full(1, true),
-            &[LARGE, MEDIUM, SMALL, DIRECT],
+            &[LARGE, MEDIUM, SMALL, DIRECT, measured::DIRECT_TILES[1], measured::DIRECT_TILES[2]],
         ),
         case(("one_tile", OneTile), [5, 6, 64], Format::Q4_0, plain, &two),
         case(("llama_1b", Model), [5, 40, 2048], Format::Q4_0, plain, &two),

@@ -1,5 +1,7 @@
 //! The tile of a product of many rows that a workgroup takes.
 
+use std::fmt;
+
 /// `TM TN` results of an invocation, `TX TY` invocations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tile {
@@ -11,6 +13,16 @@ pub(super) struct Tile {
     pub direct: bool,
     /// Smallest subgroup that works; 1 without subgroup operations.
     pub lanes: u32,
+}
+
+/// `tile 64x64 by 8x4`: rows of x and of W of a workgroup, and of an invocation; `direct` without workgroup memory, with the
+/// lanes that share x.
+impl fmt::Display for Tile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.direct { "direct" } else { "tile" };
+        write!(f, "{kind} {}x{} by {}x{}", self.bm(), self.bn(), self.tm, self.tn)?;
+        if self.lanes > 1 { write!(f, ", {} lanes", self.lanes) } else { Ok(()) }
+    }
 }
 
 /// Workgroups that fill a GPU of unknown size reasonably.
