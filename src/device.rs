@@ -2,20 +2,23 @@
 
 use std::path::PathBuf;
 
+use girih_kernels::tune::Kept;
 use girih_kernels::{Caps, Gpu, Options};
 
 use crate::Global;
 use crate::error::Failure;
 
-/// Opens the device as it is. What a model uses of it is tested when the model is loaded: [`crate::models::load`].
+/// Opens the device, with the variants in force that `girih tune` has found best on it. What a model uses of it is tested
+/// when the model is loaded: [`crate::models::load`].
 pub async fn open(global: &Global) -> Result<Gpu, Failure> {
-    Ok(Gpu::new(Options {
+    let gpu = Gpu::new(Options {
         adapter: global.adapter.clone(),
         max_tier: global.tier,
         cache_dir: cache_dir(),
         ..Options::default()
     })
-    .await?)
+    .await?;
+    Ok(Kept::open(&gpu, cache_dir().as_deref()).apply(&gpu))
 }
 
 /// `GIRIH_CACHE_DIR`, or the platform's cache folder; `None` where there is none.

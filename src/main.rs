@@ -77,6 +77,10 @@ enum Command {
     Doctor(commands::doctor::Doctor),
     /// Measure speed
     Bench(commands::bench::Bench),
+    /// Find the variants of kernels that take the least time here, and use them from now on
+    Tune(commands::tune::Tune),
+    /// Show what a decode step or a prompt dispatches: variants and why, bytes, operations
+    Explain(commands::explain::Explain),
 }
 
 /// What someone who has just typed `girih` sees.
@@ -118,6 +122,8 @@ fn main() -> ExitCode {
             Command::Inspect(c) => c.run(global).await,
             Command::Doctor(c) => c.run(global).await,
             Command::Bench(c) => c.run(global).await,
+            Command::Tune(c) => c.run(global).await,
+            Command::Explain(c) => c.run(global).await,
         }
     });
     match result {

@@ -9,7 +9,7 @@ use girih_kernels::Gpu;
 use girih_kernels::selftest::Kept;
 use girih_model::checkpoint::source::{ByteSource, DirSource};
 use girih_model::checkpoint::synthetic::SyntheticSource;
-use girih_model::{LoadOptions, Model, SessionOptions, WeightPolicy, weight_format};
+use girih_model::{LoadError, LoadOptions, Model, SessionOptions, WeightPolicy, weight_format};
 use girih_ops::{QuantActivation, WeightFormat};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -113,6 +113,67 @@ impl ModelArgs {
     }
 }
 
+/// A model that is only looked at: [`ModelArgs`], with the path also as an argument, and synthetic ones.
+#[derive(Clone, Debug, Args)]
+pub struct LookedAt {
+    /// Checkpoint folder or GGUF file; the built-in story model if left out
+    #[arg(value_name = "MODEL", conflicts_with = "model")]
+    path: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    session: SessionArgs,
+    /// A known shape instead of a checkpoint: llama-79m, llama-300mb, llama-3.2-1b, llama-3.1-8b
+    #[arg(long, value_name = "PRESET", conflicts_with_all = ["model", "path"])]
+    synthetic: Option<String>,
+}
+
+impl LookedAt {
+    /// What messages call the model.
+    pub fn name(&self) -> String {
+        self.synthetic.clone().unwrap_or_else(|| self.of().name())
+    }
+
+    /// How its cache is made.
+    pub fn session(&self) -> SessionOptions {
+        self.session.options()
+    }
+
+    fn of(&self) -> ModelArgs {
+        ModelArgs { model: self.path.clone().or(self.model.model.clone()), ..self.model.clone() }
+    }
+
+    /// Tests the kernels that the model will use, where they have no verdict yet. The device with what failed on its block
+    /// list, and the model without memory.
+    pub async fn load(&self, gpu: &Gpu, global: &Global) -> Result<(Gpu, Arc<Model>), Failure> {
+        let args = self.of();
+        if let Some(path) = &args.model {
+            must_exist(path)?;
+        }
+        let source: Arc<dyn ByteSource> = match &self.synthetic {
+            Some(preset) => Arc::new(SyntheticSource::new(preset)?),
+            None => args.source(),
+        };
+        let options = args.options(Some(self.session()));
+        let mut kept = Kept::open(gpu, device::cache_dir().as_deref());
+        let tested = Model::test(gpu, &source, options, &mut kept.verdicts, |_| ()).await;
+        kept.save();
+        let failed = |source: LoadError| Failure::Model { name: self.name(), source: source.into() };
+        let (gpu, _) = tested.map_err(failed)?;
+        note_blocked(&gpu, global);
+        let model = Model::load_recording(&gpu, &source, options).await.map_err(failed)?;
+        Ok((gpu, model))
+    }
+}
+
+fn note_blocked(gpu: &Gpu, global: &Global) {
+    for key in &gpu.caps().blocked {
+        global.note(&format_args!(
+            "{key} gives wrong results on this device and is not used (see `girih doctor`)"
+        ));
+    }
+}
+
 /// A path that is not there, told with what a model is and where one comes from.
 pub fn must_exist(path: &Path) -> Result<(), Failure> {
     if path.exists() { Ok(()) } else { Err(Failure::NoModel { name: path.display().to_string() }) }
@@ -148,10 +209,6 @@ pub async fn load(
     let (model, report) =
         model.map_err(|source| Failure::Model { name: name.to_owned(), source: source.into() })?;
     tracing::debug!("self-test: {} launches", report.ran);
-    for key in &model.gpu().caps().blocked {
-        global.note(&format_args!(
-            "{key} gives wrong results on this device and is not used (see `girih doctor`)"
-        ));
-    }
+    note_blocked(model.gpu(), global);
     Ok(model)
 }

@@ -142,6 +142,85 @@ fn chat_answers_every_line_and_reuses_the_prefix() {
     assert!(answers[1]["cached_tokens"].as_u64() > answers[0]["prompt_tokens"].as_u64());
 }
 
+/// A command with winners of its own: those of the suite stay none.
+fn json_in(cache: &Folder, args: &[&str]) -> Value {
+    let output = command(args).env("GIRIH_CACHE_DIR", &cache.0).output().expect("the command runs");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{args:?}: {error}");
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{args:?}: {e}: {output:?}"))
+}
+
+#[test]
+fn tune_keeps_winners_and_forgets_them() {
+    let cache = Folder::new("tune");
+    // Much shorter than the built-in model's shapes take, so that some are left.
+    let report = json_in(&cache, &["tune", "--seconds", "4", "--json"]);
+    let (shapes, left) =
+        (report["shapes"].as_array().expect("rows"), report["left"].as_array().expect("keys"));
+    assert!(shapes.len() + left.len() >= 10, "{report}");
+    let mut winners = 0;
+    for row in shapes {
+        assert!(row["winner_us"].as_f64() <= row["rule_us"].as_f64(), "{row}");
+        assert_eq!((&row["wrong"], &row["before"]), (&serde_json::json!([]), &row["rule"]), "{row}");
+        winners += u64::from(row["winner"] != row["rule"]);
+    }
+    assert_eq!(report["winners"], winners, "{report}");
+    let explained = json_in(&cache, &["explain", "--json"]);
+    let measured = |report: &Value| {
+        let runs = report["runs"].as_array().expect("runs").iter();
+        let all = runs.flat_map(|run| run["dispatches"].as_array().expect("dispatches").clone());
+        all.filter(|d| d["why"] == "measured").count()
+    };
+    assert!(measured(&explained) as u64 <= winners);
+    let reset = json_in(&cache, &["tune", "--reset", "--json"]);
+    assert_eq!(reset["removed"], winners);
+    assert_eq!(measured(&json_in(&cache, &["explain", "--json"])), 0);
+    fails(&["tune", "--seconds=-1"], 4, &["--seconds", "-1"]);
+    fails(&["tune", "no/such/model"], 3, &["no/such/model"]);
+}
+
+#[test]
+fn explain_tells_the_dispatches_of_a_step_in_order() {
+    let report = json(&["explain", "--json", "--keys", "100"]);
+    let runs = report["runs"].as_array().expect("runs");
+    assert_eq!(runs.iter().map(|run| run["times"].as_u64().unwrap_or(0)).collect::<Vec<_>>(), [1, 6, 1]);
+    let names = |run: &Value| {
+        let all = run["dispatches"].as_array().expect("dispatches").iter();
+        all.map(|d| d["kernel"].as_str().expect("a name").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&runs[0]), ["embedding"]);
+    let layer = names(&runs[1]);
+    let without_merge: Vec<&str> =
+        layer.iter().map(String::as_str).filter(|n| *n != "attention_merge").collect();
+    assert_eq!(without_merge, ["gemv", "rope_append", "attention_decode", "gemv", "gemv", "gemv"]);
+    assert_eq!(names(&runs[2]), ["gemv", "argmax", "greedy_advance"]);
+    let dispatches = runs.iter().flat_map(|run| {
+        let times = run["times"].as_u64().unwrap_or(0);
+        run["dispatches"].as_array().expect("dispatches").iter().map(move |d| (times, d))
+    });
+    let (mut count, mut bytes, mut flops) = (0, 0, 0);
+    for (times, d) in dispatches {
+        count += times;
+        bytes += times * d["bytes"].as_u64().expect("bytes");
+        flops += times * d["flops"].as_u64().expect("flops");
+        assert!(["only", "rule"].contains(&d["why"].as_str().expect("why")), "{d}");
+        assert!(d["variant"].as_str().is_some_and(|v| !v.is_empty()) && d["bytes"].as_u64() > Some(0), "{d}");
+    }
+    let totals = [count, bytes, flops].map(Value::from);
+    assert_eq!(
+        [&report["dispatches"], &report["bytes"], &report["flops"]],
+        [&totals[0], &totals[1], &totals[2]]
+    );
+    // Each weight of the products once, two operations each; the tied table is the head's matrix.
+    let weights = 6 * (512 * 256 + 256 * 256 + 1536 * 256 + 256 * 768) + 4096 * 256;
+    let attention = 6 * 2 * 100 * 4 * (64 + 64);
+    assert_eq!(flops, 2 * weights + attention);
+    assert!(bytes > 2 * weights && bytes < 3 * weights, "{bytes}");
+    let prompt = json(&["explain", "--json", "--rows", "64"]);
+    assert!(prompt["flops"].as_u64() > Some(40 * flops), "{}", prompt["flops"]);
+    fails(&["explain", "--rows", "100000"], 4, &["100000", "--context"]);
+}
+
 #[test]
 fn logits_are_written_whole_or_not_at_all() {
     let folder = Folder::new("logits");

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use girih_shaders::Dialect;
 
 use crate::choice::{Choice, Data, key};
+use crate::winners::{self, Winners};
 
 pub use crate::adapter::AdapterId;
 
@@ -119,6 +120,8 @@ pub struct Caps {
     /// What failed its self-test on this device, by [`key`]: `kernel/variant`, or `kernel/variant/data` where the
     /// variant comes with several readers of data.
     pub blocked: BTreeSet<String>,
+    /// What was measured to take the least time on this device.
+    pub tuned: Winners,
 }
 
 impl Caps {
@@ -144,6 +147,7 @@ impl Caps {
             few_registers: false,
             dialect: Dialect::Naga,
             blocked: BTreeSet::new(),
+            tuned: Winners::default(),
         }
     }
 
@@ -162,6 +166,21 @@ impl Caps {
         !self.blocked.is_empty()
             && (self.blocked.contains(&key(kernel, variant, data))
                 || self.blocked.contains(&key(kernel, variant, Data::Plain)))
+    }
+
+    /// The measured winner for a shape, if there is one and it is among the candidates.
+    pub fn winner<T: fmt::Display>(
+        &self,
+        kernel: &str,
+        data: Data,
+        shape: impl FnOnce() -> String,
+        candidates: impl FnOnce() -> Vec<T>,
+    ) -> Option<T> {
+        if self.tuned.is_empty() {
+            return None;
+        }
+        let name = self.tuned.get(&winners::key(kernel, data, &shape()))?;
+        candidates().into_iter().find(|candidate| candidate.to_string() == name)
     }
 
     /// Whether a pipeline needs nothing that the device, in its tier, lacks.

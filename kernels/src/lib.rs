@@ -37,6 +37,7 @@ pub mod elementwise;
 pub mod embed;
 pub mod error;
 pub mod execute;
+pub mod explain;
 pub mod fused;
 
 pub mod matmul;
@@ -54,7 +55,9 @@ pub mod softmax;
 pub mod spec;
 pub mod testing;
 pub mod transform;
+pub mod tune;
 pub mod twin;
+pub mod winners;
 
 pub use buffer::Buffer;
 pub use caps::{Caps, Tier};

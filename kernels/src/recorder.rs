@@ -4,7 +4,7 @@ use bytemuck::Pod;
 
 use crate::buffer::Buffer;
 use crate::caps::Caps;
-use crate::choice::Choice;
+use crate::choice::{Choice, Launch};
 use crate::device::Gpu;
 use crate::error::KernelError;
 use crate::spec::{Access, KernelSpec};
@@ -42,6 +42,11 @@ impl Dispatch {
     /// `kernel/variant`.
     pub fn label(&self) -> String {
         format!("{}/{}", self.spec.name, self.choice.variant)
+    }
+
+    /// Pipeline, parameters and grid.
+    pub fn launch(&self) -> Launch {
+        Launch { choice: self.choice.clone(), params: self.params.clone(), grid: self.grid }
     }
 }
 

@@ -109,7 +109,7 @@ fn sweep(dir: &Path, now: SystemTime) {
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let ours = name.starts_with("pipelines-") || name.starts_with("selftest-");
+        let ours = ["pipelines-", "selftest-", "tuned-"].iter().any(|kind| name.starts_with(kind));
         if !ours || !name.ends_with(".part") {
             continue;
         }

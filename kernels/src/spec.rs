@@ -1,7 +1,8 @@
 //! The description of a kernel from which dispatching, validation, twins, benches and docs derive.
 
+use crate::caps::Caps;
 use crate::case::{BenchCase, TestCase};
-use crate::choice::Choice;
+use crate::choice::{Choice, Launch};
 use crate::quant::WeightFormat;
 use crate::twin::TwinCall;
 
@@ -59,4 +60,102 @@ pub struct Kernel {
     pub cases_of: Option<fn(WeightFormat) -> Vec<TestCase>>,
     /// Real shapes to time.
     pub benches: fn() -> Vec<BenchCase>,
+    /// How its variants are measured against each other, where `select` has more than one for a device.
+    pub tuning: Option<Tuning>,
+    /// What a launch moves and computes, given the bytes of its bindings and the keys in the cache; `None` where it moves
+    /// what is bound, once, and computes little.
+    pub cost: Option<fn(&Launch, &[u64], u32) -> Cost>,
+}
+
+/// What a launch must move and compute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Bytes, each counted once.
+    pub bytes: u64,
+    /// Multiplications and additions in f32 or integers.
+    pub flops: u64,
+}
+
+/// How the variants of a kernel are measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Tuning {
+    /// The ways of doing what a recorded launch does. `None` for a launch that only a part of a product is.
+    pub ways: fn(&Caps, &Launch) -> Option<Ways>,
+    /// Data of its shape, and what comes of them.
+    pub workload: fn(&Caps, &Launch) -> Option<Workload>,
+}
+
+/// The ways of doing one thing on a device: all that `select` can be told to take.
+#[derive(Clone, Debug)]
+pub struct Ways {
+    /// Shape class, without spaces: what winners are kept for.
+    pub shape: String,
+    /// That of the rule first; names differ.
+    pub ways: Vec<Way>,
+}
+
+/// One of them.
+#[derive(Clone, Debug)]
+pub struct Way {
+    /// What differs from the others, in words that stay.
+    pub name: String,
+    /// What is dispatched.
+    pub steps: Vec<Step>,
+}
+
+/// A dispatch on the buffers of a [`Workload`].
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Kernel.
+    pub spec: &'static KernelSpec,
+    /// Pipeline, parameters, grid.
+    pub launch: Launch,
+    /// Which buffer is bound where.
+    pub bindings: Vec<usize>,
+}
+
+/// Seeded data that all ways are run with.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    /// Buffers; first those that the kernel binds, in its order.
+    pub buffers: Vec<Contents>,
+    /// Which of them holds the result, f32.
+    pub result: usize,
+    /// A launch whose twin, on the patterns of the buffers, gives [`Workload::sample_shape`] of the result.
+    pub sample: Launch,
+    /// A buffer that holds something else for the sample.
+    pub sample_buffer: Option<(usize, Vec<u8>)>,
+    /// Rows and columns of the sample.
+    pub sample_shape: [usize; 2],
+    /// Rows and columns of the result.
+    pub shape: [usize; 2],
+    /// Whether the result repeats the sample along both; else it begins with it.
+    pub repeats: bool,
+}
+
+/// What a buffer holds: a pattern, over and over.
+#[derive(Clone, Debug)]
+pub struct Contents {
+    /// The bytes that are repeated.
+    pub pattern: Vec<u8>,
+    /// Length of the whole.
+    pub bytes: u64,
+}
+
+impl Contents {
+    /// The pattern alone.
+    pub fn once<T: bytemuck::Pod>(data: &[T]) -> Self {
+        Self::repeated(data, size_of_val(data) as u64)
+    }
+
+    /// The pattern up to a length.
+    pub fn repeated<T: bytemuck::Pod>(data: &[T], bytes: u64) -> Self {
+        Self { pattern: bytemuck::cast_slice(data).to_vec(), bytes }
+    }
+
+    /// All bytes, to a multiple of 16: vectors of four are bound whole.
+    pub fn all(&self) -> Vec<u8> {
+        let len = self.bytes.next_multiple_of(16).max(16) as usize;
+        self.pattern.iter().copied().cycle().chain(std::iter::repeat(0)).take(len).collect()
+    }
 }

@@ -54,6 +54,7 @@ impl Doctor {
                 "tier": caps.tier.to_string(),
                 "limits": limits(caps).into_iter().map(|(k, v)| (k.to_owned(), v.into())).collect::<serde_json::Map<_, Value>>(),
                 "self_test": { "launches": report.ran, "wrong": report.blocked },
+                "measured_winners": caps.tuned.len(),
                 "copy_gb_per_s": ceilings.copy_bytes / 1e9,
                 "fma_gflop_per_s": ceilings.fma_flops / 1e9,
                 "dispatch_us": ceilings.dispatch * 1e6,
@@ -63,6 +64,12 @@ impl Doctor {
             writeln!(out, "\nself-test: {} kernel launches, {} wrong", report.ran, report.blocked.len())?;
             for mismatch in &report.mismatches {
                 writeln!(out, "  {mismatch}")?;
+            }
+            match caps.tuned.len() {
+                0 => writeln!(out, "variants: by rule (`girih tune` measures them for a model)")?,
+                winners => {
+                    writeln!(out, "variants: by rule, for {winners} shapes as `girih tune` has measured")?
+                }
             }
             writeln!(out, "copy bandwidth: {:.1} GB/s (read + write)", ceilings.copy_bytes / 1e9)?;
             writeln!(out, "f32 multiply-add: {:.1} GFLOP/s", ceilings.fma_flops / 1e9)?;

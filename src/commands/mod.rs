@@ -7,11 +7,13 @@ pub mod chat;
 pub mod doctor;
 pub mod embed;
 pub mod eval;
+pub mod explain;
 pub mod generate;
 pub mod inspect;
 pub mod logits;
 pub mod quantize;
 pub mod sampling;
+pub mod tune;
 
 use std::path::Path;
 

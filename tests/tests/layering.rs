@@ -56,6 +56,7 @@ const SHARED_FAMILIES: &[&str] = &["activation", "device", "quant"];
 const FLOORS_OF_KERNELS: &[&[&str]] = &[
     &["activation", "buffer", "quant", "sealed", "twin"],
     &["choice"],
+    &["winners"],
     &["caps"],
     &["case", "error"],
     &["fused", "spec"],
@@ -89,7 +90,8 @@ const FLOORS_OF_KERNELS: &[&[&str]] = &[
     ],
     &["registry"],
     &["testing"],
-    &["bench", "selftest"],
+    &["bench", "explain", "selftest"],
+    &["tune"],
 ];
 
 /// Names of all dependencies of a manifest, renamed ones by the name of their package.
@@ -462,7 +464,8 @@ const FLOORS_OF_MODEL: &[&[&str]] = &[
     &["run::memory"],
     &["run::model"],
     &["run::session"],
-    &["run::calibrate", "run::embed", "run::eval", "run::generate", "run::needs"],
+    &["run::passes"],
+    &["run::calibrate", "run::embed", "run::eval", "run::generate", "run::needs", "run::tune"],
 ];
 
 /// What the text side may use besides itself.

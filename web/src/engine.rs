@@ -7,6 +7,7 @@ use std::sync::Arc;
 use girih_kernels::caps::Caps;
 use girih_kernels::selftest::Verdicts;
 use girih_kernels::shaders::Dialect;
+use girih_kernels::winners::Winners;
 use girih_kernels::{Gpu, Options};
 use girih_model::checkpoint::source::ByteSource;
 use girih_model::{LoadOptions, Model, Session, SessionOptions, TextError, WeightPolicy, weight_format};
@@ -86,6 +87,33 @@ impl Engine {
         verdicts.wrong.extend(wrong);
     }
 
+    /// The variants that were measured to take the least time, as text: what [`Engine::tune`] found, and what
+    /// [`Engine::use_winners`] was told.
+    pub fn winners(&self) -> String {
+        self.gpu.borrow().caps().tuned.write()
+    }
+
+    /// Takes what [`Engine::winners`] gave earlier on the same device, for models that are loaded from now on. False, and
+    /// nothing, for any other text.
+    #[wasm_bindgen(js_name = useWinners)]
+    pub fn use_winners(&self, text: &str) -> bool {
+        let winners = Winners::read(text);
+        let known = winners.is_some();
+        if let Some(winners) = winners {
+            crate::tune::put_in_force(&self.gpu, winners);
+        }
+        known
+    }
+
+    /// Measures the variants of the kernels that a loaded model uses, for at most about `seconds`; the winners are used by
+    /// models that are loaded from now on. `onRow` is given each row; it ends the measuring by returning false.
+    #[wasm_bindgen(unchecked_return_type = "Promise<Omit<TuneReport, 'adapter' | 'tier'>>")]
+    pub fn tune(&self, model: &EngineModel, seconds: f64, on_row: Function) -> Promise {
+        let (model, kept) = model.parts();
+        let gpu = self.gpu.clone();
+        future_to_promise(async move { crate::tune::run(&gpu, &model, kept, seconds, &on_row).await })
+    }
+
     /// Loads a checkpoint and compiles all that it needs. `onProgress(stage, done, total)` with the stages `weights`
     /// (bytes) and `pipelines`; before them `self-test`, where there is something to test.
     ///
@@ -159,7 +187,7 @@ fn describe(caps: &Caps) -> Value {
         "packedDot": caps.dialect != Dialect::BrowserBase, "timestamps": caps.timestamps,
         "workgroupBytes": caps.workgroup_bytes, "invocations": caps.invocations,
         "bindingBytes": caps.binding_bytes, "bufferBytes": caps.buffer_bytes,
-        "storageBuffers": caps.storage_buffers,
+        "storageBuffers": caps.storage_buffers, "tuned": caps.tuned.len(),
     })
 }
 

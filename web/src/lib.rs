@@ -14,6 +14,7 @@ mod model;
 mod session;
 mod source;
 mod template;
+mod tune;
 mod value;
 
 use std::cell::RefCell;

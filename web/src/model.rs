@@ -38,6 +38,11 @@ impl EngineModel {
     ) -> Self {
         Self { model, kept, chat: Rc::new(chat), warm: Rc::new(RefCell::new(warm)) }
     }
+
+    /// The model, and how its caches are made.
+    pub(crate) fn parts(&self) -> (Arc<Model>, SessionOptions) {
+        (self.model.clone(), self.kept)
+    }
 }
 
 fn run_error(error: impl Into<RunError>) -> JsValue {

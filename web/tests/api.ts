@@ -7,6 +7,7 @@ import "./errors.js";
 import "./loss.js";
 import "./lifetime.js";
 import "./protocol.js";
+import "./tune.js";
 import { expose } from "./registry.js";
 
 expose();

@@ -1,11 +1,11 @@
 // A made-up engine module: it reads files and writes words, and does what the real one must never do when it is told to.
 // For tests of messages only.
 import type { Engine, EngineModel, EngineModule, EngineSession, OnText, SamplingOptions } from "../girih/engine.js";
-import type { Caps, GenerateResult, Message, ModelInfo, ModelSource } from "../girih/types.js";
+import type { Caps, GenerateResult, Message, ModelInfo, ModelSource, TuneRow } from "../girih/types.js";
 
 const CAPS: Caps = {
   tier: "t0", adapter: "made up", architecture: "none", isCpu: true, subgroups: null, f16: false, packedDot: false,
-  timestamps: false, workgroupBytes: 16384, invocations: 256, bindingBytes: 1 << 27, bufferBytes: 1 << 28, storageBuffers: 8,
+  timestamps: false, workgroupBytes: 16384, invocations: 256, bindingBytes: 1 << 27, bufferBytes: 1 << 28, storageBuffers: 8, tuned: 0,
 };
 
 const INFO: ModelInfo = {
@@ -85,7 +85,7 @@ class FakeEngine implements Engine {
   #onLost: (reason: string, message: string) => void = () => undefined;
 
   caps(): Caps {
-    return CAPS;
+    return { ...CAPS, tuned: this.#winners.split("\n").length - 2 };
   }
 
   counters() {
@@ -132,6 +132,30 @@ class FakeEngine implements Engine {
       free: () => undefined,
     };
     return model;
+  }
+
+  #winners = "girih measured winners: 0\n";
+
+  winners() {
+    return this.#winners;
+  }
+
+  useWinners(text: string): boolean {
+    const isOurs = text.startsWith("girih measured winners: ");
+    if (isOurs) this.#winners = text;
+    return isOurs;
+  }
+
+  /** Finds one winner, unless it has it already. */
+  async tune(model: EngineModel, seconds: number, onRow: (row: TuneRow) => boolean) {
+    const before = this.#winners.includes("made-up/1x1 quick") ? "quick" : "usual";
+    const row: TuneRow = {
+      kernel: "made-up", data: "", shape: "1x1", rule: "usual", ruleMs: 2, winner: "quick", winnerMs: 1, before, timed: 2, wrong: [],
+    };
+    if (model.info().weightBytes < 0 || seconds === 0) return { seconds, rows: [], left: ["made-up/1x1"], winners: 0 };
+    this.#winners = "girih measured winners: 1\nmade-up/1x1 quick\n";
+    onRow(row);
+    return { seconds: 0.5, rows: [row], left: [], winners: 1 };
   }
 
   async bench(): Promise<never> {

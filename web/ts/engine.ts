@@ -2,6 +2,7 @@
 import { GirihError } from "./errors.js";
 import type {
   BenchReport, BenchRow, Caps, Counters, EmbedOptions, GenerateOptions, GenerateResult, Message, ModelInfo, ModelSource,
+  TuneReport, TuneRow,
 } from "./types.js";
 
 /** The module `girih_web.js`. */
@@ -39,6 +40,10 @@ export interface Engine {
     },
     onProgress: (stage: "self-test" | "weights" | "pipelines", done: number, total: number) => void,
   ): Promise<EngineModel>;
+  winners(): string;
+  useWinners(text: string): boolean;
+  /** `onRow` ends it by returning `false`. */
+  tune(model: EngineModel, seconds: number, onRow: (row: TuneRow) => boolean): Promise<Omit<TuneReport, "adapter" | "tier">>;
   /** `onRow` ends it by returning `false`. */
   bench(options: { kernels?: string }, onRow: (row: BenchRow) => boolean): Promise<BenchReport>;
   destroy(): void;

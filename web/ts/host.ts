@@ -6,14 +6,16 @@ import { abortable, type CallOptions, type Calls, type GenerateArgs, type Input,
   type Peer, type PeerListener } from "./protocol.js";
 import { FilesSource } from "./sources/files.js";
 import { HttpSource } from "./sources/http.js";
-import { BlockStore, noCache, readVerdict, writeVerdict } from "./sources/opfs.js";
+import { BlockStore, noCache, readVerdict, readWinners, writeVerdict, writeWinners } from "./sources/opfs.js";
 import { architectureOf, webgpuAdvice } from "./support.js";
-import type { Caps, GenerateResult, Manifest, ModelSource, ProgressEvent } from "./types.js";
+import type { Caps, GenerateResult, Manifest, ModelSource, ProgressEvent, TuneReport, TuneRow } from "./types.js";
 
 /** Bytes that are hashed at a time. */
 const HASH_BYTES = 8 << 20;
 /** How long closing waits for what runs. */
 const CLOSE_MS = 1000;
+/** What the engine writes when nothing was measured. */
+const NO_WINNERS = "girih measured winners: 0\n";
 /** How long after a failure the loss of the device may be told. */
 const LOSS_MS = 100;
 
@@ -45,6 +47,9 @@ export class EngineHost implements Peer {
   #engine: Engine | null = null;
   /** Under which name verdicts about the adapter are kept, how many there are, and which were noticed; `null` without self-tests. */
   #tested: { about: string; adapter: string; known: number; noticed: Set<string> } | null = null;
+  /** Adapter, version, shaders and browser: what is measured is kept under it. */
+  #about = "";
+  #architecture = "";
   #store: BlockStore | null = null;
   readonly #models = new Map<number, HostModel>();
   readonly #runs = new Map<number, Run>();
@@ -68,6 +73,8 @@ export class EngineHost implements Peer {
       emit(row);
       return !signal.aborted;
     }),
+    tune: ({ models, seconds }, emit, signal) => this.#tune(models, seconds, emit, signal),
+    resetTuning: () => this.#resetTuning(),
     stats: async () => ({ heapBytes: this.#module?.heapBytes() ?? 0, counters: this.#live().counters() }),
     cacheList: async () => (await this.#store?.list()) ?? [],
     cacheRemove: async ({ key }) => this.#store?.remove(key),
@@ -187,24 +194,60 @@ export class EngineHost implements Peer {
       this.#fail(error);
       this.#listener.ended(error, { reason, message });
     });
-    const caps: Caps = { ...engine.caps(), architecture: await architectureOf(device, powerPreference) };
+    this.#architecture = await architectureOf(device, powerPreference);
+    const { adapter, tier } = engine.caps();
+    const kernels = `${this.#module.version()}\n${this.#module.shaders()}`;
+    this.#about = [kernels, adapter, this.#architecture, tier, navigator.userAgent].join("\n");
+    const winners = await readWinners(this.#about);
+    if (winners !== null) engine.useWinners(winners); // another text than it wrote counts for nothing
+    const caps = this.#caps();
     if (caps.subgroups === null) {
       this.#listener.notice({ code: "no-subgroups", message: `${caps.adapter} offers no subgroups: slower kernels are used` });
     }
     if (args.cache !== "none") {
       this.#store = await BlockStore.open(args.cache.maxBytes, (notice) => this.#listener.notice(notice));
     }
-    if (args.selfTest) {
-      const kernels = `${this.#module.version()}\n${this.#module.shaders()}`;
-      await this.#recall(engine, caps, kernels);
-    }
+    if (args.selfTest) await this.#recall(engine, adapter);
     return caps;
   }
 
+  #caps(): Caps {
+    return { ...this.#live().caps(), architecture: this.#architecture };
+  }
+
+  /** Measures what models use, each in its turn and for a share of the time that is left. */
+  async #tune(
+    models: number[], seconds: number, emit: (row: TuneRow) => void, signal: AbortSignal,
+  ): Promise<Calls["tune"]["result"]> {
+    const engine = this.#live();
+    const { adapter, tier } = engine.caps();
+    const report: TuneReport = { adapter, tier, seconds: 0, rows: [], left: [], winners: 0 };
+    for (const [index, id] of models.entries()) {
+      const share = Math.max(0, seconds - report.seconds) / (models.length - index);
+      const found = await this.#inTurn(this.#model(id), (model) => engine.tune(model.engine, share, (row) => {
+        emit(row);
+        return !signal.aborted;
+      }));
+      report.seconds += found.seconds;
+      report.rows.push(...found.rows);
+      report.left.push(...found.left);
+      report.winners = found.winners;
+      await writeWinners(this.#about, engine.winners());
+      if (signal.aborted) break;
+    }
+    return { report, caps: this.#caps() };
+  }
+
+  async #resetTuning(): Promise<Caps> {
+    const engine = this.#live();
+    engine.useWinners(NO_WINNERS);
+    await writeWinners(this.#about, NO_WINNERS);
+    return this.#caps();
+  }
+
   /** Tells the engine what is known of an adapter with this version, these shaders and this browser. */
-  async #recall(engine: Engine, caps: Caps, kernels: string): Promise<void> {
-    const { adapter, architecture, tier } = caps;
-    const about = [kernels, adapter, architecture, tier, navigator.userAgent].join("\n");
+  async #recall(engine: Engine, adapter: string): Promise<void> {
+    const about = this.#about;
     this.#tested = { about, adapter, known: 0, noticed: new Set() };
     const verdict = await readVerdict(about);
     if (verdict !== null) engine.learn(verdict.right, verdict.wrong);

@@ -13,14 +13,14 @@ import { loadEngine } from "./engine.js";
 import { GirihError } from "./errors.js";
 import { TextStream } from "./generation.js";
 import { EngineHost } from "./host.js";
-import { BENCH, CACHE, CREATE, EMBED, GENERATE, LOAD, REBUILD, checkNames } from "./options.js";
+import { BENCH, CACHE, CREATE, EMBED, GENERATE, LOAD, REBUILD, TUNE, checkNames } from "./options.js";
 import { WorkerPeer } from "./peer.js";
 import type { GenerateArgs, Input, LoadArgs, OpenArgs, Peer, PeerListener } from "./protocol.js";
 import { nameFiles } from "./sources/files.js";
 import { support, webgpuAdvice } from "./support.js";
 import type {
   BenchOptions, BenchReport, CachedModel, Caps, CreateOptions, EmbedOptions, GenerateOptions, Generation, LoadOptions, Message,
-  ModelCache, ModelInfo, ModelInput, ModelSource, ProgressEvent, RebuildOptions, Stats, Support,
+  ModelCache, ModelInfo, ModelInput, ModelSource, ProgressEvent, RebuildOptions, Stats, Support, TuneOptions, TuneReport,
 } from "./types.js";
 
 export { GirihError, type ErrorCode } from "./errors.js";
@@ -135,6 +135,33 @@ export class Girih {
     checkNames("bench", options, BENCH);
     const { kernels, onRow, signal } = options;
     return this.#live().call("bench", { kernels }, { signal: anySignal(signal, this.#gone.signal), onEvent: onRow });
+  }
+
+  /**
+   * Measures the variants of the kernels that a loaded model uses (all that are loaded if left out) and keeps those that
+   * take the least time here: models that are loaded from now on use them, on this adapter also in later visits.
+   */
+  async tune(model?: Model, options: TuneOptions = {}): Promise<TuneReport> {
+    checkNames("tune", options, TUNE);
+    const { seconds = 30, onRow, signal } = options;
+    if (!Number.isFinite(seconds) || seconds < 0) {
+      throw new GirihError("bad-argument", `tune: seconds is ${String(seconds)}, must be a number from 0 on`);
+    }
+    const peer = this.#live();
+    const models = model === undefined ? [...this.#models] : [loadedOf(model)];
+    if (models.some((loaded) => !this.#models.has(loaded))) throw new GirihError("disposed", "the model was disposed");
+    if (models.length === 0) throw new GirihError("bad-argument", "tune: no model is loaded, and the shapes to measure are those of a model");
+    const failed = models.find(({ failure }) => failure !== null)?.failure;
+    if (failed) throw failed;
+    const args = { models: models.map(({ id }) => id), seconds };
+    const { report, caps } = await peer.call("tune", args, { signal: anySignal(signal, this.#gone.signal), onEvent: onRow });
+    this.#caps = caps;
+    return report;
+  }
+
+  /** Forgets what {@link tune} has found on this adapter. */
+  async resetTuning(): Promise<void> {
+    this.#caps = await this.#live().call("resetTuning", {});
   }
 
   /** Memory, and counts of what was made. */
@@ -258,6 +285,7 @@ export class Girih {
 }
 
 let newModel: (owner: Owner, loaded: LoadedModel) => Model;
+let loadedOf: (model: Model) => LoadedModel;
 let nextRun = 1;
 
 /** A loaded model. It does one thing at a time: what is asked meanwhile waits its turn. */
@@ -267,6 +295,7 @@ export class Model {
 
   static {
     newModel = (owner, loaded) => new Model(owner, loaded);
+    loadedOf = (model) => model.#loaded;
   }
 
   private constructor(owner: Owner, loaded: LoadedModel) {

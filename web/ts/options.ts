@@ -1,7 +1,7 @@
 // The names of options. A name that a call does not know is an error: a typing mistake must not do something else.
 import { GirihError } from "./errors.js";
 import type {
-  BenchOptions, CacheOptions, CreateOptions, EmbedOptions, GenerateOptions, LoadOptions, RebuildOptions,
+  BenchOptions, CacheOptions, CreateOptions, EmbedOptions, GenerateOptions, LoadOptions, RebuildOptions, TuneOptions,
 } from "./types.js";
 
 /** Every name of an interface of options, so that the compiler sees when one is missing here. */
@@ -22,6 +22,7 @@ export const GENERATE: Names<GenerateOptions> = {
 };
 export const EMBED: Names<EmbedOptions> = { promptName: true, prompt: true, signal: true };
 export const BENCH: Names<BenchOptions> = { kernels: true, onRow: true, signal: true };
+export const TUNE: Names<TuneOptions> = { seconds: true, onRow: true, signal: true };
 export const REBUILD: Names<RebuildOptions> = { device: true };
 
 /** Refuses what is no object of options, and names that `call` does not know. */

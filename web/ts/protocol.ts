@@ -5,7 +5,7 @@ import type { PromptOptions, SamplingOptions } from "./engine.js";
 import type { NamedFile } from "./sources/files.js";
 import type {
   BenchReport, BenchRow, CachedModel, Caps, Counters, GenerateResult, LostEvent, Manifest, Message, ModelInfo, ModelSource,
-  Notice, ProgressEvent, Tier,
+  Notice, ProgressEvent, Tier, TuneReport, TuneRow,
 } from "./types.js";
 
 /** A model as the host gets it. URLs are absolute. */
@@ -59,6 +59,10 @@ export interface Calls {
   tokenize: { args: { model: number; text: string }; result: Uint32Array; event: never };
   detokenize: { args: { model: number; ids: Uint32Array }; result: string; event: never };
   bench: { args: { kernels?: string }; result: BenchReport; event: BenchRow };
+  /** Measures what models use, one after the other. */
+  tune: { args: { models: number[]; seconds: number }; result: { report: TuneReport; caps: Caps }; event: TuneRow };
+  /** Forgets what was measured. */
+  resetTuning: { args: object; result: Caps; event: never };
   stats: { args: object; result: { heapBytes: number; counters: Counters }; event: never };
   cacheList: { args: object; result: CachedModel[]; event: never };
   cacheRemove: { args: { key: string }; result: void; event: never };

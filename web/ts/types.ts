@@ -25,6 +25,8 @@ export interface Caps {
   bindingBytes: number;
   bufferBytes: number;
   storageBuffers: number;
+  /** Shapes for which {@link Girih.tune} has found another variant than the usual one, here or in an earlier visit. */
+  tuned: number;
 }
 
 /** Counts of what was made on the device so far. */
@@ -76,6 +78,15 @@ export interface BenchOptions {
   /** Only kernels whose name and shape, as in `gemv 1x4096x4096 f32`, contain this. */
   kernels?: string;
   onRow?: (row: BenchRow) => void;
+  signal?: AbortSignal;
+}
+
+/** Options of {@link Girih.tune}. */
+export interface TuneOptions {
+  /** How long to measure; 30. What is left then keeps what it had. */
+  seconds?: number;
+  onRow?: (row: TuneRow) => void;
+  /** Aborting it ends the measuring after the shape that is under way; what was found until then is kept. */
   signal?: AbortSignal;
 }
 
@@ -269,6 +280,37 @@ export interface BenchReport {
   tier: Tier;
   ceilings: { copyGBs: number; fmaGflops: number; dispatchMicros: number };
   rows: BenchRow[];
+}
+
+/** The variants of a kernel at one shape. */
+export interface TuneRow {
+  kernel: string;
+  /** Format of weights, type of keys and values. */
+  data: string;
+  shape: string;
+  /** What is usual on such a device, and its time. */
+  rule: string;
+  ruleMs: number;
+  /** What is used from now on: the same, or what took less time by more than the times spread. */
+  winner: string;
+  winnerMs: number;
+  /** What was used before. */
+  before: string;
+  /** How many variants were timed. */
+  timed: number;
+  /** Those that the device refused, or that computed something else; they are not used. */
+  wrong: { variant: string; what: string }[];
+}
+
+export interface TuneReport {
+  adapter: string;
+  tier: Tier;
+  seconds: number;
+  rows: TuneRow[];
+  /** Shapes that were not measured: time was over, or they do not fit the memory. */
+  left: string[];
+  /** Shapes that are in force with another variant than the usual one. */
+  winners: number;
 }
 
 /** What {@link Girih.support} finds. */

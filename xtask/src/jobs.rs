@@ -23,6 +23,7 @@ const LONG: &[&str] = &[
     "gguf_llama_cpp",
     "bounded",
     "command",
+    "tune",
     "limits",
     "models",
     "devices",

@@ -1,12 +1,13 @@
 //! Attention of one row of each sequence, with the keys split among workgroups.
 
+use crate::attention::measured::{self, Named};
 use crate::attention::{Args, BINDINGS, PROBLEM, Params, Problem, Shape, prefill, reference};
 use crate::caps::Caps;
 use crate::case::{BenchCase, Regime, TestCase};
 use crate::choice::{Choice, Data, Launch, Requires};
 use crate::error::KernelError;
 use crate::recorder::Recorder;
-use crate::spec::{Kernel, KernelSpec};
+use crate::spec::{Kernel, KernelSpec, Tuning, Ways, Workload};
 
 const SPEC: KernelSpec = KernelSpec {
     name: "attention_decode",
@@ -16,7 +17,15 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches, cases_of: None };
+pub const KERNEL: Kernel = Kernel {
+    spec: &SPEC,
+    choices,
+    cases,
+    benches,
+    cases_of: None,
+    tuning: Some(Tuning { ways, workload }),
+    cost: Some(measured::cost),
+};
 
 /// Appends the attention of each split: its normalised result and log-sum-exp. With one split that is the result,
 /// sinks included; with more, [`merge`](crate::attention::merge) joins them and adds the sinks.
@@ -50,7 +59,49 @@ pub fn splits(caps: &Caps, shape: &Shape) -> u32 {
     (wanted / groups.max(1)).min(keys / worth).clamp(1, most)
 }
 
+/// The measured winner, or what the rule says.
 fn select(caps: &Caps, shape: &Shape, has_sinks: bool, splits: u32) -> (Choice, Params, [u32; 3]) {
+    let data = Data::KeysValues { f16: shape.f16 };
+    let winner = caps.winner(SPEC.name, data, || class(shape), || candidates(caps, shape));
+    let tuned = winner.map(|winner| winner.0).filter(|choice| caps.runs(choice)).map(|choice| {
+        let (params, grid) = launch(&choice, shape, has_sinks, splits);
+        (choice, params, grid)
+    });
+    tuned.unwrap_or_else(|| rule(caps, shape, has_sinks, splits))
+}
+
+/// Shapes that have one winner.
+fn class(shape: &Shape) -> String {
+    measured::heads(shape)
+}
+
+/// What may be selected on a device.
+fn candidates(caps: &Caps, shape: &Shape) -> Vec<Named> {
+    let mut all = [LOADS, FEW_LOADS].map(|n| tiles_subgroup(shape, n)).to_vec();
+    all.push(tiles(shape, loads(caps)));
+    if caps.cpu_variants() {
+        all.extend([lanes(shape, 8), lanes(shape, 4)]);
+    }
+    measured::legal(caps, SPEC.name, all)
+}
+
+fn ways(caps: &Caps, recorded: &Launch) -> Option<Ways> {
+    let (shape, params) = measured::recorded(recorded, 1)?;
+    let (has_sinks, splits) = (params.has_sinks != 0, params.splits);
+    let (choice, ..) = rule(caps, &shape, has_sinks, splits);
+    let ways = measured::ways(&SPEC, choice, candidates(caps, &shape), |choice| {
+        launch(choice, &shape, has_sinks, splits)
+    });
+    Some(Ways { shape: class(&shape), ways })
+}
+
+fn workload(caps: &Caps, recorded: &Launch) -> Option<Workload> {
+    let (shape, params) = measured::recorded(recorded, 1)?;
+    let (choice, params, _) = rule(caps, &shape, params.has_sinks != 0, params.splits);
+    measured::workload(&shape, choice, params)
+}
+
+fn rule(caps: &Caps, shape: &Shape, has_sinks: bool, splits: u32) -> (Choice, Params, [u32; 3]) {
     let smallest = caps.subgroup_size.filter(|_| caps.subgroups()).map_or(0, |(min, _)| min);
     let data = Data::KeysValues { f16: shape.f16 };
     let allowed = |variant: &str| !caps.is_blocked(SPEC.name, variant, data);
@@ -297,8 +348,11 @@ fn cases() -> Vec<TestCase> {
             // The third variant differs from the second in a few lines only.
             let mut launched: Vec<Choice> =
                 variants(&shape).into_iter().take(if at < 8 { 3 } else { 2 }).collect();
+            if at == 2 || problem.name == "partial_f16" {
+                launched.push(lanes(&shape, 4));
+            }
             if at == 2 {
-                launched.extend([lanes(&shape, 4), tiles_subgroup(&shape, FEW_LOADS)]);
+                launched.push(tiles_subgroup(&shape, FEW_LOADS));
             }
             launched.into_iter().fold(problem.case(), |case, choice| {
                 let (params, grid) = launch(&choice, &shape, problem.sinks, problem.params().splits);

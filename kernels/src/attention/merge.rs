@@ -57,7 +57,8 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None };
+pub const KERNEL: Kernel =
+    Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None, tuning: None, cost: None };
 
 /// Appends `o = Σ w_s o_s / Σ w_s` with `w_s = exp(lse_s)`; a sink adds `exp(sink)` to the denominator.
 ///

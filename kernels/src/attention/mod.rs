@@ -12,6 +12,7 @@ use crate::rows;
 use crate::spec::{Binding, read, read_write};
 
 pub mod decode;
+mod measured;
 pub mod merge;
 pub mod prefill;
 mod reference;

@@ -1,12 +1,13 @@
 //! Attention of any number of rows of each sequence.
 
+use crate::attention::measured::{self, Named};
 use crate::attention::{Args, BINDINGS, PROBLEM, Params, Problem, Shape, reference};
 use crate::caps::Caps;
 use crate::case::{BenchBuffer, BenchCase, Regime, TestCase};
 use crate::choice::{Choice, Data, Launch, Requires};
 use crate::error::KernelError;
 use crate::recorder::Recorder;
-use crate::spec::{Kernel, KernelSpec};
+use crate::spec::{Kernel, KernelSpec, Tuning, Ways, Workload};
 
 const SPEC: KernelSpec = KernelSpec {
     name: "attention_prefill",
@@ -16,7 +17,15 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches, cases_of: None };
+pub const KERNEL: Kernel = Kernel {
+    spec: &SPEC,
+    choices,
+    cases,
+    benches,
+    cases_of: None,
+    tuning: Some(Tuning { ways, workload }),
+    cost: Some(measured::cost),
+};
 
 /// Appends `o = softmax(scale · q kᵀ) v` and its log-sum-exp.
 ///
@@ -28,7 +37,50 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: &Shape) -> Result<(), K
     rec.dispatch(&SPEC, choice, &params, &args.buffers(), grid)
 }
 
+/// The measured winner, or what the rule says.
 fn select(caps: &Caps, shape: &Shape, has_sinks: bool) -> (Choice, Params, [u32; 3]) {
+    let data = Data::KeysValues { f16: shape.f16 };
+    let winner = caps.winner(SPEC.name, data, || class(shape), || candidates(caps, shape));
+    let tuned = winner.map(|winner| winner.0).filter(|choice| caps.runs(choice)).map(|choice| {
+        let (params, grid) = launch(&choice, shape, has_sinks);
+        (choice, params, grid)
+    });
+    tuned.unwrap_or_else(|| rule(caps, shape, has_sinks))
+}
+
+/// Shapes that have one winner: numbers of rows up to the same power of two.
+fn class(shape: &Shape) -> String {
+    format!("{}x{}", shape.max_q_len.next_power_of_two(), measured::heads(shape))
+}
+
+/// What may be selected on a device.
+fn candidates(caps: &Caps, shape: &Shape) -> Vec<Named> {
+    let mut all = [MOST_ROWS, 2].map(|n| tiles_subgroup(shape, n)).to_vec();
+    all.push(tiles(shape, most_rows(caps)));
+    if caps.cpu_variants() {
+        let of = |lanes| [2, 4].map(|rows| rows_of_lanes(shape, lanes, rows));
+        all.extend([8, 4].into_iter().flat_map(of));
+        all.push(rows(shape));
+    }
+    measured::legal(caps, SPEC.name, all)
+}
+
+fn ways(caps: &Caps, recorded: &Launch) -> Option<Ways> {
+    let (shape, params) = measured::recorded(recorded, 0)?;
+    let has_sinks = params.has_sinks != 0;
+    let (choice, ..) = rule(caps, &shape, has_sinks);
+    let ways =
+        measured::ways(&SPEC, choice, candidates(caps, &shape), |choice| launch(choice, &shape, has_sinks));
+    Some(Ways { shape: class(&shape), ways })
+}
+
+fn workload(caps: &Caps, recorded: &Launch) -> Option<Workload> {
+    let (shape, params) = measured::recorded(recorded, 0)?;
+    let (choice, params, _) = rule(caps, &shape, params.has_sinks != 0);
+    measured::workload(&shape, choice, params)
+}
+
+fn rule(caps: &Caps, shape: &Shape, has_sinks: bool) -> (Choice, Params, [u32; 3]) {
     let smallest = caps.subgroup_size.filter(|_| caps.subgroups()).map_or(0, |(min, _)| min);
     let data = Data::KeysValues { f16: shape.f16 };
     let allowed = |variant: &str| !caps.is_blocked(SPEC.name, variant, data);
@@ -107,12 +159,16 @@ fn rows(shape: &Shape) -> Choice {
 fn rows_subgroup(shape: &Shape, lanes: u32) -> Choice {
     // More rows reuse keys more often; few rows would leave most of a tile empty.
     let few = u64::from(shape.max_q_len) * u64::from(shape.group()) <= 64;
+    rows_of_lanes(shape, lanes, if few { 2 } else { 4 })
+}
+
+fn rows_of_lanes(shape: &Shape, lanes: u32, rows_of_lane: u32) -> Choice {
     Choice {
         variant: "rows_subgroup",
         selection: shape
             .selection()
             .set("LANES", lanes)
-            .set("R", if few { 2 } else { 4 })
+            .set("R", rows_of_lane)
             .set("KG", 4)
             .part("own_key", "attention/own_key_subgroup.wgsl")
             .part("key", "attention/key_subgroup.wgsl")
@@ -139,6 +195,15 @@ fn launched(at: usize, shape: &Shape) -> Vec<Choice> {
     }
     if at == 2 || problems()[at].name == "partial_f16" {
         launched.push(rows_subgroup(shape, 4));
+    }
+    // Every number of rows of a lane that may become a winner.
+    if at == 0 || problems()[at].name == "partial_f16" {
+        let every = [8, 4].into_iter().flat_map(|lanes| [2, 4].map(|rows| rows_of_lanes(shape, lanes, rows)));
+        for choice in every {
+            if !launched.contains(&choice) {
+                launched.push(choice);
+            }
+        }
     }
     launched
 }

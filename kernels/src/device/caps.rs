@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use girih_shaders::Dialect;
 
 use crate::caps::{AdapterId, Caps, MatrixShape, Tier};
+use crate::winners::Winners;
 
 /// What a device of an adapter can do that has these limits and features.
 pub(super) fn read_caps(adapter: &wgpu::Adapter, limits: &wgpu::Limits, features: wgpu::Features) -> Caps {
@@ -42,6 +43,7 @@ pub(super) fn read_caps(adapter: &wgpu::Adapter, limits: &wgpu::Limits, features
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
         dialect: if cfg!(target_arch = "wasm32") { Dialect::Browser } else { Dialect::Naga },
         blocked: BTreeSet::new(),
+        tuned: Winners::default(),
         integer_dot: is_cpu || adapter_id.has_integer_dot(),
         few_registers: !is_cpu && adapter_id.has_few_registers(),
         adapter: adapter_id,

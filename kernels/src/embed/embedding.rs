@@ -5,12 +5,12 @@ use girih_shaders::Selection;
 
 use crate::buffer::Buffer;
 use crate::case::{Regime, TestCase, Tolerance, seeded};
-use crate::choice::{Choice, Data, Requires};
+use crate::choice::{Choice, Data, Launch, Requires};
 use crate::error::KernelError;
 use crate::quant::{Format, WeightFormat, pack_row, quantize_row};
 use crate::recorder::Recorder;
 use crate::rows;
-use crate::spec::{Kernel, KernelSpec, read, read_write};
+use crate::spec::{Cost, Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Same layout as `Params` in `embedding.wgsl`.
@@ -73,8 +73,15 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel =
-    Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: Some(cases_of) };
+pub const KERNEL: Kernel = Kernel {
+    spec: &SPEC,
+    choices,
+    cases,
+    benches: Vec::new,
+    cases_of: Some(cases_of),
+    tuning: None,
+    cost: Some(cost),
+};
 
 /// Appends `y[t] = scale · table[token_ids[t]]` for the tokens whose rows lie in this part of the table. The part
 /// with row 0 also writes zeros for ids that no row has.
@@ -213,6 +220,15 @@ fn case(
         case = case.launch(choice(wg, vec4, format), &params(shape, 1.5, grid[0]), grid);
     }
     case
+}
+
+/// The rows of the tokens, once read and once written.
+fn cost(launch: &Launch, _: &[u64], _: u32) -> Cost {
+    let Data::Weights(format) = launch.choice.data else { return Cost::default() };
+    let p: Params = bytemuck::pod_read_unaligned(&launch.params);
+    let row = format.row_bytes(p.num_channels) + format.scale_row_bytes(p.num_channels);
+    let [tokens, channels] = [p.num_tokens, p.num_channels].map(u64::from);
+    Cost { bytes: tokens * (4 + row + 4 * channels), flops: 0 }
 }
 
 fn cases_of(format: WeightFormat) -> Vec<TestCase> {

@@ -5,11 +5,11 @@ use girih_shaders::Selection;
 
 use crate::buffer::Buffer;
 use crate::case::{Regime, TestCase, Tolerance, seeded};
-use crate::choice::Choice;
+use crate::choice::{Choice, Launch};
 use crate::error::KernelError;
 use crate::recorder::Recorder;
 use crate::rows;
-use crate::spec::{Kernel, KernelSpec, read, read_write};
+use crate::spec::{Cost, Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Same layout as `Params` in `gather_rows.wgsl`.
@@ -47,7 +47,14 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None };
+pub const KERNEL: Kernel =
+    Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None, tuning: None, cost: Some(cost) };
+
+/// The rows that are wanted, once read and once written.
+fn cost(launch: &Launch, _: &[u64], _: u32) -> Cost {
+    let p: Params = bytemuck::pod_read_unaligned(&launch.params);
+    Cost { bytes: u64::from(p.num_rows) * (4 + 8 * u64::from(p.num_channels)), flops: 0 }
+}
 
 /// Appends `y[s] = x[rows[s]]`, zeros where `rows[s] >= num_tokens`.
 ///

@@ -1,9 +1,11 @@
 //! How the kernels for few rows divide a product: a workgroup takes some rows of W, or each of its lanes does.
 
+use std::fmt;
+
 use girih_shaders::Selection;
 
 use super::product::Params;
-use super::wrap;
+use super::{WeightFormat, wrap};
 use crate::caps::Caps;
 use crate::choice::{Choice, Data, Launch, Requires};
 
@@ -34,6 +36,18 @@ pub(super) enum Kind {
     Lanes,
 }
 
+/// `subgroup 128x4`: kind, invocations, rows of W of a workgroup or of a lane.
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            Kind::Portable => "portable",
+            Kind::Subgroup => "subgroup",
+            Kind::Lanes => "lanes",
+        };
+        write!(f, "{kind} {}x{}", self.wg, self.rows)
+    }
+}
+
 impl Config {
     pub const fn portable(wg: u32, rows: u32) -> Self {
         Self { wg, rows, kind: Kind::Portable }
@@ -45,6 +59,15 @@ impl Config {
 
     pub const fn lanes(wg: u32, rows: u32) -> Self {
         Self { wg, rows, kind: Kind::Lanes }
+    }
+
+    /// Name of the variant.
+    pub fn variant(self) -> &'static str {
+        match self.kind {
+            Kind::Portable => "portable",
+            Kind::Subgroup => "subgroup",
+            Kind::Lanes => "lanes_subgroup",
+        }
     }
 
     /// Rows of W that a workgroup takes.
@@ -74,17 +97,70 @@ impl Config {
         selection: Selection,
         data: Data,
     ) -> Choice {
-        let Self { wg, rows, kind } = self;
+        let (Self { wg, rows, kind }, variant) = (self, self.variant());
         let selection = selection.set("WG", wg).set("ROWS", rows);
-        let (file, variant, selection, workgroup_bytes, requires) = match kind {
-            Kind::Portable => (file, "portable", selection, 4 * num_sums * wg, Requires::NOTHING),
+        let (file, selection, workgroup_bytes, requires) = match kind {
+            Kind::Portable => (file, selection, 4 * num_sums * wg, Requires::NOTHING),
             Kind::Subgroup => {
                 let selection = selection.part("sums", "matmul/sums_subgroup.wgsl");
-                (file, "subgroup", selection, num_sums * wg, Requires::SUBGROUPS) // one f32 for each subgroup
+                (file, selection, num_sums * wg, Requires::SUBGROUPS) // one f32 for each subgroup
             }
-            Kind::Lanes => (lanes_file, "lanes_subgroup", selection.set("LANES", wg), 0, Requires::lanes(wg)),
+            Kind::Lanes => (lanes_file, selection.set("LANES", wg), 0, Requires::lanes(wg)),
         };
         Choice { file, variant, selection, invocations: wg, workgroup_bytes, requires, data }
+    }
+}
+
+/// Configurations of a kernel that are measured against each other.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidates {
+    /// Lanes and rows of [`Kind::Lanes`], on CPUs.
+    pub lanes: &'static [(u32, u32)],
+    /// Sizes of workgroups and rows of the other kinds, on CPUs.
+    pub cpu: (&'static [u32], &'static [u32]),
+    /// The same on GPUs.
+    pub gpu: (&'static [u32], &'static [u32]),
+}
+
+impl Candidates {
+    /// All of them, of CPUs or of GPUs.
+    pub fn all(&self, cpu: bool) -> Vec<Config> {
+        let lanes = if cpu { self.lanes } else { &[] };
+        let mut all: Vec<Config> = lanes.iter().map(|&(wg, rows)| Config::lanes(wg, rows)).collect();
+        let (sizes, rows) = if cpu { self.cpu } else { self.gpu };
+        for kind in [Kind::Subgroup, Kind::Portable] {
+            for &wg in sizes {
+                all.extend(rows.iter().map(|&rows| Config { wg, rows, kind }));
+            }
+        }
+        all
+    }
+
+    /// All of them, behind others.
+    pub fn with(&self, others: &[Config]) -> Vec<Config> {
+        let mut every = others.to_vec();
+        for config in [true, false].into_iter().flat_map(|cpu| self.all(cpu)) {
+            if !every.contains(&config) {
+                every.push(config);
+            }
+        }
+        every
+    }
+
+    /// Those that may be selected on a device, with weights of a format.
+    pub fn on(&self, caps: &Caps, kernel: &str, format: WeightFormat) -> Vec<Config> {
+        let smallest = caps.subgroup_size.map_or(0, |(smallest, _)| smallest);
+        let works =
+            |variant: &str| caps.subgroups() && !caps.is_blocked(kernel, variant, Data::Weights(format));
+        let may = |c: &Config| match c.kind {
+            // Workgroup memory where subgroups do the same costs time to compile and has never won.
+            Kind::Portable => {
+                !works("subgroup") && !caps.is_blocked(kernel, c.variant(), Data::Weights(format))
+            }
+            Kind::Subgroup => works(c.variant()),
+            Kind::Lanes => works(c.variant()) && smallest.min(LANES) == c.wg,
+        };
+        self.all(caps.cpu_variants()).into_iter().filter(may).collect()
     }
 }
 

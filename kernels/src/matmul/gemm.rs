@@ -1,10 +1,12 @@
 //! Many rows of activations times a matrix, with the epilogue behind.
 
+mod measured;
+
 use girih_shaders::Selection;
 
 use super::product::{Epilogue, EpilogueKind, Params, Part, Shape, check_result, check_sizes};
 use super::tile::{ENOUGH_GROUPS, Plan, Tile};
-use super::{QUANT_FORMATS, WeightFormat, or_dummy, parts, reference, split_sum};
+use super::{QUANT_FORMATS, WeightFormat, or_dummy, parts, reference, split_sum, tuning};
 use crate::buffer::Buffer;
 use crate::caps::Caps;
 use crate::case::{Regime, TestCase, Tolerance, seeded};
@@ -13,7 +15,7 @@ use crate::error::KernelError;
 use crate::quant::{Code, Format};
 use crate::recorder::Recorder;
 use crate::rows;
-use crate::spec::{Kernel, KernelSpec, read, read_write};
+use crate::spec::{Kernel, KernelSpec, Tuning, read, read_write};
 use crate::twin::TwinCall;
 
 /// Buffers.
@@ -39,8 +41,15 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel =
-    Kernel { spec: &SPEC, choices, cases, benches: super::bench::gemm, cases_of: Some(cases_of) };
+pub const KERNEL: Kernel = Kernel {
+    spec: &SPEC,
+    choices,
+    cases,
+    benches: super::bench::gemm,
+    cases_of: Some(cases_of),
+    tuning: Some(Tuning { ways: measured::ways, workload: measured::workload }),
+    cost: Some(tuning::cost),
+};
 
 /// Bytes that a product with these parts of W needs for partial sums; 0 if its channels are not split.
 pub fn scratch_bytes(caps: &Caps, shape: Shape, parts: &[Part<'_>]) -> u64 {
@@ -107,8 +116,20 @@ fn formats(parts: &[Part<'_>]) -> Vec<WeightFormat> {
     parts.iter().map(|part| part.format).collect()
 }
 
-/// One tile for all parts of W, of the formats: one that has failed with any of them is passed over.
+/// The measured winner, or what the rule says. Only products of one part are measured.
 fn plan(caps: &Caps, shape: Shape, formats: &[WeightFormat]) -> Plan {
+    let winner = match formats {
+        &[format] => {
+            let candidates = || measured::candidates(caps, shape, format);
+            caps.winner(SPEC.name, Data::Weights(format), || tuning::class_of_rows(shape), candidates)
+        }
+        _ => None,
+    };
+    winner.unwrap_or_else(|| rule(caps, shape, formats))
+}
+
+/// One tile for all parts of W, of the formats: one that has failed with any of them is passed over.
+fn rule(caps: &Caps, shape: Shape, formats: &[WeightFormat]) -> Plan {
     let allowed = |variant: &str| {
         formats.iter().all(|&format| !caps.is_blocked(SPEC.name, variant, Data::Weights(format)))
     };

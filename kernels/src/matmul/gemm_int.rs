@@ -1,12 +1,14 @@
 //! Many rows of quantised activations times a quantised matrix, with the epilogue behind.
 
+mod measured;
+
 use girih_shaders::Selection;
 
 use super::bench::{int_case as bench_case, parse_int as parse_bench};
 use super::int::{self, Weights, XRow};
 use super::product::{Epilogue, EpilogueKind, Params, Part, Shape, check_result};
 use super::tile::{ENOUGH_GROUPS, Plan, Tile};
-use super::{or_dummy, reference, split_sum};
+use super::{or_dummy, reference, split_sum, tuning};
 use crate::buffer::Buffer;
 use crate::caps::Caps;
 use crate::case::{BenchCase, Regime, TestCase, Tolerance, seeded};
@@ -14,7 +16,7 @@ use crate::choice::{Choice, Data, Launch, Requires};
 use crate::error::KernelError;
 use crate::quant::{Code, Format, Scale, WeightFormat};
 use crate::recorder::Recorder;
-use crate::spec::{Kernel, KernelSpec, read, read_write};
+use crate::spec::{Kernel, KernelSpec, Tuning, read, read_write};
 use crate::twin::TwinCall;
 
 /// Buffers.
@@ -50,7 +52,15 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches, cases_of: Some(cases_of) };
+pub const KERNEL: Kernel = Kernel {
+    spec: &SPEC,
+    choices,
+    cases,
+    benches,
+    cases_of: Some(cases_of),
+    tuning: Some(Tuning { ways: measured::ways, workload: measured::workload }),
+    cost: Some(tuning::cost),
+};
 
 /// Bytes that a product with these parts of W needs for partial sums; 0 if its channels are not split.
 pub fn scratch_bytes(caps: &Caps, shape: Shape, parts: &[Part<'_>]) -> u64 {
@@ -113,8 +123,20 @@ fn formats(parts: &[Part<'_>]) -> Vec<WeightFormat> {
     parts.iter().map(|part| part.format).collect()
 }
 
-/// One tile for all parts of W, of the formats: one that has failed with any of them is passed over.
+/// The measured winner, or what the rule says. Only products of one part are measured.
 fn plan(caps: &Caps, shape: Shape, formats: &[WeightFormat]) -> Plan {
+    let winner = match formats {
+        &[format] => {
+            let candidates = || measured::candidates(caps, shape, format);
+            caps.winner(SPEC.name, Data::Weights(format), || tuning::class_of_rows(shape), candidates)
+        }
+        _ => None,
+    };
+    winner.unwrap_or_else(|| rule(caps, shape, formats))
+}
+
+/// One tile for all parts of W, of the formats: one that has failed with any of them is passed over.
+fn rule(caps: &Caps, shape: Shape, formats: &[WeightFormat]) -> Plan {
     let allowed = |variant: &str| {
         formats.iter().all(|&format| !caps.is_blocked(SPEC.name, variant, Data::Weights(format)))
     };
@@ -156,12 +178,13 @@ fn choice(tile: Tile, format: Format, split: bool, epilogue: EpilogueKind) -> Ch
     }
 }
 
-const TILES: [Tile; 5] = [LARGE, MEDIUM, FEW, FEWEST, DIRECT];
+/// Through workgroup memory.
+const TILED: [Tile; 4] = [LARGE, MEDIUM, FEW, FEWEST];
 
 fn choices() -> Vec<Choice> {
     let plain = EpilogueKind::default();
     let mut all = Vec::new();
-    for tile in TILES {
+    for tile in TILED.into_iter().chain([DIRECT]) {
         all.extend(int::FORMATS.map(|format| choice(tile, format, false, plain)));
         if !tile.direct {
             all.extend(int::FORMATS.map(|format| choice(tile, format, true, plain)));
@@ -239,9 +262,10 @@ fn case(
 fn cases_of(format: WeightFormat) -> Vec<TestCase> {
     let WeightFormat::Quant(format) = format else { return Vec::new() };
     let (plain, named) = (EpilogueKind::default(), ("any_format", Regime::PartialTile));
+    let tiles: Vec<Tile> = TILED.into_iter().chain(measured::DIRECT_TILES).collect();
     vec![
-        case(named, [35, 67, 544], format, plain, &TILES, 1),
-        case(named, [35, 67, 544], format, plain, &[LARGE, MEDIUM, FEW, FEWEST], 2),
+        case(named, [35, 67, 544], format, plain, &tiles, 1),
+        case(named, [35, 67, 544], format, plain, &TILED, 2),
     ]
 }
 
@@ -251,9 +275,10 @@ fn cases() -> Vec<TestCase> {
     let full = |act, glu| EpilogueKind { act, glu, bias: true, residual: true };
     // Drivers for CPUs take seconds to compile the larger tiles.
     let two = [FEW, DIRECT];
+    let all: Vec<Tile> = TILED.into_iter().chain(measured::DIRECT_TILES).collect();
     let f32_row = Format { scale: Scale::F32, ..Format::asymmetric(Code::Int4, Format::ROW) };
     vec![
-        case(("tiles", PartialTile), [70, 130, 64], Format::Q4_0, full(1, true), &TILES, 1),
+        case(("tiles", PartialTile), [70, 130, 64], Format::Q4_0, full(1, true), &all, 1),
         case(("one_tile", OneTile), [5, 6, 64], Format::Q4_0, plain, &two, 1),
         case(("llama_1b", Model), [5, 40, 2048], Format::Q4_0, plain, &two, 1),
         case(("q4_k_tiles", PartialTile), [70, 67, 264], Format::Q4_K, plain, &[MEDIUM], 1),
@@ -310,7 +335,7 @@ mod tests {
 
     #[test]
     fn selects_by_capability_and_shape() {
-        let plan = |caps: &Caps, m, n, k| super::plan(caps, Shape { m, n, k }, &[Format::Q4_0.into()]);
+        let plan = |caps: &Caps, m, n, k| plan(caps, Shape { m, n, k }, &[Format::Q4_0.into()]);
         let baseline = Caps::baseline();
         assert_eq!(plan(&baseline, 512, 4096, 4096), Plan { tile: LARGE, splits: 1, split_k8: 512 });
         assert_eq!(plan(&baseline, 200, 1280, 256).tile, MEDIUM);

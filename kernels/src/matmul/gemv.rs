@@ -1,9 +1,12 @@
 //! A few rows of activations times a matrix, with the normalisation before and the epilogue behind.
 
+mod measured;
+
 use girih_shaders::Selection;
 
-use super::few_rows::{self, Config, Kind, LANES, NARROW_LANES};
+use super::few_rows::{self, Candidates, Config, Kind, LANES, NARROW_LANES};
 use super::product::{Epilogue, EpilogueKind, Params, Part, Shape, check_result, check_sizes};
+use super::tuning;
 use super::{QUANT_FORMATS, WeightFormat, or_dummy, parts, product, reference};
 use crate::buffer::Buffer;
 use crate::caps::Caps;
@@ -13,7 +16,7 @@ use crate::error::KernelError;
 use crate::fused::Norm;
 use crate::quant::Format;
 use crate::recorder::Recorder;
-use crate::spec::{Kernel, KernelSpec, read, read_write};
+use crate::spec::{Kernel, KernelSpec, Tuning, read, read_write};
 use crate::twin::TwinCall;
 
 pub use super::few_rows::MAX_M;
@@ -48,8 +51,15 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel =
-    Kernel { spec: &SPEC, choices, cases, benches: super::bench::gemv, cases_of: Some(cases_of) };
+pub const KERNEL: Kernel = Kernel {
+    spec: &SPEC,
+    choices,
+    cases,
+    benches: super::bench::gemv,
+    cases_of: Some(cases_of),
+    tuning: Some(Tuning { ways: measured::ways, workload: measured::workload }),
+    cost: Some(tuning::cost),
+};
 
 /// Appends `y = epilogue(norm(x) · Wᵀ)`, one dispatch for each part of W.
 ///
@@ -112,7 +122,40 @@ pub(super) fn bench_launches(caps: &Caps, shape: Shape, format: WeightFormat) ->
     few_rows::bench_launches(caps, Params::plain(shape, shape.n), picks)
 }
 
+/// The measured winner, or what the rule says.
 fn select(
+    caps: &Caps,
+    shape: Shape,
+    format: WeightFormat,
+    norm: NormKind,
+    epilogue: EpilogueKind,
+) -> (Choice, Config) {
+    let of = |config| (choice(config, shape, format, norm, epilogue), config);
+    let class = || class(shape, norm);
+    let winner =
+        caps.winner(SPEC.name, Data::Weights(format), class, || CANDIDATES.on(caps, SPEC.name, format));
+    let tuned = winner.map(of).filter(|(choice, _)| caps.runs(choice));
+    tuned.unwrap_or_else(|| rule(caps, shape, format, norm, epilogue))
+}
+
+/// What is measured.
+const CANDIDATES: Candidates = Candidates {
+    lanes: &[(LANES, 2), (LANES, 4), (NARROW_LANES, 2), (NARROW_LANES, 4)],
+    cpu: (&[8], &[2, 4, 8]),
+    gpu: (&[64, 128], &[2, 4, 8]),
+};
+
+/// Shapes and norms that have a winner of their own.
+fn class(Shape { m, n, k }: Shape, norm: NormKind) -> String {
+    let norm = match norm {
+        NormKind::None => "",
+        NormKind::Rms => "/rms",
+        NormKind::Layer { .. } => "/layer",
+    };
+    format!("{m}x{n}x{k}{norm}")
+}
+
+fn rule(
     caps: &Caps,
     shape: Shape,
     format: WeightFormat,
@@ -294,8 +337,13 @@ fn cases_of(format: WeightFormat) -> Vec<TestCase> {
         (shape, format),
         NormKind::Rms,
         EpilogueKind::default(),
-        &CONFIGS,
+        &every_config(),
     )]
+}
+
+/// All that is tested, and all that may become a winner.
+fn every_config() -> Vec<Config> {
+    CANDIDATES.with(&CONFIGS)
 }
 
 fn cases() -> Vec<TestCase> {
@@ -314,6 +362,7 @@ fn cases() -> Vec<TestCase> {
         case(("gpt_oss_20b", Model), shape(1, 96, 2880, f16), Rms, full(1), &CONFIGS),
         case(("one_tile", OneTile), shape(1, 4, 8, f32), None, plain, &CONFIGS),
         case(("one_by_one", OneTile), shape(1, 1, 1, f32), None, plain, &CONFIGS),
+        case(("candidates", PartialTile), shape(1, 67, 264, f16), Rms, full(1), &every_config()),
         case(("odd", PartialTile), shape(3, 37, 131, f16), Rms, full(2), &CONFIGS),
         case(("many_tiles", ManyTiles), shape(4, 98, 520, bf16), Layer { bias: true }, glu(1), &CONFIGS),
         case(("partial_group", PartialTile), shape(2, 35, 12, f16), Rms, full(5), one),

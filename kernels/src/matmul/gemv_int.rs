@@ -3,12 +3,15 @@
 //! Activations come in f32 and are quantised on the way, in blocks of 32 channels, or quantised before. Within a
 //! block products are added up as exact integers.
 
+mod measured;
+
 use girih_shaders::Selection;
 
 use super::bench::{int_case as bench_case, parse_int as parse_bench};
-use super::few_rows::{self, Config, Kind, LANES};
+use super::few_rows::{self, Candidates, Config, Kind, LANES};
 use super::int::{self, Weights, XRow};
 use super::product::{Epilogue, EpilogueKind, Params, Part, Shape, check_result, check_sizes};
+use super::tuning;
 use super::{or_dummy, product, reference};
 use crate::buffer::Buffer;
 use crate::caps::Caps;
@@ -17,7 +20,7 @@ use crate::choice::{Choice, Data, Launch};
 use crate::error::KernelError;
 use crate::quant::{Code, Format, Scale, Super, SuperScale, WeightFormat};
 use crate::recorder::Recorder;
-use crate::spec::{Kernel, KernelSpec, read, read_write};
+use crate::spec::{Kernel, KernelSpec, Tuning, read, read_write};
 use crate::twin::TwinCall;
 
 pub use super::few_rows::MAX_M;
@@ -77,7 +80,15 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches, cases_of: Some(cases_of) };
+pub const KERNEL: Kernel = Kernel {
+    spec: &SPEC,
+    choices,
+    cases,
+    benches,
+    cases_of: Some(cases_of),
+    tuning: Some(Tuning { ways: measured::ways, workload: measured::workload }),
+    cost: Some(tuning::cost),
+};
 
 /// Appends `y = epilogue(norm(x) · Wᵀ)`, one dispatch for each part of W.
 ///
@@ -134,7 +145,37 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: Shape) -> Result<(), Ke
     Ok(())
 }
 
+/// The measured winner, or what the rule says.
 fn select(
+    caps: &Caps,
+    shape: Shape,
+    format: Format,
+    input: OperandKind,
+    epilogue: EpilogueKind,
+) -> (Choice, Config) {
+    let of = |config| (choice(config, shape, format, input, epilogue), config);
+    let (class, weights) = (|| class(shape, input), format.into());
+    let winner =
+        caps.winner(SPEC.name, Data::Weights(weights), class, || CANDIDATES.on(caps, SPEC.name, weights));
+    let tuned = winner.map(of).filter(|(choice, _)| caps.runs(choice));
+    tuned.unwrap_or_else(|| rule(caps, shape, format, input, epilogue))
+}
+
+/// What is measured.
+const CANDIDATES: Candidates =
+    Candidates { lanes: &[(LANES, 2), (LANES, 4)], cpu: (&[8], &[2, 4]), gpu: (&[32, 64, 128], &[2, 4, 8]) };
+
+/// Shapes and inputs that have a winner of their own.
+fn class(Shape { m, n, k }: Shape, input: OperandKind) -> String {
+    let input = match input {
+        OperandKind::Float { rms_norm: false } => "f32",
+        OperandKind::Float { rms_norm: true } => "f32/rms",
+        OperandKind::Codes => "int8",
+    };
+    format!("{m}x{n}x{k}/{input}")
+}
+
+fn rule(
     caps: &Caps,
     shape: Shape,
     format: Format,
@@ -309,7 +350,8 @@ fn cases_of(format: WeightFormat) -> Vec<TestCase> {
     let WeightFormat::Quant(format) = format else { return Vec::new() };
     let rms = OperandKind::Float { rms_norm: true };
     let named = ("any_format", Regime::ManyTiles);
-    let of = |input| case(named, [1, 66, 544], format, input, EpilogueKind::default(), &CONFIGS);
+    let every = CANDIDATES.with(&CONFIGS);
+    let of = |input| case(named, [1, 66, 544], format, input, EpilogueKind::default(), &every);
     vec![of(rms), of(OperandKind::Codes)]
 }
 
@@ -332,6 +374,7 @@ fn cases() -> Vec<TestCase> {
         // More blocks than invocations, sums in every subgroup, several workgroups of which the last is not full.
         case(("many_blocks", ManyTiles), [1, 11, 4160], Format::Q4_0, CODES, plain, &CONFIGS),
         case(("one_tile", OneTile), [1, 2, 32], Format::Q4_0, CODES, plain, &CONFIGS),
+        case(("few_rows", PartialTile), [1, 35, 288], Format::Q4_0, CODES, plain, &[Config::subgroup(8, 2)]),
         case(("partial_tile", PartialTile), [1, 33, 40], Format::Q4_0, CODES, plain, &CONFIGS),
         case(("llama_1b", Model), [1, 64, 2048], Format::Q4_0, CODES, plain, &CONFIGS),
         case(("one_by_one", OneTile), [1, 1, 1], Format::Q8_0, FLOAT, plain, &two),
@@ -432,6 +475,8 @@ mod tests {
             for (k, n) in KS.into_iter().flat_map(|k| NS.map(|n| (k, n))) {
                 for (m, input) in (1..=MAX_M).flat_map(|m| INPUTS.map(|input| (m, input))) {
                     let (choice, config) = select(&caps, Shape { m, n, k }, Format::Q4_0, input, glu);
+                    let measured = CANDIDATES.on(&caps, SPEC.name, Format::Q4_0.into());
+                    assert!(measured.contains(&config), "the rule's {config} is measured too");
                     let fits = choice.workgroup_bytes <= 16 << 10 && choice.invocations <= 128;
                     assert!(fits, "[{m}, {n}, {k}]: {}", choice.selection);
                     assert!(

@@ -289,6 +289,12 @@ pub(super) fn check_codes(
     Ok(())
 }
 
+/// Seeded weights and their scales as bytes.
+pub(super) fn bench_bytes(n: u32, k: u32, format: Format) -> [Vec<u8>; 2] {
+    let (codes, scales) = seeded_weights(n, k, format, 2);
+    [codes, scales].map(|words| bytemuck::cast_slice(&words).to_vec())
+}
+
 /// Weights for timing: eight seeded rows over and over.
 pub(super) fn bench_weights(n: u32, k: u32, format: Format) -> (Vec<u32>, Vec<u32>) {
     let (codes, scales) = seeded_weights(8, k, format, 2);

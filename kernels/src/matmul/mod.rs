@@ -15,6 +15,7 @@ mod product;
 mod reference;
 pub mod split_sum;
 mod tile;
+mod tuning;
 
 use girih_shaders::Selection;
 

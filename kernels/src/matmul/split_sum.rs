@@ -6,6 +6,7 @@ use girih_shaders::Selection;
 use super::product::{Epilogue, EpilogueKind};
 use super::{or_dummy, reference, wrap};
 use crate::buffer::Buffer;
+use crate::caps::Caps;
 use crate::case::{Regime, TestCase, Tolerance, seeded};
 use crate::choice::{Choice, Data, Requires};
 use crate::error::KernelError;
@@ -33,7 +34,7 @@ pub struct Params {
     pub soft_cap: f32,
 }
 
-const SPEC: KernelSpec = KernelSpec {
+pub(super) const SPEC: KernelSpec = KernelSpec {
     name: "split_sum",
     bindings: &[read("partial"), read("bias"), read("residual"), read_write("y")],
     params_bytes: size_of::<Params>(),
@@ -41,7 +42,8 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None };
+pub const KERNEL: Kernel =
+    Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None, tuning: None, cost: None };
 
 const WG: u32 = 128;
 
@@ -53,29 +55,27 @@ pub(super) fn record(
     y: &Buffer,
     [num_splits, num_m, num_n]: [u32; 3],
 ) -> Result<(), KernelError> {
-    let y_stride = epilogue.act.columns(num_n);
-    let [grid_x, grid_y] = wrap(rec.caps(), (num_m * y_stride).div_ceil(WG));
-    let params = Params {
-        num_m,
-        num_n,
-        num_splits,
-        y_stride,
-        grid_x,
-        alpha: epilogue.alpha,
-        soft_cap: epilogue.act.soft_cap(),
-    };
+    let factors = [epilogue.alpha, epilogue.act.soft_cap()];
+    let (params, grid) = launch(rec.caps(), epilogue.kind(), factors, [num_splits, num_m, num_n]);
     let gpu = rec.gpu().clone();
     let (bias, residual) = (or_dummy(&gpu, epilogue.bias)?, or_dummy(&gpu, epilogue.residual)?);
-    rec.dispatch(
-        &SPEC,
-        choice(epilogue.kind()),
-        &params,
-        &[partial, &bias, &residual, y],
-        [grid_x, grid_y, 1],
-    )
+    rec.dispatch(&SPEC, choice(epilogue.kind()), &params, &[partial, &bias, &residual, y], grid)
 }
 
-fn choice(epilogue: EpilogueKind) -> Choice {
+/// Parameters and grid, given the factor and the cap of the epilogue.
+pub(super) fn launch(
+    caps: &Caps,
+    epilogue: EpilogueKind,
+    [alpha, soft_cap]: [f32; 2],
+    [num_splits, num_m, num_n]: [u32; 3],
+) -> (Params, [u32; 3]) {
+    let y_stride = epilogue.columns(num_n);
+    let [grid_x, grid_y] = wrap(caps, (num_m * y_stride).div_ceil(WG));
+    let params = Params { num_m, num_n, num_splits, y_stride, grid_x, alpha, soft_cap };
+    (params, [grid_x, grid_y, 1])
+}
+
+pub(super) fn choice(epilogue: EpilogueKind) -> Choice {
     Choice {
         file: "matmul/split_sum.wgsl",
         variant: "portable",

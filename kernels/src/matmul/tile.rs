@@ -1,5 +1,7 @@
 //! The tile of a product of many rows that a workgroup takes, and how many workgroups share its channels.
 
+use std::fmt;
+
 use super::product::Shape;
 use crate::buffer::Buffer;
 use crate::caps::Caps;
@@ -21,6 +23,16 @@ pub(super) struct Tile {
     pub lanes: u32,
 }
 
+/// `tile 64x64 by 8x4`: rows of x and of W of a workgroup, and of an invocation; `direct` without workgroup memory, with the
+/// lanes that share x.
+impl fmt::Display for Tile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.direct { "direct" } else { "tile" };
+        write!(f, "{kind} {}x{} by {}x{}", self.bm(), self.bn(), self.tm, self.tn)?;
+        if self.lanes > 1 { write!(f, ", {} lanes", self.lanes) } else { Ok(()) }
+    }
+}
+
 /// Workgroups that fill a GPU of unknown size reasonably.
 pub(super) const ENOUGH_GROUPS: u64 = 128;
 /// Invocations that keep a large GPU's memory busy, where a product of few rows is bound by it: 4 subgroups of 32 for
@@ -30,6 +42,8 @@ const ENOUGH_INVOCATIONS: u32 = 32768;
 const FEW_ROWS: u32 = 32;
 /// Most workgroups that share the channels of a tile.
 pub(super) const MAX_SPLITS: u32 = 16;
+/// Workgroups from which on more of them, by splitting, are not worth a try.
+const MANY_GROUPS: u64 = 1024;
 /// Each adds up at least 256 channels.
 const MIN_SPLIT_K8: u32 = 32;
 
@@ -107,6 +121,20 @@ impl Plan {
         Self { tile, splits: shape.num_k8().div_ceil(split_k8), split_k8 }
     }
 
+    /// All that are worth a try with a tile: undivided, and if it may be, divided.
+    pub fn candidates(caps: &Caps, tile: Tile, shape: Shape, step_k8: u32, may_split: bool) -> Vec<Self> {
+        let mut all = vec![Self::whole(tile, shape)];
+        if may_split && tile.groups(shape.m, shape.n) < MANY_GROUPS {
+            for splits in [2, 4, 8, MAX_SPLITS] {
+                let plan = Self::divided(tile, shape, splits, step_k8).filter_fits(caps, shape);
+                if plan.split_k8 >= MIN_SPLIT_K8 && !all.contains(&plan) {
+                    all.push(plan);
+                }
+            }
+        }
+        all
+    }
+
     /// Undivided where partial sums exceed a binding.
     fn filter_fits(self, caps: &Caps, shape: Shape) -> Self {
         if self.scratch_bytes(shape) > caps.binding_bytes { Self::whole(self.tile, shape) } else { self }
@@ -139,5 +167,13 @@ impl Plan {
                 Err(KernelError::BadBuffer { kernel, binding: "scratch", got, want })
             }
         }
+    }
+}
+
+/// `tile 32x64 by 4x4, split 8`
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.tile.fmt(f)?;
+        if self.is_split() { write!(f, ", split {}", self.splits) } else { Ok(()) }
     }
 }

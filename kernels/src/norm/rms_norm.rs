@@ -32,7 +32,8 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None };
+pub const KERNEL: Kernel =
+    Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None, tuning: None, cost: None };
 
 /// Appends `y = x / sqrt(mean(x²) + eps) · w`.
 ///

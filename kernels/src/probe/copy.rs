@@ -34,8 +34,15 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel =
-    Kernel { spec: &SPEC, choices: || vec![choice()], cases, benches: Vec::new, cases_of: None };
+pub const KERNEL: Kernel = Kernel {
+    spec: &SPEC,
+    choices: || vec![choice()],
+    cases,
+    benches: Vec::new,
+    cases_of: None,
+    tuning: None,
+    cost: None,
+};
 
 fn choice() -> Choice {
     Choice {

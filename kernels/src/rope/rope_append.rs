@@ -6,12 +6,12 @@ use girih_shaders::Selection;
 use crate::buffer::Buffer;
 use crate::caps::Caps;
 use crate::case::{Element, Regime, TestCase, Tolerance, seeded};
-use crate::choice::{Choice, Data, Requires};
+use crate::choice::{Choice, Data, Launch, Requires};
 use crate::error::KernelError;
 use crate::recorder::Recorder;
 use crate::rope::{Angles, Rotation, Style, parts, test_table};
 use crate::rows;
-use crate::spec::{Kernel, KernelSpec, read, read_write};
+use crate::spec::{Cost, Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Same layout as `Params` in `rope_append.wgsl`.
@@ -116,7 +116,18 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None };
+pub const KERNEL: Kernel =
+    Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None, tuning: None, cost: Some(cost) };
+
+/// The projections once, and what is written of them; a row of the table for each token. Norms' weights are left out.
+fn cost(launch: &Launch, _: &[u64], _: u32) -> Cost {
+    let p: Params = bytemuck::pod_read_unaligned(&launch.params);
+    let [tokens, q_heads, kv_heads, dim, pairs] =
+        [p.num_tokens, p.num_q_heads, p.num_kv_heads, p.head_dim, p.num_pairs].map(u64::from);
+    let element = if launch.choice.data == (Data::KeysValues { f16: true }) { 2 } else { 4 };
+    let heads = 4 * (q_heads + 2 * kv_heads) + 4 * q_heads + element * 2 * kv_heads;
+    Cost { bytes: tokens * (dim * heads + 8 * pairs), flops: 0 }
+}
 
 /// Appends norms, rotation and the write to the cache.
 ///

@@ -73,7 +73,8 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None };
+pub const KERNEL: Kernel =
+    Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None, tuning: None, cost: None };
 
 /// Appends the rotation of each head of each token. Positions at or above `max_positions` take the last row.
 ///

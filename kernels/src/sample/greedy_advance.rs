@@ -5,10 +5,10 @@ use bytemuck::{Pod, Zeroable};
 use super::argmax_merge::{best_of, seeded_parts};
 use crate::buffer::Buffer;
 use crate::case::{Element, Regime, TestCase, Tolerance};
-use crate::choice::Choice;
+use crate::choice::{Choice, Launch};
 use crate::error::KernelError;
 use crate::recorder::Recorder;
-use crate::spec::{Kernel, KernelSpec, read, read_write};
+use crate::spec::{Cost, Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
 /// Same layout as `Params` in `greedy_advance.wgsl`.
@@ -54,7 +54,14 @@ const SPEC: KernelSpec = KernelSpec {
 };
 
 /// Registry entry.
-pub const KERNEL: Kernel = Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None };
+pub const KERNEL: Kernel =
+    Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None, tuning: None, cost: Some(cost) };
+
+/// The parts of each sequence, and its state: eight words read and written, of which two are new.
+fn cost(launch: &Launch, _: &[u64], _: u32) -> Cost {
+    let p: Params = bytemuck::pod_read_unaligned(&launch.params);
+    Cost { bytes: u64::from(p.num_seqs) * (8 * u64::from(p.num_parts) + 4 * 8), flops: 0 }
+}
 
 /// Appends the choice among the parts of each sequence, and the step forward.
 ///

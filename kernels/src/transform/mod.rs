@@ -127,6 +127,8 @@ pub const KERNEL: Kernel = Kernel {
     cases: cases::cases,
     benches: cases::benches,
     cases_of: None,
+    tuning: None,
+    cost: None,
 };
 
 /// Bytes of the scratch buffer that quantised results need: f32 rows, where a row that is mixed does not fit the

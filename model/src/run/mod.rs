@@ -10,6 +10,8 @@ pub mod memory;
 pub mod model;
 mod needs;
 pub mod options;
+pub mod passes;
 pub mod pooling;
 pub mod sampler;
 pub mod session;
+pub mod tune;

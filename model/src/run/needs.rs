@@ -3,19 +3,18 @@
 
 use std::sync::Arc;
 
+use girih_ops::Gpu;
 use girih_ops::kernels::selftest::{self, Needs, Report, Verdicts};
-use girih_ops::{Batch, Chunk, Frame, Gpu, Tensor};
-use tracing::instrument::WithSubscriber;
-use tracing::subscriber::NoSubscriber;
 
 use crate::checkpoint::source::{ByteSource, Sendable};
 use crate::error::{LoadError, RunError};
 use crate::run::model::{Model, Progress};
-use crate::run::options::{LoadOptions, SessionOptions};
-use crate::run::session::{Input, Rows, Session, Tail};
+use crate::run::options::LoadOptions;
+use crate::run::passes::Passes;
+use crate::run::session::Tail;
 
 /// Numbers of rows at which kernels change.
-const LENGTHS: [usize; 12] = [1, 2, 4, 5, 8, 9, 17, 33, 65, 129, 257, 512];
+const LENGTHS: [u32; 12] = [1, 2, 4, 5, 8, 9, 17, 33, 65, 129, 257, 512];
 
 impl Model {
     /// The kernels that the model of a checkpoint will use on a device, with what they read: formats of weights, and
@@ -23,7 +22,7 @@ impl Model {
     /// device.
     ///
     /// # Errors
-    /// As [`Model::load`] and [`Session::new`], memory apart; [`KernelError::Unavailable`] where everything that could
+    /// As [`Model::load`] and [`Session::new`](crate::Session::new), memory apart; [`KernelError::Unavailable`] where everything that could
     /// do the work is on the block list.
     ///
     /// [`KernelError::Unavailable`]: girih_ops::KernelError::Unavailable
@@ -32,17 +31,10 @@ impl Model {
         source: &Arc<dyn ByteSource>,
         options: LoadOptions,
     ) -> Result<Needs, LoadError> {
-        // Whatever there is to say is said when the model is loaded.
-        let recording = gpu.recording_only();
-        let load = Self::load(&recording, source.clone(), options, |_| ());
-        let model = load.with_subscriber(NoSubscriber::default()).await?;
+        let model = Self::load_recording(gpu, source, options).await?;
         let mut needs = Needs::default();
-        let recorded = if model.encoder().is_some() {
-            record_encoder(&model, &mut needs)
-        } else {
-            record_decoder(&model, options.session.unwrap_or_default(), &mut needs)
-        };
-        recorded.map_err(Box::new)?;
+        let passes = Passes::new(&model, options.session.unwrap_or_default());
+        passes.and_then(|mut passes| record(&mut passes, &mut needs)).map_err(Box::new)?;
         Ok(needs)
     }
 
@@ -97,32 +89,15 @@ impl Model {
     }
 }
 
-fn record_decoder(model: &Arc<Model>, options: SessionOptions, needs: &mut Needs) -> Result<(), RunError> {
-    let mut session = Session::new(model, options)?;
-    let longest = (session.cache().capacity() as usize).min(LENGTHS[LENGTHS.len() - 1]);
-    let ids = vec![0; longest];
+fn record(passes: &mut Passes, needs: &mut Needs) -> Result<(), RunError> {
+    let longest = passes.longest().min(LENGTHS[LENGTHS.len() - 1]);
     for length in LENGTHS.into_iter().filter(|&n| n < longest).chain([longest]) {
-        let input = Input { slot: 0, token_ids: &ids[..length] };
-        let (frame, _) = session.record(&[input], Rows::Last, None)?;
-        session.truncate(0, 0);
-        needs.add(frame.recording().dispatches());
+        needs.add(passes.prompt(length)?.recording().dispatches());
     }
     for tail in [Tail::Greedy, Tail::Candidates, Tail::Logits] {
-        needs.add(session.record_step(tail)?.recording().dispatches());
-    }
-    Ok(())
-}
-
-fn record_encoder(model: &Arc<Model>, needs: &mut Needs) -> Result<(), RunError> {
-    let Some(encoder) = model.encoder() else { return Ok(()) };
-    let longest = (model.context() as usize).min(LENGTHS[LENGTHS.len() - 1]);
-    let ids = vec![0; longest];
-    for length in LENGTHS.into_iter().filter(|&n| n < longest).chain([longest]) {
-        let batch = Batch::upload(model.gpu(), &[Chunk { slot: 0, start: 0, token_ids: &ids[..length] }])?;
-        let segment_ids = Tensor::from_u32(model.gpu(), &ids[..length], &[batch.num_tokens()])?;
-        let mut frame = Frame::new(model.gpu());
-        encoder.forward(&mut frame, &batch, &segment_ids, None)?;
-        needs.add(frame.recording().dispatches());
+        if let Some(frame) = passes.step(tail)? {
+            needs.add(frame.recording().dispatches());
+        }
     }
     Ok(())
 }

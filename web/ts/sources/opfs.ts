@@ -1,6 +1,7 @@
-// What is kept in the origin private file system: blocks of downloads, and verdicts of self-tests.
+// What is kept in the origin private file system: blocks of downloads, verdicts of self-tests, measured variants.
 //
 //   girih/verdicts/<hash>.json
+//   girih/winners/<hash>.json                                   { text }
 //   girih/models/<hash of the model's URL>/model.json           { url, complete }; its date is the last use
 //   girih/models/<hash of the model's URL>/<hash of file>/file.json    { name, size, identity, blockSize }
 //   girih/models/<hash of the model's URL>/<hash of file>/<index of block>
@@ -372,6 +373,7 @@ export class BlockStore {
   async clear(): Promise<void> {
     for (const { key } of await this.list()) await this.remove(key);
     await removeEntry(this.#root, "verdicts");
+    await removeEntry(this.#root, "winners");
   }
 
   async usage(): Promise<{ used: number; quota: number }> {
@@ -430,7 +432,7 @@ function isNames(value: unknown): value is string[] {
 /** The verdict about an adapter, package version, shaders and browser; `null` if it was not tested yet or cannot be known. */
 export async function readVerdict(about: string): Promise<Verdict | null> {
   try {
-    const directory = await verdicts();
+    const directory = await folder("verdicts");
     const found = await readJson<Verdict>(directory, `${await key(about)}.json`);
     const right: unknown = found?.value.right;
     const wrong: unknown = found?.value.wrong;
@@ -443,15 +445,34 @@ export async function readVerdict(about: string): Promise<Verdict | null> {
 /** Keeps a verdict where that is possible. */
 export async function writeVerdict(about: string, verdict: Verdict): Promise<void> {
   try {
-    await writeJson(await verdicts(), `${await key(about)}.json`, verdict);
+    await writeJson(await folder("verdicts"), `${await key(about)}.json`, verdict);
   } catch {
     // tested again next time
   }
 }
 
-async function verdicts(): Promise<FileSystemDirectoryHandle> {
+/** The measured variants of an adapter, as the engine wrote them; `null` if there are none or they cannot be known. */
+export async function readWinners(about: string): Promise<string | null> {
+  try {
+    const text: unknown = (await readJson<{ text: string }>(await folder("winners"), `${await key(about)}.json`))?.value.text;
+    return typeof text === "string" ? text : null;
+  } catch {
+    return null; // no private file system: the usual variants
+  }
+}
+
+/** Keeps measured variants where that is possible. */
+export async function writeWinners(about: string, text: string): Promise<void> {
+  try {
+    await writeJson(await folder("winners"), `${await key(about)}.json`, { text });
+  } catch {
+    // measured again when the page asks for it
+  }
+}
+
+async function folder(name: "verdicts" | "winners"): Promise<FileSystemDirectoryHandle> {
   const root = await (await navigator.storage.getDirectory()).getDirectoryHandle("girih", { create: true });
-  return root.getDirectoryHandle("verdicts", { create: true });
+  return root.getDirectoryHandle(name, { create: true });
 }
 
 /** There is no cache, and one was demanded. */
