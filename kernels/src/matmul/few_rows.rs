@@ -32,6 +32,8 @@ pub(super) enum Kind {
     Subgroup,
     /// Each lane of a subgroup owns rows of W and x is broadcast.
     Lanes,
+    /// The same with loads of 8 bytes.
+    WideLanes,
 }
 
 impl Config {
@@ -47,9 +49,18 @@ impl Config {
         Self { wg, rows, kind: Kind::Lanes }
     }
 
+    pub const fn wide_lanes(wg: u32, rows: u32) -> Self {
+        Self { wg, rows, kind: Kind::WideLanes }
+    }
+
+    /// Whether each lane owns rows.
+    pub fn has_lanes(self) -> bool {
+        matches!(self.kind, Kind::Lanes | Kind::WideLanes)
+    }
+
     /// Rows of W that a workgroup takes.
     pub fn group_rows(self) -> u32 {
-        if self.kind == Kind::Lanes { self.rows * self.wg } else { self.rows }
+        if self.has_lanes() { self.rows * self.wg } else { self.rows }
     }
 
     /// Workgroups for `n` rows of W.
@@ -83,6 +94,10 @@ impl Config {
                 (file, "subgroup", selection, num_sums * wg, Requires::SUBGROUPS) // one f32 for each subgroup
             }
             Kind::Lanes => (lanes_file, "lanes_subgroup", selection.set("LANES", wg), 0, Requires::lanes(wg)),
+            Kind::WideLanes => {
+                let requires = Requires { int64: true, ..Requires::lanes(wg) };
+                (lanes_file, "lanes_int64", selection.set("LANES", wg), 0, requires)
+            }
         };
         Choice { file, variant, selection, invocations: wg, workgroup_bytes, requires, data }
     }
