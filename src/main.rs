@@ -1,5 +1,6 @@
 //! The `girih` command: language models on any GPU.
 
+mod ceilings;
 mod commands;
 mod device;
 mod embedded;

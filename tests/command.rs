@@ -287,7 +287,17 @@ fn eval_inspect_embed_and_doctor_report() {
     assert!(left_out > 0 && said.contains(&format!("{left_out} of its {} tokens", left_out + 4)), "{said}");
     let report = json(&["doctor", "--json"]);
     assert_eq!(report["self_test"]["wrong"], serde_json::json!([]));
-    assert!(report["copy_gb_per_s"].as_f64().is_some_and(|b| b > 0.0));
+    let ceilings = &report["ceilings"];
+    let positive = |value: &Value| value.as_f64().is_some_and(|rate| rate > 0.0);
+    for name in ["f32_gflop_per_s", "int8_gop_per_s", "dispatch_us", "barrier_us"] {
+        assert!(positive(&ceilings[name]), "{name}: {ceilings}");
+    }
+    let memory = ceilings["memory"].as_array().expect("sizes");
+    let sets: Vec<u64> = memory.iter().filter_map(|m| m["set_mib"].as_u64()).collect();
+    assert!(sets.len() == memory.len() && sets.len() >= 2 && sets.is_sorted(), "{ceilings}");
+    for rate in ["read_gb_per_s", "write_gb_per_s", "copy_gb_per_s"] {
+        assert!(memory.iter().all(|m| positive(&m[rate])), "{rate}: {ceilings}");
+    }
     assert!(girih(&["doctor", "--probe"]).status.success());
     fs::write(&text, [0x66, 0xff, 0xfe]).expect("written");
     fails(&["eval", "--perplexity", text.to_str().expect("a path")], 3, &["story.txt"]);

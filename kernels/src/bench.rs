@@ -6,7 +6,7 @@ use girih_shaders::Dialect;
 
 use crate::buffer::Buffer;
 use crate::case::{BenchBuffer, BenchCase, Tolerance, seeded};
-use crate::choice::Launch;
+use crate::choice::{Choice, Launch};
 use crate::device::Gpu;
 use crate::error::KernelError;
 use crate::recorder::Recorder;
@@ -17,10 +17,10 @@ use crate::twin::TwinCall;
 /// Times of one launch of a case.
 #[derive(Clone, Debug)]
 pub struct Measurement {
-    /// Variant.
-    pub variant: &'static str,
-    /// Constants and parts.
-    pub selection: String,
+    /// What was launched.
+    pub choice: Choice,
+    /// Bytes of all buffers that the runs went through.
+    pub set_bytes: u64,
     /// Seconds of each run, ascending.
     pub seconds: Vec<f64>,
     /// Seconds of process CPU time of a run, where the system tells: the steadier figure on CPU devices, which
@@ -106,8 +106,8 @@ pub async fn run(
         });
         times.sort_by(f64::total_cmp);
         measurements.push(Measurement {
-            variant: launch.choice.variant,
-            selection: launch.choice.selection.to_string(),
+            choice: launch.choice,
+            set_bytes: copies * size,
             seconds: times,
             cpu_seconds,
             checked,
@@ -133,6 +133,7 @@ fn bytes(buffer: &BenchBuffer, seed: u32) -> Vec<u8> {
             seeded(*len, seed + 1).iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect()
         }
         BenchBuffer::U32(words) => bytemuck::cast_slice(words).to_vec(),
+        BenchBuffer::Repeated(bytes, len) => bytes.iter().copied().cycle().take(*len).collect(),
     }
 }
 

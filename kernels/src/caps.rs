@@ -93,6 +93,8 @@ pub struct Caps {
     pub subgroup_size: Option<(u32, u32)>,
     /// f16 arithmetic in shaders.
     pub f16: bool,
+    /// 64-bit integers in shaders; never in browsers.
+    pub int64: bool,
     /// Cooperative-matrix shapes.
     pub matrix_shapes: Vec<MatrixShape>,
     /// Bytes of workgroup memory.
@@ -134,6 +136,7 @@ impl Caps {
             unified_memory: false,
             subgroup_size: None,
             f16: false,
+            int64: false,
             matrix_shapes: Vec::new(),
             workgroup_bytes: 16 << 10,
             invocations: 256,
@@ -190,6 +193,7 @@ impl Caps {
             && choice.workgroup_bytes <= self.workgroup_bytes
             && choice.requires.lanes.is_none_or(|lanes| lanes <= smallest)
             && (self.f16 || !choice.requires.f16)
+            && (self.int64 || !choice.requires.int64)
     }
 
     /// The same device held down to a tier. A tier above the device's own is an error of the caller: see
@@ -200,6 +204,7 @@ impl Caps {
         if tier == Tier::Portable {
             self.subgroup_size = None;
             self.f16 = false;
+            self.int64 = false;
         }
         if tier < Tier::Matrix {
             self.matrix_shapes.clear();

@@ -132,10 +132,23 @@ pub struct BenchCase {
     pub buffers: Vec<BenchBuffer>,
     /// Launches to time; what `select` would pick on a device comes from `select`.
     pub launches: fn(&Caps, &str) -> Vec<Launch>,
-    /// Bytes that the operation must move.
+    /// Bytes that the operation must move: each once, whatever is bound or read again.
     pub bytes: u64,
-    /// Floating point operations that it must do.
+    /// Those of them that it writes.
+    pub written: u64,
+    /// Operations that it must do; a multiply-add is two.
     pub flops: u64,
+    /// What they are.
+    pub arithmetic: Arithmetic,
+}
+
+/// Arithmetic that a kernel does most of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// f32.
+    F32,
+    /// Products of bytes.
+    Int8,
 }
 
 /// Contents of a bench buffer.
@@ -147,6 +160,8 @@ pub enum BenchBuffer {
     F16(usize),
     /// Given words.
     U32(Vec<u32>),
+    /// Given bytes, again and again up to a length.
+    Repeated(Vec<u8>, usize),
 }
 
 /// A quiet NaN with a recognisable payload.

@@ -1,6 +1,6 @@
 //! What is launched: a pipeline, its parameters, its grid.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use girih_shaders::Selection;
 
@@ -13,17 +13,19 @@ pub struct Requires {
     pub lanes: Option<u32>,
     /// f16 arithmetic.
     pub f16: bool,
+    /// 64-bit integers.
+    pub int64: bool,
 }
 
 impl Requires {
     /// What every device has.
-    pub const NOTHING: Self = Self { lanes: None, f16: false };
+    pub const NOTHING: Self = Self { lanes: None, f16: false, int64: false };
     /// Subgroups of any size: no device has smaller ones than 4.
     pub const SUBGROUPS: Self = Self::lanes(4);
 
     /// Subgroups of at least a size.
     pub const fn lanes(lanes: u32) -> Self {
-        Self { lanes: Some(lanes), f16: false }
+        Self { lanes: Some(lanes), f16: false, int64: false }
     }
 
     /// [`Requires::SUBGROUPS`] where the shader uses them.
@@ -66,6 +68,9 @@ pub fn key(kernel: &str, variant: &str, data: Data) -> String {
     }
 }
 
+/// Constants that say how work is divided, as the shaders call them.
+const SIZES: [&str; 12] = ["WG", "ROWS", "COLS", "TM", "TN", "TX", "TY", "BK8", "R", "RT", "KG", "VEC"];
+
 /// One pipeline of a kernel: what `select` returns.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Choice {
@@ -86,6 +91,21 @@ pub struct Choice {
 }
 
 impl Choice {
+    /// Variant, sizes and data in a few words: `lanes_subgroup wg 8 rows 4 cols 1 int4-g32-f16-z8`. Not all that tells
+    /// pipelines apart, which the selection does.
+    pub fn words(&self) -> String {
+        let mut words = self.variant.to_owned();
+        for name in SIZES {
+            if let Some(size) = self.selection.get_u32(name) {
+                let _ = write!(words, " {} {size}", name.to_ascii_lowercase());
+            }
+        }
+        if self.data != Data::Plain {
+            let _ = write!(words, " {}", self.data);
+        }
+        words
+    }
+
     /// The [`key`] of this choice of a kernel.
     pub fn key(&self, kernel: &str) -> String {
         key(kernel, self.variant, self.data)

@@ -37,8 +37,8 @@ pub struct Timing {
     pub selection: String,
     /// Workgroups.
     pub grid: [u32; 3],
-    /// Bytes of all bound ranges: an upper bound of what was moved.
-    pub bound_bytes: u64,
+    /// Bytes that were moved: those of all bound ranges; `None` where a kernel moves a part of one.
+    pub moved_bytes: Option<u64>,
     /// Nanoseconds between the timestamps around it.
     pub nanoseconds: f64,
 }
@@ -259,7 +259,8 @@ impl Gpu {
                 label: d.label(),
                 selection: d.choice.selection.to_string(),
                 grid: d.grid,
-                bound_bytes: d.buffers.iter().map(Buffer::size).sum(),
+                moved_bytes: (!d.spec.bindings.iter().any(|binding| binding.in_part))
+                    .then(|| d.buffers.iter().map(Buffer::size).sum()),
                 nanoseconds: t[1].saturating_sub(t[0]) as f64 * period,
             })
             .collect())

@@ -22,16 +22,25 @@ pub struct Binding {
     pub name: &'static str,
     /// Access in the shader.
     pub access: Access,
+    /// Whether a dispatch moves a part of what is bound: rows of a table, what a cache holds so far.
+    pub in_part: bool,
+}
+
+impl Binding {
+    /// The same binding, of which a dispatch moves a part.
+    pub const fn in_part(self) -> Self {
+        Self { in_part: true, ..self }
+    }
 }
 
 /// A read-only binding.
 pub const fn read(name: &'static str) -> Binding {
-    Binding { name, access: Access::Read }
+    Binding { name, access: Access::Read, in_part: false }
 }
 
 /// A read-write binding.
 pub const fn read_write(name: &'static str) -> Binding {
-    Binding { name, access: Access::ReadWrite }
+    Binding { name, access: Access::ReadWrite, in_part: false }
 }
 
 /// What all variants of a kernel have in common.

@@ -8,28 +8,32 @@ const TX: u32 = 8u; //!spec
 const LANES: u32 = 1u; //!spec
 //!import matmul/gemm_params.wgsl
 //!import matmul/share_load.wgsl
+//!slot block_weights
+//!end
 
 @compute @workgroup_size(TX)
 fn main(@builtin(workgroup_id) group: vec3<u32>, lane: Lane) {
     let m0 = group.y * TM;
     let n0 = (group.x * TX + lane.id) * TN;
     var acc: array<f32, TM * TN>;
+    //!slot products
     for (var k8 = 0u; k8 < p.num_k8; k8++) {
         var own: array<Vec8, (TM + LANES - 1u) / LANES>;
         for (var b = 0u; b < (TM + LANES - 1u) / LANES; b++) { //!unroll
             own[b] = own_x8(m0 + LANES * b, k8, lane);
         } //!unroll
-        var frag_x: array<Vec8, TM>;
-        for (var i = 0u; i < TM; i++) { //!unroll
-            frag_x[i] = share_x8(own[i / LANES], m0 + i / LANES * LANES, i % LANES, k8);
-        } //!unroll
+        var frag_w: array<Vec8, TN>;
         for (var j = 0u; j < TN; j++) { //!unroll
-            let frag_w = load_w8(min(n0 + j, p.num_n - 1u), k8);
-            for (var i = 0u; i < TM; i++) { //!unroll
-                acc[i * TN + j] = dot_add(frag_x[i].hi, frag_w.hi, dot_add(frag_x[i].lo, frag_w.lo, acc[i * TN + j]));
+            frag_w[j] = load_w8(min(n0 + j, p.num_n - 1u), k8);
+        } //!unroll
+        for (var i = 0u; i < TM; i++) { //!unroll
+            let frag_x = share_x8(own[i / LANES], m0 + i / LANES * LANES, i % LANES, k8);
+            for (var j = 0u; j < TN; j++) { //!unroll
+                acc[i * TN + j] = dot_add(frag_x.hi, frag_w[j].hi, dot_add(frag_x.lo, frag_w[j].lo, acc[i * TN + j]));
             } //!unroll
         } //!unroll
     }
+    //!end
     for (var i = 0u; i < TM; i++) { //!unroll
         let row = m0 + i;
         for (var h = 0u; h < TN / 2u; h++) { //!unroll

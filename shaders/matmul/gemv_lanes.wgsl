@@ -14,6 +14,8 @@ const LAYER_NORM_BIAS: bool = false; //!spec
 const_assert WG == LANES;
 //!enable subgroups
 //!import matmul/gemv_params.wgsl
+//!slot lane_weights
+//!end
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {

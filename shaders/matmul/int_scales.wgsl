@@ -12,7 +12,7 @@ const SUPER_BLOCKS: u32 = max(SUPER_GROUPS * GROUP8 / 4u, 1u);
 struct RowScales { word: u32, factor: vec2<f32>, now: BlockScale }
 
 // The factor of the second level, and of E2M1.
-fn factor_of(row: u32, block: u32) -> vec2<f32> {
+fn row_factor(row: u32, block: u32) -> vec2<f32> {
     let base = row * scale_stride();
     var f = vec2<f32>(1.0);
     var i = 0u;
@@ -58,9 +58,9 @@ fn next_scales(old: RowScales, row: u32, base: u32, j: u32) -> RowScales {
         return s;
     }
     if SUPER == 0u || SUPER_GROUPS == 0u {
-        if block == 0u { s.factor = factor_of(row, 0u); }
+        if block == 0u { s.factor = row_factor(row, 0u); }
     } else if j == 0u || SUPER_BLOCKS % LANES != 0u {
-        s.factor = factor_of(row, block);
+        s.factor = row_factor(row, block);
     }
     let i = j % WORD_BLOCKS;
     if i == 0u { s.word = w_scales[row * scale_stride() + super_words() + block / WORD_BLOCKS]; }

@@ -26,7 +26,7 @@ const SCALE_E4M3: u32 = 3u;
 const ZERO_IS_FIXED: u32 = 0u;
 const ZERO_IS_MIN: u32 = 2u;
 const LOW4: u32 = 0x0f0f0f0fu;
-@group(0) @binding(2) var<storage, read> w: array<vec4<u32>>;         // [N, code_stride()]
+//!import quant/words.wgsl
 @group(0) @binding(3) var<storage, read> w_scales: array<u32>;        // [N, scale_stride()]
 
 fn num_blocks() -> u32 { return (p.num_k8 + 3u) / 4u; }               // blocks of 32 channels
@@ -64,9 +64,12 @@ fn from_e4m3x4(c: vec4<u32>) -> vec4<f32> {
 
 fn from_e4m3(c: u32) -> f32 { return from_e4m3x4(vec4<u32>(c)).x; }
 
-// Two finite f16, also those below the normal ones, which unpack2x16float may flush. With the exponent moved to that of
-// an f32 these become 2^-15 (1 + m / 1024) =: a instead of 2^-14 m / 1024 = 2 a - 2^-14; of normal ones a is the smaller.
+// Two finite f16, also those below the normal ones, which unpack2x16float may flush where nobody says that it does not. With
+// the exponent moved to that of an f32 these become 2^-15 (1 + m / 1024) =: a instead of 2^-14 m / 1024 = 2 a - 2^-14; of
+// normal ones a is the smaller.
+const F16_BELOW_NORMAL: bool = false; //!spec
 fn from_f16x2(bits: u32) -> vec2<f32> {
+    if F16_BELOW_NORMAL { return unpack2x16float(bits); }
     let h = vec2<u32>(bits, bits >> 16u);
     let a = bitcast<vec2<f32>>(((h & vec2<u32>(0x7fffu)) << vec2<u32>(13u)) + vec2<u32>(112u << 23u));
     let v = min(a, fma(vec2<f32>(2.0), a, vec2<f32>(-6.1035156e-5)));
@@ -101,23 +104,29 @@ fn scale_of(row: u32, g: u32) -> vec2<f32> {
         let pair = w_scales[first + g / 2u] >> (16u * (g % 2u));
         v = vec2<f32>(from_byte(pair & 255u), from_byte((pair >> 8u) & 255u));
     }
-    if SUPER > 0u {
-        var i = 0u;
-        if SUPER_GROUPS > 0u { i = g / max(SUPER_GROUPS, 1u); }
-        if ZERO == ZERO_IS_MIN {
-            if SUPER == 1u {
-                v *= from_f16x2(w_scales[base + i]);
-            } else {
-                v *= vec2<f32>(bitcast<f32>(w_scales[base + 2u * i]), bitcast<f32>(w_scales[base + 2u * i + 1u]));
-            }
-        } else if SUPER == 1u {
-            v.x *= from_f16x2(w_scales[base + i / 2u] >> (16u * (i % 2u))).x;
-        } else {
-            v.x *= bitcast<f32>(w_scales[base + i]);
-        }
-    }
-    if CODE == CODE_E2M1 { v.x *= 0.5; }
+    if SUPER > 0u || CODE == CODE_E2M1 { v *= factor_of(row, g); }
     return v;
+}
+
+// What the second level multiplies s and m of group g by (1 what it leaves alone), and E2M1.
+fn factor_of(row: u32, g: u32) -> vec2<f32> {
+    var f = vec2<f32>(1.0);
+    let base = row * scale_stride();
+    var i = 0u;
+    if SUPER_GROUPS > 0u { i = g / max(SUPER_GROUPS, 1u); }
+    if SUPER > 0u && ZERO == ZERO_IS_MIN {
+        if SUPER == 1u {
+            f = from_f16x2(w_scales[base + i]);
+        } else {
+            f = vec2<f32>(bitcast<f32>(w_scales[base + 2u * i]), bitcast<f32>(w_scales[base + 2u * i + 1u]));
+        }
+    } else if SUPER == 1u {
+        f.x = from_f16x2(w_scales[base + i / 2u] >> (16u * (i % 2u))).x;
+    } else if SUPER == 2u {
+        f.x = bitcast<f32>(w_scales[base + i]);
+    }
+    if CODE == CODE_E2M1 { f.x *= 0.5; }
+    return f;
 }
 
 // 255 in each byte that holds a 1: a multiplication takes GPUs four times as long.
@@ -149,15 +158,17 @@ fn iq4_nl_ints(c: u32) -> u32 {
         | (iq4_nl_int((c >> 24u) & 15u) << 24u);
 }
 
-fn code_word(row: u32, i: u32) -> u32 { return w[row * code_stride() + i / 4u][i % 4u]; }
+fn code_word(row: u32, i: u32) -> u32 { return word_at(row * code_stride() + i / 4u, i % 4u); }
 
-// The high bits of quad i (channels 4 i .. 4 i + 3) of a block of 32, in place above 4 low bits.
+// The high bits of quad i (channels 4 i .. 4 i + 3) of a block of 32, in place above 4 low bits, from the word with them.
+fn high_of(word: u32, quad: u32) -> u32 {
+    if CODE == CODE_INT5 { return ((word >> quad) & 0x01010101u) << 4u; }
+    return ((word >> (2u * (quad % 4u))) & 0x03030303u) << 4u;
+}
+
 fn high_bits(row: u32, block: u32, quad: u32) -> u32 {
-    if CODE == CODE_INT5 {
-        return ((code_word(row, 4u * num_blocks() + block) >> quad) & 0x01010101u) << 4u;
-    }
-    let v = code_word(row, 4u * num_blocks() + 2u * block + quad / 4u);
-    return ((v >> (2u * (quad % 4u))) & 0x03030303u) << 4u;
+    if CODE == CODE_INT5 { return high_of(code_word(row, 4u * num_blocks() + block), quad); }
+    return high_of(code_word(row, 4u * num_blocks() + 2u * block + quad / 4u), quad);
 }
 
 // Channels 8 k8 .. 8 k8 + 7 as two words of four signed bytes; E4M3 codes as they are.
@@ -198,22 +209,22 @@ struct Codes32 { lo: vec4<u32>, hi: vec4<u32> }
 fn codes32(row: u32, block: u32) -> Codes32 {
     let base = row * code_stride();
     if CODE_BITS == 8u {
-        let a = w[base + 2u * block];
-        let b = w[base + 2u * block + 1u];
+        let a = words_at(base + 2u * block);
+        let b = words_at(base + 2u * block + 1u);
         return Codes32(vec4<u32>(a.x, a.z, b.x, b.z), vec4<u32>(a.y, a.w, b.y, b.w));
     }
-    let v = w[base + block];
+    let v = words_at(base + block);
     var q = Codes32(v & vec4<u32>(LOW4), (v >> vec4<u32>(4u)) & vec4<u32>(LOW4));
     if CODE == CODE_INT5 {
-        let h = vec4<u32>(code_word(row, 4u * num_blocks() + block));
-        q.lo |= ((h >> vec4<u32>(0u, 2u, 4u, 6u)) & vec4<u32>(0x01010101u)) << vec4<u32>(4u);
-        q.hi |= ((h >> vec4<u32>(1u, 3u, 5u, 7u)) & vec4<u32>(0x01010101u)) << vec4<u32>(4u);
+        let h = code_word(row, 4u * num_blocks() + block);
+        q.lo |= vec4<u32>(h << 4u, h << 2u, h, h >> 2u) & vec4<u32>(0x10101010u);
+        q.hi |= vec4<u32>(h << 3u, h << 1u, h >> 1u, h >> 3u) & vec4<u32>(0x10101010u);
     }
     if CODE == CODE_INT6 {
         let i = 4u * num_blocks() + 2u * block;
-        let h = vec2<u32>(code_word(row, i), code_word(row, i + 1u)).xxyy;
-        q.lo |= ((h >> vec4<u32>(0u, 4u, 0u, 4u)) & vec4<u32>(0x03030303u)) << vec4<u32>(4u);
-        q.hi |= ((h >> vec4<u32>(2u, 6u, 2u, 6u)) & vec4<u32>(0x03030303u)) << vec4<u32>(4u);
+        let h = vec2<u32>(code_word(row, i), code_word(row, i + 1u));
+        q.lo |= vec4<u32>(h << vec2<u32>(4u), h).xzyw & vec4<u32>(0x30303030u);
+        q.hi |= vec4<u32>(h << vec2<u32>(2u), h >> vec2<u32>(2u)).xzyw & vec4<u32>(0x30303030u);
     }
     if CODE == CODE_E2M1 {
         q.lo = vec4<u32>(e2m1_ints(q.lo.x), e2m1_ints(q.lo.y), e2m1_ints(q.lo.z), e2m1_ints(q.lo.w));

@@ -168,7 +168,10 @@ impl BenchModel {
             "\n{dispatches} dispatches per token ({layers} layers), {encode_ms:.3} ms CPU encode per token"
         )?;
         writeln!(out, "{made} pipelines, bind groups and buffers made after the first run")?;
-        writeln!(out, "\none decode step by kernel (bytes are those bound, an upper bound of those moved):")?;
+        writeln!(
+            out,
+            "\none decode step by kernel (no GB/s where a part is moved of what is bound: tables, caches):"
+        )?;
         writeln!(
             out,
             "| {:<28} | {:>5} | {:>10} | {:>6} | {:>8} |",
@@ -177,13 +180,13 @@ impl BenchModel {
         let total: f64 = kernels.iter().filter_map(|k| k["us"].as_f64()).sum();
         for k in &kernels {
             let us = k["us"].as_f64().unwrap_or(0.0);
+            let rate = k["gb_per_s"].as_f64().map_or(String::new(), |rate| format!("{rate:.2}"));
             writeln!(
                 out,
-                "| {:<28} | {:>5} | {us:>10.1} | {:>5.1}% | {:>8.2} |",
+                "| {:<28} | {:>5} | {us:>10.1} | {:>5.1}% | {rate:>8} |",
                 k["kernel"].as_str().unwrap_or_default(),
                 k["count"],
-                100.0 * us / total.max(1e-9),
-                k["gb_per_s"].as_f64().unwrap_or(0.0)
+                100.0 * us / total.max(1e-9)
             )?;
         }
         Ok(())
@@ -212,17 +215,17 @@ async fn profile(gpu: &Gpu, session: &mut Session) -> Result<Vec<Value>, Failure
     if !gpu.caps().timestamps {
         return Ok(Vec::new());
     }
-    let mut kernels: BTreeMap<String, (usize, Vec<f64>, u64)> = BTreeMap::new();
+    let mut kernels: BTreeMap<String, (usize, Vec<f64>, Option<u64>)> = BTreeMap::new();
     for _ in 0..5 {
         session.truncate(0, 0);
         session.seek(Tail::Greedy, 0, 1)?;
         let timings = gpu.profile(session.decode_plan(Tail::Greedy)?.plan()).await?;
-        let mut step: BTreeMap<String, (usize, f64, u64)> = BTreeMap::new();
+        let mut step: BTreeMap<String, (usize, f64, Option<u64>)> = BTreeMap::new();
         for t in timings {
-            let entry = step.entry(t.label).or_default();
+            let entry = step.entry(t.label).or_insert((0, 0.0, Some(0)));
             entry.0 += 1;
             entry.1 += t.nanoseconds / 1e3;
-            entry.2 += t.bound_bytes;
+            entry.2 = entry.2.zip(t.moved_bytes).map(|(sum, bytes)| sum + bytes);
         }
         for (label, (count, us, bytes)) in step {
             let entry = kernels.entry(label).or_default();
@@ -236,7 +239,8 @@ async fn profile(gpu: &Gpu, session: &mut Session) -> Result<Vec<Value>, Failure
         .map(|(kernel, (count, mut us, bytes))| {
             us.sort_by(f64::total_cmp);
             let us = us[us.len() / 2];
-            json!({ "kernel": kernel, "count": count, "us": us, "gb_per_s": bytes as f64 / us.max(1e-3) / 1e3 })
+            let rate = bytes.map(|bytes| bytes as f64 / us.max(1e-3) / 1e3);
+            json!({ "kernel": kernel, "count": count, "us": us, "gb_per_s": rate })
         })
         .collect();
     rows.sort_by(|a, b| b["us"].as_f64().unwrap_or(0.0).total_cmp(&a["us"].as_f64().unwrap_or(0.0)));

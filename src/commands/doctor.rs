@@ -7,7 +7,7 @@ use girih_kernels::{Caps, Gpu, GpuError, probe, selftest};
 use serde_json::{Value, json};
 
 use crate::error::Failure;
-use crate::{Global, device};
+use crate::{Global, ceilings, device};
 
 /// Arguments.
 #[derive(Debug, Args)]
@@ -45,7 +45,7 @@ impl Doctor {
             out.flush()?;
         }
         let report = selftest::run(&gpu).await;
-        let ceilings = probe::measure(&gpu).await?;
+        let measured = probe::measure(&gpu).await?;
         gpu.check()?;
         if global.json {
             let report = json!({
@@ -55,9 +55,7 @@ impl Doctor {
                 "limits": limits(caps).into_iter().map(|(k, v)| (k.to_owned(), v.into())).collect::<serde_json::Map<_, Value>>(),
                 "self_test": { "launches": report.ran, "wrong": report.blocked },
                 "measured_winners": caps.tuned.len(),
-                "copy_gb_per_s": ceilings.copy_bytes / 1e9,
-                "fma_gflop_per_s": ceilings.fma_flops / 1e9,
-                "dispatch_us": ceilings.dispatch * 1e6,
+                "ceilings": ceilings::json(&measured),
             });
             writeln!(out, "{report}")?;
         } else {
@@ -71,9 +69,9 @@ impl Doctor {
                     writeln!(out, "variants: by rule, for {winners} shapes as `girih tune` has measured")?
                 }
             }
-            writeln!(out, "copy bandwidth: {:.1} GB/s (read + write)", ceilings.copy_bytes / 1e9)?;
-            writeln!(out, "f32 multiply-add: {:.1} GFLOP/s", ceilings.fma_flops / 1e9)?;
-            writeln!(out, "dispatch: {:.1} us", ceilings.dispatch * 1e6)?;
+            for line in ceilings::lines(&measured) {
+                writeln!(out, "{line}")?;
+            }
             for advice in advice(caps, &adapters) {
                 writeln!(out, "\n{advice}")?;
             }

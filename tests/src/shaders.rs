@@ -9,8 +9,14 @@ pub fn capabilities(caps: &Caps) -> Capabilities {
     let mut all = Capabilities::all();
     all.set(Capabilities::SUBGROUP, caps.subgroup_size.is_some());
     all.set(Capabilities::SHADER_FLOAT16, caps.f16);
+    all.set(Capabilities::SHADER_INT64, caps.int64);
     all.set(Capabilities::COOPERATIVE_MATRIX, !caps.matrix_shapes.is_empty());
     all
+}
+
+/// Whether a shader has 64-bit integers, which no browser does.
+pub fn has_int64(wgsl: &str) -> bool {
+    wgsl.contains("u64")
 }
 
 /// Checks that what a choice requires is what its shader enables.
@@ -19,7 +25,7 @@ fn check_requires(choice: &Choice) -> Result<(), String> {
     let enables = |feature: &str| text.lines().any(|line| line == format!("enable {feature};"));
     // A shader that needs larger subgroups than 4 has their size as a constant.
     let lanes = enables("subgroups").then(|| choice.selection.get_u32("LANES").unwrap_or(4));
-    let found = Requires { lanes, f16: enables("f16") };
+    let found = Requires { lanes, f16: enables("f16"), int64: has_int64(&text) };
     if found == choice.requires {
         Ok(())
     } else {

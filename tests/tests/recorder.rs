@@ -11,7 +11,7 @@ fn copy_kernel() -> &'static Kernel {
 fn record_copy(recorder: &mut Recorder, src: &Buffer, dst: &Buffer) -> Result<(), KernelError> {
     let choice = (copy_kernel().choices)().remove(0);
     let len = (src.size() / 16) as u32;
-    recorder.dispatch(copy_kernel().spec, choice, &[len, 1, 0, 0], &[src, dst], [1, 1, 1])
+    recorder.dispatch(copy_kernel().spec, choice, &[len, 1, 1, 1], &[src, dst], [1, 1, 1])
 }
 
 #[on_device]
@@ -93,7 +93,7 @@ fn threads_that_submit_at_once_keep_their_parameters() {
                     let dst = gpu.alloc(64).expect("memory");
                     let mut recorder = Recorder::new(&gpu);
                     let choice = (copy_kernel().choices)().remove(0);
-                    let params = [len, 1, 0, 0];
+                    let params = [len, 1, 1, 1];
                     recorder
                         .dispatch(copy_kernel().spec, choice, &params, &[&src, &dst], [1, 1, 1])
                         .expect("recorded");

@@ -26,7 +26,7 @@ function tableRow(row: BenchRow): HTMLTableRowElement {
     cell(format.milliseconds(row.medianMs)),
     cell(`${format.milliseconds(row.p10Ms)} to ${format.milliseconds(row.p90Ms)}`),
     cell(`${format.significant(row.rate)} ${row.rateUnit}`),
-    element("td", { class: "number" }, `${format.significant(row.ceilingPercent)} %`, part),
+    element("td", { class: "number" }, `${format.significant(row.ceilingPercent)} % of ${row.ceiling}`, part),
   );
 }
 

@@ -2,7 +2,7 @@
 
 import { svg } from "./dom.js";
 import * as format from "./format.js";
-import type { BenchReport, BenchRow } from "./girih/index.js";
+import type { BenchReport, BenchRow, Ceilings } from "./girih/index.js";
 
 interface Point {
   row: BenchRow;
@@ -12,9 +12,15 @@ interface Point {
   part: number;
 }
 
+/** The rates at which kernels read what no cache holds, and multiply and add. */
+function limits(ceilings: Ceilings): { readGBs: number; f32Gflops: number } {
+  return { readGBs: ceilings.memory.at(-1)?.readGBs ?? Number.NaN, f32Gflops: ceilings.f32Gflops };
+}
+
 /** The rate that memory and arithmetic allow at an intensity, in GFLOP/s. */
-function roof(intensity: number, { copyGBs, fmaGflops }: BenchReport["ceilings"]): number {
-  return Math.min(copyGBs * intensity, fmaGflops);
+function roof(intensity: number, ceilings: Ceilings): number {
+  const { readGBs, f32Gflops } = limits(ceilings);
+  return Math.min(readGBs * intensity, f32Gflops);
 }
 
 function pointsOf(report: BenchReport): Point[] {
@@ -49,16 +55,16 @@ function distance({ part }: Point): number {
 
 /** What the plot shows, for those who do not see it. */
 export function rooflineText(report: BenchReport): string {
-  const { copyGBs, fmaGflops, dispatchMicros } = report.ceilings;
+  const { readGBs, f32Gflops } = limits(report.ceilings);
   const points = pointsOf(report);
   const best = points.reduce<Point | null>((a, b) => (a === null || distance(b) < distance(a) ? b : a), null);
   const above = points.filter(({ part }) => part > 1.05).length;
   const without = report.rows.length - points.length;
   return [
-    `${report.adapter}, ${report.tier}: a copy moves ${format.significant(copyGBs)} GB/s,`,
-    `multiply-adds reach ${format.significant(fmaGflops)} GFLOP/s,`,
-    `a launch takes ${format.significant(dispatchMicros)} µs.`,
-    `Left of ${format.significant(fmaGflops / copyGBs)} FLOP per byte memory is the limit, right of it arithmetic.`,
+    `${report.adapter}, ${report.tier}: kernels read ${format.significant(readGBs)} GB/s,`,
+    `multiply-adds reach ${format.significant(f32Gflops)} GFLOP/s,`,
+    `a launch takes ${format.significant(report.ceilings.dispatchMicros)} µs.`,
+    `Left of ${format.significant(f32Gflops / readGBs)} FLOP per byte memory is the limit, right of it arithmetic.`,
     best === null ? "" : `Nearest to the roof: ${words(best)}.`,
     above === 0 ? "" : `${format.plural(above, "point lies", "points lie")} above it: their data comes from caches.`,
     without === 0 ? "" : `Not in the plot: ${format.plural(without, "kernel")} without arithmetic.`,
@@ -173,13 +179,14 @@ function grid({ area, x, y }: Frame): SVGElement[] {
 }
 
 /** The two roofs with their names, and the room that they take. */
-function roofs({ area, x, y }: Frame, ceilings: BenchReport["ceilings"]): { nodes: SVGElement[]; taken: Box[] } {
+function roofs({ area, x, y }: Frame, ceilings: Ceilings): { nodes: SVGElement[]; taken: Box[] } {
+  const { readGBs, f32Gflops } = limits(ceilings);
   const bottom = area.y + area.height;
   const right = area.x + area.width;
   // The slope enters at the left, or at the bottom where it would lie below it.
-  const enter = Math.max(x.low, y.low / ceilings.copyGBs);
+  const enter = Math.max(x.low, y.low / readGBs);
   const start = { x: x.at(enter), y: y.at(roof(enter, ceilings)) };
-  const corner = { x: x.at(ceilings.fmaGflops / ceilings.copyGBs), y: y.at(ceilings.fmaGflops) };
+  const corner = { x: x.at(f32Gflops / readGBs), y: y.at(f32Gflops) };
   const line = `${start.x},${start.y} ${corner.x},${corner.y} ${right},${corner.y}`;
 
   const middle = { x: (start.x + corner.x) / 2, y: (start.y + corner.y) / 2 };
@@ -189,8 +196,8 @@ function roofs({ area, x, y }: Frame, ceilings: BenchReport["ceilings"]): { node
     nodes: [
       svg("polygon", { class: "under", points: `${line} ${right},${bottom} ${start.x},${bottom}` }),
       svg("polyline", { class: "roof", points: line }),
-      text("roof-name", `${format.significant(ceilings.copyGBs)} GB/s`, { "text-anchor": "middle", transform: along }),
-      text("roof-name", `${format.significant(ceilings.fmaGflops)} GFLOP/s`, {
+      text("roof-name", `${format.significant(readGBs)} GB/s`, { "text-anchor": "middle", transform: along }),
+      text("roof-name", `${format.significant(f32Gflops)} GFLOP/s`, {
         x: right - 4,
         y: corner.y - 7,
         "text-anchor": "end",
@@ -284,9 +291,10 @@ export function roofline(report: BenchReport, width: number, onPoint: OnPoint): 
   const points = pointsOf(report);
   const height = Math.round(Math.min(440, Math.max(300, width * 0.55)));
   const area: Box = { x: 52, y: 14, width: width - 52 - 14, height: height - 14 - 46 };
-  const ridge = ceilings.fmaGflops / ceilings.copyGBs;
+  const { readGBs, f32Gflops } = limits(ceilings);
+  const ridge = f32Gflops / readGBs;
   const intensities = [ridge / 4, ridge * 4, ...points.map(({ row }) => row.intensity)];
-  const rates = [ceilings.fmaGflops / 10, ceilings.fmaGflops, ...points.map(({ rate }) => rate)];
+  const rates = [f32Gflops / 10, f32Gflops, ...points.map(({ rate }) => rate)];
   const frame: Frame = {
     area,
     x: new Axis(Math.min(...intensities) / 1.6, Math.max(...intensities) * 1.6, area.x, area.x + area.width),

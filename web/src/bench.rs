@@ -37,16 +37,20 @@ pub async fn run(gpu: &Gpu, wanted: &str, on_row: &Function) -> Result<JsValue, 
                 }
                 let seconds = m.quantile(0.5);
                 let (bytes, flops) = (case.bytes as f64, case.flops as f64);
-                // Percent of the roof above the kernel's intensity.
-                let roof = (flops / bytes * ceilings.copy_bytes).min(ceilings.fma_flops);
-                let memory_bound = flops / bytes * ceilings.copy_bytes < ceilings.fma_flops;
-                let (rate, unit) =
-                    if memory_bound { (bytes / seconds, "GB/s") } else { (flops / seconds, "GFLOP/s") };
+                // What bounds it: the ceiling that it is nearest to.
+                let memory = ceilings.memory(case.bytes, case.written, m.set_bytes);
+                let arithmetic = ceilings.arithmetic(case.arithmetic);
+                let memory_bound = bytes / memory.rate > flops / arithmetic.rate;
+                let (rate, unit, ceiling) = if memory_bound {
+                    (bytes / seconds, "GB/s", memory)
+                } else {
+                    (flops / seconds, "GFLOP/s", arithmetic)
+                };
                 let row = json!({
-                    "kernel": kernel.spec.name, "name": case.name, "variant": format!("{} {}", m.variant, m.selection),
+                    "kernel": kernel.spec.name, "name": case.name, "variant": format!("{} {}", m.choice.variant, m.choice.selection),
                     "medianMs": seconds * 1e3, "p10Ms": m.quantile(0.1) * 1e3, "p90Ms": m.quantile(0.9) * 1e3,
                     "bytes": bytes, "flops": flops, "intensity": flops / bytes, "rate": rate / 1e9, "rateUnit": unit,
-                    "ceilingPercent": 100.0 * flops / seconds / roof,
+                    "ceiling": ceiling.name, "ceilingPercent": 100.0 * rate / ceiling.rate,
                 });
                 let go_on = on_row.call1(&JsValue::UNDEFINED, &to_js(&row))?;
                 rows.push(row);
@@ -61,10 +65,18 @@ pub async fn run(gpu: &Gpu, wanted: &str, on_row: &Function) -> Result<JsValue, 
 }
 
 fn report(gpu: &Gpu, ceilings: &probe::Ceilings, rows: &[Value]) -> Value {
+    let memory: Vec<Value> = ceilings
+        .memory
+        .iter()
+        .map(|b| {
+            json!({ "setBytes": b.set_bytes, "readGBs": b.read / 1e9, "writeGBs": b.write / 1e9, "copyGBs": b.copy / 1e9 })
+        })
+        .collect();
     json!({
         "adapter": gpu.caps().adapter.name, "tier": gpu.caps().tier.to_string(),
-        "ceilings": { "copyGBs": ceilings.copy_bytes / 1e9, "fmaGflops": ceilings.fma_flops / 1e9,
-            "dispatchMicros": ceilings.dispatch * 1e6 },
+        "ceilings": { "memory": memory, "f32Gflops": ceilings.f32_flops / 1e9,
+            "f16Gflops": ceilings.f16_flops.map(|rate| rate / 1e9), "int8Gops": ceilings.int8_ops / 1e9,
+            "dispatchMicros": ceilings.dispatch * 1e6, "barrierMicros": ceilings.barrier * 1e6 },
         "rows": rows,
     })
 }

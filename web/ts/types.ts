@@ -272,13 +272,28 @@ export interface BenchRow {
   intensity: number;
   rate: number;
   rateUnit: "GB/s" | "GFLOP/s";
+  /** What bounds it, `read 16 MiB` or `f32`, and the percentage of that. */
+  ceiling: string;
   ceilingPercent: number;
+}
+
+/** What a device can do at best. */
+export interface Ceilings {
+  /** Rates over sets of bytes that kernels go through again and again, from small to large. */
+  memory: { setBytes: number; readGBs: number; writeGBs: number; copyGBs: number }[];
+  f32Gflops: number;
+  /** null where the device has no f16 arithmetic. */
+  f16Gflops: number | null;
+  /** Dot products of four bytes, eight operations each. */
+  int8Gops: number;
+  dispatchMicros: number;
+  barrierMicros: number;
 }
 
 export interface BenchReport {
   adapter: string;
   tier: Tier;
-  ceilings: { copyGBs: number; fmaGflops: number; dispatchMicros: number };
+  ceilings: Ceilings;
   rows: BenchRow[];
 }
 

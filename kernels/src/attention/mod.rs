@@ -205,8 +205,15 @@ impl Shape {
     }
 }
 
-const BINDINGS: &[Binding] =
-    &[read("q"), read("k"), read("v"), read("seqs"), read("sinks"), read_write("o"), read_write("lse")];
+const BINDINGS: &[Binding] = &[
+    read("q"),
+    read("k").in_part(),
+    read("v").in_part(),
+    read("seqs"),
+    read("sinks"),
+    read_write("o"),
+    read_write("lse"),
+];
 
 /// A case of prefill or decode.
 #[derive(Clone, Copy)]

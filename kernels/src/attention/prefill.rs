@@ -3,7 +3,7 @@
 use crate::attention::measured::{self, Named};
 use crate::attention::{Args, BINDINGS, PROBLEM, Params, Problem, Shape, reference};
 use crate::caps::Caps;
-use crate::case::{BenchBuffer, BenchCase, Regime, TestCase};
+use crate::case::{Arithmetic, BenchBuffer, BenchCase, Regime, TestCase};
 use crate::choice::{Choice, Data, Launch, Requires};
 use crate::error::KernelError;
 use crate::recorder::Recorder;
@@ -403,6 +403,8 @@ pub(super) fn bench(problem: &Problem, flops: u64, launches: fn(&Caps, &str) -> 
     BenchCase {
         name: problem.name.into(),
         bytes: 4 * (q + o + kv[0] + kv[1]) as u64,
+        written: 4 * o as u64,
+        arithmetic: Arithmetic::F32,
         buffers: vec![
             BenchBuffer::F32(q),
             BenchBuffer::F32(kv[0]),

@@ -30,6 +30,7 @@ pub(super) fn read_caps(adapter: &wgpu::Adapter, limits: &wgpu::Limits, features
         unified_memory: is_cpu || info.device_type == wgpu::DeviceType::IntegratedGpu,
         subgroup_size: features.contains(wgpu::Features::SUBGROUP).then_some(size).filter(|s| s.0 >= 4),
         f16: features.contains(wgpu::Features::SHADER_F16),
+        int64: features.contains(wgpu::Features::SHADER_INT64),
         matrix_shapes: if matrices { matrix_shapes(adapter) } else { Vec::new() },
         workgroup_bytes: limits.max_compute_workgroup_storage_size,
         invocations: limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x),

@@ -54,6 +54,7 @@ pub(super) async fn open(options: &Options) -> Result<(wgpu::Adapter, wgpu::Devi
     };
     let adapter = adapters.swap_remove(index);
     let want = wgpu::Features::SHADER_F16
+        | wgpu::Features::SHADER_INT64
         | wgpu::Features::SUBGROUP
         | wgpu::Features::TIMESTAMP_QUERY
         | wgpu::Features::PIPELINE_CACHE;

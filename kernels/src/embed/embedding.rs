@@ -67,7 +67,7 @@ const FILE: &str = "embed/embedding.wgsl";
 
 const SPEC: KernelSpec = KernelSpec {
     name: "embedding",
-    bindings: &[read("token_ids"), read("w"), read("w_scales"), read_write("y")],
+    bindings: &[read("token_ids"), read("w").in_part(), read("w_scales").in_part(), read_write("y")],
     params_bytes: size_of::<Params>(),
     twin,
 };

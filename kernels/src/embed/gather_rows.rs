@@ -41,7 +41,7 @@ const FILE: &str = "embed/gather_rows.wgsl";
 
 const SPEC: KernelSpec = KernelSpec {
     name: "gather_rows",
-    bindings: &[read("x"), read("rows"), read_write("y")],
+    bindings: &[read("x").in_part(), read("rows"), read_write("y")],
     params_bytes: size_of::<Params>(),
     twin,
 };

@@ -1,23 +1,36 @@
 //! Shapes to time. A case is called `MxNxK format`.
 
 use super::tile::MAX_SPLITS;
-use super::{Format, Shape, WeightFormat, gemm as gemm_kernel, gemv as gemv_kernel, int};
+use super::{Code, Format, Shape, WeightFormat, gemm as gemm_kernel, gemv as gemv_kernel, int, reference};
 use crate::caps::Caps;
-use crate::case::{BenchBuffer, BenchCase, hash};
+use crate::case::{Arithmetic, BenchBuffer, BenchCase};
 use crate::choice::Launch;
+use crate::spec::KernelSpec;
 
 const DENSE: [&str; 3] = ["f32", "f16", "bf16"];
 const QUANT: [&str; 2] = ["q4_0", "q8_0"];
 
+/// The formats that checkpoints have, by their usual names.
+const NAMED: [(&str, WeightFormat); 15] = [
+    ("f32", WeightFormat::F32),
+    ("f16", WeightFormat::F16),
+    ("bf16", WeightFormat::Bf16),
+    ("q4_0", WeightFormat::Quant(Format::Q4_0)),
+    ("q4_1", WeightFormat::Quant(Format::Q4_1)),
+    ("q5_0", WeightFormat::Quant(Format::Q5_0)),
+    ("q8_0", WeightFormat::Quant(Format::Q8_0)),
+    ("q4_k", WeightFormat::Quant(Format::Q4_K)),
+    ("q5_k", WeightFormat::Quant(Format::Q5_K)),
+    ("q6_k", WeightFormat::Quant(Format::Q6_K)),
+    ("iq4_nl", WeightFormat::Quant(Format::IQ4_NL)),
+    ("mxfp4", WeightFormat::Quant(Format::MXFP4)),
+    ("nvfp4", WeightFormat::Quant(Format::NVFP4)),
+    ("fp8", WeightFormat::Quant(Format::fp8(128))),
+    ("int4-g128", WeightFormat::Quant(Format::asymmetric(Code::Int4, 128))),
+];
+
 fn format(name: &str) -> Option<WeightFormat> {
-    Some(match name {
-        "f32" => WeightFormat::F32,
-        "f16" => WeightFormat::F16,
-        "bf16" => WeightFormat::Bf16,
-        "q4_0" => Format::Q4_0.into(),
-        "q8_0" => Format::Q8_0.into(),
-        _ => return None,
-    })
+    NAMED.iter().find(|(known, _)| *known == name).map(|&(_, format)| format)
 }
 
 fn parse(name: &str) -> Option<(Shape, WeightFormat)> {
@@ -28,6 +41,9 @@ fn parse(name: &str) -> Option<(Shape, WeightFormat)> {
     Some((Shape { m, n, k }, format(format_name)?))
 }
 
+/// Rows of quantised matrices that differ.
+const SEEDED_ROWS: u32 = 13;
+
 fn weights(Shape { n, k, .. }: Shape, format: WeightFormat) -> [BenchBuffer; 2] {
     let len = (u64::from(n) * format.row_bytes(k) / 4) as usize;
     match format {
@@ -35,8 +51,9 @@ fn weights(Shape { n, k, .. }: Shape, format: WeightFormat) -> [BenchBuffer; 2] 
         // The bits of f16 values are bfloat16 values too: other ones, none of them infinite.
         WeightFormat::F16 | WeightFormat::Bf16 => [BenchBuffer::F16(2 * len), BenchBuffer::F32(1)],
         WeightFormat::Quant(_) => {
-            let scales = (u64::from(n) * format.scale_row_bytes(k) / 2) as usize;
-            [BenchBuffer::U32((0..len as u32).map(hash).collect()), BenchBuffer::F16(scales)]
+            let [codes, scales] = reference::seeded_weights(n.min(SEEDED_ROWS), k, format, 2);
+            let scale_bytes = (u64::from(n) * format.scale_row_bytes(k)) as usize;
+            [BenchBuffer::Repeated(codes, 4 * len), BenchBuffer::Repeated(scales, scale_bytes)]
         }
     }
 }
@@ -63,6 +80,8 @@ fn cases(
                 buffers,
                 launches,
                 bytes: n64 * (format.row_bytes(k) + format.scale_row_bytes(k)) + 4 * m64 * (n64 + k64),
+                written: 4 * m64 * n64,
+                arithmetic: Arithmetic::F32,
                 flops: 2 * m64 * n64 * k64,
             });
         }
@@ -70,16 +89,20 @@ fn cases(
     all
 }
 
+fn gemv_rest(shape: Shape) -> Vec<BenchBuffer> {
+    let f32 = |len: u32| BenchBuffer::F32(len as usize);
+    vec![f32(4), f32(4), f32(shape.m * shape.n)]
+}
+
+fn gemv_launches(caps: &Caps, name: &str) -> Vec<Launch> {
+    parse(name).map(|(s, f)| gemv_kernel::bench_launches(caps, s, f)).unwrap_or_default()
+}
+
 pub(super) fn gemv() -> Vec<BenchCase> {
-    let rest = |shape: Shape| {
-        let f32 = |len: u32| BenchBuffer::F32(len as usize);
-        vec![f32(4), f32(4), f32(shape.m * shape.n)]
-    };
-    let launches: Launches =
-        |caps, name| parse(name).map(|(s, f)| gemv_kernel::bench_launches(caps, s, f)).unwrap_or_default();
     let dense = [[1, 4096, 4096], [1, 2048, 2048], [1, 2048, 8192], [1, 768, 768], [1, 4096, 768]];
-    let mut all = cases(&dense, &DENSE, rest, launches);
-    all.extend(cases(&[[1, 4096, 4096], [1, 2048, 2048], [1, 14336, 4096]], &QUANT, rest, launches));
+    let mut all = cases(&dense, &DENSE, gemv_rest, gemv_launches);
+    let quant = [[1, 4096, 4096], [1, 2048, 2048], [1, 14336, 4096]];
+    all.extend(cases(&quant, &QUANT, gemv_rest, gemv_launches));
     all
 }
 
@@ -89,16 +112,37 @@ fn sums(shape: Shape) -> u32 {
     splits * shape.m * shape.n
 }
 
+fn gemm_rest(shape: Shape) -> Vec<BenchBuffer> {
+    let f32 = |len: u32| BenchBuffer::F32(len as usize);
+    vec![f32(4), f32(4), f32(sums(shape))]
+}
+
+fn gemm_launches(caps: &Caps, name: &str) -> Vec<Launch> {
+    parse(name).map(|(s, f)| gemm_kernel::bench_launch(caps, s, f)).into_iter().collect()
+}
+
 pub(super) fn gemm() -> Vec<BenchCase> {
-    let rest = |shape: Shape| {
-        let f32 = |len: u32| BenchBuffer::F32(len as usize);
-        vec![f32(4), f32(4), f32(sums(shape))]
-    };
-    let launches: Launches =
-        |caps, name| parse(name).map(|(s, f)| gemm_kernel::bench_launch(caps, s, f)).into_iter().collect();
     let dense = [[512, 4096, 4096], [1024, 1024, 1024], [128, 2048, 2048], [128, 768, 2048]];
-    let mut all = cases(&dense, &DENSE, rest, launches);
-    all.extend(cases(&[[8, 4096, 4096], [128, 2048, 2048], [512, 1024, 1024]], &QUANT, rest, launches));
+    let mut all = cases(&dense, &DENSE, gemm_rest, gemm_launches);
+    let quant = [[8, 4096, 4096], [128, 2048, 2048], [512, 1024, 1024]];
+    all.extend(cases(&quant, &QUANT, gemm_rest, gemm_launches));
+    all
+}
+
+/// Every format with 1, 4 and 64 rows of x, at small, middle and large matrices and at a part of the head of a small model with a
+/// large vocabulary: what `select` takes. Too many for every bench.
+pub fn formats() -> Vec<(&'static KernelSpec, BenchCase)> {
+    let picked: Launches = |caps, name| gemv_launches(caps, name).into_iter().take(1).collect();
+    let names = NAMED.map(|(name, _)| name);
+    let mut all = Vec::new();
+    for [n, k] in [[768, 768], [2048, 2048], [4096, 4096], [131_072, 640]] {
+        for m in [1, gemv_kernel::MAX_M] {
+            let cases = cases(&[[m, n, k]], &names, gemv_rest, picked);
+            all.extend(cases.into_iter().map(|case| (gemv_kernel::KERNEL.spec, case)));
+        }
+        let cases = cases(&[[64, n, k]], &names, gemm_rest, gemm_launches);
+        all.extend(cases.into_iter().map(|case| (gemm_kernel::KERNEL.spec, case)));
+    }
     all
 }
 
@@ -127,6 +171,8 @@ pub(super) fn int_case([m, n, k]: [u32; 3], format: Format, float: bool, launche
         buffers: vec![x, BenchBuffer::U32(codes), BenchBuffer::U32(scales), none(), none(), y, x_scales],
         launches,
         bytes: weight_bytes + x_bytes + 4 * u64::from(m) * u64::from(n),
+        written: 4 * u64::from(m) * u64::from(n),
+        arithmetic: Arithmetic::Int8,
         flops: 2 * u64::from(m) * u64::from(n) * u64::from(k),
     }
 }

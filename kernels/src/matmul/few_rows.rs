@@ -34,6 +34,8 @@ pub(super) enum Kind {
     Subgroup,
     /// Each lane of a subgroup owns rows of W and x is broadcast.
     Lanes,
+    /// The same with loads of 8 bytes.
+    WideLanes,
 }
 
 /// `subgroup 128x4`: kind, invocations, rows of W of a workgroup or of a lane.
@@ -43,6 +45,7 @@ impl fmt::Display for Config {
             Kind::Portable => "portable",
             Kind::Subgroup => "subgroup",
             Kind::Lanes => "lanes",
+            Kind::WideLanes => "wide lanes",
         };
         write!(f, "{kind} {}x{}", self.wg, self.rows)
     }
@@ -61,18 +64,28 @@ impl Config {
         Self { wg, rows, kind: Kind::Lanes }
     }
 
+    pub const fn wide_lanes(wg: u32, rows: u32) -> Self {
+        Self { wg, rows, kind: Kind::WideLanes }
+    }
+
+    /// Whether each lane owns rows.
+    pub fn has_lanes(self) -> bool {
+        matches!(self.kind, Kind::Lanes | Kind::WideLanes)
+    }
+
     /// Name of the variant.
     pub fn variant(self) -> &'static str {
         match self.kind {
             Kind::Portable => "portable",
             Kind::Subgroup => "subgroup",
             Kind::Lanes => "lanes_subgroup",
+            Kind::WideLanes => "lanes_int64",
         }
     }
 
     /// Rows of W that a workgroup takes.
     pub fn group_rows(self) -> u32 {
-        if self.kind == Kind::Lanes { self.rows * self.wg } else { self.rows }
+        if self.has_lanes() { self.rows * self.wg } else { self.rows }
     }
 
     /// Workgroups for `n` rows of W.
@@ -106,6 +119,10 @@ impl Config {
                 (file, selection, num_sums * wg, Requires::SUBGROUPS) // one f32 for each subgroup
             }
             Kind::Lanes => (lanes_file, selection.set("LANES", wg), 0, Requires::lanes(wg)),
+            Kind::WideLanes => {
+                let requires = Requires { int64: true, ..Requires::lanes(wg) };
+                (lanes_file, selection.set("LANES", wg), 0, requires)
+            }
         };
         Choice { file, variant, selection, invocations: wg, workgroup_bytes, requires, data }
     }
@@ -116,6 +133,8 @@ impl Config {
 pub(super) struct Candidates {
     /// Lanes and rows of [`Kind::Lanes`], on CPUs.
     pub lanes: &'static [(u32, u32)],
+    /// Rows of [`Kind::WideLanes`], on CPUs.
+    pub wide: &'static [u32],
     /// Sizes of workgroups and rows of the other kinds, on CPUs.
     pub cpu: (&'static [u32], &'static [u32]),
     /// The same on GPUs.
@@ -126,7 +145,9 @@ impl Candidates {
     /// All of them, of CPUs or of GPUs.
     pub fn all(&self, cpu: bool) -> Vec<Config> {
         let lanes = if cpu { self.lanes } else { &[] };
+        let wide = if cpu { self.wide } else { &[] };
         let mut all: Vec<Config> = lanes.iter().map(|&(wg, rows)| Config::lanes(wg, rows)).collect();
+        all.extend(wide.iter().map(|&rows| Config::wide_lanes(LANES, rows)));
         let (sizes, rows) = if cpu { self.cpu } else { self.gpu };
         for kind in [Kind::Subgroup, Kind::Portable] {
             for &wg in sizes {
@@ -159,6 +180,10 @@ impl Candidates {
             }
             Kind::Subgroup => works(c.variant()),
             Kind::Lanes => works(c.variant()) && smallest.min(LANES) == c.wg,
+            Kind::WideLanes => {
+                let quantised = matches!(format, WeightFormat::Quant(_));
+                quantised && caps.int64 && works(c.variant()) && smallest >= LANES
+            }
         };
         self.all(caps.cpu_variants()).into_iter().filter(may).collect()
     }

@@ -105,10 +105,12 @@ const FEW: Tile = Tile::shared([4, 4], [16, 4]).deep(4);
 const FEWEST: Tile = Tile::shared([4, 2], [32, 2]).deep(4);
 /// For a CPU's vector unit: 8 lanes side by side.
 const DIRECT: Tile = Tile::direct([4, 8], 8, 1);
-/// The same with rows of x shared through a subgroup: 16 rows cost two loads.
+/// The same with rows of x shared through a subgroup, for f32: 16 rows cost two loads, which W costs most of.
 const DIRECT_SUBGROUP: Tile = Tile::direct([16, 2], 8, 8);
-/// The same for up to 8 rows.
-const DIRECT_SUBGROUP_8: Tile = Tile::direct([8, 2], 8, 8);
+/// For weights of 2 bytes, which leave the loads of x to be shared among more columns.
+const DIRECT_SUBGROUP_16: Tile = Tile::direct([16, 4], 8, 8);
+/// For up to 8 rows, and for quantised weights: the registers go to their conversion.
+const DIRECT_SUBGROUP_8: Tile = Tile::direct([8, 4], 8, 8);
 /// For subgroups of 4: SwiftShader, whose vectors have 4 lanes and 16 registers.
 const DIRECT_SUBGROUP_4: Tile = Tile::direct([8, 4], 4, 4);
 
@@ -136,9 +138,11 @@ fn rule(caps: &Caps, shape: Shape, formats: &[WeightFormat]) -> Plan {
     if caps.cpu_variants() && allowed("direct") {
         let lanes = caps.subgroup_size.map_or(1, |(smallest, _)| smallest);
         let allowed = allowed("direct_subgroup");
+        let quantised = formats.iter().any(|format| matches!(format, WeightFormat::Quant(_)));
         let tile = match lanes {
-            8.. if allowed && shape.m <= 8 => DIRECT_SUBGROUP_8,
-            8.. if allowed => DIRECT_SUBGROUP,
+            8.. if allowed && (shape.m <= 8 || quantised) => DIRECT_SUBGROUP_8,
+            8.. if allowed && formats.contains(&WeightFormat::F32) => DIRECT_SUBGROUP,
+            8.. if allowed => DIRECT_SUBGROUP_16,
             4.. if allowed => DIRECT_SUBGROUP_4,
             _ => DIRECT,
         };
@@ -159,6 +163,13 @@ fn choice(tile: Tile, shape: Shape, format: WeightFormat, split: bool, epilogue:
     let selection = epilogue.apply(selection);
     if tile.direct {
         let subgroup = tile.lanes > 1;
+        let selection = match format {
+            WeightFormat::Quant(_) => selection
+                .set("F16_BELOW_NORMAL", true)
+                .part("block_weights", "quant/block_weights.wgsl")
+                .part("products", "quant/gemm_blocks.wgsl"),
+            _ => selection,
+        };
         return Choice {
             file: "matmul/gemm_direct.wgsl",
             variant: if subgroup { "direct_subgroup" } else { "direct" },
@@ -195,13 +206,31 @@ pub(super) fn bench_launch(caps: &Caps, shape: Shape, format: WeightFormat) -> L
     }
 }
 
-const TILES: [Tile; 9] =
-    [LARGE, MEDIUM, SMALL, FEW, FEWEST, DIRECT, DIRECT_SUBGROUP, DIRECT_SUBGROUP_8, DIRECT_SUBGROUP_4];
+const TILES: [Tile; 10] = [
+    LARGE,
+    MEDIUM,
+    SMALL,
+    FEW,
+    FEWEST,
+    DIRECT,
+    DIRECT_SUBGROUP,
+    DIRECT_SUBGROUP_16,
+    DIRECT_SUBGROUP_8,
+    DIRECT_SUBGROUP_4,
+];
+
+/// Whether `plan` gives a tile to weights of a format.
+fn is_planned(tile: Tile, format: WeightFormat) -> bool {
+    !matches!(format, WeightFormat::Quant(_)) || ![DIRECT_SUBGROUP, DIRECT_SUBGROUP_16].contains(&tile)
+}
 
 fn choices() -> Vec<Choice> {
     let mut all = Vec::new();
     for tile in TILES {
         let mut add = |format, k| {
+            if !is_planned(tile, format) {
+                return;
+            }
             let shape = Shape { m: 64, n: 64, k };
             all.push(choice(tile, shape, format, false, EpilogueKind::default()));
             if !tile.direct {
@@ -275,7 +304,7 @@ fn case(
         .input(&seeded(n as usize, 3))
         .input(&seeded((m * y_stride) as usize, 4))
         .output((splits * m * y_stride) as usize);
-    for &tile in tiles {
+    for &tile in tiles.iter().filter(|&&tile| is_planned(tile, format)) {
         let params = Params { split_k8: plan(tile).split_k8, ..Params::of_case(shape, epilogue) };
         let choice = choice(tile, shape, format, splits > 1, epilogue);
         case = case.launch(choice, &params, tile.grid(m, n, splits));
@@ -301,6 +330,7 @@ fn cases() -> Vec<TestCase> {
     let full = |act, glu| EpilogueKind { act, glu, bias: true, residual: true };
     let all = TILES;
     let two = [SMALL, DIRECT_SUBGROUP, DIRECT_SUBGROUP_4];
+    let quant_two = [SMALL, DIRECT_SUBGROUP_8, DIRECT_SUBGROUP_4];
     let mut cases = vec![
         case(("many_tiles", ManyTiles), shape(133, 130, 48, f32), plain, &all, 1),
         case(("one_tile", OneTile), shape(5, 6, 16, f32), plain, &all, 1),
@@ -310,12 +340,12 @@ fn cases() -> Vec<TestCase> {
         case(("one_split", OneTile), shape(5, 6, 64, f32), plain, &[SMALL], 2),
         case(("splits", PartialTile), shape(35, 67, 200, f16), plain, &[MEDIUM, FEW, FEWEST], 3),
         case(("gpt_oss_20b", Model), shape(16, 160, 2880, bf16), plain, &[DIRECT_SUBGROUP], 1),
-        case(("q4_0", PartialTile), quant(19, 70, 264, Format::Q4_0), plain, &two, 1),
+        case(("q4_0", PartialTile), quant(19, 70, 264, Format::Q4_0), plain, &quant_two, 1),
         case(
             ("int8_odd", PartialTile),
             quant(5, 67, 30, Format::asymmetric(Code::Int8, Format::ROW)),
             full(1, false),
-            &two,
+            &quant_two,
             1,
         ),
         case(("iq4_nl", ManyTiles), quant(133, 66, 40, Format::IQ4_NL), plain, &[LARGE], 1),
@@ -323,8 +353,18 @@ fn cases() -> Vec<TestCase> {
         case(("q5_0", PartialTile), quant(9, 67, 40, Format::Q5_0), plain, &[DIRECT], 1),
         case(("q6_k_splits", PartialTile), quant(9, 34, 520, Format::Q6_K), plain, &[SMALL], 2),
     ];
+    for format in QUANT_FORMATS {
+        let of = format!("blocks_{format}");
+        cases.push(case(
+            (&of, PartialTile),
+            shape(9, 34, 600, format.into()),
+            plain,
+            &[DIRECT_SUBGROUP_8],
+            1,
+        ));
+    }
     // Every reader of weights in every regime: one pipeline for each tile.
-    let small = [SMALL, DIRECT, DIRECT_SUBGROUP];
+    let small = [SMALL, DIRECT, DIRECT_SUBGROUP, DIRECT_SUBGROUP_8];
     for (name, regime, [m, n, k]) in [
         ("one_tile", OneTile, [5, 6, 32]),
         ("partial_tile", PartialTile, [37, 70, 64]),

@@ -116,7 +116,9 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: Shape) -> Result<(), Ke
 /// What `select` launches for a shape, without normalisation and epilogue, and on CPUs what it passes over.
 pub(super) fn bench_launches(caps: &Caps, shape: Shape, format: WeightFormat) -> Vec<Launch> {
     let plain = EpilogueKind::default();
-    let passed_over = CONFIGS.into_iter().filter(|c| caps.cpu_variants() && c.wg == LANES);
+    let passed_over = CONFIGS
+        .into_iter()
+        .filter(|&config| caps.cpu_variants() && config.wg == LANES && is_planned(config, format));
     let picks = std::iter::once(select(caps, shape, format, NormKind::None, plain))
         .chain(passed_over.map(|config| (choice(config, shape, format, NormKind::None, plain), config)));
     few_rows::bench_launches(caps, Params::plain(shape, shape.n), picks)
@@ -141,6 +143,7 @@ fn select(
 /// What is measured.
 const CANDIDATES: Candidates = Candidates {
     lanes: &[(LANES, 2), (LANES, 4), (NARROW_LANES, 2), (NARROW_LANES, 4)],
+    wide: &[2, 4],
     cpu: (&[8], &[2, 4, 8]),
     gpu: (&[64, 128], &[2, 4, 8]),
 };
@@ -166,12 +169,15 @@ fn rule(
     let allowed = |variant: &str| caps.subgroups() && !caps.is_blocked(SPEC.name, variant, data);
     let kind = if allowed("subgroup") { Kind::Subgroup } else { Kind::Portable };
     let lanes = caps.subgroup_size.map_or(1, |(smallest, _)| smallest);
-    // Measured on lavapipe: f32 weights are bound by memory, which prefers fewer streams.
-    let few_streams = if format == WeightFormat::F32 { 2 } else { 4 };
-    let config = if caps.cpu_variants() && lanes >= NARROW_LANES && allowed("lanes_subgroup") {
+    // Measured on lavapipe: f32 weights are bound by memory, which prefers fewer streams, quantised ones by registers.
+    let few_streams = if matches!(format, WeightFormat::F16 | WeightFormat::Bf16) { 4 } else { 2 };
+    let wide = caps.int64 && matches!(format, WeightFormat::Quant(_)) && allowed("lanes_int64");
+    let config = if caps.cpu_variants() && lanes >= LANES && wide {
+        Config::wide_lanes(LANES, 2)
+    } else if caps.cpu_variants() && lanes >= NARROW_LANES && allowed("lanes_subgroup") {
         if lanes < LANES { Config::lanes(NARROW_LANES, 2) } else { Config::lanes(LANES, few_streams) }
     } else if caps.cpu_variants() {
-        Config { wg: 8, rows: few_streams, kind }
+        Config { wg: 8, rows: if format == WeightFormat::F32 { 2 } else { 4 }, kind }
     } else {
         // Long rows feed more invocations; many rows leave enough workgroups when four of them share one.
         let wg = if shape.k >= 2048 { 128 } else { 64 };
@@ -202,11 +208,23 @@ fn choice(
         }
     }
     if let WeightFormat::Quant(format) = format {
-        selection = if config.kind == Kind::Lanes {
-            selection.part("products", "quant/gemv_products.wgsl")
+        selection = if config.has_lanes() {
+            selection
+                .part("products", "quant/gemv_products.wgsl")
+                .part("lane_weights", "quant/lane_weights.wgsl")
+                .set("F16_BELOW_NORMAL", true)
         } else {
             selection.part("products", "quant/gemv_factored.wgsl").set("STEP8", step8(shape, format))
         };
+    }
+    if config.kind == Kind::WideLanes {
+        selection = selection.part("words", "quant/words_int64.wgsl");
+        if shape.aligned() {
+            selection = selection.part("x_vec4", "matmul/x_int64.wgsl");
+            if norm != NormKind::None {
+                selection = selection.part("vectors", "matmul/vectors_int64.wgsl");
+            }
+        }
     }
     let files = ["matmul/gemv.wgsl", "matmul/gemv_lanes.wgsl"];
     let num_sums = config.rows * cols + rms_sums;
@@ -219,7 +237,7 @@ fn step8(shape: Shape, format: Format) -> u32 {
     if shared && shape.k.is_multiple_of(16) && shape.m <= 2 { 2 } else { 1 }
 }
 
-const CONFIGS: [Config; 7] = [
+const CONFIGS: [Config; 8] = [
     Config::portable(64, 2),
     Config::subgroup(128, 4),
     Config::portable(8, 4),
@@ -227,14 +245,20 @@ const CONFIGS: [Config; 7] = [
     Config::lanes(LANES, 2),
     Config::lanes(LANES, 4),
     Config::lanes(NARROW_LANES, 2),
+    Config::wide_lanes(LANES, 2),
 ];
+
+/// Whether `select` gives a configuration to weights of a format.
+fn is_planned(config: Config, format: WeightFormat) -> bool {
+    config.kind != Kind::WideLanes || matches!(format, WeightFormat::Quant(_))
+}
 
 fn choices() -> Vec<Choice> {
     let norms =
         [NormKind::None, NormKind::Rms, NormKind::Layer { bias: false }, NormKind::Layer { bias: true }];
     let mut all = Vec::new();
     for config in CONFIGS {
-        for format in WeightFormat::DENSE {
+        for format in WeightFormat::DENSE.into_iter().filter(|&format| is_planned(config, format)) {
             for (k, norm) in [64, 63].into_iter().flat_map(|k| norms.map(|norm| (k, norm))) {
                 for m in [1, MAX_M] {
                     let shape = Shape { m, n: 64, k };
@@ -246,7 +270,8 @@ fn choices() -> Vec<Choice> {
             let shape = Shape { m: if i % 3 == 0 { MAX_M } else { 1 }, n: 64, k: 64 - i as u32 % 2 };
             all.push(choice(config, shape, format.into(), norms[i % 4], EpilogueKind::default()));
         }
-        for act in 0..6 {
+        let acts = if is_planned(config, WeightFormat::F16) { 0..6 } else { 0..0 };
+        for act in acts {
             for glu in [false, true] {
                 let epilogue = EpilogueKind { act, glu, bias: true, residual: true };
                 let shape = Shape { m: 1, n: 64, k: 64 };
@@ -316,7 +341,7 @@ fn case(
         .input(&vectors)
         .input(&seeded((m * y_stride) as usize, 6))
         .output((m * y_stride) as usize);
-    for &config in configs {
+    for &config in configs.iter().filter(|&&config| is_planned(config, format)) {
         let grid = config.grid_of_case(n);
         let params = Params {
             grid_x: grid[0],
@@ -391,6 +416,16 @@ fn cases() -> Vec<TestCase> {
             lanes,
         ),
     ];
+    // On CPUs scales and codes of each format are read in a way of their own.
+    for format in QUANT_FORMATS {
+        let of = (format!("lanes_{format}"), ManyTiles);
+        cases.push(case((&of.0, of.1), shape(1, 34, 600, format.into()), None, plain, &CONFIGS[7..]));
+    }
+    for format in [Format::Q4_K, Format::Q5_0, Format::Q6_K, Format::MXFP4] {
+        let of = (format!("four_lanes_{format}"), ManyTiles);
+        let narrow = [CONFIGS[4], CONFIGS[6]];
+        cases.push(case((&of.0, of.1), shape(1, 17, 600, format.into()), None, plain, &narrow));
+    }
     // Every reader of weights in every regime, with pipelines that the cases above have compiled.
     let layer = Layer { bias: true };
     for (name, regime, n, k) in [

@@ -162,8 +162,12 @@ fn select(
 }
 
 /// What is measured.
-const CANDIDATES: Candidates =
-    Candidates { lanes: &[(LANES, 2), (LANES, 4)], cpu: (&[8], &[2, 4]), gpu: (&[32, 64, 128], &[2, 4, 8]) };
+const CANDIDATES: Candidates = Candidates {
+    lanes: &[(LANES, 2), (LANES, 4)],
+    wide: &[],
+    cpu: (&[8], &[2, 4]),
+    gpu: (&[32, 64, 128], &[2, 4, 8]),
+};
 
 /// Shapes and inputs that have a winner of their own.
 fn class(Shape { m, n, k }: Shape, input: OperandKind) -> String {

@@ -4,7 +4,7 @@
 //! W through one function of a shader part (`load_w8`), so a weight format is a part and a [`WeightFormat`], and both
 //! share the epilogue: bias, factor, activation, gated linear unit, residual.
 
-mod bench;
+pub mod bench;
 mod few_rows;
 pub mod gemm;
 pub mod gemm_int;

@@ -1,29 +1,19 @@
 //! Multiply-adds in registers.
 
-use bytemuck::{Pod, Zeroable};
 use girih_shaders::Selection;
 
+use super::portable;
+use super::rounds::{CASES, Params};
 use crate::buffer::Buffer;
-use crate::case::{Regime, TestCase, Tolerance};
-use crate::choice::{Choice, Data, Requires};
+use crate::case::{TestCase, Tolerance};
+use crate::choice::{Choice, Requires};
 use crate::error::KernelError;
 use crate::recorder::Recorder;
 use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
-/// Same layout as `Params` in `fma.wgsl`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct Params {
-    /// Multiply-adds of each chain.
-    pub rounds: u32,
-    /// Unused.
-    pub pad: [u32; 3],
-}
-
 /// Invocations of a workgroup.
 pub const WG: u32 = 64;
-const CHAINS: u32 = 16;
 
 const SPEC: KernelSpec = KernelSpec {
     name: "probe_fma",
@@ -35,7 +25,7 @@ const SPEC: KernelSpec = KernelSpec {
 /// Registry entry.
 pub const KERNEL: Kernel = Kernel {
     spec: &SPEC,
-    choices: || vec![choice()],
+    choices: || [false, true].map(choice).into(),
     cases,
     benches: Vec::new,
     cases_of: None,
@@ -43,62 +33,63 @@ pub const KERNEL: Kernel = Kernel {
     cost: None,
 };
 
-fn choice() -> Choice {
-    Choice {
-        file: "probe/fma.wgsl",
-        variant: "portable",
-        selection: Selection::new().set("WG", WG).set("CHAINS", CHAINS),
-        invocations: WG,
-        workgroup_bytes: 0,
-        requires: Requires::NOTHING,
-        data: Data::Plain,
-    }
+/// Chains of vec4s: 16 registers, which f16 fills with twice as many numbers.
+fn chains(f16: bool) -> u32 {
+    if f16 { 8 } else { 4 }
 }
 
-/// Appends `groups` workgroups of `rounds` rounds and returns their number of operations.
+fn choice(f16: bool) -> Choice {
+    let selection = Selection::new().set("CHAINS", chains(f16)).set("T", if f16 { "f16" } else { "f32" });
+    if !f16 {
+        return portable("probe/fma.wgsl", WG, selection);
+    }
+    let choice = portable("probe/fma.wgsl", WG, selection.part("types", "probe/f16.wgsl"));
+    Choice { variant: "f16", requires: Requires { f16: true, ..Requires::NOTHING }, ..choice }
+}
+
+/// Appends `groups` workgroups of `rounds` rounds in f32 or f16 and returns their number of operations.
 ///
 /// # Errors
 /// As [`Recorder::dispatch`].
 pub fn record(
     rec: &mut Recorder,
-    x: &Buffer,
-    y: &Buffer,
+    [x, y]: [&Buffer; 2],
+    f16: bool,
     groups: u32,
     rounds: u32,
 ) -> Result<f64, KernelError> {
-    rec.dispatch(&SPEC, choice(), &Params { rounds, pad: [0; 3] }, &[x, y], [groups, 1, 1])?;
-    Ok(2.0 * f64::from(CHAINS) * f64::from(rounds) * f64::from(groups) * f64::from(WG))
+    rec.dispatch(&SPEC, choice(f16), &Params::of(rounds), &[x, y], [groups, 1, 1])?;
+    Ok(8.0 * f64::from(chains(f16)) * f64::from(rounds) * f64::from(groups) * f64::from(WG))
 }
 
 fn twin(call: &mut TwinCall<'_>) {
     let p: Params = call.params();
     let x: Vec<f32> = call.get(0);
+    let (start, factor) = (f64::from(x[0]), f64::from(x[1]));
     let mut sum = 0.0;
-    for chain in 0..CHAINS {
-        let (start, factor) = (f64::from(x[0]), f64::from(x[1]));
+    for chain in 0..call.selection.get_u32("CHAINS").unwrap_or(0) {
         let mut acc = start + f64::from(chain);
         for _ in 0..p.rounds {
             acc = acc * factor + start;
         }
-        sum += acc;
+        sum += 4.0 * acc;
     }
     let len = call.buffers[1].len() / 4;
     call.put(1, &vec![sum as f32; len]);
 }
 
 fn cases() -> Vec<TestCase> {
-    [
-        ("one_round", Regime::OneTile, 1, 1),
-        ("rounds_without_a_multiple", Regime::PartialTile, 2, 7),
-        ("many_rounds", Regime::ManyTiles, 3, 50),
-        ("as_measured", Regime::Model, 16, 64),
-    ]
-    .into_iter()
-    .map(|(name, regime, groups, rounds)| {
-        TestCase::new(name, regime, Tolerance { abs: 1e-4, rel: 1e-5 })
-            .input(&[0.5f32, 0.75])
-            .output((groups * WG) as usize)
-            .launch(choice(), &Params { rounds, pad: [0; 3] }, [groups, 1, 1])
-    })
-    .collect()
+    let of = |f16| {
+        // The sum of up to 32 numbers that are about 2, each within a few steps of f16.
+        let tolerance =
+            if f16 { Tolerance { abs: 0.1, rel: 0.0 } } else { Tolerance { abs: 1e-4, rel: 1e-5 } };
+        CASES.into_iter().map(move |(name, regime, groups, rounds)| {
+            let choice = choice(f16);
+            TestCase::new(format!("{name}_{}", choice.variant), regime, tolerance)
+                .input(&[0.5f32, 0.75])
+                .output((groups * WG) as usize)
+                .launch(choice, &Params::of(rounds), [groups, 1, 1])
+        })
+    };
+    of(false).chain(of(true)).collect()
 }

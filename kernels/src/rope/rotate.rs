@@ -67,7 +67,7 @@ const FILE: &str = "rope/rotate.wgsl";
 
 const SPEC: KernelSpec = KernelSpec {
     name: "rope",
-    bindings: &[read("x"), read("positions"), read("table"), read_write("y")],
+    bindings: &[read("x"), read("positions"), read("table").in_part(), read_write("y")],
     params_bytes: size_of::<Params>(),
     twin,
 };

@@ -4,7 +4,7 @@ use super::mixing::{Axis, Mixing};
 use super::pass::{NormKind, Params, Pass, Place, row_bytes_of, select};
 use super::{Hadamard, num_blocks};
 use crate::caps::Caps;
-use crate::case::{BenchBuffer, BenchCase, Element, Regime, TestCase, Tolerance, seeded};
+use crate::case::{Arithmetic, BenchBuffer, BenchCase, Element, Regime, TestCase, Tolerance, seeded};
 use crate::choice::{Choice, Launch};
 use crate::quant::{Format, QuantActivation};
 use crate::rows;
@@ -260,6 +260,8 @@ pub(super) fn benches() -> Vec<BenchCase> {
                 ],
                 launches: bench_launches,
                 bytes: (5 * m * n + 4 * n + 8 * blocks) as u64,
+                written: (m * n + 8 * blocks) as u64,
+                arithmetic: Arithmetic::F32,
                 flops: m as u64 * n as u64 * u64::from(12 + orders),
             }
         })

@@ -4,8 +4,8 @@ use super::super::WeightFormat;
 use super::super::product::Shape;
 use super::super::tuning::{self, Recorded};
 use super::{
-    DIRECT, DIRECT_SUBGROUP, DIRECT_SUBGROUP_4, DIRECT_SUBGROUP_8, FEW, FEWEST, LARGE, MEDIUM, Plan, SMALL,
-    SPEC, Tile, choice, rule,
+    DIRECT, DIRECT_SUBGROUP, DIRECT_SUBGROUP_4, DIRECT_SUBGROUP_8, DIRECT_SUBGROUP_16, FEW, FEWEST, LARGE,
+    MEDIUM, Plan, SMALL, SPEC, Tile, choice, is_planned, rule,
 };
 use crate::caps::Caps;
 use crate::choice::{Data, Launch};
@@ -18,9 +18,11 @@ pub(super) fn candidates(caps: &Caps, shape: Shape, format: WeightFormat) -> Vec
     let mut all = Vec::new();
     if caps.cpu_variants() {
         let smallest = caps.subgroup_size.filter(|_| caps.subgroups()).map_or(1, |(smallest, _)| smallest);
-        let tiles = [DIRECT_SUBGROUP, DIRECT_SUBGROUP_8, DIRECT_SUBGROUP_4, DIRECT];
+        let tiles = [DIRECT_SUBGROUP, DIRECT_SUBGROUP_16, DIRECT_SUBGROUP_8, DIRECT_SUBGROUP_4, DIRECT];
         let may = |tile: &Tile| {
-            tile.lanes <= smallest && allowed(if tile.lanes > 1 { "direct_subgroup" } else { "direct" })
+            is_planned(*tile, format)
+                && tile.lanes <= smallest
+                && allowed(if tile.lanes > 1 { "direct_subgroup" } else { "direct" })
         };
         all.extend(tiles.into_iter().filter(may).map(|tile| Plan::whole(tile, shape)));
     } else if allowed("tiled") {

@@ -11,7 +11,8 @@ use girih_tests::on_device;
 /// Whether a shader enables only what the device has.
 fn is_for(gpu: &Gpu, wgsl: &str) -> bool {
     let enables = |feature: &str| wgsl.contains(&format!("enable {feature};"));
-    (gpu.caps().f16 || !enables("f16")) && (gpu.caps().subgroup_size.is_some() || !enables("subgroups"))
+    let int64 = wgsl.contains("u64");
+    !int64 && (gpu.caps().f16 || !enables("f16")) && (gpu.caps().subgroup_size.is_some() || !enables("subgroups"))
 }
 
 #[on_device]

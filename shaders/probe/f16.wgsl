@@ -1,0 +1,2 @@
+// For texts whose alias T is f16.
+//!enable f16
