@@ -12,9 +12,9 @@ use crate::recorder::Recorder;
 use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
-/// Invocations of a workgroup on GPUs, and on CPUs.
-const WG: [u32; 2] = [64, 8];
-const VEC: u32 = 32;
+/// Invocations of a workgroup and rounds of each, on GPUs and on CPUs.
+const SIZES: [[u32; 2]; 2] = [[64, 4], [8, 32]];
+const VEC: u32 = 8;
 
 const SPEC: KernelSpec = KernelSpec {
     name: "probe_read",
@@ -27,23 +27,24 @@ const SPEC: KernelSpec = KernelSpec {
 pub const KERNEL: Kernel =
     Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None, tuning: None, cost: None };
 
-fn choice(streams: bool) -> Choice {
-    let selection = Selection::new().set("VEC", VEC).set("STREAMS", streams);
-    let choice = portable("probe/read.wgsl", WG[usize::from(streams)], selection);
-    Choice { variant: if streams { "streams" } else { "portable" }, ..choice }
+fn choice([wg, rounds]: [u32; 2]) -> Choice {
+    portable("probe/read.wgsl", wg, Selection::new().set("VEC", VEC).set("ROUNDS", rounds))
 }
 
 fn choices() -> Vec<Choice> {
-    [false, true].map(choice).into()
+    SIZES.map(choice).into()
 }
 
 /// Bytes of `y` for `passes` over `bytes`.
 pub fn result_bytes(bytes: u64, passes: u32) -> u64 {
-    (bytes / 16 / u64::from(VEC) + u64::from(WG[0])) * u64::from(passes) * 4
+    let each = |[wg, rounds]: [u32; 2]| {
+        let groups = (bytes / 16).div_ceil(u64::from(wg * VEC * rounds)).max(1);
+        4 * groups * u64::from(passes) * u64::from(wg)
+    };
+    SIZES.map(each).into_iter().max().unwrap_or(0)
 }
 
-/// Appends reading of the whole vec4s of `src`, `passes` times, on CPUs each invocation a range of its own; `y` has
-/// [`result_bytes`].
+/// Appends reading of the whole vec4s of `src`, `passes` times; `y` has [`result_bytes`].
 ///
 /// # Errors
 /// A `y` that is too short, and as [`Recorder::dispatch`].
@@ -52,44 +53,40 @@ pub fn record(rec: &mut Recorder, src: &Buffer, y: &Buffer, passes: u32) -> Resu
     if got < want {
         return Err(KernelError::BadBuffer { kernel: SPEC.name, binding: "y", got, want });
     }
-    let choice = choice(rec.caps().cpu_variants());
+    let [wg, rounds] = SIZES[usize::from(rec.caps().cpu_variants())];
     let len = (src.size() / 16) as u32;
-    let (params, grid) = Params::of(len, choice.invocations * VEC, passes, rec.caps().workgroups);
-    rec.dispatch(&SPEC, choice, &params, &[src, y], grid)
+    let (params, grid) = Params::of(len, wg * VEC * rounds, passes, rec.caps().workgroups);
+    rec.dispatch(&SPEC, choice([wg, rounds]), &params, &[src, y], grid)
 }
 
 fn twin(call: &mut TwinCall<'_>) {
     let p: Params = call.params();
     let get = |name: &str| call.selection.get_u32(name).unwrap_or(0) as usize;
-    let (wg, vec, streams) = (get("WG"), get("VEC"), call.selection.get_bool("STREAMS"));
+    let (wg, each) = (get("WG"), get("VEC") * get("ROUNDS"));
     let src: Vec<u32> = call.get(0);
     let mut y = vec![0u32; p.groups as usize * wg];
     for (i, y) in y.iter_mut().enumerate() {
         let (group, id) = (i / wg % p.chunks as usize, i % wg);
-        for v in 0..vec {
-            let at = group * wg * vec + if streams { id * vec + v } else { v * wg + id };
-            if at < p.len as usize {
-                *y ^= src[4 * at..4 * at + 4].iter().fold(0, |bits, word| bits ^ word);
-            }
+        for at in (0..each).map(|v| (group * each + v) * wg + id).take_while(|&at| at < p.len as usize) {
+            *y ^= src[4 * at..4 * at + 4].iter().fold(0, |bits, word| bits ^ word);
         }
     }
     call.put(1, &y);
 }
 
 fn cases() -> Vec<TestCase> {
-    let of = |streams| {
-        let choice = choice(streams);
+    let of = |[wg, rounds]: [u32; 2]| {
         CASES.into_iter().map(move |(name, regime, len, passes, workgroups)| {
-            let wg = choice.invocations;
-            let (params, grid) = Params::of(len, wg * VEC, passes, workgroups);
+            let (params, grid) = Params::of(len, wg * VEC * rounds, passes, workgroups);
             let src: Vec<u32> = (0..4 * len).map(hash).collect();
             // What is not written keeps these bits.
             let poison = vec![0xdead_beef_u32; (params.groups * wg) as usize];
-            exact(&format!("{name}_{}", choice.variant), regime)
-                .input(&src)
-                .in_out(&poison, Element::Bits)
-                .launch(choice.clone(), &params, grid)
+            exact(&format!("{name}_{wg}"), regime).input(&src).in_out(&poison, Element::Bits).launch(
+                choice([wg, rounds]),
+                &params,
+                grid,
+            )
         })
     };
-    of(false).chain(of(true)).collect()
+    SIZES.into_iter().flat_map(of).collect()
 }
