@@ -651,6 +651,8 @@ fn the_manual_lists_every_option() {
         "quantize",
         "inspect",
         "doctor",
+        "tune",
+        "explain",
         "bench model",
         "bench kernels",
         "bench quality",
