@@ -187,10 +187,10 @@ fn codes8(row: u32, k8: u32) -> vec2<u32> {
 
 // The same of 16 channels, k8 even.
 fn codes16(row: u32, k8: u32) -> vec4<u32> {
-    if CODE_BITS == 8u { return w[row * code_stride() + k8 / 2u]; }
+    if CODE_BITS == 8u { return words_at(row * code_stride() + k8 / 2u); }
     let at = row * code_stride() + k8 / 4u;
-    let first = w[at][k8 % 4u];
-    let second = w[at][k8 % 4u + 1u];
+    let first = word_at(at, k8 % 4u);
+    let second = word_at(at, k8 % 4u + 1u);
     var q = vec4<u32>(first, first >> 4u, second, second >> 4u) & vec4<u32>(LOW4);
     if CODE_BITS > 4u {
         let quad = 2u * (k8 % 4u);

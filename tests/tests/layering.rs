@@ -54,7 +54,7 @@ const SHARED_FAMILIES: &[&str] = &["activation", "device", "quant"];
 /// The modules of the crate `kernels`, the lowest first. Each uses those of the floors below it and itself. A module
 /// that is named with its parent is a module of its own, and the parent is the rest.
 const FLOORS_OF_KERNELS: &[&[&str]] = &[
-    &["activation", "buffer", "quant", "sealed", "twin"],
+    &["activation", "adapter", "buffer", "quant", "sealed", "twin"],
     &["choice"],
     &["winners"],
     &["caps"],
