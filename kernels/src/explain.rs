@@ -53,10 +53,9 @@ pub fn explain(caps: &Caps, dispatch: &Dispatch, keys: u32) -> Explained {
     let why = match (&ways, &name) {
         (_, Some(name)) if winner == Some(name) => Why::Measured,
         (Some(ways), _) if ways.ways.len() > 1 => Why::Rule,
-        (Some(_), _) => Why::Only,
         // Kernels without ways have a variant for each kind of device.
         (None, _) if registered.is_some_and(|k| has_others(k, caps, dispatch)) => Why::Rule,
-        (None, _) => Why::Only,
+        _ => Why::Only,
     };
     let sizes: Vec<u64> = dispatch.buffers.iter().map(crate::buffer::Buffer::size).collect();
     let cost = registered

@@ -28,6 +28,7 @@ pub struct Binding {
 
 impl Binding {
     /// The same binding, of which a dispatch moves a part.
+    #[must_use]
     pub const fn in_part(self) -> Self {
         Self { in_part: true, ..self }
     }
@@ -73,8 +74,11 @@ pub struct Kernel {
     pub tuning: Option<Tuning>,
     /// What a launch moves and computes, given the bytes of its bindings and the keys in the cache; `None` where it moves
     /// what is bound, once, and computes little.
-    pub cost: Option<fn(&Launch, &[u64], u32) -> Cost>,
+    pub cost: Option<CostOf>,
 }
+
+/// [`Cost`] of a launch, given the bytes of its bindings and the keys in the cache.
+pub type CostOf = fn(&Launch, &[u64], u32) -> Cost;
 
 /// What a launch must move and compute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

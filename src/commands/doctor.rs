@@ -66,7 +66,7 @@ impl Doctor {
             match caps.tuned.len() {
                 0 => writeln!(out, "variants: by rule (`girih tune` measures them for a model)")?,
                 winners => {
-                    writeln!(out, "variants: by rule, for {winners} shapes as `girih tune` has measured")?
+                    writeln!(out, "variants: by rule, for {winners} shapes as `girih tune` has measured")?;
                 }
             }
             for line in ceilings::lines(&measured) {

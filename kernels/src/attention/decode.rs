@@ -98,7 +98,7 @@ fn ways(caps: &Caps, recorded: &Launch) -> Option<Ways> {
 fn workload(caps: &Caps, recorded: &Launch) -> Option<Workload> {
     let (shape, params) = measured::recorded(recorded, 1)?;
     let (choice, params, _) = rule(caps, &shape, params.has_sinks != 0, params.splits);
-    measured::workload(&shape, choice, params)
+    Some(measured::workload(&shape, choice, params))
 }
 
 fn rule(caps: &Caps, shape: &Shape, has_sinks: bool, splits: u32) -> (Choice, Params, [u32; 3]) {

@@ -99,7 +99,7 @@ pub(super) fn ways(
 }
 
 /// Data of a shape. The twin computes the first rows of one sequence: those see the same keys in a shorter one.
-pub(super) fn workload(shape: &Shape, choice: Choice, params: Params) -> Option<Workload> {
+pub(super) fn workload(shape: &Shape, choice: Choice, params: Params) -> Workload {
     // Without the causal mask a window lies around a row, whose position is counted from the end.
     let is_cut = shape.num_seqs == 1 && (shape.causal || shape.window.is_none());
     let rows = if is_cut { shape.max_q_len.min(SAMPLE_ROWS) } else { shape.max_q_len };
@@ -139,7 +139,7 @@ pub(super) fn workload(shape: &Shape, choice: Choice, params: Params) -> Option<
     let sample_rows = if all { whole[0] } else { rows as usize };
     let sample = Launch { choice, params: bytemuck::bytes_of(&params).to_vec(), grid: [1; 3] };
     let sample_seqs = if all { None } else { Some(seqs(rows, keys)) };
-    Some(Workload {
+    Workload {
         buffers,
         result: 5,
         sample,
@@ -147,7 +147,7 @@ pub(super) fn workload(shape: &Shape, choice: Choice, params: Params) -> Option<
         sample_shape: [sample_rows, columns],
         shape: whole,
         repeats: false,
-    })
+    }
 }
 
 /// Queries, the keys and values that are seen, results; two operations for each channel of each pair of row and key.

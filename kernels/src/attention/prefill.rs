@@ -77,7 +77,7 @@ fn ways(caps: &Caps, recorded: &Launch) -> Option<Ways> {
 fn workload(caps: &Caps, recorded: &Launch) -> Option<Workload> {
     let (shape, params) = measured::recorded(recorded, 0)?;
     let (choice, params, _) = rule(caps, &shape, params.has_sinks != 0);
-    measured::workload(&shape, choice, params)
+    Some(measured::workload(&shape, choice, params))
 }
 
 fn rule(caps: &Caps, shape: &Shape, has_sinks: bool) -> (Choice, Params, [u32; 3]) {

@@ -2,7 +2,7 @@
 //!
 //! A shape is measured in two steps. All ways of computing it run in turn for a few rounds; what gives a wrong result is
 //! out at once. Then the best of them and the rule's choice run in pairs, and only what is faster in nearly all pairs,
-//! and by more than [`LEAST_GAIN`], becomes a winner: the first step alone would reward luck.
+//! and by more than 3 %, becomes a winner: the first step alone would reward luck.
 
 mod kept;
 #[cfg(test)]
