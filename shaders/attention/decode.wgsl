@@ -61,6 +61,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     } //!unroll
     for (var c0 = keys.lo; c0 < keys.hi; c0 += KT) {
         var s: array<f32, STEPS * GR>;
+        for (var x = 0u; x < STEPS * GR; x++) { //!unroll
+            s[x] = 0.0;                                            // a declaration in a loop may keep what it held before
+        } //!unroll
         for (var i0 = 0u; i0 < DIMS; i0 += DIM_STEPS) {
             var k4: array<vec4<f32>, STEPS * DIM_STEPS>;
             for (var i = 0u; i < DIM_STEPS; i++) { //!unroll
