@@ -334,7 +334,7 @@ mod tests {
     /// Every choice that a device can come to has a case, also with weights in formats that no list holds.
     #[test]
     fn every_choice_has_a_known_answer() {
-        let caps = Caps { subgroup_size: Some((32, 32)), f16: true, ..Caps::baseline() };
+        let caps = Caps { subgroup_size: Some((32, 32)), f16: true, int64: true, ..Caps::baseline() };
         let formats = [Format::symmetric(Code::Int4, 64), Format::asymmetric(Code::Int8, 128)];
         for kernel in KERNELS {
             let cases = (kernel.cases)();

@@ -413,8 +413,12 @@ mod tests {
         let cpu = Caps { subgroup_size: Some((8, 8)), tier: Tier::Cpu, is_cpu: true, ..Caps::baseline() };
         assert_eq!(
             plan(&cpu, shape(16, 1024, 4096)),
-            Plan { tile: DIRECT_SUBGROUP, splits: 1, split_k8: 512 }
+            Plan { tile: DIRECT_SUBGROUP_16, splits: 1, split_k8: 512 }
         );
+        let floats = super::plan(&cpu, shape(16, 1024, 4096), &[WeightFormat::F32]);
+        assert_eq!(floats.tile, DIRECT_SUBGROUP);
+        let codes = super::plan(&cpu, shape(16, 1024, 4096), &[WeightFormat::Quant(Format::Q4_0)]);
+        assert_eq!(codes.tile, DIRECT_SUBGROUP_8);
         let narrow = Caps { subgroup_size: Some((4, 4)), ..cpu.clone() };
         assert_eq!(plan(&narrow, shape(16, 1024, 4096)).tile, DIRECT_SUBGROUP_4);
         let none = Caps { subgroup_size: None, ..cpu };
