@@ -133,10 +133,18 @@ impl Model {
         options: LoadOptions,
         progress: impl FnMut(Progress) + Sendable + 'static,
     ) -> Result<Arc<Self>, LoadError> {
-        // In a box: compiled once, here, and not in every program that loads a model.
-        let loading: BoxFuture<'_, _> =
-            Box::pin(Self::load_telling(gpu, source, options, Box::new(progress)));
-        loading.await
+        Self::loading(gpu, source, options, Box::new(progress)).await
+    }
+
+    /// In a box that is made where nothing is generic: compiled once, here, and not in every program that loads a model.
+    #[inline(never)]
+    fn loading(
+        gpu: &Gpu,
+        source: Arc<dyn ByteSource>,
+        options: LoadOptions,
+        progress: Callback<Progress>,
+    ) -> BoxFuture<'_, Result<Arc<Self>, LoadError>> {
+        Box::pin(Self::load_telling(gpu, source, options, progress))
     }
 
     async fn load_telling(
