@@ -62,7 +62,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     for (var c0 = keys.lo; c0 < keys.hi; c0 += KT) {
         var s: array<f32, STEPS * GR>;
         for (var x = 0u; x < STEPS * GR; x++) { //!unroll
-            s[x] = 0.0;                                            // a declaration in a loop may keep what it held before
+            s[x] = 0.0;
         } //!unroll
         for (var i0 = 0u; i0 < DIMS; i0 += DIM_STEPS) {
             var k4: array<vec4<f32>, STEPS * DIM_STEPS>;

@@ -1,6 +1,6 @@
 // The products of gemv.wgsl with quantised weights: scale and zero follow behind the sum of 8 or 16 channels that share
 // them, so that no weight is scaled by itself:  Σ s (v - z) x = s (Σ v x - z Σ x).
-        var sum_x: array<f32, COLS>;                               // a declaration in a loop may keep what it held before
+        var sum_x: array<f32, COLS>;
         for (var c = 0u; c < COLS; c++) { //!unroll
             sum_x[c] = 0.0;
         } //!unroll
@@ -11,8 +11,8 @@
         } //!unroll
         for (var r = 0u; r < ROWS; r++) { //!unroll
             let row = min(n0 + r, p.num_n - 1u);
-            var codes: vec4<u32>;
-            if STEP8 == 2u { codes = codes16(row, k8); } else { codes = codes8(row, k8).xyxy; }
+            var codes = codes8(row, k8).xyxy;
+            if STEP8 == 2u { codes = codes16(row, k8); }
             let s = scale_of(row, group_of(k8));
             var sum_vx: array<f32, COLS>;
             for (var c = 0u; c < COLS; c++) { //!unroll

@@ -26,6 +26,12 @@
                 var scales: array<vec2<f32>, ROWS>;
                 var part: array<f32, ROWS * COLS>;
                 var sum_x: array<f32, COLS>;
+                for (var i = 0u; i < ROWS * COLS; i++) { //!unroll
+                    part[i] = 0.0;
+                } //!unroll
+                for (var c = 0u; c < COLS; c++) { //!unroll
+                    sum_x[c] = 0.0;
+                } //!unroll
                 for (var r = 0u; r < ROWS; r++) { //!unroll
                     codes[r] = placed32(min(n0 + r, p.num_n - 1u), base / 4u + b);
                 } //!unroll

@@ -633,3 +633,54 @@ fn params_in_another_order_are_seen() {
     assert_eq!(check_params(&rust("a: u32,"), &shader("a: u32, b: u32")).len(), 1);
     assert_eq!(check_params(&rust("a: u32,"), &[]).len(), 1);
 }
+
+/// Variables that a shader declares without a value deeper than in a function's own block, and reads before it assigns them:
+/// one compiler in use keeps what they held in the round of the loop before.
+fn check_variables(file: &File) -> Vec<String> {
+    let lines: Vec<&str> = file.text.lines().map(|line| line.split("//").next().unwrap_or("")).collect();
+    let mut violations = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let declared = line.strip_prefix("        ").and_then(|l| l.trim_start().strip_prefix("var "));
+        let Some((name, kind)) = declared.and_then(|d| d.split_once(':')) else { continue };
+        if kind.contains('=') {
+            continue;
+        }
+        let reads = |text: &str| source::words(text).any(|(_, word)| word == name);
+        let first = lines[at + 1..].iter().find(|line| reads(line)).copied().unwrap_or("");
+        // Of `if .. { x[i] = value; }` what is assigned.
+        let assignment = first.rsplit_once(" = ").filter(|_| first.matches(" = ").count() == 1);
+        let assigned = assignment.is_some_and(|(to, value)| {
+            let to = to.rsplit(['{', ';']).next().unwrap_or("").trim();
+            to.starts_with(name) && !to.ends_with(['+', '-', '*', '|']) && !reads(value)
+        });
+        if !assigned {
+            violations.push(format!("{}:{} {name} is read before it is assigned", file.path, at + 1));
+        }
+    }
+    violations
+}
+
+#[test]
+fn variables_of_a_loop_are_assigned_first() {
+    let shaders = source::files(&source::root(), "shaders", "wgsl");
+    assert_none(&shaders.iter().flat_map(check_variables).collect::<Vec<_>>());
+}
+
+#[test]
+fn variables_of_a_loop_that_are_read_first_are_seen() {
+    let shader = |use_of_it: &str| {
+        file(
+            "shaders/f/k.wgsl",
+            &format!("    for (;;) {{\n        var s: array<f32, 4>;\n{use_of_it}\n    }}"),
+        )
+    };
+    for good in ["            s[x] = 0.0;", "        if a { s[x] = load(b); }", "        s[i] = 1.0; // s"] {
+        assert_none(&check_variables(&shader(good)));
+    }
+    for bad in
+        ["        s[x] += 1.0;", "        s[x] = s[x] + 1.0;", "        y = s[0];", "        f(s);", ""]
+    {
+        assert_eq!(check_variables(&shader(bad)).len(), 1, "{bad}");
+    }
+    assert_none(&check_variables(&file("shaders/f/k.wgsl", "    var s: array<f32, 4>;\n    s[0] += 1.0;")));
+}
