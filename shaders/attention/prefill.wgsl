@@ -155,7 +155,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 kv_tile[filled / TX + TY / TX * i][filled % TX][fill] = v_in[i];
             } //!unroll
             workgroupBarrier();
-            for (var x = 0u; x < TX; x++) {
+            for (var x = 0u; x < min(TX, last - c0); x++) {        // behind it probabilities are 0
                 var v4: array<vec4<f32>, 4>;
                 for (var j = 0u; j < 4u; j++) { //!unroll
                     v4[j] = kv_tile[j][x][tx];
