@@ -64,16 +64,27 @@ fn from_e4m3x4(c: vec4<u32>) -> vec4<f32> {
 
 fn from_e4m3(c: u32) -> f32 { return from_e4m3x4(vec4<u32>(c)).x; }
 
-// Two finite f16, also those below the normal ones, which unpack2x16float may flush where nobody says that it does not. With
-// the exponent moved to that of an f32 these become 2^-15 (1 + m / 1024) =: a instead of 2^-14 m / 1024 = 2 a - 2^-14; of
-// normal ones a is the smaller.
+// Finite f16 in the upper halves, also those below the normal ones, which unpack2x16float may flush where nobody says that it
+// does not. With the exponent moved to that of an f32 these become 2^-15 (1 + m / 1024) =: a instead of
+// 2^-14 m / 1024 = 2 a - 2^-14; of normal ones a is the smaller.
 const F16_BELOW_NORMAL: bool = false; //!spec
+fn from_upper_f16(h: vec2<u32>) -> vec2<f32> {
+    let a = bitcast<vec2<f32>>((((h >> vec2<u32>(16u)) & vec2<u32>(0x7fffu)) << vec2<u32>(13u)) + vec2<u32>(112u << 23u));
+    let v = min(a, fma(vec2<f32>(2.0), a, vec2<f32>(-6.1035156e-5)));
+    return bitcast<vec2<f32>>(bitcast<vec2<u32>>(v) | (h & vec2<u32>(0x80000000u)));
+}
+
+// Both halves of a word.
 fn from_f16x2(bits: u32) -> vec2<f32> {
     if F16_BELOW_NORMAL { return unpack2x16float(bits); }
-    let h = vec2<u32>(bits, bits >> 16u);
-    let a = bitcast<vec2<f32>>(((h & vec2<u32>(0x7fffu)) << vec2<u32>(13u)) + vec2<u32>(112u << 23u));
-    let v = min(a, fma(vec2<f32>(2.0), a, vec2<f32>(-6.1035156e-5)));
-    return bitcast<vec2<f32>>(bitcast<vec2<u32>>(v) | ((h & vec2<u32>(0x8000u)) << vec2<u32>(16u)));
+    return from_upper_f16(vec2<u32>(bits << 16u, bits));
+}
+
+// Half i % 2 of a word.
+fn from_f16(bits: u32, i: u32) -> f32 {
+    let upper = bits << ((16u * i + 16u) & 16u);
+    if F16_BELOW_NORMAL { return unpack2x16float(upper).y; }
+    return from_upper_f16(vec2<u32>(upper)).x;
 }
 
 // A scale in one byte.
@@ -92,7 +103,7 @@ fn scale_of(row: u32, g: u32) -> vec2<f32> {
         if SCALE == SCALE_F32 {
             v.x = bitcast<f32>(w_scales[first + g]);
         } else if SCALE == SCALE_F16 {
-            v.x = from_f16x2(w_scales[first + g / 2u] >> (16u * (g % 2u))).x;
+            v.x = from_f16(w_scales[first + g / 2u], g);
         } else {
             v.x = from_byte((w_scales[first + g / 4u] >> (8u * (g % 4u))) & 255u);
         }
@@ -121,7 +132,7 @@ fn factor_of(row: u32, g: u32) -> vec2<f32> {
             f = vec2<f32>(bitcast<f32>(w_scales[base + 2u * i]), bitcast<f32>(w_scales[base + 2u * i + 1u]));
         }
     } else if SUPER == 1u {
-        f.x = from_f16x2(w_scales[base + i / 2u] >> (16u * (i % 2u))).x;
+        f.x = from_f16(w_scales[base + i / 2u], i);
     } else if SUPER == 2u {
         f.x = bitcast<f32>(w_scales[base + i]);
     }
