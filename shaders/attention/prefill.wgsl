@@ -7,6 +7,8 @@
 const WG: u32 = 128u;
 const RT: u32 = 2u; //!spec
 const VALUE_CHUNKS: u32 = 2u; //!spec
+// Channels, then keys, between two jumps of an inner loop.
+const UNROLLED: u32 = 1u; //!spec
 const TX: u32 = 8u;
 const TY: u32 = WG / TX;
 const BR: u32 = RT * TY;
@@ -15,6 +17,7 @@ const CHUNK: u32 = 8u;
 const PITCH: u32 = 9u;
 const FILLS: u32 = BC * CHUNK / WG;                    // keys that an invocation brings in
 const_assert TY * CHUNK == WG;
+const_assert CHUNK % UNROLLED == 0u && TX % UNROLLED == 0u;
 //!import attention/common.wgsl
 //!import common/dot_add.wgsl
 //!slot io
@@ -102,15 +105,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 kv_tile[filled / TX + TY / TX * i][filled % TX][fill] = k_in[i];
             } //!unroll
             workgroupBarrier();
-            for (var d = 0u; d < CHUNK; d++) {
-                var k4: array<vec4<f32>, 4>;
-                for (var j = 0u; j < 4u; j++) { //!unroll
-                    k4[j] = kv_tile[j][tx][d];
-                } //!unroll
-                for (var i = 0u; i < RT; i++) { //!unroll
-                    let q4 = q_tile[i][ty][d];
+            for (var first = 0u; first < CHUNK; first += UNROLLED) {
+                for (var u = 0u; u < UNROLLED; u++) { //!unroll
+                    let d = first + u;
+                    var k4: array<vec4<f32>, 4>;
                     for (var j = 0u; j < 4u; j++) { //!unroll
-                        s[i * 4u + j] = dot_add(q4, k4[j], s[i * 4u + j]);
+                        k4[j] = kv_tile[j][tx][d];
+                    } //!unroll
+                    for (var i = 0u; i < RT; i++) { //!unroll
+                        let q4 = q_tile[i][ty][d];
+                        for (var j = 0u; j < 4u; j++) { //!unroll
+                            s[i * 4u + j] = dot_add(q4, k4[j], s[i * 4u + j]);
+                        } //!unroll
                     } //!unroll
                 } //!unroll
             }
@@ -155,15 +161,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 kv_tile[filled / TX + TY / TX * i][filled % TX][fill] = v_in[i];
             } //!unroll
             workgroupBarrier();
-            for (var x = 0u; x < min(TX, last - c0); x++) {        // behind it probabilities are 0
-                var v4: array<vec4<f32>, 4>;
-                for (var j = 0u; j < 4u; j++) { //!unroll
-                    v4[j] = kv_tile[j][x][tx];
-                } //!unroll
-                for (var i = 0u; i < RT; i++) { //!unroll
-                    let p4 = q_tile[i][ty][x];
+            for (var first = 0u; first < min(TX, last - c0); first += UNROLLED) { // behind the last probabilities are 0
+                for (var u = 0u; u < UNROLLED; u++) { //!unroll
+                    let x = first + u;
+                    var v4: array<vec4<f32>, 4>;
                     for (var j = 0u; j < 4u; j++) { //!unroll
-                        acc[i * VALUE_CHUNKS + c] = fma(vec4<f32>(p4[j]), v4[j], acc[i * VALUE_CHUNKS + c]);
+                        v4[j] = kv_tile[j][x][tx];
+                    } //!unroll
+                    for (var i = 0u; i < RT; i++) { //!unroll
+                        let p4 = q_tile[i][ty][x];
+                        for (var j = 0u; j < 4u; j++) { //!unroll
+                            acc[i * VALUE_CHUNKS + c] = fma(vec4<f32>(p4[j]), v4[j], acc[i * VALUE_CHUNKS + c]);
+                        } //!unroll
                     } //!unroll
                 } //!unroll
             }

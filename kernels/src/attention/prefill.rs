@@ -55,8 +55,10 @@ fn class(shape: &Shape) -> String {
 
 /// What may be selected on a device.
 fn candidates(caps: &Caps, shape: &Shape) -> Vec<Named> {
-    let mut all = [MOST_ROWS, 2].map(|n| tiles_subgroup(shape, n)).to_vec();
-    all.push(tiles(shape, most_rows(caps)));
+    let of_device = Tiling::of(caps);
+    let of = |most_rows| tiles_subgroup(shape, Tiling { most_rows, ..of_device });
+    let mut all = [MOST_ROWS, 2].map(of).to_vec();
+    all.push(tiles(shape, of_device));
     if caps.cpu_variants() {
         let of = |lanes| [2, 4].map(|rows| rows_of_lanes(shape, lanes, rows));
         all.extend([8, 4].into_iter().flat_map(of));
@@ -88,9 +90,9 @@ fn rule(caps: &Caps, shape: &Shape, has_sinks: bool) -> (Choice, Params, [u32; 3
         let lanes = if smallest >= 8 { 8 } else { 4 };
         if smallest >= lanes && allowed("rows_subgroup") { rows_subgroup(shape, lanes) } else { rows(shape) }
     } else if smallest >= 8 && allowed("tiles_subgroup") {
-        tiles_subgroup(shape, most_rows(caps))
+        tiles_subgroup(shape, Tiling::of(caps))
     } else {
-        tiles(shape, most_rows(caps))
+        tiles(shape, Tiling::of(caps))
     };
     let (params, grid) = launch(&choice, shape, has_sinks);
     (choice, params, grid)
@@ -105,27 +107,51 @@ fn launch(choice: &Choice, shape: &Shape, has_sinks: bool) -> (Params, [u32; 3])
     (params, [row_tiles, shape.num_kv_heads, shape.num_seqs])
 }
 
-/// Rows of an invocation: four of D = 64 spill where registers are few.
-fn most_rows(caps: &Caps) -> u32 {
-    if caps.few_registers { 2 } else { MOST_ROWS }
+/// Rows of an invocation where registers are many.
+const MOST_ROWS: u32 = 4;
+
+/// Channels or keys without a jump between, on GPUs.
+const UNROLLED: u32 = 4;
+
+/// What an invocation does of a tile.
+#[derive(Clone, Copy)]
+struct Tiling {
+    /// Rows at most.
+    most_rows: u32,
+    /// Channels, and keys, without a jump between.
+    unrolled: u32,
 }
 
-const MOST_ROWS: u32 = 4;
+impl Tiling {
+    /// What a CPU compiles in seconds.
+    const SHORT: Self = Self { most_rows: MOST_ROWS, unrolled: 1 };
+    /// What a GPU computes fast.
+    const LONG: Self = Self { most_rows: MOST_ROWS, unrolled: UNROLLED };
+
+    /// Four rows of D = 64 spill where registers are few. LLVM, which makes a coroutine of every workgroup with barriers,
+    /// takes seven times as long for unrolled loops.
+    fn of(caps: &Caps) -> Self {
+        let tiling = if caps.is_cpu { Self::SHORT } else { Self::LONG };
+        if caps.few_registers { Self { most_rows: 2, ..tiling } } else { tiling }
+    }
+}
 
 /// Rows of invocations of a tile: `TY`.
 const TILE_ROWS: u32 = 16;
 
-/// At most `most_rows` of an invocation.
-fn tiles(shape: &Shape, most_rows: u32) -> Choice {
+fn tiles(shape: &Shape, tiling: Tiling) -> Choice {
     let chunks = shape.value_dim.div_ceil(32);
     // At most 48 accumulators of an invocation; as many rows as asked for where they fit.
-    let rows = (12 / chunks).clamp(1, most_rows);
+    let rows = (12 / chunks).clamp(1, tiling.most_rows);
     let rows = if rows == 3 { 2 } else { rows };
-    let selection = shape.selection().set("RT", rows).set("VALUE_CHUNKS", chunks);
     Choice {
         file: "attention/prefill.wgsl",
         variant: "tiles",
-        selection,
+        selection: shape
+            .selection()
+            .set("RT", rows)
+            .set("VALUE_CHUNKS", chunks)
+            .set("UNROLLED", tiling.unrolled),
         invocations: 128,
         workgroup_bytes: 16 * (9 * TILE_ROWS * rows + 9 * 32 + 128),
         requires: Requires::NOTHING,
@@ -133,8 +159,8 @@ fn tiles(shape: &Shape, most_rows: u32) -> Choice {
     }
 }
 
-fn tiles_subgroup(shape: &Shape, most_rows: u32) -> Choice {
-    let portable = tiles(shape, most_rows);
+fn tiles_subgroup(shape: &Shape, tiling: Tiling) -> Choice {
+    let portable = tiles(shape, tiling);
     Choice {
         variant: "tiles_subgroup",
         selection: portable.selection.part("rows", "attention/rows_subgroup.wgsl").set("LANES", 8),
@@ -180,18 +206,22 @@ fn rows_of_lanes(shape: &Shape, lanes: u32, rows_of_lane: u32) -> Choice {
     }
 }
 
-fn variants(shape: &Shape) -> [Choice; 4] {
-    let [tiles, tiles_subgroup] = [tiles(shape, MOST_ROWS), tiles_subgroup(shape, MOST_ROWS)];
-    [rows_subgroup(shape, 8), tiles, tiles_subgroup, rows(shape)]
+fn variants(shape: &Shape, tiling: Tiling) -> [Choice; 4] {
+    [rows_subgroup(shape, 8), tiles(shape, tiling), tiles_subgroup(shape, tiling), rows(shape)]
 }
 
-/// The first cases run in every variant. The others leave out two that differ from the rest in a few lines only:
-/// compiling a shader takes a CPU a second.
+/// The first cases run in every variant. The others leave out two that differ from the rest in a few lines only, and few have
+/// the loops of a GPU: compiling a shader takes a CPU a second, or ten.
 /// Narrow subgroups (SwiftShader has 4 lanes) run with each type of cache.
 fn launched(at: usize, shape: &Shape) -> Vec<Choice> {
-    let mut launched: Vec<Choice> = variants(shape).into_iter().take(if at < 11 { 4 } else { 2 }).collect();
-    if at == 0 {
-        launched.push(tiles_subgroup(shape, 2));
+    let count = if at < 11 { 4 } else { 2 };
+    let mut launched: Vec<Choice> = variants(shape, Tiling::SHORT).into_iter().take(count).collect();
+    let few = Tiling { most_rows: 2, ..Tiling::LONG };
+    match problems()[at].name {
+        "causal" => launched.push(tiles_subgroup(shape, few)),
+        "many_tiles" => launched.push(tiles(shape, Tiling::LONG)),
+        "partial_f16" => launched.push(tiles(shape, few)),
+        _ => {}
     }
     if at == 2 || problems()[at].name == "partial_f16" {
         launched.push(rows_subgroup(shape, 4));
@@ -212,8 +242,9 @@ fn choices() -> Vec<Choice> {
     let mut all: Vec<Choice> = Vec::new();
     for problem in problems() {
         let shape = problem.shape();
-        for choice in
-            variants(&shape).into_iter().chain([rows_subgroup(&shape, 4), tiles_subgroup(&shape, 2)])
+        let few = Tiling { most_rows: 2, ..Tiling::LONG };
+        let tiled = [Tiling::SHORT, Tiling::LONG].into_iter().flat_map(|tiling| variants(&shape, tiling));
+        for choice in tiled.chain([rows_subgroup(&shape, 4), tiles(&shape, few), tiles_subgroup(&shape, few)])
         {
             if !all.contains(&choice) {
                 all.push(choice);
