@@ -220,7 +220,7 @@ fn launched(at: usize, shape: &Shape) -> Vec<Choice> {
     match problems()[at].name {
         "causal" => launched.push(tiles_subgroup(shape, few)),
         "many_tiles" => launched.push(tiles(shape, Tiling::LONG)),
-        "partial_f16" => launched.push(tiles(shape, few)),
+        "partial_f16" => launched.extend([tiles(shape, few), tiles_subgroup(shape, few)]),
         _ => {}
     }
     if at == 2 || problems()[at].name == "partial_f16" {
