@@ -56,8 +56,8 @@ fn class(shape: &Shape) -> String {
 /// What may be selected on a device.
 fn candidates(caps: &Caps, shape: &Shape) -> Vec<Named> {
     let of_device = Tiling::of(caps);
-    let of = |most_rows| tiles_subgroup(shape, Tiling { most_rows, ..of_device });
-    let mut all = [MOST_ROWS, 2].map(of).to_vec();
+    let of_rows = |most_rows| tiles_subgroup(shape, Tiling { most_rows, ..of_device });
+    let mut all = [MOST_ROWS, Tiling::NARROW.most_rows].map(of_rows).to_vec();
     all.push(tiles(shape, of_device));
     if caps.cpu_variants() {
         let of = |lanes| [2, 4].map(|rows| rows_of_lanes(shape, lanes, rows));
@@ -127,12 +127,16 @@ impl Tiling {
     const SHORT: Self = Self { most_rows: MOST_ROWS, unrolled: 1 };
     /// What a GPU computes fast.
     const LONG: Self = Self { most_rows: MOST_ROWS, unrolled: UNROLLED };
+    /// The same where registers are few: four rows of D = 64 spill.
+    const NARROW: Self = Self { most_rows: 2, ..Self::LONG };
 
-    /// Four rows of D = 64 spill where registers are few. LLVM, which makes a coroutine of every workgroup with barriers,
-    /// takes seven times as long for unrolled loops.
+    /// LLVM, which makes a coroutine of every workgroup with barriers, takes seven times as long for unrolled loops.
     fn of(caps: &Caps) -> Self {
-        let tiling = if caps.is_cpu { Self::SHORT } else { Self::LONG };
-        if caps.few_registers { Self { most_rows: 2, ..tiling } } else { tiling }
+        match (caps.is_cpu, caps.few_registers) {
+            (true, _) => Self::SHORT,
+            (false, true) => Self::NARROW,
+            (false, false) => Self::LONG,
+        }
     }
 }
 
@@ -216,11 +220,12 @@ fn variants(shape: &Shape, tiling: Tiling) -> [Choice; 4] {
 fn launched(at: usize, shape: &Shape) -> Vec<Choice> {
     let count = if at < 11 { 4 } else { 2 };
     let mut launched: Vec<Choice> = variants(shape, Tiling::SHORT).into_iter().take(count).collect();
-    let few = Tiling { most_rows: 2, ..Tiling::LONG };
     match problems()[at].name {
-        "causal" => launched.push(tiles_subgroup(shape, few)),
+        "causal" => launched.push(tiles_subgroup(shape, Tiling::NARROW)),
         "many_tiles" => launched.push(tiles(shape, Tiling::LONG)),
-        "partial_f16" => launched.extend([tiles(shape, few), tiles_subgroup(shape, few)]),
+        "partial_f16" => {
+            launched.extend([tiles(shape, Tiling::NARROW), tiles_subgroup(shape, Tiling::NARROW)]);
+        }
         _ => {}
     }
     if at == 2 || problems()[at].name == "partial_f16" {
@@ -242,10 +247,9 @@ fn choices() -> Vec<Choice> {
     let mut all: Vec<Choice> = Vec::new();
     for problem in problems() {
         let shape = problem.shape();
-        let few = Tiling { most_rows: 2, ..Tiling::LONG };
-        let tiled = [Tiling::SHORT, Tiling::LONG].into_iter().flat_map(|tiling| variants(&shape, tiling));
-        for choice in tiled.chain([rows_subgroup(&shape, 4), tiles(&shape, few), tiles_subgroup(&shape, few)])
-        {
+        let tilings = [Tiling::SHORT, Tiling::LONG, Tiling::NARROW];
+        let tiled = tilings.into_iter().flat_map(|tiling| variants(&shape, tiling));
+        for choice in tiled.chain([rows_subgroup(&shape, 4)]) {
             if !all.contains(&choice) {
                 all.push(choice);
             }
