@@ -84,8 +84,12 @@ fn has_others(kernel: &crate::spec::Kernel, caps: &Caps, dispatch: &Dispatch) ->
 fn words(kernel: &str, variant: &str) -> &'static str {
     match (kernel, variant) {
         ("gemv" | "gemv_int", "lanes_subgroup") => "each lane owns rows of W, x is broadcast",
-        ("gemv" | "gemv_int", "subgroup") => "a workgroup shares rows of W, sums through subgroups",
-        ("gemv" | "gemv_int", _) => "a workgroup shares rows of W, sums through workgroup memory",
+        ("gemv" | "gemv_int" | "norm_add_gemv", "subgroup") => {
+            "a workgroup shares rows of W, sums through subgroups"
+        }
+        ("gemv" | "gemv_int" | "norm_add_gemv", _) => {
+            "a workgroup shares rows of W, sums through workgroup memory"
+        }
         (_, "direct_subgroup") => "tiles in registers, x shared through subgroups",
         (_, "direct") => "tiles in registers",
         (_, "tiled") => "tiles in workgroup memory",

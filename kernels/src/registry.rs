@@ -15,6 +15,7 @@ pub const KERNELS: &[&Kernel] = &[
     &crate::attention::decode::KERNEL,
     &crate::attention::merge::KERNEL,
     &crate::matmul::gemv::KERNEL,
+    &crate::matmul::gemv::norm_add::KERNEL,
     &crate::matmul::gemm::KERNEL,
     &crate::matmul::gemv_int::KERNEL,
     &crate::matmul::gemm_int::KERNEL,

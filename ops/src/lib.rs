@@ -48,7 +48,7 @@ pub use elementwise::{Activation, Glu, GluLayout, activation, add, glu, glu_fuse
 pub use embedding::{embedding, gather_rows};
 pub use error::OpError;
 pub use frame::{Arena, Frame};
-pub use linear::{Linear, Norm, linear};
+pub use linear::{Linear, Norm, NormAdd, linear, rms_norm_add_linear};
 pub use matrix::{Format, Matrix, MatrixInput, Mix, Part, QuantActivation, WeightFormat, WeightType};
 pub use norm::{add_rms_norm, layer_norm, rms_norm, rms_norm_add, rms_norm_unit};
 pub use rope::{QkNorm, RopeAppend, RopeFreqs, RopeStyle, RopeTable, rope, rope_append};

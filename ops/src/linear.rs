@@ -1,13 +1,14 @@
 //! Linear layers.
 
 use girih_kernels::fused;
+use girih_kernels::matmul::gemv::norm_add;
 use girih_kernels::matmul::int::is_integer;
 use girih_kernels::matmul::{Act, Epilogue, Part, Shape, gemm, gemm_int, gemv, gemv_int, in_one_binding};
 
 use crate::{
     DType, Frame, Matrix, Mix, OpError, QuantActivation, RowMix, RowTransform, Tensor, WeightFormat,
 };
-use crate::{fake_quantize_rows, layer_norm, quantize_rows, rms_norm, transform_rows};
+use crate::{fake_quantize_rows, layer_norm, quantize_rows, rms_norm, rms_norm_add, transform_rows};
 
 const OP: &str = "linear";
 
@@ -83,15 +84,43 @@ fn int_parts(w: &Matrix) -> Result<Vec<Part<'_>>, OpError> {
     Ok(parts(w))
 }
 
+/// The norm behind a block, whose sum with the residual stream is still to be taken: `residual + rms_norm(x, weight)`.
+#[derive(Clone, Copy, Debug)]
+pub struct NormAdd<'a> {
+    /// What the block has returned `[M, K]`.
+    pub x: &'a Tensor,
+    /// `[K]`
+    pub weight: &'a Tensor,
+    /// Added to the mean square.
+    pub eps: f32,
+    /// Residual stream `[M, K]`.
+    pub residual: &'a Tensor,
+}
+
+/// Weight and bias of a norm.
+fn vectors_of<'a>(norm: Option<Norm<'a>>) -> [Option<&'a Tensor>; 2] {
+    match norm {
+        None => [None, None],
+        Some(Norm::Rms { weight, .. }) => [Some(weight), None],
+        Some(Norm::Layer { weight, bias, .. }) => [Some(weight), bias],
+    }
+}
+
 /// Whether a product of few rows can take the norm before it along: its vectors and the bias behind are bound as one.
 fn is_fused(frame: &Frame, norm: Option<Norm<'_>>, epilogue: &Epilogue<'_>) -> bool {
-    let (weight, bias) = match norm {
-        None => (None, None),
-        Some(Norm::Rms { weight, .. }) => (Some(weight), None),
-        Some(Norm::Layer { weight, bias, .. }) => (Some(weight), bias),
-    };
-    let vectors = [weight.map(Tensor::buffer), bias.map(Tensor::buffer), epilogue.bias];
-    in_one_binding(frame.gpu().caps(), vectors)
+    let [weight, bias] = vectors_of(norm).map(|v| v.map(Tensor::buffer));
+    in_one_binding(frame.gpu().caps(), [weight, bias, epilogue.bias])
+}
+
+/// The norm as the kernels of few rows take it.
+fn fused_norm(norm: Option<Norm<'_>>) -> fused::Norm<'_> {
+    match norm {
+        None => fused::Norm::None,
+        Some(Norm::Rms { weight, eps }) => fused::Norm::Rms { weight: weight.buffer(), eps },
+        Some(Norm::Layer { weight, bias, eps }) => {
+            fused::Norm::Layer { weight: weight.buffer(), bias: bias.map(Tensor::buffer), eps }
+        }
+    }
 }
 
 /// The product of integers. Where a device has no instruction for it, the numbers that they stand for are multiplied in
@@ -167,6 +196,68 @@ fn linear_int(
 /// Shapes and element types that do not fit, integer activations with weights that are no integers, an odd N with a
 /// gated linear unit, a cap that is not positive, sizes over a limit of the device.
 pub fn linear(frame: &mut Frame, x: &Tensor, w: &Matrix, opts: &Linear<'_>) -> Result<Tensor, OpError> {
+    let (epilogue, y) = prepare(frame, x, w, opts)?;
+    match w.input.activation {
+        QuantActivation::Float => linear_float(frame, x, w, opts, epilogue, &y)?,
+        QuantActivation::Int { .. } => linear_int(frame, x, w, opts, epilogue, &y)?,
+    }
+    Ok(y)
+}
+
+/// The end of a block that normalises what it returns, and the product behind it: `s = residual + rms_norm(x)` as
+/// [`rms_norm_add`] computes it and `y` as [`linear`] of s. Returns `(s, y)`.
+///
+/// One dispatch where [`norm_add::pays`], the norm of `opts` is none or an RMS norm, x goes into the product as it is, and
+/// the vectors of both norms and the bias are ranges of one buffer ([`Tensor::vectors_from_f32`]); else those of the two.
+///
+/// # Shapes
+/// As of the two: x, residual `[M, K]`, weight `[K]`, w `[N, K]` → s `[M, K]`, y `[M, N]`
+///
+/// # Errors
+/// As of the two.
+pub fn rms_norm_add_linear(
+    frame: &mut Frame,
+    add: &NormAdd<'_>,
+    w: &Matrix,
+    opts: &Linear<'_>,
+) -> Result<(Tensor, Tensor), OpError> {
+    let NormAdd { x, weight, eps, residual } = *add;
+    let [m, k] = x.dims(OP, "x")?;
+    let shape = Shape { m, n: w.n, k };
+    let [norm_weight, norm_bias] = vectors_of(opts.norm);
+    let vectors = [norm_weight, norm_bias, opts.bias, Some(weight)].map(|v| v.map(Tensor::buffer));
+    let caps = frame.gpu().caps();
+    let is_one = norm_add::pays(caps, shape, w.parts.iter().map(|part| (part.rows, part.format)))
+        && matches!(opts.norm, None | Some(Norm::Rms { .. }))
+        && w.input.is_plain()
+        && w.input.activation == QuantActivation::Float
+        && in_one_binding(caps, vectors);
+    if !is_one {
+        let sum = rms_norm_add(frame, x, weight, eps, residual)?;
+        let y = linear(frame, &sum, w, opts)?;
+        return Ok((sum, y));
+    }
+    weight.expect(OP, "weight", &[k])?;
+    residual.expect_dtype(OP, "residual", DType::F32)?;
+    residual.expect(OP, "residual", x.shape())?;
+    let (epilogue, y) = prepare(frame, x, w, opts)?;
+    let sum = frame.alloc(&[m, k], DType::F32)?;
+    let parts = parts(w);
+    let norm = fused_norm(opts.norm);
+    let args = gemv::Args { x: x.buffer(), parts: &parts, norm, epilogue, y: y.buffer() };
+    let add =
+        norm_add::NormAdd { weight: weight.buffer(), eps, stream: residual.buffer(), sum: sum.buffer() };
+    norm_add::record(frame.recorder(), args, add, shape)?;
+    Ok((sum, y))
+}
+
+/// Checks the operands of a product. Its epilogue, and memory for its result.
+fn prepare<'a>(
+    frame: &mut Frame,
+    x: &Tensor,
+    w: &Matrix,
+    opts: &Linear<'a>,
+) -> Result<(Epilogue<'a>, Tensor), OpError> {
     let [m, k] = x.dims(OP, "x")?;
     x.expect_dtype(OP, "x", DType::F32)?;
     x.expect(OP, "x", &[m, w.k])?;
@@ -210,11 +301,7 @@ pub fn linear(frame: &mut Frame, x: &Tensor, w: &Matrix, opts: &Linear<'_>) -> R
         residual: opts.residual.map(Tensor::buffer),
     };
     let y = frame.alloc(&y_shape, DType::F32)?;
-    match w.input.activation {
-        QuantActivation::Float => linear_float(frame, x, w, opts, epilogue, &y)?,
-        QuantActivation::Int { .. } => linear_int(frame, x, w, opts, epilogue, &y)?,
-    }
-    Ok(y)
+    Ok((epilogue, y))
 }
 
 /// The product of f32 activations. Scales and mixings of x take a kernel of their own, which normalises too.
@@ -265,13 +352,7 @@ fn product_float(
         norm => (x, norm),
     };
     if m <= gemv::MAX_M {
-        let norm = match norm {
-            None => fused::Norm::None,
-            Some(Norm::Rms { weight, eps }) => fused::Norm::Rms { weight: weight.buffer(), eps },
-            Some(Norm::Layer { weight, bias, eps }) => {
-                fused::Norm::Layer { weight: weight.buffer(), bias: bias.map(Tensor::buffer), eps }
-            }
-        };
+        let norm = fused_norm(norm);
         let args = gemv::Args { x: x.buffer(), parts: &parts, norm, epilogue, y: y.buffer() };
         return Ok(gemv::record(frame.recorder(), args, shape)?);
     }

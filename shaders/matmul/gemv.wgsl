@@ -3,6 +3,8 @@
 // channels; an x value, once loaded and normalised, serves ROWS dot products. RMS normalisation costs one more
 // sum: its scale is applied behind the dot product. Layer normalisation takes mean and variance first, in two
 // passes, because x may have an offset much larger than its spread.
+// With NORM_ADD the norm behind the block before comes first, in a pass of its own:  s = stream + norm(x)  takes the place
+// of x. Every workgroup computes it; the first one keeps it.
 const WG: u32 = 64u; //!spec
 const ROWS: u32 = 4u; //!spec
 const COLS: u32 = 1u; //!spec
@@ -12,14 +14,37 @@ const STEP8: u32 = 1u; //!spec
 const RMS_SUMS: u32 = 0u; //!spec
 const LAYER_NORM: bool = false; //!spec
 const LAYER_NORM_BIAS: bool = false; //!spec
+// Not with LAYER_NORM.
+const NORM_ADD: bool = false; //!spec
 const NUM_SUMS: u32 = ROWS * COLS + RMS_SUMS;
 //!import matmul/gemv_params.wgsl
 //!import matmul/store_sums.wgsl
+//!slot norm_add
+fn add_stream8(row: u32, k8: u32, x8: Vec8, scale: f32) -> Vec8 { return x8; }
+fn keep_sum8(row: u32, k8: u32, s: Vec8) {}
+//!end
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3<u32>, lane: Lane) {
     let n0 = (group.y * p.grid_x + group.x) * ROWS;
     if n0 >= p.num_n { return; }
+    var behind: array<f32, COLS>;
+    if NORM_ADD {
+        for (var c = 0u; c < COLS; c++) { //!unroll
+            var share = 0.0;
+            for (var k8 = lane.id; k8 < p.num_k8; k8 += WG) {
+                let v = load_x8(c, k8);
+                share += dot(v.lo, v.lo) + dot(v.hi, v.hi);
+            }
+            put_sum(c, share, lane);
+        } //!unroll
+        finish_sums(COLS, lane);
+        for (var c = 0u; c < COLS; c++) { //!unroll
+            behind[c] = inverseSqrt(get_sum(c, lane) / f32(p.num_k) + p.norm_add_eps);
+        } //!unroll
+        free_sums();
+    }
+    let keeps_sum = NORM_ADD && n0 + p.n_base == 0u;
     var mean: array<f32, COLS>;
     var rstd: array<f32, COLS>;
     if LAYER_NORM {
@@ -60,6 +85,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, lane: Lane) {
             let norm_w = load_norm_weight8(k8 + t);
             for (var c = 0u; c < COLS; c++) { //!unroll
                 var x8 = load_x8(c, k8 + t);
+                if NORM_ADD {
+                    x8 = add_stream8(c, k8 + t, x8, behind[c]);
+                    if keeps_sum { keep_sum8(c, k8 + t, x8); }
+                }
                 if RMS_SUMS > 0u {
                     sum_sq[c] += dot(x8.lo, x8.lo) + dot(x8.hi, x8.hi);
                     x8 = Vec8(x8.lo * norm_w.lo, x8.hi * norm_w.hi);

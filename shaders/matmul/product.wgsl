@@ -15,6 +15,8 @@ struct Params {
     alpha: f32,
     soft_cap: f32,
     eps: f32,       // of the norm
+    norm_add_weight_at: u32,    // of the norm behind the block before: weight [K], a multiple of 4
+    norm_add_eps: f32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 //!slot vectors

@@ -1,7 +1,10 @@
 //! `linear` against independent results, and its fusions against the composition of their definitions.
 
 use girih_kernels::activation;
-use girih_ops::{Act, Frame, GluAct, Gpu, Linear, Matrix, Norm, Options, Tensor, WeightType, linear};
+use girih_ops::{
+    Act, DType, Frame, GluAct, Gpu, Linear, Matrix, Norm, NormAdd, Options, Tensor, WeightType, linear,
+    rms_norm_add, rms_norm_add_linear,
+};
 use girih_tests::goldens::{self, assert_close};
 use girih_tests::on_device;
 
@@ -161,6 +164,56 @@ async fn a_matrix_in_parts_gives_the_same_result(_: Gpu) {
     }
 }
 
+/// The sum and the product of [`rms_norm_add_linear`], and how many dispatches it took.
+async fn norm_add(gpu: &Gpu, add: &NormAdd<'_>, w: &Matrix, opts: &Linear<'_>) -> ([Vec<f32>; 2], usize) {
+    let mut frame = Frame::new(gpu);
+    let (sum, y) = rms_norm_add_linear(&mut frame, add, w, opts).expect("records");
+    let dispatches = frame.recording().commands().len();
+    frame.submit().expect("runs");
+    ([sum.to_f32(gpu).await.expect("reads"), y.to_f32(gpu).await.expect("reads")], dispatches)
+}
+
+/// However many dispatches it takes, and of a matrix in parts: the sum is that of `rms_norm_add`, the product that of
+/// `linear` with it.
+#[on_device]
+async fn the_norm_behind_a_block_goes_into_the_next_product(_: Gpu) {
+    let options = Options { max_binding_bytes: Some(128 << 10), ..Options::default() };
+    let gpu = girih_tests::gpu_with(options).await;
+    for (m, n, k, parts) in [(1, 34, 80, 1), (4, 400, 256, 4), (3, 34, 81, 1), (9, 34, 80, 1)] {
+        let p = Problem::new(m, n, k);
+        let [m, n, k] = [m as u32, n as u32, k as u32];
+        let w = Matrix::from_f32(&gpu, &p.w, n, k, WeightType::F32).expect("weights");
+        assert_eq!(w.parts.len(), parts);
+        let x = Tensor::from_f32(&gpu, &p.x, &[m, k]).expect("x");
+        let stream = girih_kernels::testing::seeded((m * k) as usize, 6);
+        let residual = Tensor::from_f32(&gpu, &stream, &[m, k]).expect("stream");
+        // The weight of the norm behind the block is the other's bias.
+        let vectors = [&p.norm_weight[..], &p.norm_bias, &p.bias];
+        let [norm_weight, weight, bias] = Tensor::vectors_from_f32(&gpu, vectors).expect("uploads");
+        let apart = Tensor::from_f32(&gpu, &p.norm_bias, &[k]).expect("uploads");
+        let norm = Some(Norm::Rms { weight: &norm_weight, eps: 1e-5 });
+        let plain = Linear::default();
+        let fused = Linear { norm, bias: Some(&bias), act: Act::Glu(GluAct::Silu), ..plain };
+        for (opts, weight, one_buffer) in
+            [(&fused, &weight, true), (&plain, &weight, true), (&fused, &apart, false)]
+        {
+            let add = NormAdd { x: &x, weight, eps: 1e-3, residual: &residual };
+            let (got, dispatches) = norm_add(&gpu, &add, &w, opts).await;
+            let mut frame = Frame::new(&gpu);
+            let sum = rms_norm_add(&mut frame, &x, weight, 1e-3, &residual).expect("records");
+            let y = linear(&mut frame, &sum, &w, opts).expect("records");
+            let apart = frame.recording().commands().len();
+            frame.submit().expect("runs");
+            let name = format!("{m}x{n}x{k}, one buffer {one_buffer}");
+            assert_close(&name, &got[0], &sum.to_f32(&gpu).await.expect("reads"), 1e-5, 1e-5);
+            assert_close(&name, &got[1], &y.to_f32(&gpu).await.expect("reads"), 2e-4, 2e-5);
+            // The norm is saved but on CPUs at their best, of more rows, and where rows are no whole groups.
+            let saves = gpu.caps().tier < girih_kernels::Tier::Cpu && m <= 4 && k % 8 == 0 && one_buffer;
+            assert_eq!(dispatches, apart - usize::from(saves), "{name}");
+        }
+    }
+}
+
 #[on_device]
 async fn wrong_arguments_are_errors(gpu: Gpu) {
     let mut frame = Frame::new(&gpu);
@@ -178,8 +231,23 @@ async fn wrong_arguments_are_errors(gpu: Gpu) {
     let bias = Linear { bias: Some(&x), ..plain };
     assert_eq!(error(&matrix(3, 6), bias), "linear: bias has shape [2, 6], must be [3]");
     assert!(frame.recording().commands().is_empty());
-    let empty =
-        Tensor::from_buffer(gpu.alloc(4).expect("memory"), &[0, 6], girih_ops::DType::F32).expect("x");
+    let empty = Tensor::from_buffer(gpu.alloc(4).expect("memory"), &[0, 6], DType::F32).expect("x");
     let y = linear(&mut frame, &empty, &matrix(3, 6), &plain).expect("no rows are no work");
     assert_eq!(y.shape(), [0, 3]);
+    // Of the norm behind a block, in one dispatch (K = 8) or two.
+    for k in [6, 8] {
+        let x = Tensor::from_f32(&gpu, &vec![0.0; 2 * k as usize], &[2, k]).expect("x");
+        let short = Tensor::from_f32(&gpu, &[0.0; 4], &[4]).expect("weight");
+        let weight = Tensor::from_f32(&gpu, &vec![0.0; k as usize], &[k]).expect("weight");
+        let mut refused = |add: NormAdd<'_>, n: u32| {
+            rms_norm_add_linear(&mut frame, &add, &matrix(3, n), &plain).expect_err("refused").to_string()
+        };
+        let add = NormAdd { x: &x, weight: &weight, eps: 1e-5, residual: &x };
+        let error = refused(NormAdd { weight: &short, ..add }, k);
+        assert!(error.contains(&format!("weight has shape [4], must be [{k}]")), "{error}");
+        let error = refused(NormAdd { residual: &weight, ..add }, k);
+        assert!(error.contains(&format!("residual has shape [{k}], must be [2, {k}]")), "{error}");
+        let error = refused(add, 16);
+        assert!(error.contains(&format!("x has shape [2, {k}], must be [2, 16]")), "{error}");
+    }
 }

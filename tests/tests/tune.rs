@@ -82,10 +82,13 @@ async fn what_computes_something_else_cannot_win(gpu: Gpu) {
 #[cfg(test)]
 mod native {
     use std::path::PathBuf;
+    use std::sync::Arc;
 
+    use girih_kernels::Tier;
     use girih_kernels::tune::Kept;
+    use girih_model::checkpoint::source::ByteSource;
     use girih_model::{Input, LoadOptions, Model, Rows, Session, SessionOptions, tunable};
-    use girih_tests::{fable, gpu, load};
+    use girih_tests::{fable, files, goldens, gpu, load};
 
     use super::*;
 
@@ -148,8 +151,8 @@ mod native {
     }
 
     /// Logits of a prompt and of the decode step behind it.
-    fn logits(gpu: &Gpu) -> Vec<f32> {
-        let model = load(gpu, fable(), LoadOptions::default());
+    fn logits(gpu: &Gpu, source: Arc<dyn ByteSource>) -> Vec<f32> {
+        let model = load(gpu, source, LoadOptions::default());
         let mut session = Session::new(&model, SessionOptions::default()).expect("a session");
         let ids: Vec<u32> = (1..38).collect();
         let mut all = Vec::new();
@@ -163,15 +166,26 @@ mod native {
     /// Whatever `girih tune` may choose for a model gives the model's numbers.
     #[test]
     fn every_way_of_a_models_passes_is_right() {
+        every_way(&gpu(), &fable(), (&["/1x", "/64x"], 8));
+    }
+
+    /// The same with norms behind blocks, which GPUs take along into products.
+    #[test]
+    fn every_way_of_norms_behind_blocks_is_right() {
         let gpu = gpu();
-        let source = fable();
-        let model = pollster::block_on(Model::load_recording(&gpu, &source, LoadOptions::default()))
-            .expect("recorded");
+        let gpu = gpu.with_caps(gpu.caps().clone().at_tier(Tier::Subgroup));
+        let gemma = files::source(&goldens::dir().join("models/gemma2"));
+        every_way(&gpu, &gemma, (&["gemv/f32/1x"], 4));
+    }
+
+    /// Every way of the shapes, at least so many, whose key contains one of `keys`.
+    fn every_way(gpu: &Gpu, source: &Arc<dyn ByteSource>, (keys, least): (&[&str], usize)) {
+        let model =
+            pollster::block_on(Model::load_recording(gpu, source, LoadOptions::default())).expect("recorded");
         let shapes = tunable(&model, SessionOptions::default()).expect("shapes");
-        let used: Vec<_> =
-            shapes.iter().filter(|s| ["/1x", "/64x"].iter().any(|rows| s.key.contains(rows))).collect();
-        assert!(used.len() >= 8, "{:?}", shapes.iter().map(|s| &s.key).collect::<Vec<_>>());
-        let want = logits(&gpu);
+        let used: Vec<_> = shapes.iter().filter(|s| keys.iter().any(|key| s.key.contains(key))).collect();
+        assert!(used.len() >= least, "{:?}", shapes.iter().map(|s| &s.key).collect::<Vec<_>>());
+        let want = logits(gpu, source.clone());
         let largest = want.iter().fold(0.0, |max: f32, v| max.max(v.abs()));
         let most = used.iter().map(|shape| shape.names().count()).max().expect("ways");
         for at in 1..most {
@@ -180,7 +194,7 @@ mod native {
                 caps.tuned.set(&shape.key, shape.names().nth(at));
             }
             let tuned = gpu.with_caps(caps);
-            let got = logits(&tuned);
+            let got = logits(&tuned, source.clone());
             let difference = got.iter().zip(&want).fold(0.0, |max: f32, (g, w)| max.max((g - w).abs()));
             println!("way {at}: logits up to {largest}, difference {difference}");
             assert!(difference <= 1e-4 * largest, "way {at}: {difference}");

@@ -106,6 +106,21 @@ pub(super) fn gemv() -> Vec<BenchCase> {
     all
 }
 
+fn norm_add_rest(shape: Shape) -> Vec<BenchBuffer> {
+    let f32 = |len: u32| BenchBuffer::F32(len as usize);
+    let row = shape.m * shape.k;
+    vec![f32(2 * shape.k), f32(4), f32(shape.m * shape.n), f32(row), f32(row)]
+}
+
+fn norm_add_launches(caps: &Caps, name: &str) -> Vec<Launch> {
+    parse(name).map(|(s, f)| gemv_kernel::norm_add::bench_launches(caps, s, f)).unwrap_or_default()
+}
+
+/// Short rows: Gemma 3 270M.
+pub(super) fn norm_add() -> Vec<BenchCase> {
+    cases(&[[1, 1536, 640], [1, 4096, 640]], &["f16", "q4_0"], norm_add_rest, norm_add_launches)
+}
+
 /// Elements of y, with room for the partial sums of small results.
 fn sums(shape: Shape) -> u32 {
     let splits = if shape.m * shape.n < 1 << 18 { MAX_SPLITS } else { 1 };

@@ -1,6 +1,7 @@
 //! A few rows of activations times a matrix, with the normalisation before and the epilogue behind.
 
 mod measured;
+pub mod norm_add;
 
 use girih_shaders::Selection;
 
@@ -67,14 +68,37 @@ pub const KERNEL: Kernel = Kernel {
 /// M over [`MAX_M`], an odd N with a gated linear unit, vectors that are not [`in_one_binding`](super::in_one_binding),
 /// buffers that are too short, and as [`Recorder::dispatch`].
 pub fn record(rec: &mut Recorder, args: Args<'_>, shape: Shape) -> Result<(), KernelError> {
+    let prepared = prepare(&SPEC, rec, &args, shape, None)?;
+    for part in args.parts {
+        let part_shape = Shape { n: part.rows, ..shape };
+        let picked = select(rec.caps(), part_shape, part.format, prepared.norm, args.epilogue.kind());
+        prepared.dispatch(&SPEC, rec, &args, (shape, part), picked, &[])?;
+    }
+    Ok(())
+}
+
+/// What the parts of a product share.
+struct Prepared {
+    norm: NormKind,
+    vectors: Buffer,
+    residual: Buffer,
+    /// Where the vectors begin, and the epsilon.
+    params: Params,
+}
+
+/// Checks what is common to the parts; `added` is the weight of a norm that comes before the norm.
+fn prepare(
+    spec: &KernelSpec,
+    rec: &Recorder,
+    args: &Args<'_>,
+    shape: Shape,
+    added: Option<&Buffer>,
+) -> Result<Prepared, KernelError> {
     let Epilogue { bias, residual, act, .. } = args.epilogue;
-    shape.check(SPEC.name, act.is_glu())?;
+    shape.check(spec.name, act.is_glu())?;
     if shape.m > MAX_M {
         let (got, must_be) = (shape.m.into(), "at most 4");
-        return Err(KernelError::BadParam { kernel: SPEC.name, field: "m", got, must_be });
-    }
-    if shape.m == 0 {
-        return Ok(());
+        return Err(KernelError::BadParam { kernel: spec.name, field: "m", got, must_be });
     }
     let (norm, norm_weight, norm_bias, eps) = match args.norm {
         Norm::None => (NormKind::None, None, None, 0.0),
@@ -85,32 +109,49 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: Shape) -> Result<(), Ke
     };
     let row_bytes = 4 * u64::from(shape.k);
     let x = ("x", Some(args.x), u64::from(shape.m) * row_bytes);
-    check_sizes(
-        SPEC.name,
-        [x, ("norm_weight", norm_weight, row_bytes), ("norm_bias", norm_bias, row_bytes)],
-    )?;
-    check_result(SPEC.name, &args.epilogue, args.y, [shape.m, shape.n])?;
-    let gpu = rec.gpu().clone();
-    let vectors = product::vectors(SPEC.name, &gpu, [norm_weight, norm_bias, bias])?;
-    let (vectors, [norm_weight_at, norm_bias_at, bias_at]) = vectors;
-    let residual = or_dummy(&gpu, residual)?;
-    for part in args.parts {
-        let part_shape = Shape { n: part.rows, ..shape };
-        let (choice, config) = select(rec.caps(), part_shape, part.format, norm, args.epilogue.kind());
+    let norm_vectors = [("norm_weight", norm_weight, row_bytes), ("norm_bias", norm_bias, row_bytes)];
+    check_sizes(spec.name, [x, norm_vectors[0], norm_vectors[1], ("norm_add_weight", added, row_bytes)])?;
+    check_result(spec.name, &args.epilogue, args.y, [shape.m, shape.n])?;
+    let vectors = product::vectors(spec.name, rec.gpu(), [norm_weight, norm_bias, bias, added])?;
+    let (vectors, [norm_weight_at, norm_bias_at, bias_at, norm_add_weight_at]) = vectors;
+    let residual = or_dummy(rec.gpu(), residual)?;
+    let params =
+        Params { norm_weight_at, norm_bias_at, bias_at, eps, norm_add_weight_at, ..Params::default() };
+    Ok(Prepared { norm, vectors, residual, params })
+}
+
+impl Prepared {
+    /// Appends the product with one part; `more` is what the kernel binds behind y.
+    fn dispatch(
+        &self,
+        spec: &'static KernelSpec,
+        rec: &mut Recorder,
+        args: &Args<'_>,
+        (shape, part): (Shape, &Part<'_>),
+        (choice, config): (Choice, Config),
+        more: &[&Buffer],
+    ) -> Result<(), KernelError> {
+        if shape.m == 0 {
+            return Ok(());
+        }
         let grid = config.grid(rec.caps(), part.rows);
+        let Params { norm_weight_at, norm_bias_at, bias_at, eps, norm_add_weight_at, norm_add_eps, .. } =
+            self.params;
         let params = Params {
             grid_x: grid[0],
             norm_weight_at,
             norm_bias_at,
             bias_at,
             eps,
+            norm_add_weight_at,
+            norm_add_eps,
             ..Params::of(shape, part, &args.epilogue)
         };
-        let scales = part.scales(SPEC.name, &gpu, shape.k)?;
-        let buffers = [args.x, part.buffer, &scales, &vectors, &residual, args.y];
-        rec.dispatch(&SPEC, choice, &params, &buffers, grid)?;
+        let scales = part.scales(spec.name, rec.gpu(), shape.k)?;
+        let mut buffers = vec![args.x, part.buffer, &scales, &self.vectors, &self.residual, args.y];
+        buffers.extend(more);
+        rec.dispatch(spec, choice, &params, &buffers, grid)
     }
-    Ok(())
 }
 
 /// What `select` launches for a shape, without normalisation and epilogue, and on CPUs what it passes over.
@@ -284,10 +325,16 @@ fn choices() -> Vec<Choice> {
 
 /// The definition, in f64.
 fn twin(call: &mut TwinCall<'_>) {
+    let x: Vec<f32> = call.get(0);
+    let x: Vec<f64> = x.iter().map(|&v| f64::from(v)).collect();
+    twin_of(call, &x);
+}
+
+/// The same with x given apart.
+fn twin_of(call: &mut TwinCall<'_>, x: &[f64]) {
     let p: Params = call.params();
     let s = call.selection;
     let (num_k, padded) = (p.num_k as usize, 8 * p.num_k8 as usize);
-    let x: Vec<f32> = call.get(0);
     let w = reference::weights(call, [1, 2], p.num_k);
     let vectors: Vec<f32> = call.get(3);
     let (norm_weight, norm_bias) =
@@ -295,7 +342,7 @@ fn twin(call: &mut TwinCall<'_>) {
     let finish = reference::finish_product(call, &p);
     let mut y: Vec<f32> = call.get(5);
     for (row, x) in x.chunks_exact(num_k).take(s.get_u32("COLS").unwrap_or(1) as usize).enumerate() {
-        let mut x: Vec<f64> = x.iter().map(|&v| f64::from(v)).collect();
+        let mut x = x.to_vec();
         let mean = if s.get_bool("LAYER_NORM") { x.iter().sum::<f64>() / num_k as f64 } else { 0.0 };
         for v in &mut x {
             *v -= mean;

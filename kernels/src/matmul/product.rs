@@ -228,6 +228,10 @@ pub struct Params {
     pub soft_cap: f32,
     /// Of the normalisation.
     pub eps: f32,
+    /// Where the weight of the norm behind the block before does, a multiple of 4.
+    pub norm_add_weight_at: u32,
+    /// Of that norm.
+    pub norm_add_eps: f32,
 }
 
 impl Params {
@@ -262,17 +266,14 @@ impl Params {
     }
 }
 
-/// The vectors before and behind a product: weight and bias of its norm, bias of its epilogue.
-pub(super) type Vectors<'a> = [Option<&'a Buffer>; 3];
-
-/// Whether kernels for few rows can bind these vectors (weight and bias of the norm before a product, bias of the
+/// Whether kernels for few rows can bind these vectors (weights and biases of the norms before a product, bias of the
 /// epilogue behind it): at most one, or all of them ranges of one wgpu buffer that start at multiples of 16 bytes. A
 /// buffer of [`Gpu::alloc`] is long enough for any that lie in it.
-pub fn in_one_binding(caps: &Caps, vectors: [Option<&Buffer>; 3]) -> bool {
+pub fn in_one_binding<const N: usize>(caps: &Caps, vectors: [Option<&Buffer>; N]) -> bool {
     vectors.iter().flatten().count() == 0 || bind_vectors(caps, vectors).is_some()
 }
 
-fn bind_vectors(caps: &Caps, vectors: Vectors<'_>) -> Option<Buffer> {
+fn bind_vectors<const N: usize>(caps: &Caps, vectors: [Option<&Buffer>; N]) -> Option<Buffer> {
     let given: Vec<&Buffer> = vectors.into_iter().flatten().collect();
     match given.as_slice() {
         [] | [_] => given.first().copied().cloned(),
@@ -281,14 +282,14 @@ fn bind_vectors(caps: &Caps, vectors: Vectors<'_>) -> Option<Buffer> {
 }
 
 /// One range with all vectors, and the element at which each starts.
-pub(super) fn vectors(
+pub(super) fn vectors<const N: usize>(
     kernel: &'static str,
     gpu: &Gpu,
-    vectors: Vectors<'_>,
-) -> Result<(Buffer, [u32; 3]), KernelError> {
+    vectors: [Option<&Buffer>; N],
+) -> Result<(Buffer, [u32; N]), KernelError> {
     let got = vectors.iter().flatten().count() as u64;
     if got == 0 {
-        return Ok((gpu.dummy()?, [0; 3]));
+        return Ok((gpu.dummy()?, [0; N]));
     }
     let Some(all) = bind_vectors(gpu.caps(), vectors) else {
         let (field, must_be) = ("vectors in buffers of their own", "in one buffer, at multiples of 16 bytes");

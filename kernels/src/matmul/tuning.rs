@@ -46,10 +46,13 @@ impl Recorded {
         Self::of(launch).filter(|r| r.params.y_stride == r.epilogue.columns(r.shape.n))
     }
 
-    /// The same for few rows: weight and bias of a norm lie in front of the bias.
+    /// The same for few rows: weight and bias of a norm lie in front of the bias, the weight of one before it behind.
     pub fn with_norm_vectors(self) -> Self {
         let after = self.shape.k.next_multiple_of(4);
-        let params = Params { norm_weight_at: 0, norm_bias_at: after, bias_at: 2 * after, ..self.params };
+        let bias_at = 2 * after;
+        let norm_add_weight_at = (bias_at + self.bias().len() as u32).next_multiple_of(4);
+        let params =
+            Params { norm_weight_at: 0, norm_bias_at: after, bias_at, norm_add_weight_at, ..self.params };
         Self { params, ..self }
     }
 
@@ -65,18 +68,9 @@ impl Recorded {
 
     /// Parameters of a product with all of W that is like the recorded one.
     pub fn params_of(&self, shape: Shape) -> Params {
-        let Params { alpha, soft_cap, eps, norm_weight_at, norm_bias_at, bias_at, .. } = self.params;
         let plain = Params::plain(shape, self.epilogue.columns(shape.n));
-        Params {
-            alpha,
-            soft_cap,
-            eps,
-            norm_weight_at,
-            norm_bias_at,
-            bias_at,
-            split_k8: plain.num_k8,
-            ..plain
-        }
+        let Params { num_m, num_n, num_k, num_k8, n_base, y_stride, grid_x, .. } = plain;
+        Params { num_m, num_n, num_k, num_k8, n_base, y_stride, grid_x, split_k8: num_k8, ..self.params }
     }
 
     /// A way for each configuration that the device can run.

@@ -7,7 +7,7 @@ use crate::case::seeded;
 use crate::choice::{Choice, Launch};
 use crate::spec::{Ways, Workload};
 
-fn norm_of(choice: &Choice) -> NormKind {
+pub(super) fn norm_of(choice: &Choice) -> NormKind {
     let s = &choice.selection;
     match (s.get_u32("RMS_SUMS"), s.get_bool("LAYER_NORM")) {
         (_, true) => NormKind::Layer { bias: s.get_bool("LAYER_NORM_BIAS") },

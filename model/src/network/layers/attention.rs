@@ -6,7 +6,7 @@ use girih_ops::{
     Batch, Frame, KvView, Linear as Fusion, OpError, QkNorm, RopeAppend, RopeStyle, RopeTable, Tensor,
 };
 
-use super::{Linear, Modules, Norm, Scope};
+use super::{Linear, Modules, Norm, Scope, Stream};
 use crate::error::LoadError;
 
 /// What distinguishes the attention of one layer from another's.
@@ -130,9 +130,37 @@ impl Attention {
         cache: &KvView,
         fused: Residual<'_>,
     ) -> Result<Tensor, OpError> {
-        let spec = &self.spec;
-        let norm = fused.norm.map(Norm::prologue);
+        let Residual { norm, alpha, residual } = fused;
+        let norm = norm.map(Norm::prologue);
         let qkv = self.qkv.forward(frame, x, Fusion { norm, ..Fusion::default() })?; // [T, (Hq + 2 Hkv) D]
+        let h = self.attend(frame, &qkv, batch, cache)?; // [T, Hq D]
+        self.o.forward(frame, &h, Fusion { alpha, residual, ..Fusion::default() }) // [T, C]
+    }
+
+    /// `attention(norm(x))` of the residual stream x, and the value of that: `[T, C]`, `[T, C]`.
+    pub fn forward_stream(
+        &self,
+        frame: &mut Frame,
+        stream: Stream<'_>,
+        norm: Option<&Norm>,
+        batch: &Batch,
+        cache: &KvView,
+    ) -> Result<(Tensor, Tensor), OpError> {
+        let fused = Fusion { norm: norm.map(Norm::prologue), ..Fusion::default() };
+        let (x, qkv) = self.qkv.forward_stream(frame, stream, fused)?; // [T, C], [T, (Hq + 2 Hkv) D]
+        let h = self.attend(frame, &qkv, batch, cache)?; // [T, Hq D]
+        Ok((x, self.o.forward(frame, &h, Fusion::default())?))
+    }
+
+    /// Positions, cache, scores: qkv `[T, (Hq + 2 Hkv) D]` → `[T, Hq D]`.
+    fn attend(
+        &self,
+        frame: &mut Frame,
+        qkv: &Tensor,
+        batch: &Batch,
+        cache: &KvView,
+    ) -> Result<Tensor, OpError> {
+        let spec = &self.spec;
         let norm = match (&self.norms, spec.qk_norm) {
             (Some(n), HeadNorm::PerHead) => QkNorm::PerHead { q: &n.q, k: &n.k, eps: spec.eps },
             (Some(n), HeadNorm::Full) => QkNorm::Full { q: &n.q, k: &n.k, eps: spec.eps },
@@ -141,7 +169,7 @@ impl Attention {
         };
         let rope = spec.rope.as_ref().map(|(table, style)| (&**table, *style));
         let opts = RopeAppend { num_q_heads: spec.num_q_heads, norm, rope };
-        let q = girih_ops::rope_append(frame, &qkv, cache, batch, &opts)?; // [T, Hq D]
+        let q = girih_ops::rope_append(frame, qkv, cache, batch, &opts)?; // [T, Hq D]
         let opts = girih_ops::Attention {
             num_q_heads: spec.num_q_heads,
             scale: spec.scale,
@@ -150,9 +178,7 @@ impl Attention {
             softcap: spec.softcap,
             sinks: None,
         };
-        let h = girih_ops::attention(frame, &q, cache, batch, &opts)?; // [T, Hq D]
-        let Residual { alpha, residual, .. } = fused;
-        self.o.forward(frame, &h, Fusion { alpha, residual, ..Fusion::default() }) // [T, C]
+        girih_ops::attention(frame, &q, cache, batch, &opts)
     }
 }
 

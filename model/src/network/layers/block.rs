@@ -3,7 +3,7 @@
 use girih_ops::{Batch, Frame, KvView, OpError, Tensor};
 
 use super::attention::Residual;
-use super::{Attention, Linear, Mlp, Norm};
+use super::{Attention, Linear, Mlp, Norm, Stream};
 
 /// One decoder layer.
 #[derive(Clone, Debug)]
@@ -46,18 +46,24 @@ impl Block {
     }
 
     /// x `[T, C]` → `[T, C]`
-    pub fn forward(
-        &self,
+    pub fn forward<'a>(
+        &'a self,
         frame: &mut Frame,
-        x: &Tensor,
+        x: Stream<'_>,
         batch: &Batch,
         cache: &KvView,
-    ) -> Result<Tensor, OpError> {
+    ) -> Result<Stream<'a>, OpError> {
         match self {
-            Self::PreNorm(b) => b.forward(frame, x, batch, cache),
+            Self::PreNorm(b) => {
+                let x = x.value(frame)?;
+                Ok(Stream::Value(b.forward(frame, &x, batch, cache)?))
+            }
             Self::Sandwich(b) => b.forward(frame, x, batch, cache),
             Self::PostNorm(b) => b.forward(frame, x, batch, cache),
-            Self::Parallel(b) => b.forward(frame, x, batch, cache),
+            Self::Parallel(b) => {
+                let x = x.value(frame)?;
+                Ok(Stream::Value(b.forward(frame, &x, batch, cache)?))
+            }
         }
     }
 }
@@ -111,19 +117,17 @@ pub struct Sandwich {
 }
 
 impl Sandwich {
-    fn forward(
-        &self,
+    fn forward<'a>(
+        &'a self,
         frame: &mut Frame,
-        x: &Tensor,
+        x: Stream<'_>,
         batch: &Batch,
         cache: &KvView,
-    ) -> Result<Tensor, OpError> {
-        let fused = Residual { norm: Some(&self.attn_norm), alpha: 1.0, residual: None };
-        let h = self.attn.forward(frame, x, batch, cache, fused)?;
-        let x = self.attn_post_norm.forward_add(frame, &h, x)?;
-        let fused = Residual { norm: Some(&self.mlp_norm), alpha: 1.0, residual: None };
-        let h = self.mlp.forward(frame, &x, fused)?;
-        self.mlp_post_norm.forward_add(frame, &h, &x)
+    ) -> Result<Stream<'a>, OpError> {
+        let (residual, x) = self.attn.forward_stream(frame, x, Some(&self.attn_norm), batch, cache)?;
+        let x = Stream::NormAdd { residual, norm: &self.attn_post_norm, x };
+        let (residual, x) = self.mlp.forward_stream(frame, x, Some(&self.mlp_norm))?;
+        Ok(Stream::NormAdd { residual, norm: &self.mlp_post_norm, x })
     }
 }
 
@@ -141,18 +145,17 @@ pub struct PostNorm {
 }
 
 impl PostNorm {
-    fn forward(
-        &self,
+    fn forward<'a>(
+        &'a self,
         frame: &mut Frame,
-        x: &Tensor,
+        x: Stream<'_>,
         batch: &Batch,
         cache: &KvView,
-    ) -> Result<Tensor, OpError> {
-        let plain = Residual { norm: None, alpha: 1.0, residual: None };
-        let h = self.attn.forward(frame, x, batch, cache, plain)?;
-        let x = self.attn_post_norm.forward_add(frame, &h, x)?;
-        let h = self.mlp.forward(frame, &x, plain)?;
-        self.mlp_post_norm.forward_add(frame, &h, &x)
+    ) -> Result<Stream<'a>, OpError> {
+        let (residual, x) = self.attn.forward_stream(frame, x, None, batch, cache)?;
+        let x = Stream::NormAdd { residual, norm: &self.attn_post_norm, x };
+        let (residual, x) = self.mlp.forward_stream(frame, x, None)?;
+        Ok(Stream::NormAdd { residual, norm: &self.mlp_post_norm, x })
     }
 }
 

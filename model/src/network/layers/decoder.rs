@@ -2,7 +2,7 @@
 
 use girih_ops::{Act, Batch, Frame, Linear as Fusion, Matrix, OpError, Tensor};
 
-use super::{Block, Cache, Linear, Norm};
+use super::{Block, Cache, Linear, Norm, Stream};
 
 /// A decoder-only language model.
 #[derive(Clone, Debug)]
@@ -42,17 +42,20 @@ impl Decoder {
         cache: &Cache,
         mut trace: Option<&mut Trace>,
     ) -> Result<Tensor, OpError> {
-        let mut x = girih_ops::embedding(frame, &batch.token_ids, &self.embedding, self.embedding_scale)?; // [T, C]
+        let x = girih_ops::embedding(frame, &batch.token_ids, &self.embedding, self.embedding_scale)?; // [T, C]
         if let Some(trace) = trace.as_deref_mut() {
             trace.push(x.clone());
         }
+        let mut x = Stream::Value(x);
         for (i, block) in self.blocks.iter().enumerate() {
-            x = block.forward(frame, &x, batch, cache.layer(i))?; // [T, C]
+            x = block.forward(frame, x, batch, cache.layer(i))?; // [T, C]
             if let Some(trace) = trace.as_deref_mut() {
-                trace.push(x.clone());
+                let value = x.value(frame)?;
+                trace.push(value.clone());
+                x = Stream::Value(value);
             }
         }
-        Ok(x)
+        x.value(frame)
     }
 
     /// Logits of chosen rows of the residual stream: x `[S, C]` → `[S, V]`. One kernel (per part of the head).

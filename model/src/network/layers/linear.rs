@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use girih_ops::{Frame, Matrix, Norm, OpError, Tensor, layer_norm, rms_norm};
+use girih_ops::{Frame, Matrix, Norm, NormAdd, OpError, Tensor, layer_norm, rms_norm};
 
-use super::Scope;
+use super::{Scope, Stream};
 use crate::checkpoint::weights::TensorRows;
 use crate::error::LoadError;
 
@@ -105,5 +105,25 @@ impl Linear {
             return girih_ops::linear(frame, &x, &self.matrix, &girih_ops::Linear { norm: None, ..opts });
         }
         girih_ops::linear(frame, x, &self.matrix, &opts)
+    }
+
+    /// The same of the residual stream, whose value comes back with the result.
+    pub fn forward_stream<'a>(
+        &'a self,
+        frame: &mut Frame,
+        stream: Stream<'_>,
+        opts: girih_ops::Linear<'a>,
+    ) -> Result<(Tensor, Tensor), OpError> {
+        let is_watched = self.modules.first().is_some_and(|name| frame.watches(name));
+        if let Stream::NormAdd { residual, norm: super::Norm::Rms { weight, eps }, x } = &stream
+            && !is_watched
+        {
+            let add = NormAdd { x, weight, eps: *eps, residual };
+            let opts = girih_ops::Linear { bias: self.bias.as_ref(), ..opts };
+            return girih_ops::rms_norm_add_linear(frame, &add, &self.matrix, &opts);
+        }
+        let x = stream.value(frame)?;
+        let y = self.forward(frame, &x, opts)?;
+        Ok((x, y))
     }
 }

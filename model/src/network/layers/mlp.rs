@@ -2,7 +2,7 @@
 
 use girih_ops::{Act, Frame, GluAct, Linear as Fusion, OpError, Tensor};
 
-use super::{Linear, Modules, Norm, Residual, Scope};
+use super::{Linear, Modules, Norm, Residual, Scope, Stream};
 use crate::error::LoadError;
 
 /// `down(act(gate(x)) * up(x))`. The rows of gate and up are interleaved, so that one kernel computes both and
@@ -42,8 +42,22 @@ impl Mlp {
     /// `residual + alpha · mlp(norm(x))`: x `[T, C]` → `[T, C]`. Two kernels.
     pub fn forward(&self, frame: &mut Frame, x: &Tensor, fused: Residual<'_>) -> Result<Tensor, OpError> {
         let Residual { norm, alpha, residual } = fused;
-        let gated = Fusion { norm: norm.map(Norm::prologue), act: Act::Glu(self.act), ..Fusion::default() };
-        let h = self.gate_up.forward(frame, x, gated)?; // [T, F]
+        let h = self.gate_up.forward(frame, x, self.gated(norm))?; // [T, F]
         self.down.forward(frame, &h, Fusion { alpha, residual, ..Fusion::default() }) // [T, C]
+    }
+
+    /// `mlp(norm(x))` of the residual stream x, and the value of that: `[T, C]`, `[T, C]`.
+    pub fn forward_stream(
+        &self,
+        frame: &mut Frame,
+        stream: Stream<'_>,
+        norm: Option<&Norm>,
+    ) -> Result<(Tensor, Tensor), OpError> {
+        let (x, h) = self.gate_up.forward_stream(frame, stream, self.gated(norm))?; // [T, C], [T, F]
+        Ok((x, self.down.forward(frame, &h, Fusion::default())?))
+    }
+
+    fn gated<'a>(&self, norm: Option<&'a Norm>) -> Fusion<'a> {
+        Fusion { norm: norm.map(Norm::prologue), act: Act::Glu(self.act), ..Fusion::default() }
     }
 }

@@ -10,6 +10,7 @@ mod linear;
 mod mlp;
 mod norm;
 mod scope;
+mod stream;
 
 pub use attention::{Attention, AttentionSpec, HeadNorm, QkNorms, Residual};
 pub use block::{Block, Parallel, PostNorm, PreNorm, Sandwich};
@@ -20,3 +21,4 @@ pub use linear::{Linear, Modules};
 pub use mlp::Mlp;
 pub use norm::Norm;
 pub use scope::Scope;
+pub use stream::Stream;
