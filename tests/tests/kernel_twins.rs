@@ -1,6 +1,7 @@
 //! Every kernel, every variant, every case against its twin on poisoned, guard-banded buffers.
 //!
-//! Runs at the tier of `GIRIH_TIER` (the device's best if unset). `GIRIH_KERNEL=name` picks one kernel.
+//! Runs at the tier of `GIRIH_TIER` (the device's best if unset). `GIRIH_KERNEL=name` picks one kernel and prints the time of
+//! each of its cases, most of which is compiling where nothing is cached.
 
 use std::collections::BTreeSet;
 
@@ -22,8 +23,12 @@ async fn every_kernel_agrees_with_its_twin(gpu: Gpu) {
         let mut launches = 0;
         let mut ran = BTreeSet::new();
         for case in (kernel.cases)() {
+            let began = web_time::Instant::now();
             let (mismatches, count) = run_case(&gpu, kernel.spec, &case).await;
             launches += count;
+            if only.is_some() {
+                println!("  {}: {count} launches, {:.1} s", case.name, began.elapsed().as_secs_f64());
+            }
             ran.extend(
                 case.launches.iter().filter(|l| gpu.caps().runs(&l.choice)).map(|l| reader(&l.choice)),
             );

@@ -159,7 +159,7 @@ pub(super) fn bench_launches(caps: &Caps, shape: Shape, format: WeightFormat) ->
     let plain = EpilogueKind::default();
     let passed_over = CONFIGS
         .into_iter()
-        .filter(|&config| caps.cpu_variants() && config.wg == LANES && is_planned(config, format));
+        .filter(|&config| caps.cpu_variants() && config.wg == LANES && is_planned(config, shape.m, format));
     let picks = std::iter::once(select(caps, shape, format, NormKind::None, plain))
         .chain(passed_over.map(|config| (choice(config, shape, format, NormKind::None, plain), config)));
     few_rows::bench_launches(caps, Params::plain(shape, shape.n), picks)
@@ -210,8 +210,10 @@ fn rule(
     let allowed = |variant: &str| caps.subgroups() && !caps.is_blocked(SPEC.name, variant, data);
     let kind = if allowed("subgroup") { Kind::Subgroup } else { Kind::Portable };
     let lanes = caps.subgroup_size.map_or(1, |(smallest, _)| smallest);
-    // Measured on lavapipe: f32 weights are bound by memory, which prefers fewer streams, quantised ones by registers.
-    let few_streams = if matches!(format, WeightFormat::F16 | WeightFormat::Bf16) { 4 } else { 2 };
+    // Measured on lavapipe: f32 weights are bound by memory, which prefers fewer streams, quantised ones and more rows of x by
+    // registers.
+    let half = matches!(format, WeightFormat::F16 | WeightFormat::Bf16);
+    let few_streams = if half && 4 * shape.m <= MOST_SUMS_OF_A_LANE { 4 } else { 2 };
     let wide = caps.int64 && matches!(format, WeightFormat::Quant(_)) && allowed("lanes_int64");
     let config = if caps.cpu_variants() && lanes >= LANES && wide {
         Config::wide_lanes(LANES, 2)
@@ -278,6 +280,9 @@ fn step8(shape: Shape, format: Format) -> u32 {
     if shared && shape.k.is_multiple_of(16) && shape.m <= 2 { 2 } else { 1 }
 }
 
+/// Four rows of W and more than two of x were no faster than two, and took a CPU driver twice as long to compile.
+const MOST_SUMS_OF_A_LANE: u32 = 8;
+
 const CONFIGS: [Config; 8] = [
     Config::portable(64, 2),
     Config::subgroup(128, 4),
@@ -289,9 +294,11 @@ const CONFIGS: [Config; 8] = [
     Config::wide_lanes(LANES, 2),
 ];
 
-/// Whether `select` gives a configuration to weights of a format.
-fn is_planned(config: Config, format: WeightFormat) -> bool {
-    config.kind != Kind::WideLanes || matches!(format, WeightFormat::Quant(_))
+/// Whether `select` gives a configuration to `m` rows and weights of a format.
+fn is_planned(config: Config, m: u32, format: WeightFormat) -> bool {
+    let quantised = matches!(format, WeightFormat::Quant(_));
+    let sums = if config.has_lanes() { config.rows * m } else { 0 };
+    sums <= MOST_SUMS_OF_A_LANE && (config.kind != Kind::WideLanes || quantised)
 }
 
 fn choices() -> Vec<Choice> {
@@ -299,9 +306,9 @@ fn choices() -> Vec<Choice> {
         [NormKind::None, NormKind::Rms, NormKind::Layer { bias: false }, NormKind::Layer { bias: true }];
     let mut all = Vec::new();
     for config in CONFIGS {
-        for format in WeightFormat::DENSE.into_iter().filter(|&format| is_planned(config, format)) {
+        for format in WeightFormat::DENSE {
             for (k, norm) in [64, 63].into_iter().flat_map(|k| norms.map(|norm| (k, norm))) {
-                for m in [1, MAX_M] {
+                for m in [1, MAX_M].into_iter().filter(|&m| is_planned(config, m, format)) {
                     let shape = Shape { m, n: 64, k };
                     all.push(choice(config, shape, format, norm, EpilogueKind::default()));
                 }
@@ -311,7 +318,7 @@ fn choices() -> Vec<Choice> {
             let shape = Shape { m: if i % 3 == 0 { MAX_M } else { 1 }, n: 64, k: 64 - i as u32 % 2 };
             all.push(choice(config, shape, format.into(), norms[i % 4], EpilogueKind::default()));
         }
-        let acts = if is_planned(config, WeightFormat::F16) { 0..6 } else { 0..0 };
+        let acts = if is_planned(config, 1, WeightFormat::F16) { 0..6 } else { 0..0 };
         for act in acts {
             for glu in [false, true] {
                 let epilogue = EpilogueKind { act, glu, bias: true, residual: true };
@@ -388,7 +395,7 @@ fn case(
         .input(&vectors)
         .input(&seeded((m * y_stride) as usize, 6))
         .output((m * y_stride) as usize);
-    for &config in configs.iter().filter(|&&config| is_planned(config, format)) {
+    for &config in configs.iter().filter(|&&config| is_planned(config, m, format)) {
         let grid = config.grid_of_case(n);
         let params = Params {
             grid_x: grid[0],
@@ -496,7 +503,7 @@ fn cases() -> Vec<TestCase> {
     // The other formats, also through `load_w8`; the channels end within a block, a group and a super-group.
     for (i, format) in QUANT_FORMATS.into_iter().enumerate().skip(2) {
         let k = [40, 264, 288, 1030][i % 4];
-        let configs = [CONFIGS[i % 2], CONFIGS[5]];
+        let configs = [CONFIGS[i % 2], CONFIGS[4]];
         cases.push(case((&format.to_string(), PartialTile), quant(1, 35, k, format), None, plain, &configs));
     }
     cases
