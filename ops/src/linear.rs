@@ -98,7 +98,7 @@ pub struct NormAdd<'a> {
 }
 
 /// Weight and bias of a norm.
-fn vectors_of<'a>(norm: Option<Norm<'a>>) -> [Option<&'a Tensor>; 2] {
+fn vectors_of(norm: Option<Norm<'_>>) -> [Option<&Tensor>; 2] {
     match norm {
         None => [None, None],
         Some(Norm::Rms { weight, .. }) => [Some(weight), None],

@@ -141,8 +141,8 @@ async fn fusions_agree_with_their_definitions(gpu: Gpu) {
     // Few rows: one dispatch does it all; at K = 80 vectors are read by four, and the bias ends within four. Many: norm,
     // product (split on a GPU), sum. All share one epilogue, and the cases of `gemv` have every activation: a CPU driver
     // compiles each for a second or more.
-    let acts: [(Act, fn(f64) -> f64); 5] = [
-        (Act::Glu(GluAct::Silu), activation::silu),
+    let acts = [
+        (Act::Glu(GluAct::Silu), activation::silu as fn(f64) -> f64),
         (Act::GeluErf, activation::gelu_erf),
         (Act::SoftCap(3.0), |v| 3.0 * (v / 3.0).tanh()),
         (Act::Glu(GluAct::Relu), activation::relu),

@@ -55,7 +55,7 @@ pub const KERNEL: Kernel = Kernel {
     choices,
     cases,
     benches: super::super::bench::norm_add,
-    cases_of: None,
+    cases_of: Some(cases_of),
     tuning: Some(Tuning { ways, workload }),
     cost: Some(cost),
 };
@@ -279,6 +279,15 @@ fn case(
         case = case.launch(choice(config, shape, format, norm, epilogue), &params, grid);
     }
     case
+}
+
+/// All that may be selected.
+fn cases_of(format: WeightFormat) -> Vec<TestCase> {
+    let mut every = CANDIDATES.with(&[Config::subgroup(8, 4), Config::portable(8, 4)]);
+    every.retain(|config| !config.has_lanes());
+    let before = (NormKind::Rms, EpilogueKind::default());
+    let shape = Shape { m: 1, n: 66, k: 544 };
+    vec![case(("any_format", Regime::ManyTiles), (shape, format), before, 0, &every)]
 }
 
 fn cases() -> Vec<TestCase> {
