@@ -72,7 +72,7 @@ pub async fn run(
         let mut recorder = Recorder::new(gpu);
         for set in &sets {
             let refs: Vec<_> = set.iter().collect();
-            recorder.dispatch_bytes(spec, launch.choice.clone(), &launch.params, &refs, launch.grid)?;
+            recorder.launch(spec, &launch, &refs)?;
         }
         let plan = gpu.plan(&recorder)?;
         gpu.replay(&plan, 1); // warm-up: compiles

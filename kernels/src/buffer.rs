@@ -16,6 +16,8 @@ struct Raw {
     buffer: wgpu::Buffer,
     /// Bytes, also of one without memory.
     bytes: u64,
+    /// Grids may come from it; also of one without memory.
+    indirect: bool,
     id: u64,
     graveyard: Arc<Mutex<Vec<u64>>>,
     /// Others may hold the wgpu buffer.
@@ -50,24 +52,40 @@ impl Buffer {
     }
 
     /// A buffer of a size that has no memory of its own: not to be bound, read or written.
-    pub(crate) fn hollow(&self, id: u64, size: u64, graveyard: Arc<Mutex<Vec<u64>>>) -> Self {
+    pub(crate) fn hollow(
+        &self,
+        id: u64,
+        (size, indirect): (u64, bool),
+        graveyard: Arc<Mutex<Vec<u64>>>,
+    ) -> Self {
         self.share();
-        Self::of(self.raw.buffer.clone(), size, id, graveyard, true)
+        Self::of(self.raw.buffer.clone(), (size, indirect), id, graveyard, true)
     }
 
     fn with(buffer: wgpu::Buffer, id: u64, graveyard: Arc<Mutex<Vec<u64>>>, shared: bool) -> Self {
-        let size = buffer.size();
-        Self::of(buffer, size, id, graveyard, shared)
+        let kind = (buffer.size(), buffer.usage().contains(wgpu::BufferUsages::INDIRECT));
+        Self::of(buffer, kind, id, graveyard, shared)
     }
 
-    fn of(buffer: wgpu::Buffer, bytes: u64, id: u64, graveyard: Arc<Mutex<Vec<u64>>>, shared: bool) -> Self {
-        let raw = Raw { buffer, bytes, id, graveyard, shared: AtomicBool::new(shared) };
+    fn of(
+        buffer: wgpu::Buffer,
+        (bytes, indirect): (u64, bool),
+        id: u64,
+        graveyard: Arc<Mutex<Vec<u64>>>,
+        shared: bool,
+    ) -> Self {
+        let raw = Raw { buffer, bytes, indirect, id, graveyard, shared: AtomicBool::new(shared) };
         Self { raw: Arc::new(raw), offset: 0, size: bytes }
     }
 
     /// Bytes of the range.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Whether grids of dispatches may come from it.
+    pub fn is_indirect(&self) -> bool {
+        self.raw.indirect
     }
 
     /// First byte of the range within the wgpu buffer.

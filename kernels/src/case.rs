@@ -118,7 +118,7 @@ impl TestCase {
     /// Adds a launch.
     #[must_use]
     pub fn launch(mut self, choice: Choice, params: &impl Pod, grid: [u32; 3]) -> Self {
-        self.launches.push(Launch { choice, params: bytemuck::bytes_of(params).to_vec(), grid });
+        self.launches.push(Launch::new(choice, params, grid));
         self
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
+use bytemuck::Pod;
 use girih_shaders::Selection;
 
 use crate::quant::WeightFormat;
@@ -119,6 +120,15 @@ pub struct Launch {
     pub choice: Choice,
     /// Bytes of `Params`.
     pub params: Vec<u8>,
-    /// Workgroups.
+    /// Workgroups; at most, of a recorded dispatch that takes them from a buffer.
     pub grid: [u32; 3],
+    /// The grid comes from a buffer.
+    pub indirect: bool,
+}
+
+impl Launch {
+    /// A launch with so many workgroups.
+    pub fn new(choice: Choice, params: &impl Pod, grid: [u32; 3]) -> Self {
+        Self { choice, params: bytemuck::bytes_of(params).to_vec(), grid, indirect: false }
+    }
 }

@@ -61,6 +61,12 @@ pub enum KernelError {
         /// The other one.
         other: &'static str,
     },
+    /// The grid comes from a buffer that was not made for it.
+    #[error("{kernel}: the grid's buffer lacks the usage INDIRECT, which `Gpu::alloc_indirect` gives")]
+    NotIndirect {
+        /// Kernel.
+        kernel: &'static str,
+    },
     /// A size exceeds a limit of this device.
     #[error("{kernel}: {what} is {got}, this device allows {limit}")]
     OverLimit {

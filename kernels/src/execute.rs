@@ -5,6 +5,7 @@ use crate::device::{Gpu, Pipeline, uniform_bytes};
 use crate::error::{GpuError, KernelError};
 
 use crate::choice::Choice;
+use crate::grid::Grid;
 use crate::recorder::{self, Command, Dispatch, Recorder};
 use crate::spec::{Access, KernelSpec};
 use crate::twin::TwinCall;
@@ -24,7 +25,7 @@ pub struct Plan {
 
 #[derive(Debug)]
 enum Step {
-    Dispatch { pipeline: Arc<Pipeline>, bind_group: wgpu::BindGroup, offset: u32, grid: [u32; 3] },
+    Dispatch { pipeline: Arc<Pipeline>, bind_group: wgpu::BindGroup, offset: u32, grid: Grid },
     Copy { src: Buffer, dst: Buffer },
 }
 
@@ -35,7 +36,7 @@ pub struct Timing {
     pub label: String,
     /// Constants and parts.
     pub selection: String,
-    /// Workgroups.
+    /// Workgroups, at most.
     pub grid: [u32; 3],
     /// Bytes that were moved: those of all bound ranges; `None` where a kernel moves a part of one.
     pub moved_bytes: Option<u64>,
@@ -69,7 +70,7 @@ impl Plan {
         self.params.share();
         for command in &self.commands {
             match command {
-                Command::Dispatch(d) => d.buffers.iter().for_each(Buffer::share),
+                Command::Dispatch(d) => d.buffers.iter().chain(d.grid.args()).for_each(Buffer::share),
                 Command::Copy { src, dst } => [src, dst].into_iter().for_each(Buffer::share),
             }
         }
@@ -93,7 +94,7 @@ impl Plan {
                     current = Some(pipeline);
                 }
                 pass.set_bind_group(0, bind_group, &[*offset]);
-                pass.dispatch_workgroups(grid[0], grid[1], grid[2]);
+                grid.dispatch(&mut pass);
                 steps.next();
             }
         }
@@ -179,7 +180,7 @@ impl Gpu {
                     let offset = params.len() as u32;
                     params.extend_from_slice(&d.params);
                     params.resize((params.len() as u64).next_multiple_of(slot) as usize, 0);
-                    steps.push(Step::Dispatch { pipeline, bind_group, offset, grid: d.grid });
+                    steps.push(Step::Dispatch { pipeline, bind_group, offset, grid: d.grid.clone() });
                 }
             }
         }
@@ -238,7 +239,7 @@ impl Gpu {
                         });
                         pass.set_pipeline(&pipeline.raw);
                         pass.set_bind_group(0, bind_group, &[*offset]);
-                        pass.dispatch_workgroups(grid[0], grid[1], grid[2]);
+                        grid.dispatch(&mut pass);
                         index += 2;
                     }
                 }
@@ -258,7 +259,7 @@ impl Gpu {
             .map(|(d, t)| Timing {
                 label: d.label(),
                 selection: d.choice.selection.to_string(),
-                grid: d.grid,
+                grid: d.grid.most(),
                 moved_bytes: (!d.spec.bindings.iter().any(|binding| binding.in_part))
                     .then(|| d.buffers.iter().map(Buffer::size).sum()),
                 nanoseconds: t[1].saturating_sub(t[0]) as f64 * period,
@@ -294,6 +295,13 @@ impl Gpu {
     }
 
     async fn run_twin(&self, d: &Dispatch) -> Result<(), KernelError> {
+        if let Some(args) = d.grid.args() {
+            // No workgroup, no result. Of other grids the twin computes what the parameters say.
+            let words: Vec<u32> = read_as(self, args).await?;
+            if words.iter().take(3).any(|&count| count == 0) {
+                return Ok(());
+            }
+        }
         let mut buffers = Vec::with_capacity(d.buffers.len());
         for buffer in &d.buffers {
             buffers.push(self.read(buffer).await?);

@@ -70,7 +70,7 @@ pub fn explain(caps: &Caps, dispatch: &Dispatch, keys: u32) -> Explained {
         shape: ways.map(|ways| ways.shape),
         why,
         blocked: caps.blocked.iter().filter_map(|b| b.strip_prefix(&prefix).map(str::to_owned)).collect(),
-        grid: dispatch.grid,
+        grid: dispatch.grid.most(),
         cost,
     }
 }

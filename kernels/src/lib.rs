@@ -39,6 +39,7 @@ pub mod error;
 pub mod execute;
 pub mod explain;
 pub mod fused;
+pub mod grid;
 
 pub mod matmul;
 pub mod norm;
@@ -65,6 +66,7 @@ pub use choice::{Choice, Data, Launch, Requires};
 pub use device::{Counters, Gpu, Options, PendingRead};
 pub use error::{GpuError, KernelError};
 pub use execute::{Plan, Timing};
+pub use grid::Grid;
 pub use recorder::{Command, Dispatch, Recorder};
 pub use spec::{Access, Binding, Kernel, KernelSpec};
 

@@ -7,7 +7,8 @@ use crate::caps::Caps;
 use crate::choice::{Choice, Launch};
 use crate::device::Gpu;
 use crate::error::KernelError;
-use crate::spec::{Access, KernelSpec};
+use crate::grid::Grid;
+use crate::spec::{Access, Binding, KernelSpec};
 
 /// One command of a recording.
 #[derive(Clone, Debug)]
@@ -35,18 +36,20 @@ pub struct Dispatch {
     /// Storage bindings.
     pub buffers: Vec<Buffer>,
     /// Workgroups.
-    pub grid: [u32; 3],
+    pub grid: Grid,
 }
 
 impl Dispatch {
-    /// `kernel/variant`.
+    /// `kernel/variant`, with ` indirect` behind it where the grid comes from a buffer.
     pub fn label(&self) -> String {
-        format!("{}/{}", self.spec.name, self.choice.variant)
+        let indirect = if self.grid.args().is_some() { " indirect" } else { "" };
+        format!("{}/{}{indirect}", self.spec.name, self.choice.variant)
     }
 
     /// Pipeline, parameters and grid.
     pub fn launch(&self) -> Launch {
-        Launch { choice: self.choice.clone(), params: self.params.clone(), grid: self.grid }
+        let indirect = self.grid.args().is_some();
+        Launch { choice: self.choice.clone(), params: self.params.clone(), grid: self.grid.most(), indirect }
     }
 }
 
@@ -101,20 +104,41 @@ impl Recorder {
         self.commands.clear();
     }
 
-    /// Appends a dispatch. A grid with a zero is no work and appends nothing.
+    /// Appends a dispatch. A grid of counts with a zero is no work and appends nothing.
     ///
     /// # Errors
     /// Numbers of bindings or bytes that do not fit the spec, sizes over a limit of the device, a variant that
-    /// failed its self-test.
+    /// failed its self-test, a grid from a buffer that is too short, crooked, written by the dispatch or not for that use.
     pub fn dispatch(
         &mut self,
         spec: &'static KernelSpec,
         choice: Choice,
         params: &impl Pod,
         buffers: &[&Buffer],
-        grid: [u32; 3],
+        grid: impl Into<Grid>,
     ) -> Result<(), KernelError> {
-        self.dispatch_bytes(spec, choice, bytemuck::bytes_of(params), buffers, grid)
+        self.dispatch_bytes(spec, choice, bytemuck::bytes_of(params), buffers, grid.into())
+    }
+
+    /// Appends a launch: with its grid in a buffer of its own, where it comes from one.
+    ///
+    /// # Errors
+    /// As [`Recorder::dispatch`]; memory that is exhausted.
+    pub(crate) fn launch(
+        &mut self,
+        spec: &'static KernelSpec,
+        launch: &Launch,
+        buffers: &[&Buffer],
+    ) -> Result<(), KernelError> {
+        let Launch { choice, params, grid: most, indirect } = launch;
+        let grid = if *indirect {
+            let args = self.gpu.alloc_indirect(Grid::BYTES)?;
+            self.gpu.write(&args, 0, bytemuck::cast_slice(most));
+            Grid::Indirect { args, most: *most }
+        } else {
+            Grid::Count(*most)
+        };
+        self.dispatch_bytes(spec, choice.clone(), params, buffers, grid)
     }
 
     /// [`Recorder::dispatch`] with the parameters as bytes.
@@ -124,9 +148,10 @@ impl Recorder {
         choice: Choice,
         params: &[u8],
         buffers: &[&Buffer],
-        grid: [u32; 3],
+        grid: Grid,
     ) -> Result<(), KernelError> {
         let caps = self.gpu.caps();
+        let most = grid.most();
         let kernel = spec.name;
         if params.len() != spec.params_bytes {
             let (field, got) = ("bytes of Params", params.len() as u64);
@@ -142,7 +167,7 @@ impl Recorder {
             return Err(KernelError::Unavailable { kernel, variant: choice.variant, needs });
         }
         let limits: [(&'static str, u64, u64); 4] = [
-            ("number of workgroups", grid.iter().copied().max().unwrap_or(0).into(), caps.workgroups.into()),
+            ("number of workgroups", most.into_iter().max().unwrap_or(0).into(), caps.workgroups.into()),
             ("number of invocations", choice.invocations.into(), caps.invocations.into()),
             ("workgroup memory", choice.workgroup_bytes.into(), caps.workgroup_bytes.into()),
             ("number of storage buffers", buffers.len() as u64, caps.storage_buffers.into()),
@@ -176,7 +201,10 @@ impl Recorder {
             }
         }
         check_aliases(spec, buffers)?;
-        if grid.contains(&0) {
+        if let Some(args) = grid.args() {
+            check_args(spec, args, buffers)?;
+        }
+        if most.contains(&0) {
             return Ok(());
         }
         self.commands.push(Command::Dispatch(Dispatch {
@@ -218,6 +246,28 @@ impl Recorder {
         }
         self.commands.push(Command::Copy { src: src.clone(), dst: dst.clone() });
         Ok(())
+    }
+}
+
+/// The words of a grid: three of them, where the device can read them, in a buffer for it that the dispatch does not write.
+fn check_args(spec: &KernelSpec, args: &Buffer, buffers: &[&Buffer]) -> Result<(), KernelError> {
+    const GRID: &str = "grid";
+    let kernel = spec.name;
+    if args.size() < Grid::BYTES {
+        return Err(KernelError::BadBuffer { kernel, binding: GRID, got: args.size(), want: Grid::BYTES });
+    }
+    if !args.offset().is_multiple_of(4) {
+        return Err(KernelError::Misaligned { kernel, binding: GRID, got: args.offset(), want: 4 });
+    }
+    if !args.is_indirect() {
+        return Err(KernelError::NotIndirect { kernel });
+    }
+    let is_written = |(binding, buffer): &(&Binding, &&Buffer)| {
+        binding.access == Access::ReadWrite && buffer.same_memory(args)
+    };
+    match spec.bindings.iter().zip(buffers).find(is_written) {
+        Some((binding, _)) => Err(KernelError::Aliased { kernel, written: binding.name, other: GRID }),
+        None => Ok(()),
     }
 }
 

@@ -11,6 +11,7 @@ pub const KERNELS: &[&Kernel] = &[
     &crate::probe::write::KERNEL,
     &crate::probe::int8_dot::KERNEL,
     &crate::probe::barrier::KERNEL,
+    &crate::probe::groups::KERNEL,
     &crate::attention::prefill::KERNEL,
     &crate::attention::decode::KERNEL,
     &crate::attention::merge::KERNEL,

@@ -170,13 +170,7 @@ async fn run_launch(
         ranges.push(range);
     }
     let mut recorder = Recorder::new(gpu);
-    recorder.dispatch_bytes(
-        spec,
-        launch.choice.clone(),
-        &launch.params,
-        &ranges.iter().collect::<Vec<_>>(),
-        launch.grid,
-    )?;
+    recorder.launch(spec, launch, &ranges.iter().collect::<Vec<_>>())?;
     gpu.submit(&recorder)?;
     let mut want: Vec<Vec<u8>> = case.buffers.iter().map(|b| b.data.clone()).collect();
     (spec.twin)(&mut TwinCall {

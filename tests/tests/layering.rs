@@ -59,7 +59,7 @@ const FLOORS_OF_KERNELS: &[&[&str]] = &[
     &["winners"],
     &["caps"],
     &["case", "error"],
-    &["fused", "spec"],
+    &["fused", "grid", "spec"],
     &[
         "device::caps",
         "device::counters",

@@ -1,7 +1,7 @@
 //! What the recorder refuses before the driver sees it, and that handles to one device tell buffers apart.
 
 use girih_kernels::registry::KERNELS;
-use girih_kernels::{Buffer, Gpu, Kernel, KernelError, Recorder, wgpu};
+use girih_kernels::{Buffer, Gpu, Grid, Kernel, KernelError, Recorder, wgpu};
 use girih_tests::on_device;
 
 fn copy_kernel() -> &'static Kernel {
@@ -60,6 +60,116 @@ async fn counts_that_do_not_fit_the_kernel_are_errors(gpu: Gpu) {
     assert!(matches!(short, Err(KernelError::BadParam { .. })));
     let few = recorder.dispatch(spec, choice, &[0u32; 4], &[&buffer], [1, 1, 1]);
     assert!(matches!(few, Err(KernelError::BadParam { .. })));
+}
+
+const GROUPS: u32 = 12;
+
+/// Workgroups that write their number, at most [`GROUPS`], with the words of their grid in `args`.
+fn record_groups(
+    recorder: &mut Recorder,
+    count: &Buffer,
+    y: &Buffer,
+    args: &Buffer,
+) -> Result<(), KernelError> {
+    let kernel = KERNELS.iter().find(|k| k.spec.name == "probe_groups").expect("the probe of grids");
+    let grid = Grid::Indirect { args: args.clone(), most: [GROUPS, 1, 1] };
+    recorder.dispatch(kernel.spec, (kernel.choices)().remove(0), &[GROUPS, 0, 0, 0], &[count, y], grid)
+}
+
+/// How many workgroups wrote, of those that `y` has room for; it is cleared.
+async fn groups_that_ran(gpu: &Gpu, y: &Buffer) -> u32 {
+    let words: Vec<u32> = bytemuck::pod_collect_to_vec(&gpu.read(y).await.expect("reads"));
+    gpu.write(y, 0, &vec![0; y.size() as usize]);
+    let ran = words.iter().rposition(|&word| word != 0).map_or(0, |last| last as u32 / 64 + 1);
+    assert!((0..64 * ran).all(|i| words[i as usize] == i), "{words:?}");
+    ran
+}
+
+/// A grid is what its buffer says when the dispatch begins: also where the device wrote it a moment before, and in every
+/// replay anew.
+#[on_device]
+async fn a_grid_comes_from_a_buffer(gpu: Gpu) {
+    let words = |counts: &[u32]| gpu.upload(bytemuck::cast_slice(counts)).expect("memory");
+    let (count, y) = (words(&[GROUPS]), gpu.alloc(256 * u64::from(GROUPS)).expect("memory"));
+    let args = gpu.alloc_indirect(64).expect("memory");
+    let mut recorder = Recorder::new(&gpu);
+    record_groups(&mut recorder, &count, &y, &args).expect("records");
+    assert_eq!(recorder.labels(), ["probe_groups/portable indirect"]);
+    let plan = gpu.plan(&recorder).expect("a plan");
+    for (grid, want) in [([5, 1, 1], 5), ([0, 1, 1], 0), ([12, 1, 1], 12), ([3, 0, 1], 0)] {
+        gpu.write(&args, 0, bytemuck::cast_slice(&grid));
+        gpu.replay(&plan, 1);
+        assert_eq!(groups_that_ran(&gpu, &y).await, want, "{grid:?}");
+    }
+    // Words that lie further behind, copied there in the same submission.
+    let mut recorder = Recorder::new(&gpu);
+    let source = words(&[7, 1, 1, 0]);
+    let behind = args.slice(20, 16).expect("inside");
+    recorder.copy(&source, &behind).expect("records");
+    record_groups(&mut recorder, &count, &y, &behind).expect("records");
+    gpu.submit(&recorder).expect("runs");
+    assert_eq!(groups_that_ran(&gpu, &y).await, 7, "copied in front");
+    // Twins run where workgroups do.
+    for (grid, want) in [([12, 1, 1], 12), ([0, 1, 1], 0)] {
+        gpu.write(&args, 0, bytemuck::cast_slice(&grid));
+        gpu.run_twins(plan.commands(), |_| true).await.expect("twins");
+        assert_eq!(groups_that_ran(&gpu, &y).await, want, "twins, {grid:?}");
+    }
+    gpu.check().expect("no error of the device");
+}
+
+/// The same on a device of somebody else, whose wgpu checks what is in the buffer: more workgroups than an axis may have
+/// are none.
+#[test]
+fn a_grid_comes_from_a_buffer_on_a_callers_device() {
+    pollster::block_on(async {
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+            flags: wgpu::InstanceFlags::VALIDATION_INDIRECT_CALL,
+            ..wgpu::InstanceDescriptor::new_without_display_handle()
+        });
+        let options = wgpu::RequestAdapterOptions::default();
+        let adapter = instance.request_adapter(&options).await.expect("an adapter");
+        let required_limits = adapter.limits();
+        let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
+        let (device, queue) = adapter.request_device(&descriptor).await.expect("a device");
+        let max_tier = Some(girih_kernels::Tier::Portable);
+        let options = girih_kernels::Options { max_tier, ..girih_kernels::Options::default() };
+        let gpu = Gpu::from_wgpu(&adapter, device, queue, options).expect("large enough");
+        let count = gpu.upload(bytemuck::cast_slice(&[GROUPS])).expect("memory");
+        let y = gpu.alloc(256 * u64::from(GROUPS)).expect("memory");
+        let args = gpu.alloc_indirect(16).expect("memory");
+        let mut recorder = Recorder::new(&gpu);
+        record_groups(&mut recorder, &count, &y, &args).expect("records");
+        let plan = gpu.plan(&recorder).expect("a plan");
+        for (x, want) in [(5, 5), (gpu.caps().workgroups + 1, 0), (12, 12)] {
+            gpu.write(&args, 0, bytemuck::cast_slice(&[x, 1, 1]));
+            gpu.replay(&plan, 1);
+            assert_eq!(groups_that_ran(&gpu, &y).await, want, "{x}");
+        }
+        gpu.check().expect("no error of the device");
+    });
+}
+
+#[on_device]
+async fn what_is_no_buffer_of_a_grid_is_an_error(gpu: Gpu) {
+    let (count, y) = (gpu.alloc(16).expect("memory"), gpu.alloc(256 * u64::from(GROUPS)).expect("memory"));
+    let args = gpu.alloc_indirect(4096).expect("memory");
+    let mut recorder = Recorder::new(&gpu);
+    let mut error = |y: &Buffer, args: &Buffer| {
+        record_groups(&mut recorder, &count, y, args).expect_err("refused").to_string()
+    };
+    assert!(error(&y, &count).contains("lacks the usage INDIRECT"));
+    let short = args.slice(0, 8).expect("inside");
+    assert_eq!(error(&y, &short), "probe_groups: buffer grid has 8 bytes, needs 12");
+    let crooked = args.slice(2, 12).expect("inside");
+    assert_eq!(error(&y, &crooked), "probe_groups: buffer grid starts at byte 2, must be a multiple of 4");
+    let words = args.slice(2048, 12).expect("inside");
+    assert_eq!(error(&args, &words), "probe_groups: y is written and shares its buffer with grid");
+    // Reading it is allowed.
+    record_groups(&mut recorder, &args, &y, &words).expect("records");
+    let hollow = gpu.recording_only();
+    let args = hollow.alloc_indirect(16).expect("no memory");
+    record_groups(&mut Recorder::new(&hollow), &count, &y, &args).expect("records");
 }
 
 #[on_device]

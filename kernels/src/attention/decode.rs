@@ -389,7 +389,7 @@ fn bench_launch(caps: &Caps, name: &str) -> Vec<Launch> {
         .map(|problem| {
             let shape = problem.shape();
             let (choice, params, grid) = select(caps, &shape, false, splits(caps, &shape));
-            Launch { choice, params: bytemuck::bytes_of(&params).to_vec(), grid }
+            Launch::new(choice, &params, grid)
         })
         .into_iter()
         .collect()

@@ -92,7 +92,7 @@ pub(super) fn ways(
     all.map(|named| {
         let (params, grid) = launch(&named.0);
         let name = named.to_string();
-        let launch = Launch { choice: named.0, params: bytemuck::bytes_of(&params).to_vec(), grid };
+        let launch = Launch::new(named.0, &params, grid);
         Way { name, steps: vec![Step { spec, launch, bindings: (0..spec.bindings.len()).collect() }] }
     })
     .collect()
@@ -137,7 +137,7 @@ pub(super) fn workload(shape: &Shape, choice: Choice, params: Params) -> Workloa
     // Splits lie one behind the other: then all of it is the sample.
     let all = shape.num_seqs > 1 || splits > 1 || rows == shape.max_q_len;
     let sample_rows = if all { whole[0] } else { rows as usize };
-    let sample = Launch { choice, params: bytemuck::bytes_of(&params).to_vec(), grid: [1; 3] };
+    let sample = Launch::new(choice, &params, [1; 3]);
     let sample_seqs = if all { None } else { Some(seqs(rows, keys)) };
     Workload {
         buffers,

@@ -464,7 +464,7 @@ fn bench_launch(caps: &Caps, name: &str) -> Vec<Launch> {
     problem
         .map(|problem| {
             let (choice, params, grid) = select(caps, &problem.shape(), false);
-            Launch { choice, params: bytemuck::bytes_of(&params).to_vec(), grid }
+            Launch::new(choice, &params, grid)
         })
         .into_iter()
         .collect()

@@ -16,19 +16,35 @@ impl Gpu {
     /// # Errors
     /// Sizes over the device's limit, memory that is exhausted.
     pub fn alloc(&self, bytes: u64) -> Result<Buffer, GpuError> {
+        self.alloc_for(bytes, wgpu::BufferUsages::empty())
+    }
+
+    /// The same for grids of dispatches too ([`Grid::Indirect`](crate::Grid::Indirect)). Buffers are not for that unless they
+    /// are asked to: a browser checks what is in them before each dispatch.
+    ///
+    /// # Errors
+    /// As [`Gpu::alloc`].
+    pub fn alloc_indirect(&self, bytes: u64) -> Result<Buffer, GpuError> {
+        self.alloc_for(bytes, wgpu::BufferUsages::INDIRECT)
+    }
+
+    fn alloc_for(&self, bytes: u64, more: wgpu::BufferUsages) -> Result<Buffer, GpuError> {
         self.watched().failure.lost()?;
         if bytes > self.caps().buffer_bytes {
             return Err(GpuError::BufferTooLarge { bytes, limit: self.caps().buffer_bytes });
         }
         let size = bytes.max(16).next_multiple_of(16);
         if self.is_recording_only() {
-            return self.hollow(size);
+            return self.hollow(size, !more.is_empty());
         }
         lock(&self.inner.shared.bind_groups).forget_freed();
         let descriptor = wgpu::BufferDescriptor {
             label: None,
             size,
-            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+            usage: wgpu::BufferUsages::STORAGE
+                | wgpu::BufferUsages::COPY_SRC
+                | wgpu::BufferUsages::COPY_DST
+                | more,
             mapped_at_creation: false,
         };
         let (raw, error) = self
@@ -42,7 +58,7 @@ impl Gpu {
     }
 
     /// A buffer without memory: all of them stand before the same 16 bytes.
-    fn hollow(&self, size: u64) -> Result<Buffer, GpuError> {
+    fn hollow(&self, size: u64, indirect: bool) -> Result<Buffer, GpuError> {
         let memory = if let Some(memory) = self.inner.dummy.get() {
             memory
         } else {
@@ -51,7 +67,7 @@ impl Gpu {
             self.inner.dummy.get_or_init(|| memory)
         };
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Ok(memory.hollow(id, size, self.inner.shared.graveyard.clone()))
+        Ok(memory.hollow(id, (size, indirect), self.inner.shared.graveyard.clone()))
     }
 
     /// A buffer that nobody else knows: the last handle frees its memory.
@@ -61,7 +77,8 @@ impl Gpu {
         Buffer::owned(buffer, id, self.inner.shared.graveyard.clone())
     }
 
-    /// Wraps a buffer of the caller's. It needs `STORAGE`, and `COPY_SRC`/`COPY_DST` for reading and writing.
+    /// Wraps a buffer of the caller's. It needs `STORAGE`, `COPY_SRC`/`COPY_DST` for reading and writing, `INDIRECT` for
+    /// grids.
     pub fn adopt(&self, buffer: wgpu::Buffer) -> Buffer {
         self.count(|c| &c.buffers);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);

@@ -202,7 +202,7 @@ pub(super) fn bench_launches(
         }
         let grid = config.grid(caps, params.num_n);
         let params = Params { grid_x: grid[0], ..params };
-        launches.push(Launch { choice, params: bytemuck::bytes_of(&params).to_vec(), grid });
+        launches.push(Launch::new(choice, &params, grid));
     }
     launches
 }

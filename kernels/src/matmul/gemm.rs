@@ -199,11 +199,8 @@ fn choice(tile: Tile, shape: Shape, format: WeightFormat, split: bool, epilogue:
 pub(super) fn bench_launch(caps: &Caps, shape: Shape, format: WeightFormat) -> Launch {
     let Plan { tile, splits, split_k8 } = plan(caps, shape, &[format]);
     let params = Params { split_k8, ..Params::plain(shape, shape.n) };
-    Launch {
-        choice: choice(tile, shape, format, splits > 1, EpilogueKind::default()),
-        params: bytemuck::bytes_of(&params).to_vec(),
-        grid: tile.grid(shape.m, shape.n, splits),
-    }
+    let choice = choice(tile, shape, format, splits > 1, EpilogueKind::default());
+    Launch::new(choice, &params, tile.grid(shape.m, shape.n, splits))
 }
 
 const TILES: [Tile; 10] = [

@@ -310,10 +310,10 @@ fn bench_launches(caps: &Caps, name: &str) -> Vec<Launch> {
         let passed_over = [Tile { tm: 8, tn: 4, ..DIRECT }, Tile { tm: 16, tn: 2, ..DIRECT }];
         plans.extend(passed_over.map(|tile| Plan::whole(tile, shape)));
     }
-    let launch = |Plan { tile, splits, split_k8 }: Plan| Launch {
-        choice: choice(tile, format, splits > 1, EpilogueKind::default()),
-        params: bytemuck::bytes_of(&Params { split_k8, ..Params::plain(shape, shape.n) }).to_vec(),
-        grid: tile.grid(shape.m, shape.n, splits),
+    let launch = |Plan { tile, splits, split_k8 }: Plan| {
+        let params = Params { split_k8, ..Params::plain(shape, shape.n) };
+        let choice = choice(tile, format, splits > 1, EpilogueKind::default());
+        Launch::new(choice, &params, tile.grid(shape.m, shape.n, splits))
     };
     plans.into_iter().map(launch).collect()
 }

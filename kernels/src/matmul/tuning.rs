@@ -84,8 +84,7 @@ impl Recorded {
         let way = |config: Config| {
             let grid = config.grid(caps, self.shape.n);
             let params = Params { grid_x: grid[0], ..self.params_of(self.shape) };
-            let launch =
-                Launch { choice: choice(config), params: bytemuck::bytes_of(&params).to_vec(), grid };
+            let launch = Launch::new(choice(config), &params, grid);
             way(config.to_string(), spec, launch)
         };
         configs.into_iter().map(way).filter(|way| caps.runs(&way.steps[0].launch.choice)).collect()
@@ -106,32 +105,19 @@ impl Recorded {
         let grid = tile.grid(shape.m, shape.n, splits);
         let whole = self.params_of(shape);
         if !plan.is_split() {
-            let params = bytemuck::bytes_of(&whole).to_vec();
-            return way(
-                plan.to_string(),
-                spec,
-                Launch { choice: choice(false, self.epilogue), params, grid },
-            );
+            return way(plan.to_string(), spec, Launch::new(choice(false, self.epilogue), &whole, grid));
         }
         let params = Params { y_stride: shape.n, split_k8, ..whole };
         let product = Step {
             spec,
-            launch: Launch {
-                choice: choice(true, EpilogueKind::default()),
-                params: bytemuck::bytes_of(&params).to_vec(),
-                grid,
-            },
+            launch: Launch::new(choice(true, EpilogueKind::default()), &params, grid),
             bindings: (0..scratch).map(|i| if i == RESULT { scratch } else { i }).collect(),
         };
         let factors = [whole.alpha, whole.soft_cap];
         let (params, grid) = split_sum::launch(caps, self.epilogue, factors, [splits, shape.m, shape.n]);
         let sum = Step {
             spec: &split_sum::SPEC,
-            launch: Launch {
-                choice: split_sum::choice(self.epilogue),
-                params: bytemuck::bytes_of(&params).to_vec(),
-                grid,
-            },
+            launch: Launch::new(split_sum::choice(self.epilogue), &params, grid),
             bindings: vec![scratch, 3, 4, RESULT],
         };
         Way { name: plan.to_string(), steps: vec![product, sum] }
@@ -163,8 +149,7 @@ impl Recorded {
         choice: Choice,
     ) -> Workload {
         let (shape, small) = (self.shape, self.sample());
-        let params = bytemuck::bytes_of(&self.params_of(small)).to_vec();
-        let sample = Launch { choice, params, grid: [1; 3] };
+        let sample = Launch::new(choice, &self.params_of(small), [1; 3]);
         let repeat = |pattern: Vec<u8>, of: u32, to: u32| {
             let bytes = pattern.len() as u64 / u64::from(of) * u64::from(to);
             Contents { pattern, bytes }

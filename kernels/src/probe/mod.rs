@@ -4,6 +4,7 @@ pub mod barrier;
 pub mod ceilings;
 pub mod copy;
 pub mod fma;
+pub mod groups;
 pub mod int8_dot;
 pub mod read;
 pub mod rounds;

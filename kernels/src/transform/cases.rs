@@ -231,7 +231,7 @@ fn bench_launches(caps: &Caps, name: &str) -> Vec<Launch> {
     }
     let grid = rows::row_grid(caps, pass.num_rows);
     let params: Params = pass.params(grid[0], vec4, choice.invocations);
-    vec![Launch { choice, params: bytemuck::bytes_of(&params).to_vec(), grid }]
+    vec![Launch::new(choice, &params, grid)]
 }
 
 pub(super) fn benches() -> Vec<BenchCase> {

@@ -346,8 +346,7 @@ async fn prepare<'a>(
         for step in &way.steps {
             let bound: Vec<&Buffer> = step.bindings.iter().map(|&at| &set[at]).collect();
             for recorder in [Some(&mut recorder), (i == 0).then_some(&mut once)].into_iter().flatten() {
-                let Launch { choice, params, grid } = &step.launch;
-                match recorder.dispatch_bytes(step.spec, choice.clone(), params, &bound, *grid) {
+                match recorder.launch(step.spec, &step.launch, &bound) {
                     Ok(()) => {}
                     Err(error) => return Ok(Err(error.to_string())),
                 }
@@ -436,7 +435,7 @@ mod tests {
         let workload = Workload {
             buffers: vec![Contents::once(&[0f32; 4])],
             result: 0,
-            sample: Launch { choice, params: Vec::new(), grid: [1; 3] },
+            sample: Launch { choice, params: Vec::new(), grid: [1; 3], indirect: false },
             sample_buffer: None,
             sample_shape: [2, 2],
             shape: [3, 3],
