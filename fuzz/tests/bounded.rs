@@ -24,10 +24,10 @@ fn inputs_that_failed_once_and_seeds_pass() {
 }
 
 #[test]
-fn mutations_pass_for_a_minute() {
+fn mutations_pass_for_half_a_minute() {
     let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("fuzz");
     let _ = std::fs::remove_dir_all(&dir);
-    let output = fuzz(&["--seconds", "45", "--seed", "1", "--output", dir.to_str().expect("a path")]);
+    let output = fuzz(&["--seconds", "30", "--seed", "1", "--output", dir.to_str().expect("a path")]);
     assert!(output.status.success(), "{}", said(&output));
     let table = said(&output);
     for target in targets::ALL {

@@ -206,9 +206,10 @@ async fn quantised_on_load_the_model_tells_its_stories(gpu: Gpu) {
         assert!(plan.plan().num_dispatches() <= 7 * layers + 5, "{what}: {labels}");
         assert_eq!(labels.contains("gemv_int/"), activation != float, "{what}: {labels}");
         let prompt = ids(&story["prompt_ids"]);
-        let want = ids(&story["new_token_ids"]);
+        // A few more than have to agree.
+        let want = &ids(&story["new_token_ids"])[..same + 8];
         let got = run(&mut session, &prompt, &greedy(want.len())).await.token_ids;
-        let equal = got.iter().zip(&want).take_while(|(a, b)| a == b).count();
+        let equal = got.iter().zip(want).take_while(|(a, b)| a == b).count();
         let options = EvalOptions { window: 128, bos: None };
         let end = token_ids.len().min(257);
         let c = compare(&mut session, &mut reference, &token_ids[..end], options, |_| ())

@@ -10,7 +10,7 @@ use girih_model::{
     WeightPolicy, generate,
 };
 use girih_ops::{Format, QuantActivation};
-use girih_tests::{fable, gpu, load};
+use girih_tests::{fable, files, goldens, gpu, load};
 
 fn options(max_tokens: usize, temperature: f32) -> GenerateOptions {
     let sampling = Sampling { temperature, seed: 1, ..Sampling::default() };
@@ -30,35 +30,48 @@ fn nothing_is_compiled_after_the_warm_up() {
     let int4 = WeightPolicy { force: Some(Format::Q4_0.into()), activations: None };
     let int8 = WeightPolicy { force: Some(Format::Q8_0.into()), activations: Some(QuantActivation::INT8) };
     for weights in [WeightPolicy::default(), int4, int8] {
-        let model = model(weights);
-        let gpu = model.gpu().clone();
-        let mut session = Session::new(&model, SessionOptions::default()).expect("a session");
-        let mut steps = Vec::new();
-        pollster::block_on(session.warm_up(|done, total| steps.push((done, total)))).expect("warms up");
-        let total = steps[0].1;
-        assert!(total > 5 && steps.last() == Some(&(total, total)), "{steps:?}");
-        assert!(steps.windows(2).all(|w| w[0].0 < w[1].0), "progress goes forward: {steps:?}");
-        assert!(session.tokens(0).is_empty(), "the cache is empty again");
-        let made = gpu.counters().pipelines;
-        assert_eq!(made, total as u64, "all that was compiled was announced");
-        for len in (1..=34).chain([48, 63, 64, 65, 100, 127, 128, 129, 200, 256, 257, 470, 475]) {
-            let ids = prompt(len);
-            session.truncate(0, 0);
-            session.forward(&[Input { slot: 0, token_ids: &ids }], Rows::Last, None).expect("forward");
-            // A second turn behind it.
-            session
-                .forward(&[Input { slot: 0, token_ids: &ids[..len.min(37)] }], Rows::Last, None)
-                .expect("forward");
-            assert_eq!(gpu.counters().pipelines, made, "a prompt of {len} tokens compiled something");
-        }
-        for temperature in [0.0, 0.8] {
-            pollster::block_on(generate(&mut session, None, &prompt(5), &options(4, temperature), |_| {
-                ControlFlow::Continue(())
-            }))
-            .expect("generates");
-        }
-        assert_eq!(gpu.counters().pipelines, made, "decoding compiled something");
+        let lengths = (1..=34).chain([48, 63, 64, 65, 100, 127, 128, 129, 200, 256, 257, 470, 475]);
+        compiles_nothing_after_the_warm_up(&model(weights), lengths);
     }
+}
+
+/// Few rows take the norms behind blocks along on GPUs, more do not.
+#[test]
+fn norms_behind_blocks_are_warmed_up_too() {
+    let source = files::source(&goldens::dir().join("models/gemma2"));
+    let model = load(&gpu(), source, LoadOptions::default());
+    compiles_nothing_after_the_warm_up(&model, [1, 2, 3, 4, 5, 17, 64].into_iter());
+}
+
+/// Prompts of these lengths, a turn behind each, and decoding.
+fn compiles_nothing_after_the_warm_up(model: &Arc<Model>, lengths: impl Iterator<Item = usize>) {
+    let gpu = model.gpu().clone();
+    let mut session = Session::new(model, SessionOptions::default()).expect("a session");
+    let mut steps = Vec::new();
+    pollster::block_on(session.warm_up(|done, total| steps.push((done, total)))).expect("warms up");
+    let total = steps[0].1;
+    assert!(total > 5 && steps.last() == Some(&(total, total)), "{steps:?}");
+    assert!(steps.windows(2).all(|w| w[0].0 < w[1].0), "progress goes forward: {steps:?}");
+    assert!(session.tokens(0).is_empty(), "the cache is empty again");
+    let made = gpu.counters().pipelines;
+    assert_eq!(made, total as u64, "all that was compiled was announced");
+    for len in lengths {
+        let ids = prompt(len);
+        session.truncate(0, 0);
+        session.forward(&[Input { slot: 0, token_ids: &ids }], Rows::Last, None).expect("forward");
+        // A second turn behind it.
+        session
+            .forward(&[Input { slot: 0, token_ids: &ids[..len.min(37)] }], Rows::Last, None)
+            .expect("forward");
+        assert_eq!(gpu.counters().pipelines, made, "a prompt of {len} tokens compiled something");
+    }
+    for temperature in [0.0, 0.8] {
+        pollster::block_on(generate(&mut session, None, &prompt(5), &options(4, temperature), |_| {
+            ControlFlow::Continue(())
+        }))
+        .expect("generates");
+    }
+    assert_eq!(gpu.counters().pipelines, made, "decoding compiled something");
 }
 
 #[test]
@@ -98,7 +111,7 @@ fn a_generation_is_stopped_from_elsewhere() {
 #[test]
 fn a_long_prompt_is_stopped_between_its_pieces() {
     // The models at hand have short contexts; nothing but the configuration says so.
-    let dir = girih_tests::goldens::dir().join("models/qwen3");
+    let dir = goldens::dir().join("models/qwen3");
     let read = |file: &str| std::fs::read(dir.join(file)).expect("a file of the golden model");
     let config = String::from_utf8(read("config.json")).expect("text");
     let longer = config.replace("\"max_position_embeddings\": 256", "\"max_position_embeddings\": 2048");
@@ -119,5 +132,5 @@ fn a_long_prompt_is_stopped_between_its_pieces() {
     let rest = ids[session.tokens(0).len()..].to_vec();
     let got = session.forward(&[Input { slot: 0, token_ids: &rest }], Rows::Last, None).expect("forward");
     let read = |t: &girih_ops::Tensor| pollster::block_on(t.to_f32(model.gpu())).expect("reads");
-    girih_tests::goldens::assert_close("logits", &read(&got), &read(&want), 1e-3, 1e-3);
+    goldens::assert_close("logits", &read(&got), &read(&want), 1e-3, 1e-3);
 }
