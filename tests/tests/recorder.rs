@@ -124,6 +124,7 @@ async fn a_grid_comes_from_a_buffer(gpu: Gpu) {
 fn a_grid_comes_from_a_buffer_on_a_callers_device() {
     pollster::block_on(async {
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+            backends: wgpu::Backends::PRIMARY,
             flags: wgpu::InstanceFlags::VALIDATION_INDIRECT_CALL,
             ..wgpu::InstanceDescriptor::new_without_display_handle()
         });
