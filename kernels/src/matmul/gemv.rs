@@ -72,7 +72,7 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: Shape) -> Result<(), Ke
     for part in args.parts {
         let part_shape = Shape { n: part.rows, ..shape };
         let picked = select(rec.caps(), part_shape, part.format, prepared.norm, args.epilogue.kind());
-        prepared.dispatch(&SPEC, rec, &args, (shape, part), picked, &[])?;
+        prepared.dispatch(&SPEC, rec, &args, part, picked, &[])?;
     }
     Ok(())
 }
@@ -82,7 +82,7 @@ struct Prepared {
     norm: NormKind,
     vectors: Buffer,
     residual: Buffer,
-    /// Where the vectors begin, and the epsilon.
+    /// Those of a product with all of W.
     params: Params,
 }
 
@@ -115,8 +115,16 @@ fn prepare(
     let vectors = product::vectors(spec.name, rec.gpu(), [norm_weight, norm_bias, bias, added])?;
     let (vectors, [norm_weight_at, norm_bias_at, bias_at, norm_add_weight_at]) = vectors;
     let residual = or_dummy(rec.gpu(), residual)?;
-    let params =
-        Params { norm_weight_at, norm_bias_at, bias_at, eps, norm_add_weight_at, ..Params::default() };
+    let params = Params {
+        norm_weight_at,
+        norm_bias_at,
+        bias_at,
+        norm_add_weight_at,
+        eps,
+        alpha: args.epilogue.alpha,
+        soft_cap: act.soft_cap(),
+        ..Params::plain(shape, act.columns(shape.n))
+    };
     Ok(Prepared { norm, vectors, residual, params })
 }
 
@@ -127,27 +135,16 @@ impl Prepared {
         spec: &'static KernelSpec,
         rec: &mut Recorder,
         args: &Args<'_>,
-        (shape, part): (Shape, &Part<'_>),
+        part: &Part<'_>,
         (choice, config): (Choice, Config),
         more: &[&Buffer],
     ) -> Result<(), KernelError> {
-        if shape.m == 0 {
+        if self.params.num_m == 0 {
             return Ok(());
         }
         let grid = config.grid(rec.caps(), part.rows);
-        let Params { norm_weight_at, norm_bias_at, bias_at, eps, norm_add_weight_at, norm_add_eps, .. } =
-            self.params;
-        let params = Params {
-            grid_x: grid[0],
-            norm_weight_at,
-            norm_bias_at,
-            bias_at,
-            eps,
-            norm_add_weight_at,
-            norm_add_eps,
-            ..Params::of(shape, part, &args.epilogue)
-        };
-        let scales = part.scales(spec.name, rec.gpu(), shape.k)?;
+        let params = Params { grid_x: grid[0], num_n: part.rows, n_base: part.row0, ..self.params };
+        let scales = part.scales(spec.name, rec.gpu(), self.params.num_k)?;
         let mut buffers = vec![args.x, part.buffer, &scales, &self.vectors, &self.residual, args.y];
         buffers.extend(more);
         rec.dispatch(spec, choice, &params, &buffers, grid)

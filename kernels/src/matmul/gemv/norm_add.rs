@@ -104,7 +104,7 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, add: NormAdd<'_>, shape: Shape
     for part in args.parts {
         let part_shape = Shape { n: part.rows, ..shape };
         let picked = select(rec.caps(), part_shape, part.format, prepared.norm, args.epilogue.kind());
-        prepared.dispatch(&SPEC, rec, &args, (shape, part), picked, &[add.stream, add.sum])?;
+        prepared.dispatch(&SPEC, rec, &args, part, picked, &[add.stream, add.sum])?;
     }
     Ok(())
 }
