@@ -40,8 +40,8 @@ pub mod execute;
 pub mod explain;
 pub mod fused;
 pub mod grid;
-
 pub mod matmul;
+pub mod moe;
 pub mod norm;
 pub mod probe;
 pub mod quant;

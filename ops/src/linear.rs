@@ -261,6 +261,10 @@ fn prepare<'a>(
     let [m, k] = x.dims(OP, "x")?;
     x.expect_dtype(OP, "x", DType::F32)?;
     x.expect(OP, "x", &[m, w.k])?;
+    if w.experts != 1 {
+        let want = "1: rows of x are not routed".into();
+        return Err(OpError::Value { op: OP, what: "experts of w", got: w.experts.into(), want });
+    }
     let glu = opts.act.is_glu();
     if glu && !w.n.is_multiple_of(2) {
         let want = "even: pairs of gate and up".into();

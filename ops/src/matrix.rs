@@ -102,13 +102,16 @@ impl MatrixInput {
     }
 }
 
-/// A weight matrix W `[N, K]`, row-major, split by rows into parts that fit the device's binding limit.
+/// A weight matrix W `[N, K]`, row-major, split by rows into parts that fit the device's binding limit. The matrices of E
+/// experts `[E, N / E, K]` are one whose parts hold whole experts.
 #[derive(Clone, Debug)]
 pub struct Matrix {
-    /// Rows N.
+    /// Rows N, of all experts.
     pub n: u32,
     /// Columns K.
     pub k: u32,
+    /// Experts E; 1 for a matrix that every row of x is multiplied with.
+    pub experts: u32,
     /// Row ranges, ascending, together 0..N.
     pub parts: Vec<Part>,
     /// What happens to x before the product.
@@ -135,7 +138,37 @@ impl Matrix {
     /// # Errors
     /// A row that exceeds a binding, no rows or columns, a format that is none, memory that is exhausted.
     pub fn alloc_parts(gpu: &Gpu, runs: &[(u32, WeightFormat)], k: u32) -> Result<Self, OpError> {
+        Self::alloc_runs(gpu, runs, 1, k)
+    }
+
+    /// An uninitialised matrix of experts: that of each has `[n, k]`. `runs`: experts with the same format, which lie in as few
+    /// parts as bindings allow.
+    ///
+    /// # Errors
+    /// An expert that exceeds a binding, and as [`Matrix::alloc_parts`].
+    pub fn alloc_experts(gpu: &Gpu, runs: &[(u32, WeightFormat)], [n, k]: [u32; 2]) -> Result<Self, OpError> {
+        let experts = runs.iter().fold(0u32, |all, &(experts, _)| all.saturating_add(experts));
+        let mut rows = Vec::with_capacity(runs.len());
+        for &(experts, format) in runs {
+            let Some(run) = experts.checked_mul(n) else {
+                let got = f64::from(experts) * f64::from(n);
+                return Err(value("rows of all experts", got, "below 2^32".into()));
+            };
+            rows.push((run, format));
+        }
+        Self::alloc_runs(gpu, &rows, experts, k)
+    }
+
+    /// Rows of each expert.
+    pub fn expert_rows(&self) -> u32 {
+        self.n / self.experts.max(1)
+    }
+
+    fn alloc_runs(gpu: &Gpu, runs: &[(u32, WeightFormat)], experts: u32, k: u32) -> Result<Self, OpError> {
         const ROW_ALIGN: u64 = 64;
+        let all = runs.iter().map(|&(rows, _)| u64::from(rows)).sum::<u64>();
+        // What parts hold a multiple of: whole experts, or rows of several tiles.
+        let step = if experts == 1 { ROW_ALIGN } else { (all / u64::from(experts.max(1))).max(1) };
         let limit = gpu.caps().binding_bytes.min(gpu.caps().buffer_bytes);
         let mut parts = Vec::new();
         let mut n = 0u32;
@@ -145,9 +178,10 @@ impl Matrix {
             }
             let (row_bytes, scale_bytes) = (format.row_bytes(k), format.scale_row_bytes(k));
             let longest = row_bytes.max(scale_bytes);
-            let max_rows = limit / longest.max(1) / ROW_ALIGN * ROW_ALIGN;
+            let max_rows = limit / longest.max(1) / step * step;
             if max_rows == 0 || run == 0 || k == 0 {
-                let want = format!("1 to {} (64 rows must fit one binding)", limit / ROW_ALIGN);
+                let what = if experts == 1 { "64 rows" } else { "an expert" };
+                let want = format!("1 to {} ({what} must fit one binding)", limit / step);
                 return Err(value("bytes of a row", longest as f64, want));
             }
             let Some(end) = n.checked_add(run) else {
@@ -164,7 +198,7 @@ impl Matrix {
         if n == 0 {
             return Err(value("rows", 0.0, "at least 1".into()));
         }
-        Ok(Self { n, k, parts, input: MatrixInput::default() })
+        Ok(Self { n, k, experts, parts, input: MatrixInput::default() })
     }
 
     /// Writes dense rows starting at `row`, given as packed elements of their part's type without padding.

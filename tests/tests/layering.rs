@@ -81,6 +81,7 @@ const FLOORS_OF_KERNELS: &[&[&str]] = &[
         "elementwise",
         "embed",
         "matmul",
+        "moe",
         "norm",
         "probe",
         "rope",
