@@ -55,7 +55,7 @@ impl Default for Linear<'_> {
 }
 
 /// The mixing of a matrix as rows of x are given it.
-fn row_mix(mix: &Mix) -> RowMix<'_> {
+pub(crate) fn row_mix(mix: &Mix) -> RowMix<'_> {
     match mix {
         Mix::None => RowMix::None,
         Mix::Hadamard { block } => RowMix::Hadamard { block: *block },
@@ -65,12 +65,12 @@ fn row_mix(mix: &Mix) -> RowMix<'_> {
 }
 
 /// The parts of a matrix as kernels take them.
-fn parts(w: &Matrix) -> Vec<Part<'_>> {
+pub(crate) fn parts(w: &Matrix) -> Vec<Part<'_>> {
     w.parts.iter().map(crate::matrix::Part::view).collect()
 }
 
 /// The same, where integers are multiplied with them.
-fn int_parts(w: &Matrix) -> Result<Vec<Part<'_>>, OpError> {
+pub(crate) fn int_parts(w: &Matrix) -> Result<Vec<Part<'_>>, OpError> {
     let activation = w.input.activation;
     for part in &w.parts {
         let weights = match part.format {
@@ -107,13 +107,13 @@ fn vectors_of(norm: Option<Norm<'_>>) -> [Option<&Tensor>; 2] {
 }
 
 /// Whether a product of few rows can take the norm before it along: its vectors and the bias behind are bound as one.
-fn is_fused(frame: &Frame, norm: Option<Norm<'_>>, epilogue: &Epilogue<'_>) -> bool {
+pub(crate) fn is_fused(frame: &Frame, norm: Option<Norm<'_>>, epilogue: &Epilogue<'_>) -> bool {
     let [weight, bias] = vectors_of(norm).map(|v| v.map(Tensor::buffer));
     in_one_binding(frame.gpu().caps(), [weight, bias, epilogue.bias])
 }
 
 /// The norm as the kernels of few rows take it.
-fn fused_norm(norm: Option<Norm<'_>>) -> fused::Norm<'_> {
+pub(crate) fn fused_norm(norm: Option<Norm<'_>>) -> fused::Norm<'_> {
     match norm {
         None => fused::Norm::None,
         Some(Norm::Rms { weight, eps }) => fused::Norm::Rms { weight: weight.buffer(), eps },
@@ -270,11 +270,10 @@ fn prepare<'a>(
         let want = "even: pairs of gate and up".into();
         return Err(OpError::Value { op: OP, what: "rows of w", got: w.n.into(), want });
     }
-    if let Act::SoftCap(cap) = opts.act
-        && !(cap > 0.0 && cap.is_finite())
-    {
+    let cap = opts.act.cap();
+    if !(cap > 0.0 && cap.is_finite()) {
         let want = "positive and finite".into();
-        return Err(OpError::Value { op: OP, what: "soft cap", got: cap.into(), want });
+        return Err(OpError::Value { op: OP, what: "cap of the activation", got: cap.into(), want });
     }
     let optional = |tensor: Option<&Tensor>, name, want: &[u32]| match tensor {
         Some(tensor) => {

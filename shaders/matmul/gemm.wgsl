@@ -29,8 +29,15 @@ fn owner(column: u32) -> u32 { return column % (2u * TX) / 2u; }
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) id: u32) {
     let tx = id % TX;
     let ty = id / TX;
-    let m0 = group.y * BM;
+    let rows = tile_rows(group.y, BM);
+    if rows.first >= rows.end { return; }
+    let m0 = rows.first;
     let n0 = group.x * BN;
+    let w0 = rows.w0;
+    var x_rows: array<u32, FILL_X>;
+    for (var i = 0u; i < FILL_X; i++) { //!unroll
+        x_rows[i] = x_row(min(m0 + (id + WG * i) / BK8, rows.end - 1u));
+    } //!unroll
     let k_end = min((group.z + 1u) * p.split_k8, p.num_k8);
     var acc: array<f32, TM * TN>;
     for (var k0 = group.z * p.split_k8; k0 < k_end; k0 += BK8) {
@@ -41,14 +48,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             let row = m0 + at / BK8;
             let k = k0 + at % BK8;
             x_in[i] = Vec8(vec4<f32>(0.0), vec4<f32>(0.0));
-            if at < BM * BK8 && row < p.num_m && k < k_end { x_in[i] = load_x8(row, k); }
+            if at < BM * BK8 && row < rows.end && k < k_end { x_in[i] = load_x8(x_rows[i], k); }
         } //!unroll
         for (var i = 0u; i < FILL_W; i++) { //!unroll
             let at = id + WG * i;
             let row = n0 + at / BK8;
             let k = k0 + at % BK8;
             w_in[i] = Vec8(vec4<f32>(0.0), vec4<f32>(0.0));
-            if at < BN * BK8 && row < p.num_n && k < k_end { w_in[i] = load_w8(row, k); }
+            if at < BN * BK8 && row < p.num_n && k < k_end { w_in[i] = load_w8(w0 + row, k); }
         } //!unroll
         workgroupBarrier();                                        // nobody reads the tiles before any more
         for (var i = 0u; i < FILL_X; i++) { //!unroll
@@ -86,16 +93,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         for (var h = 0u; h < TN / 2u; h++) { //!unroll
             let n = n0 + h * 2u * TX + 2u * tx;
             let column = p.n_base + n;
-            if row < p.num_m && n < p.num_n {
+            if row < rows.end && n < p.num_n {
                 if SPLIT {
                     let at = (group.z * p.num_m + row) * p.y_stride + column;
                     y[at] = acc[i * TN + 2u * h];
                     if n + 1u < p.num_n { y[at + 1u] = acc[i * TN + 2u * h + 1u]; }
                 } else if GLU {
-                    store_glu(row, column, acc[i * TN + 2u * h], acc[i * TN + 2u * h + 1u]);
+                    store_glu(y_row(row), column, acc[i * TN + 2u * h], acc[i * TN + 2u * h + 1u]);
                 } else {
-                    store(row, column, acc[i * TN + 2u * h]);
-                    if n + 1u < p.num_n { store(row, column + 1u, acc[i * TN + 2u * h + 1u]); }
+                    store(y_row(row), column, acc[i * TN + 2u * h]);
+                    if n + 1u < p.num_n { store(y_row(row), column + 1u, acc[i * TN + 2u * h + 1u]); }
                 }
             }
         } //!unroll

@@ -28,8 +28,12 @@ fn owner(column: u32) -> u32 { return column % (2u * TX) / 2u; }
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) id: u32) {
     let tx = id % TX;
     let ty = id / TX;
-    let m0 = group.y * BM;
+    let rows = tile_rows(group.y, BM);
+    if rows.first >= rows.end { return; }
+    let m0 = rows.first;
     let n0 = group.x * BN;
+    let w0 = rows.w0;
+    let own_row = x_row(min(m0 + id, rows.end - 1u));
     var acc: array<f32, TM * TN>;
     let first_block = select(0u, group.z * (p.split_k8 / 4u), SPLIT);
     let end_block = select(num_blocks(), min(first_block + p.split_k8 / 4u, num_blocks()), SPLIT);
@@ -38,9 +42,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         var x_in: XBlock;
         var q_in: Codes32;
         var s_in: BlockScale;
-        if id < BM { x_in = x_block(min(m0 + id, p.num_m - 1u), block); }
+        if id < BM { x_in = x_block(own_row, block); }
         if id >= WG - BN {
-            let row = min(n0 + id - (WG - BN), p.num_n - 1u);
+            let row = w0 + min(n0 + id - (WG - BN), p.num_n - 1u);
             q_in = codes32(row, block);
             s_in = block_scale(row, block);
         }
@@ -77,7 +81,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     for (var i = 0u; i < TM; i++) { //!unroll
         for (var h = 0u; h < TN / 2u; h++) { //!unroll
             let n = n0 + h * 2u * TX + 2u * tx;
-            store_pair(m0 + ty * TM + i, n, group.z, acc[i * TN + 2u * h], acc[i * TN + 2u * h + 1u]);
+            store_pair(rows.end, m0 + ty * TM + i, n, group.z, acc[i * TN + 2u * h], acc[i * TN + 2u * h + 1u]);
         } //!unroll
     } //!unroll
 }

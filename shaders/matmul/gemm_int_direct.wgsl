@@ -15,20 +15,27 @@ const_assert LANES == 8u;
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let m0 = group.y * TM;
+    let rows = tile_rows(group.y, TM);
+    if rows.first >= rows.end { return; }
+    let m0 = rows.first;
     let n0 = (group.x * LANES + lane) * TN;
+    let w0 = rows.w0;
+    var own_rows: array<u32, OWN>;
+    for (var o = 0u; o < OWN; o++) { //!unroll
+        own_rows[o] = x_row(min(m0 + 8u * o + lane, rows.end - 1u));
+    } //!unroll
     var acc: array<f32, TM * TN>;
     for (var block = 0u; block < num_blocks(); block++) {
         var mine: array<XBlock, OWN>;
         var pairs: array<XPairs, OWN>;
         for (var o = 0u; o < OWN; o++) { //!unroll
-            mine[o] = x_block(min(m0 + 8u * o + lane, p.num_m - 1u), block);
+            mine[o] = x_block(own_rows[o], block);
             pairs[o] = x_pairs(mine[o]);
         } //!unroll
         var q: array<Codes32, TN>;
         var s: array<BlockScale, TN>;
         for (var j = 0u; j < TN; j++) { //!unroll
-            let row = min(n0 + j, p.num_n - 1u);
+            let row = w0 + min(n0 + j, p.num_n - 1u);
             q[j] = codes32(row, block);
             s[j] = block_scale(row, block);
         } //!unroll
@@ -44,7 +51,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     for (var i = 0u; i < TM; i++) { //!unroll
         for (var h = 0u; h < TN / 2u; h++) { //!unroll
-            store_pair(m0 + i, n0 + 2u * h, 0u, acc[i * TN + 2u * h], acc[i * TN + 2u * h + 1u]);
+            store_pair(rows.end, m0 + i, n0 + 2u * h, 0u, acc[i * TN + 2u * h], acc[i * TN + 2u * h + 1u]);
         } //!unroll
     } //!unroll
 }

@@ -1,4 +1,7 @@
 //!import matmul/product.wgsl
+//!slot tile_rows
+//!import matmul/tile_rows.wgsl
+//!end
 //!import matmul/vec8.wgsl
 //!import matmul/x_vec4.wgsl
 //!slot weights

@@ -28,6 +28,8 @@ fn keep_sum8(row: u32, k8: u32, s: Vec8) {}
 fn main(@builtin(workgroup_id) group: vec3<u32>, lane: Lane) {
     let n0 = (group.y * p.grid_x + group.x) * ROWS;
     if n0 >= p.num_n { return; }
+    const x0 = 0u;
+    const w0 = 0u;
     var behind: array<f32, COLS>;
     if NORM_ADD {
         for (var c = 0u; c < COLS; c++) { //!unroll
@@ -79,42 +81,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, lane: Lane) {
     }
     var acc: array<f32, ROWS * COLS>;
     var sum_sq: array<f32, COLS>;
-    for (var k8 = STEP8 * lane.id; k8 < p.num_k8; k8 += STEP8 * WG) {
-        var v: array<Vec8, STEP8 * COLS>;
-        for (var t = 0u; t < STEP8; t++) { //!unroll
-            let norm_w = load_norm_weight8(k8 + t);
-            for (var c = 0u; c < COLS; c++) { //!unroll
-                var x8 = load_x8(c, k8 + t);
-                if NORM_ADD {
-                    x8 = add_stream8(c, k8 + t, x8, behind[c]);
-                    if keeps_sum { keep_sum8(c, k8 + t, x8); }
-                }
-                if RMS_SUMS > 0u {
-                    sum_sq[c] += dot(x8.lo, x8.lo) + dot(x8.hi, x8.hi);
-                    x8 = Vec8(x8.lo * norm_w.lo, x8.hi * norm_w.hi);
-                }
-                if LAYER_NORM {
-                    x8.lo = (x8.lo - mean[c]) * rstd[c] * norm_w.lo;
-                    x8.hi = (x8.hi - mean[c]) * rstd[c] * norm_w.hi;
-                }
-                if LAYER_NORM_BIAS {
-                    let norm_b = load_norm_bias8(k8 + t);
-                    x8 = Vec8(x8.lo + norm_b.lo, x8.hi + norm_b.hi);
-                }
-                v[t * COLS + c] = x8;
-            } //!unroll
-        } //!unroll
-        //!slot products
-        for (var r = 0u; r < ROWS; r++) { //!unroll
-            for (var t = 0u; t < STEP8; t++) { //!unroll
-                let w8 = load_w8(min(n0 + r, p.num_n - 1u), k8 + t);
-                for (var c = 0u; c < COLS; c++) { //!unroll
-                    acc[r * COLS + c] = dot_add8(w8, v[t * COLS + c], acc[r * COLS + c]);
-                } //!unroll
-            } //!unroll
-        } //!unroll
-        //!end
-    }
+    //!import matmul/gemv_loop.wgsl
     for (var i = 0u; i < ROWS * COLS; i++) { //!unroll
         put_sum(i, acc[i], lane);
     } //!unroll
@@ -122,5 +89,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, lane: Lane) {
         put_sum(ROWS * COLS + c, sum_sq[c], lane);
     } //!unroll
     finish_sums(NUM_SUMS, lane);
-    store_sums(n0, lane);
+    store_sums(0u, n0, lane);
 }

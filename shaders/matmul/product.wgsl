@@ -17,6 +17,12 @@ struct Params {
     eps: f32,       // of the norm
     norm_add_weight_at: u32,    // of the norm behind the block before: weight [K], a multiple of 4
     norm_add_eps: f32,
+    num_slots: u32,     // of experts: choices of a token
+    x_slots: u32,       // slots that share a row of x: 1 or num_slots
+    first_expert: u32,  // experts of this part of W, each with num_n rows
+    num_experts: u32,
+    slots_at: u32,      // element of `groups` behind the tiles
+    glu_alpha: f32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 //!slot vectors
@@ -25,7 +31,9 @@ struct Params {
 @group(0) @binding(5) var<storage, read> residual: array<f32>;        // [M, Y]
 @group(0) @binding(6) var<storage, read_write> y: array<f32>;         // [M, Y]; with SPLIT [splits, M, Y]
 
+//!slot bias
 fn bias_of(column: u32) -> f32 { return vector_at(p.bias_at + column); }
+//!end
 
 // 1 for the channels below K of a group of 4, 0 for the others.
 fn inside(k: u32) -> vec4<f32> {

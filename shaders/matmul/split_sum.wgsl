@@ -9,6 +9,7 @@ struct Params {
     grid_x: u32,
     alpha: f32,
     soft_cap: f32,
+    glu_alpha: f32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> partial: array<f32>;         // [splits, M, N]

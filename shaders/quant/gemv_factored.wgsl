@@ -10,7 +10,7 @@
             } //!unroll
         } //!unroll
         for (var r = 0u; r < ROWS; r++) { //!unroll
-            let row = min(n0 + r, p.num_n - 1u);
+            let row = w0 + min(n0 + r, p.num_n - 1u);
             var codes = codes8(row, k8).xyxy;
             if STEP8 == 2u { codes = codes16(row, k8); }
             let s = scale_of(row, group_of(k8));

@@ -12,7 +12,7 @@
         var words: array<vec2<u32>, ROWS>;
         var factors: array<vec2<f32>, ROWS>;
         for (var r = 0u; r < ROWS; r++) { //!unroll
-            let row = min(n0 + r, p.num_n - 1u);
+            let row = w0 + min(n0 + r, p.num_n - 1u);
             if SPAN_IN_GROUP {
                 factors[r] = scale_of(row, group_of(base));
             } else if SPAN_WORDS {
@@ -33,7 +33,7 @@
                     sum_x[c] = 0.0;
                 } //!unroll
                 for (var r = 0u; r < ROWS; r++) { //!unroll
-                    codes[r] = placed32(min(n0 + r, p.num_n - 1u), base / 4u + b);
+                    codes[r] = placed32(w0 + min(n0 + r, p.num_n - 1u), base / 4u + b);
                 } //!unroll
                 for (var j = 0u; j < 4u; j++) { //!unroll
                     if j % SPAN8 == 0u {
@@ -44,7 +44,7 @@
                             } else if SPAN_WORDS {
                                 scales[r] = span_scale(words[r], factors[r], (4u * b + j) / max(GROUP8, 1u));
                             } else {
-                                scales[r] = scale_of(min(n0 + r, p.num_n - 1u), g);
+                                scales[r] = scale_of(w0 + min(n0 + r, p.num_n - 1u), g);
                             }
                         } //!unroll
                     }

@@ -29,7 +29,7 @@ const NAMED: [(&str, WeightFormat); 15] = [
     ("int4-g128", WeightFormat::Quant(Format::asymmetric(Code::Int4, 128))),
 ];
 
-fn format(name: &str) -> Option<WeightFormat> {
+pub(super) fn format(name: &str) -> Option<WeightFormat> {
     NAMED.iter().find(|(known, _)| *known == name).map(|&(_, format)| format)
 }
 
@@ -44,7 +44,7 @@ fn parse(name: &str) -> Option<(Shape, WeightFormat)> {
 /// Rows of quantised matrices that differ.
 const SEEDED_ROWS: u32 = 13;
 
-fn weights(Shape { n, k, .. }: Shape, format: WeightFormat) -> [BenchBuffer; 2] {
+pub(super) fn weights(Shape { n, k, .. }: Shape, format: WeightFormat) -> [BenchBuffer; 2] {
     let len = (u64::from(n) * format.row_bytes(k) / 4) as usize;
     match format {
         WeightFormat::F32 => [BenchBuffer::F32(len), BenchBuffer::F32(1)],

@@ -73,6 +73,17 @@ impl Config {
         matches!(self.kind, Kind::Lanes | Kind::WideLanes)
     }
 
+    /// Itself, or what else computes the same where a kernel has failed with it.
+    pub fn or_unblocked(self, caps: &Caps, kernel: &str, data: Data) -> Self {
+        let blocked = |config: Self| caps.is_blocked(kernel, config.variant(), data);
+        let mut config = self;
+        if blocked(config) && config.has_lanes() {
+            let kind = if caps.subgroups() { Kind::Subgroup } else { Kind::Portable };
+            config = Self { wg: 8, rows: 4, kind };
+        }
+        if blocked(config) { Self { kind: Kind::Portable, ..config } } else { config }
+    }
+
     /// Name of the variant.
     pub fn variant(self) -> &'static str {
         match self.kind {

@@ -1,5 +1,6 @@
 //! Many rows of activations times a matrix, with the epilogue behind.
 
+pub mod grouped;
 mod measured;
 
 use girih_shaders::Selection;
@@ -241,8 +242,8 @@ fn choices() -> Vec<Choice> {
         for (i, format) in QUANT_FORMATS.into_iter().enumerate() {
             add(format.into(), 64 - i as u32 % 2);
         }
-        for act in 0..6 {
-            let epilogue = EpilogueKind { act, glu: (1..5).contains(&act), bias: true, residual: true };
+        for act in 0..9 {
+            let epilogue = EpilogueKind { act, glu: act > 0 && act != 5, bias: true, residual: true };
             let shape = Shape { m: 64, n: 64, k: 64 };
             all.push(choice(tile, shape, WeightFormat::F16, false, epilogue));
         }

@@ -1,5 +1,6 @@
 //! Many rows of quantised activations times a quantised matrix, with the epilogue behind.
 
+pub mod grouped;
 mod measured;
 
 use girih_shaders::Selection;
@@ -189,8 +190,8 @@ fn choices() -> Vec<Choice> {
         if !tile.direct {
             all.extend(int::FORMATS.map(|format| choice(tile, format, true, plain)));
         }
-        for act in 0..6 {
-            let epilogue = EpilogueKind { act, glu: (1..5).contains(&act), bias: true, residual: true };
+        for act in 0..9 {
+            let epilogue = EpilogueKind { act, glu: act > 0 && act != 5, bias: true, residual: true };
             all.push(choice(tile, Format::Q4_0, false, epilogue));
         }
     }

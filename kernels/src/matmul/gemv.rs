@@ -2,6 +2,7 @@
 
 mod measured;
 pub mod norm_add;
+pub mod routed;
 
 use girih_shaders::Selection;
 
@@ -122,7 +123,8 @@ fn prepare(
         norm_add_weight_at,
         eps,
         alpha: args.epilogue.alpha,
-        soft_cap: act.soft_cap(),
+        soft_cap: act.cap(),
+        glu_alpha: act.glu_alpha(),
         ..Params::plain(shape, act.columns(shape.n))
     };
     Ok(Prepared { norm, vectors, residual, params })
@@ -315,7 +317,7 @@ fn choices() -> Vec<Choice> {
             let shape = Shape { m: if i % 3 == 0 { MAX_M } else { 1 }, n: 64, k: 64 - i as u32 % 2 };
             all.push(choice(config, shape, format.into(), norms[i % 4], EpilogueKind::default()));
         }
-        let acts = if is_planned(config, 1, WeightFormat::F16) { 0..6 } else { 0..0 };
+        let acts = if is_planned(config, 1, WeightFormat::F16) { 0..9 } else { 0..0 };
         for act in acts {
             for glu in [false, true] {
                 let epilogue = EpilogueKind { act, glu, bias: true, residual: true };

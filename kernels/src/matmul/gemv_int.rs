@@ -4,6 +4,7 @@
 //! block products are added up as exact integers.
 
 mod measured;
+pub mod routed;
 
 use girih_shaders::Selection;
 
@@ -270,7 +271,7 @@ fn choices() -> Vec<Choice> {
         for format in int::FORMATS {
             all.push(choice(config, shape, format, OperandKind::Codes, plain));
         }
-        for act in 0..6 {
+        for act in 0..9 {
             for glu in [false, true] {
                 let epilogue = EpilogueKind { act, glu, bias: true, residual: true };
                 all.push(choice(config, shape, Format::Q4_0, OperandKind::Codes, epilogue));

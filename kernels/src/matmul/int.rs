@@ -97,7 +97,12 @@ impl Weights {
 
     /// `Σ_k w x` of every row, exact integers within a group of W and a block of x.
     pub fn products(&self, x: &XRow) -> Vec<f64> {
-        self.rows.iter().map(|row| self.product(row, x)).collect()
+        self.products_of(0..self.rows.len(), x)
+    }
+
+    /// The same of some rows.
+    pub fn products_of(&self, rows: std::ops::Range<usize>, x: &XRow) -> Vec<f64> {
+        self.rows[rows].iter().map(|row| self.product(row, x)).collect()
     }
 
     fn product(&self, row: &Row, x: &XRow) -> f64 {

@@ -5,6 +5,7 @@
 //! share the epilogue: bias, factor, activation, gated linear unit, residual.
 
 pub mod bench;
+pub mod experts;
 mod few_rows;
 pub mod gemm;
 pub mod gemm_int;
@@ -26,6 +27,7 @@ use crate::error::KernelError;
 use crate::quant::{Code, Format, Scale};
 
 pub use crate::quant::WeightFormat;
+pub use experts::{ExpertShape, GroupedArgs, XRows};
 pub use product::{Act, Epilogue, GluAct, Params, Part, Shape, in_one_binding};
 
 /// The parts of a selection that a shape and a format decide.

@@ -12,7 +12,7 @@ use crate::quant::WeightFormat;
 use crate::rows;
 
 /// Activation of the gate of a gated linear unit (Shazeer 2020).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum GluAct {
     /// SwiGLU.
     Silu,
@@ -22,6 +22,23 @@ pub enum GluAct {
     GeluTanh,
     /// ReGLU.
     Relu,
+    /// gpt-oss: `(1 + clamp(up, -cap, cap)) · g sigmoid(alpha g)`, `g = min(gate, cap)`.
+    SwiGluOai {
+        /// Factor in the sigmoid: 1.702.
+        alpha: f32,
+        /// Cap, positive.
+        cap: f32,
+    },
+    /// DeepSeek-V4: `clamp(up, -cap, cap) · silu(min(gate, cap))`.
+    ClampedSilu {
+        /// Cap, positive.
+        cap: f32,
+    },
+    /// Step-3.7: `clamp(up, -cap, cap) · min(silu(gate), cap)`.
+    SiluClamped {
+        /// Cap, positive.
+        cap: f32,
+    },
 }
 
 /// What is applied to `alpha (x · Wᵀ + bias)`.
@@ -64,11 +81,25 @@ impl Act {
             Self::GeluTanh | Self::Glu(GluAct::GeluTanh) => 3,
             Self::Relu | Self::Glu(GluAct::Relu) => 4,
             Self::SoftCap(_) => 5,
+            Self::Glu(GluAct::SwiGluOai { .. }) => 6,
+            Self::Glu(GluAct::ClampedSilu { .. }) => 7,
+            Self::Glu(GluAct::SiluClamped { .. }) => 8,
         }
     }
 
-    pub(super) fn soft_cap(self) -> f32 {
-        if let Self::SoftCap(cap) = self { cap } else { 1.0 }
+    /// The cap of those that have one, else 1.
+    pub fn cap(self) -> f32 {
+        match self {
+            Self::SoftCap(cap)
+            | Self::Glu(
+                GluAct::SwiGluOai { cap, .. } | GluAct::ClampedSilu { cap } | GluAct::SiluClamped { cap },
+            ) => cap,
+            _ => 1.0,
+        }
+    }
+
+    pub(super) fn glu_alpha(self) -> f32 {
+        if let Self::Glu(GluAct::SwiGluOai { alpha, .. }) = self { alpha } else { 1.0 }
     }
 }
 
@@ -224,7 +255,7 @@ pub struct Params {
     pub bias_at: u32,
     /// Factor behind the bias.
     pub alpha: f32,
-    /// Cap of the activation `SoftCap`.
+    /// Cap of activations that have one.
     pub soft_cap: f32,
     /// Of the normalisation.
     pub eps: f32,
@@ -232,6 +263,18 @@ pub struct Params {
     pub norm_add_weight_at: u32,
     /// Of that norm.
     pub norm_add_eps: f32,
+    /// Of experts: choices of a token.
+    pub num_slots: u32,
+    /// Slots that share a row of x: 1 or `num_slots`.
+    pub x_slots: u32,
+    /// First expert of this part of W.
+    pub first_expert: u32,
+    /// Experts of this part of W, each with `num_n` rows.
+    pub num_experts: u32,
+    /// Element of `groups` behind the tiles.
+    pub slots_at: u32,
+    /// Factor in the sigmoid of `SwiGluOai`.
+    pub glu_alpha: f32,
 }
 
 impl Params {
@@ -241,7 +284,8 @@ impl Params {
             num_n: part.rows,
             n_base: part.row0,
             alpha: epilogue.alpha,
-            soft_cap: epilogue.act.soft_cap(),
+            soft_cap: epilogue.act.cap(),
+            glu_alpha: epilogue.act.glu_alpha(),
             ..Self::plain(shape, epilogue.act.columns(shape.n))
         }
     }
@@ -256,13 +300,15 @@ impl Params {
             y_stride,
             alpha: 1.0,
             soft_cap: 1.0,
+            glu_alpha: 1.0,
             ..Self::default()
         }
     }
 
     /// Those of test cases: factors that differ from 1.
     pub(super) fn of_case(shape: Shape, epilogue: EpilogueKind) -> Self {
-        Self { alpha: 0.75, soft_cap: 1.5, eps: 1e-5, ..Self::plain(shape, epilogue.columns(shape.n)) }
+        let plain = Self::plain(shape, epilogue.columns(shape.n));
+        Self { alpha: 0.75, soft_cap: 1.5, glu_alpha: 1.7, eps: 1e-5, ..plain }
     }
 }
 

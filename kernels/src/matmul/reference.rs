@@ -24,6 +24,7 @@ pub(super) struct Finish {
     pub residual: Option<Vec<f32>>,
     pub alpha: f32,
     pub soft_cap: f32,
+    pub glu_alpha: f32,
     pub y_stride: u32,
 }
 
@@ -34,12 +35,21 @@ impl Finish {
             let bias = self.bias.as_ref().map_or(0.0, |b| f64::from(b[n_base + i]));
             f64::from(self.alpha) * (sums[i] + bias)
         };
+        let cap = f64::from(self.soft_cap);
         let act = |v: f64| match self.act {
             1 => silu(v),
             2 => gelu_erf(v),
             3 => gelu_tanh(v),
             4 => relu(v),
-            5 => f64::from(self.soft_cap) * (v / f64::from(self.soft_cap)).tanh(),
+            5 => cap * (v / cap).tanh(),
+            6 => v.min(cap) / (1.0 + (-f64::from(self.glu_alpha) * v.min(cap)).exp()),
+            7 => silu(v.min(cap)),
+            8 => silu(v).min(cap),
+            _ => v,
+        };
+        let up = |v: f64| match self.act {
+            6 => 1.0 + v.clamp(-cap, cap),
+            7 | 8 => v.clamp(-cap, cap),
             _ => v,
         };
         let mut put = |column: usize, v: f64| {
@@ -48,7 +58,7 @@ impl Finish {
         };
         if self.glu {
             for i in (0..sums.len()).step_by(2) {
-                put(n_base / 2 + i / 2, act(affine(i)) * affine(i + 1));
+                put(n_base / 2 + i / 2, act(affine(i)) * up(affine(i + 1)));
             }
         } else {
             for i in 0..sums.len() {
@@ -63,7 +73,7 @@ pub(super) fn finish(
     call: &TwinCall<'_>,
     (bias, bias_at): (usize, u32),
     residual: usize,
-    [alpha, soft_cap]: [f32; 2],
+    [alpha, soft_cap, glu_alpha]: [f32; 3],
     y_stride: u32,
 ) -> Finish {
     let has = |name: &str, binding: usize| call.selection.get_bool(name).then(|| call.get(binding));
@@ -74,13 +84,14 @@ pub(super) fn finish(
         residual: has("HAS_RESIDUAL", residual),
         alpha,
         soft_cap,
+        glu_alpha,
         y_stride,
     }
 }
 
 /// The same for a product, with the buffers that all have.
 pub(super) fn finish_product(call: &TwinCall<'_>, p: &Params) -> Finish {
-    finish(call, (3, p.bias_at), 4, [p.alpha, p.soft_cap], p.y_stride)
+    finish(call, (3, p.bias_at), 4, [p.alpha, p.soft_cap, p.glu_alpha], p.y_stride)
 }
 
 /// Seeded weights `[N, K]` in a format and their scales, such that sums of K products are of the order of 1.

@@ -30,8 +30,10 @@ pub struct Params {
     pub grid_x: u32,
     /// Factor behind the bias.
     pub alpha: f32,
-    /// Cap of the activation `SoftCap`.
+    /// Cap of activations that have one.
     pub soft_cap: f32,
+    /// Factor in the sigmoid of `SwiGluOai`.
+    pub glu_alpha: f32,
 }
 
 pub(super) const SPEC: KernelSpec = KernelSpec {
@@ -55,23 +57,23 @@ pub(super) fn record(
     y: &Buffer,
     [num_splits, num_m, num_n]: [u32; 3],
 ) -> Result<(), KernelError> {
-    let factors = [epilogue.alpha, epilogue.act.soft_cap()];
+    let factors = [epilogue.alpha, epilogue.act.cap(), epilogue.act.glu_alpha()];
     let (params, grid) = launch(rec.caps(), epilogue.kind(), factors, [num_splits, num_m, num_n]);
     let gpu = rec.gpu().clone();
     let (bias, residual) = (or_dummy(&gpu, epilogue.bias)?, or_dummy(&gpu, epilogue.residual)?);
     rec.dispatch(&SPEC, choice(epilogue.kind()), &params, &[partial, &bias, &residual, y], grid)
 }
 
-/// Parameters and grid, given the factor and the cap of the epilogue.
+/// Parameters and grid, given the factors and the cap of the epilogue.
 pub(super) fn launch(
     caps: &Caps,
     epilogue: EpilogueKind,
-    [alpha, soft_cap]: [f32; 2],
+    [alpha, soft_cap, glu_alpha]: [f32; 3],
     [num_splits, num_m, num_n]: [u32; 3],
 ) -> (Params, [u32; 3]) {
     let y_stride = epilogue.columns(num_n);
     let [grid_x, grid_y] = wrap(caps, (num_m * y_stride).div_ceil(WG));
-    let params = Params { num_m, num_n, num_splits, y_stride, grid_x, alpha, soft_cap };
+    let params = Params { num_m, num_n, num_splits, y_stride, grid_x, alpha, soft_cap, glu_alpha };
     (params, [grid_x, grid_y, 1])
 }
 
@@ -88,7 +90,7 @@ pub(super) fn choice(epilogue: EpilogueKind) -> Choice {
 }
 
 fn choices() -> Vec<Choice> {
-    (0..6)
+    (0..9)
         .flat_map(|act| [false, true].map(|glu| EpilogueKind { act, glu, bias: glu, residual: glu }))
         .map(choice)
         .collect()
@@ -99,7 +101,7 @@ fn twin(call: &mut TwinCall<'_>) {
     let p: Params = call.params();
     let (num_m, num_n) = (p.num_m as usize, p.num_n as usize);
     let partial: Vec<f32> = call.get(0);
-    let finish = reference::finish(call, (1, 0), 2, [p.alpha, p.soft_cap], p.y_stride);
+    let finish = reference::finish(call, (1, 0), 2, [p.alpha, p.soft_cap, p.glu_alpha], p.y_stride);
     let mut y: Vec<f32> = call.get(3);
     for row in 0..num_m {
         let sum = |n: usize| {
@@ -118,7 +120,8 @@ fn cases() -> Vec<TestCase> {
             let y_stride = epilogue.columns(num_n);
             let groups = (num_m * y_stride).div_ceil(WG);
             let grid_x = groups.min(3);
-            let params = Params { num_m, num_n, num_splits, y_stride, grid_x, alpha: 0.5, soft_cap: 2.0 };
+            let [alpha, soft_cap, glu_alpha] = [0.5, 2.0, 1.7];
+            let params = Params { num_m, num_n, num_splits, y_stride, grid_x, alpha, soft_cap, glu_alpha };
             TestCase::new(name, regime, Tolerance::f32_sum(num_splits as usize, 40.0))
                 .input(&seeded((num_splits * num_m * num_n) as usize, 1))
                 .input(&seeded(num_n as usize, 2))

@@ -113,7 +113,7 @@ impl Recorded {
             launch: Launch::new(choice(true, EpilogueKind::default()), &params, grid),
             bindings: (0..scratch).map(|i| if i == RESULT { scratch } else { i }).collect(),
         };
-        let factors = [whole.alpha, whole.soft_cap];
+        let factors = [whole.alpha, whole.soft_cap, whole.glu_alpha];
         let (params, grid) = split_sum::launch(caps, self.epilogue, factors, [splits, shape.m, shape.n]);
         let sum = Step {
             spec: &split_sum::SPEC,

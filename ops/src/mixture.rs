@@ -1,0 +1,287 @@
+//! The gated networks of experts, for the tokens that were routed to them.
+
+use girih_kernels::matmul::gemm::grouped as grouped_gemm;
+use girih_kernels::matmul::gemm_int::grouped as grouped_gemm_int;
+use girih_kernels::matmul::gemv::routed as routed_gemv;
+use girih_kernels::matmul::gemv_int::routed as routed_gemv_int;
+use girih_kernels::matmul::{Act, Epilogue, ExpertShape, GluAct, GroupedArgs, XRows};
+use girih_kernels::{Caps, Grid};
+
+use crate::linear::{fused_norm, int_parts, is_fused, parts, row_mix};
+use crate::moe::{SlotGroups, combine, group};
+use crate::{
+    DType, Frame, Matrix, Norm, OpError, QuantActivation, Quantized, RowTransform, Tensor,
+    fake_quantize_rows, layer_norm, quantize_rows, rms_norm, transform_rows,
+};
+
+const OP: &str = "mixture";
+
+/// The gated networks of E experts: `down(act(gate(x)) * up(x))`.
+#[derive(Clone, Copy, Debug)]
+pub struct Experts<'a> {
+    /// `[E, 2 I, D]`: of each expert row 2i is gate i and row 2i + 1 up i.
+    pub gate_up: &'a Matrix,
+    /// `[2 E I]`
+    pub gate_up_bias: Option<&'a Tensor>,
+    /// `[E, D, I]`
+    pub down: &'a Matrix,
+    /// `[E D]`
+    pub down_bias: Option<&'a Tensor>,
+    /// Activation of the gate.
+    pub act: GluAct,
+}
+
+/// What is fused with the experts.
+#[derive(Clone, Copy, Debug)]
+pub struct Mixture<'a> {
+    /// Normalisation of x.
+    pub norm: Option<Norm<'a>>,
+    /// Factor of the sum over experts.
+    pub alpha: f32,
+    /// Added at the end `[T, D]`.
+    pub residual: Option<&'a Tensor>,
+}
+
+impl Default for Mixture<'_> {
+    fn default() -> Self {
+        Self { norm: None, alpha: 1.0, residual: None }
+    }
+}
+
+/// How the products of a mixture are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExpertPath {
+    /// Each slot by itself: reads the weights of an expert for each.
+    Routed,
+    /// Slots of an expert together, in tiles: reads the weights of an expert for each tile.
+    Grouped,
+}
+
+/// The path that reads fewer bytes, where each expert is as likely as the others: slots by themselves while there are fewer than
+/// two for each expert that is chosen at all. Tiles cost the dispatch that groups the slots, and what they have too many rows.
+pub fn expert_path(caps: &Caps, shape: ExpertShape) -> ExpertPath {
+    let slots = shape.num_slots();
+    let fits = slots <= u64::from(caps.workgroups);
+    if fits && (slots as f64) < 2.0 * shape.chosen() { ExpertPath::Routed } else { ExpertPath::Grouped }
+}
+
+/// `y[t] = residual + alpha Σ_j w[t, j] · expert_e(norm(x[t]))`, e the j-th expert of token t, in the order of j. Choices without an
+/// expert are left out.
+///
+/// Of few tokens only the weights of chosen experts are read, in two dispatches (three, where a matrix exceeds a binding); of
+/// many tokens the rows of each expert are brought together ([`expert_path`]): two products, one dispatch before and one
+/// behind. Either way the result is the same bits every time.
+///
+/// # Shapes
+/// x `[T, D]`, routes u32 `[T, S, 2]` of expert and bits of its weight (as [`route`](crate::moe::route) makes them) → y `[T, D]`
+///
+/// # Errors
+/// Shapes and element types that do not fit, integer activations with weights that are no integers, sizes over a limit of the
+/// device.
+pub fn mixture(
+    frame: &mut Frame,
+    x: &Tensor,
+    routes: &Tensor,
+    experts: &Experts<'_>,
+    opts: &Mixture<'_>,
+) -> Result<Tensor, OpError> {
+    let [gate_up, down] = check(x, routes, experts, opts)?;
+    let act = Act::Glu(experts.act);
+    let bias = experts.gate_up_bias.map(Tensor::buffer);
+    let into = Epilogue { bias, alpha: 1.0, act, residual: None };
+    let bias = experts.down_bias.map(Tensor::buffer);
+    let out = Epilogue { bias, alpha: 1.0, act: Act::Identity, residual: None };
+    if expert_path(frame.gpu().caps(), gate_up) == ExpertPath::Grouped {
+        let groups = Groups::of(frame, routes, [(experts.gate_up, gate_up), (experts.down, down)])?;
+        let x = Operand::new(frame, x, experts.gate_up, opts.norm, None)?;
+        let h = groups.product(frame, &x, experts.gate_up, (into, gate_up, XRows::Tokens), 0)?;
+        let h = Operand::new(frame, &h, experts.down, None, None)?;
+        let o = groups.product(frame, &h, experts.down, (out, down, XRows::Slots), 1)?;
+        return combine(frame, &o, routes, opts.alpha, opts.residual);
+    }
+    let x = Operand::new(frame, x, experts.gate_up, opts.norm, Some(&into))?;
+    let h = routed(frame, &x, experts.gate_up, routes, (into, gate_up, XRows::Tokens))?;
+    let h = Operand::new(frame, &h, experts.down, None, None)?;
+    if experts.down.parts.len() > 1 {
+        let o = routed(frame, &h, experts.down, routes, (out, down, XRows::Slots))?;
+        return combine(frame, &o, routes, opts.alpha, opts.residual);
+    }
+    let out = Epilogue { alpha: opts.alpha, residual: opts.residual.map(Tensor::buffer), ..out };
+    routed(frame, &h, experts.down, routes, (out, down, XRows::Weighted))
+}
+
+/// Checks all operands. The shapes of both products.
+fn check(
+    x: &Tensor,
+    routes: &Tensor,
+    experts: &Experts<'_>,
+    opts: &Mixture<'_>,
+) -> Result<[ExpertShape; 2], OpError> {
+    let Experts { gate_up, gate_up_bias, down, down_bias, act } = *experts;
+    let [tokens, d] = x.dims(OP, "x")?;
+    x.expect_dtype(OP, "x", DType::F32)?;
+    let [_, slots, _] = routes.dims(OP, "routes")?;
+    routes.expect_dtype(OP, "routes", DType::U32)?;
+    routes.expect(OP, "routes", &[tokens, slots, 2])?;
+    let value = |what, got: u32, want: String| Err(OpError::Value { op: OP, what, got: got.into(), want });
+    if down.experts != gate_up.experts {
+        return value("experts of down", down.experts, format!("{} as gate and up have", gate_up.experts));
+    }
+    if gate_up.k != d {
+        return value("columns of gate and up", gate_up.k, format!("{d}, the channels of x"));
+    }
+    if gate_up.expert_rows() != 2 * down.k {
+        return value("rows of gate and up", gate_up.expert_rows(), format!("{}, twice the columns of down", 2 * down.k));
+    }
+    let cap = Act::Glu(act).cap();
+    if !(cap > 0.0 && cap.is_finite()) {
+        let want = "positive and finite".into();
+        return Err(OpError::Value { op: OP, what: "cap of the activation", got: cap.into(), want });
+    }
+    let optional = |tensor: Option<&Tensor>, name, want: &[u32]| match tensor {
+        Some(tensor) => {
+            tensor.expect_dtype(OP, name, DType::F32)?;
+            tensor.expect(OP, name, want)
+        }
+        None => Ok(()),
+    };
+    optional(gate_up_bias, "bias of gate and up", &[gate_up.n])?;
+    optional(down_bias, "bias of down", &[down.n])?;
+    optional(opts.residual, "residual", &[tokens, down.expert_rows()])?;
+    let shape = |w: &Matrix| ExpertShape { tokens, slots, experts: w.experts, n: w.expert_rows(), k: w.k };
+    Ok([shape(gate_up), shape(down)])
+}
+
+/// Rows of x as products take them.
+enum Operand<'a> {
+    Float(Tensor, Option<Norm<'a>>),
+    Codes(Quantized),
+}
+
+impl<'a> Operand<'a> {
+    /// What a matrix wants done with x. `fused`: the epilogue of a product that may take an RMS norm along.
+    fn new(
+        frame: &mut Frame,
+        x: &Tensor,
+        w: &Matrix,
+        norm: Option<Norm<'a>>,
+        fused: Option<&Epilogue<'_>>,
+    ) -> Result<Self, OpError> {
+        let input = &w.input;
+        let transform = RowTransform { norm, scale: input.scale.as_ref(), mix: row_mix(&input.mix) };
+        if input.activation != QuantActivation::Float {
+            return Ok(if frame.gpu().caps().integer_dot {
+                Self::Codes(quantize_rows(frame, x, &transform, input.activation)?)
+            } else {
+                Self::Float(fake_quantize_rows(frame, x, &transform, input.activation)?, None)
+            });
+        }
+        if !input.is_plain() {
+            return Ok(Self::Float(transform_rows(frame, x, &transform)?, None));
+        }
+        let takes = |frame: &Frame| fused.is_some_and(|epilogue| is_fused(frame, norm, epilogue));
+        Ok(match norm {
+            Some(Norm::Rms { weight, eps }) if !takes(frame) => {
+                Self::Float(rms_norm(frame, x, weight, eps)?, None)
+            }
+            Some(Norm::Layer { weight, bias, eps }) => {
+                Self::Float(layer_norm(frame, x, weight, bias, eps)?, None)
+            }
+            norm => Self::Float(x.clone(), norm),
+        })
+    }
+}
+
+/// The products of slots, each by itself, or their sums.
+fn routed(
+    frame: &mut Frame,
+    x: &Operand<'_>,
+    w: &Matrix,
+    routes: &Tensor,
+    (epilogue, shape, rows): (Epilogue<'_>, ExpertShape, XRows),
+) -> Result<Tensor, OpError> {
+    let y_rows = if rows == XRows::Weighted { shape.tokens } else { shape.num_slots() as u32 };
+    let y = frame.alloc(&[y_rows, epilogue.act.columns(shape.n)], DType::F32)?;
+    let (routes, result) = (routes.buffer(), y.buffer());
+    match x {
+        Operand::Float(x, norm) => {
+            let (parts, norm) = (parts(w), fused_norm(*norm));
+            let args =
+                routed_gemv::Args { x: x.buffer(), parts: &parts, norm, epilogue, routes, y: result };
+            routed_gemv::record(frame.recorder(), args, shape, rows)?;
+        }
+        Operand::Codes(x) => {
+            let parts = int_parts(w)?;
+            let (x_codes, x_scales) = (x.codes.buffer(), x.scales.buffer());
+            let args =
+                routed_gemv_int::Args { x_codes, x_scales, parts: &parts, epilogue, routes, y: result };
+            routed_gemv_int::record(frame.recorder(), args, shape, rows)?;
+        }
+    }
+    Ok(y)
+}
+
+/// Slots by their experts, in tiles that serve both products.
+struct Groups {
+    height: u32,
+    slots: SlotGroups,
+}
+
+impl Groups {
+    fn of(
+        frame: &mut Frame,
+        routes: &Tensor,
+        products: [(&Matrix, ExpertShape); 2],
+    ) -> Result<Self, OpError> {
+        let caps = frame.gpu().caps().clone();
+        let shape = products[0].1;
+        let height = grouped_gemm::tile_height(&caps, shape);
+        let mut columns = [1; 2];
+        for (columns, (w, shape)) in columns.iter_mut().zip(products) {
+            let codes = w.input.activation != QuantActivation::Float && caps.integer_dot;
+            for part in &w.parts {
+                let of = if codes { grouped_gemm_int::columns } else { grouped_gemm::columns };
+                *columns = of(&caps, shape, part.format, height)?.max(*columns);
+            }
+        }
+        Ok(Self { height, slots: group(frame, routes, shape.experts, height, columns)? })
+    }
+
+    /// The products of all slots with one matrix, the `grid`-th of those that the groups were made for.
+    fn product(
+        &self,
+        frame: &mut Frame,
+        x: &Operand<'_>,
+        w: &Matrix,
+        (epilogue, shape, rows): (Epilogue<'_>, ExpertShape, XRows),
+        grid: usize,
+    ) -> Result<Tensor, OpError> {
+        let y = frame.alloc(&[shape.num_slots() as u32, epilogue.act.columns(shape.n)], DType::F32)?;
+        let grid: &Grid = &self.slots.grids[grid];
+        let parts = match x {
+            Operand::Float(..) => parts(w),
+            Operand::Codes(_) => int_parts(w)?,
+        };
+        let x_rows = match x {
+            Operand::Float(x, _) => x.buffer(),
+            Operand::Codes(x) => x.codes.buffer(),
+        };
+        let args = GroupedArgs {
+            x: x_rows,
+            parts: &parts,
+            epilogue,
+            groups: self.slots.groups.buffer(),
+            max_tiles: self.slots.max_tiles,
+            height: self.height,
+            grid,
+            y: y.buffer(),
+        };
+        match x {
+            Operand::Float(..) => grouped_gemm::record(frame.recorder(), args, shape, rows)?,
+            Operand::Codes(x) => {
+                grouped_gemm_int::record(frame.recorder(), args, x.scales.buffer(), shape, rows)?;
+            }
+        }
+        Ok(y)
+    }
+}

@@ -1,0 +1,2 @@
+@group(0) @binding(7) var<storage, read> groups: array<u32>;          // [tiles, 4], [slots]
+//!import matmul/tile_slots.wgsl
