@@ -46,7 +46,7 @@ pub(super) async fn load(b: &Build<'_>) -> Result<Decoder, LoadError> {
         blocks.push(Block::Parallel(Parallel {
             norm: Norm::layer(&w.scope("input_layernorm"), cfg.hidden_size, cfg.layer_norm_eps, false).await?,
             attn: Attention::load(&w.scope("self_attn"), spec).await?,
-            mlp: b.mlp(&w).await?,
+            mlp: b.mlp(&w).await?.into(),
         }));
     }
     let norm = Norm::layer(&b.weights.scope("norm"), cfg.hidden_size, cfg.layer_norm_eps, false).await?;

@@ -1,9 +1,9 @@
-//! The four ways in which attention, MLP, norms and residuals are put together.
+//! The four ways in which attention, feed-forward network, norms and residuals are put together.
 
 use girih_ops::{Batch, Frame, KvView, OpError, Tensor};
 
 use super::attention::Residual;
-use super::{Attention, Linear, Mlp, Norm, Stream};
+use super::{Attention, FeedForward, Linear, Norm, Stream};
 
 /// One decoder layer.
 #[derive(Clone, Debug)]
@@ -31,7 +31,7 @@ impl Block {
     }
 
     /// The feed-forward network of the layer.
-    pub fn mlp(&self) -> &Mlp {
+    pub fn mlp(&self) -> &FeedForward {
         match self {
             Self::PreNorm(b) => &b.mlp,
             Self::Sandwich(b) => &b.mlp,
@@ -40,7 +40,7 @@ impl Block {
         }
     }
 
-    /// Its matrices, in the order in which they are used.
+    /// Its matrices that every token is multiplied with, in the order in which they are used.
     pub fn linears(&self) -> impl Iterator<Item = &Linear> {
         self.attention().linears().into_iter().chain(self.mlp().linears())
     }
@@ -78,7 +78,7 @@ pub struct PreNorm {
     /// Norm before the MLP.
     pub mlp_norm: Norm,
     /// MLP.
-    pub mlp: Mlp,
+    pub mlp: FeedForward,
     /// α: 1 but for Granite.
     pub residual_multiplier: f32,
 }
@@ -111,7 +111,7 @@ pub struct Sandwich {
     /// Norm before the MLP.
     pub mlp_norm: Norm,
     /// MLP.
-    pub mlp: Mlp,
+    pub mlp: FeedForward,
     /// Norm of what the MLP returns.
     pub mlp_post_norm: Norm,
 }
@@ -139,7 +139,7 @@ pub struct PostNorm {
     /// Norm of what attention returns.
     pub attn_post_norm: Norm,
     /// MLP.
-    pub mlp: Mlp,
+    pub mlp: FeedForward,
     /// Norm of what the MLP returns.
     pub mlp_post_norm: Norm,
 }
@@ -167,7 +167,7 @@ pub struct Parallel {
     /// Attention.
     pub attn: Attention,
     /// MLP.
-    pub mlp: Mlp,
+    pub mlp: FeedForward,
 }
 
 impl Parallel {

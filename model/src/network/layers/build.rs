@@ -136,7 +136,7 @@ impl<'a> Build<'a> {
                 attn_norm: self.rms_norm(&w, "input_layernorm", plus_one).await?,
                 attn: Attention::load(&w.scope("self_attn"), spec).await?,
                 mlp_norm: self.rms_norm(&w, "post_attention_layernorm", plus_one).await?,
-                mlp: self.mlp(&w).await?,
+                mlp: self.mlp(&w).await?.into(),
                 residual_multiplier,
             }));
         }
@@ -152,7 +152,7 @@ impl<'a> Build<'a> {
             blocks.push(Block::PostNorm(PostNorm {
                 attn: Attention::load(&w.scope("self_attn"), spec).await?,
                 attn_post_norm: self.rms(&w, "post_attention_layernorm").await?,
-                mlp: self.mlp(&w).await?,
+                mlp: self.mlp(&w).await?.into(),
                 mlp_post_norm: self.rms(&w, "post_feedforward_layernorm").await?,
             }));
         }
@@ -175,7 +175,7 @@ impl<'a> Build<'a> {
                 attn_norm: norm(attn_norm).await?,
                 attn_post_norm: norm(attn_post_norm).await?,
                 mlp_norm: norm(mlp_norm).await?,
-                mlp: self.mlp(&w).await?,
+                mlp: self.mlp(&w).await?.into(),
                 mlp_post_norm: norm(mlp_post_norm).await?,
                 attn: Attention::load(&w.scope("self_attn"), spec).await?,
             }));

@@ -1,0 +1,46 @@
+//! The feed-forward network of a layer.
+
+use girih_ops::{Frame, OpError, Tensor};
+
+use super::{Linear, Mlp, Norm, Residual, Stream};
+
+/// What follows attention in a layer.
+#[derive(Clone, Debug)]
+pub enum FeedForward {
+    /// One gated network for all tokens.
+    Dense(Mlp),
+}
+
+impl FeedForward {
+    /// Its matrices that every token is multiplied with, in the order in which they are used.
+    pub fn linears(&self) -> Vec<&Linear> {
+        match self {
+            Self::Dense(mlp) => mlp.linears().to_vec(),
+        }
+    }
+
+    /// `residual + alpha · f(norm(x))`: x `[T, C]` → `[T, C]`.
+    pub fn forward(&self, frame: &mut Frame, x: &Tensor, fused: Residual<'_>) -> Result<Tensor, OpError> {
+        match self {
+            Self::Dense(mlp) => mlp.forward(frame, x, fused),
+        }
+    }
+
+    /// `f(norm(x))` of the residual stream x, and the value of that: `[T, C]`, `[T, C]`.
+    pub fn forward_stream(
+        &self,
+        frame: &mut Frame,
+        stream: Stream<'_>,
+        norm: Option<&Norm>,
+    ) -> Result<(Tensor, Tensor), OpError> {
+        match self {
+            Self::Dense(mlp) => mlp.forward_stream(frame, stream, norm),
+        }
+    }
+}
+
+impl From<Mlp> for FeedForward {
+    fn from(mlp: Mlp) -> Self {
+        Self::Dense(mlp)
+    }
+}
