@@ -2,6 +2,7 @@
 //!
 //! Host memory stays bounded: a matrix travels in chunks of rows of at most 32 MB.
 
+mod experts;
 mod layout;
 mod rows;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use crate::checkpoint::source::ByteSource;
 use crate::checkpoint::table::{TensorInfo, TensorTable};
 use crate::checkpoint::tensors::TensorScope;
 
+pub use experts::ExpertRows;
 pub use rows::TensorRows;
 
 /// How weights are stored on the GPU.
