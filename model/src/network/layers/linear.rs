@@ -69,6 +69,18 @@ impl Linear {
         Ok(Self { matrix, bias, modules })
     }
 
+    /// The matrix of a router `[n, k]`, in full whatever the policy of weights says.
+    pub async fn load_router(
+        w: &Scope,
+        module: &str,
+        [n, k]: [u32; 2],
+        bias: bool,
+    ) -> Result<Self, LoadError> {
+        let matrix = w.weights().router(w.gpu(), &format!("{module}.weight"), [n, k]).await?;
+        let bias = if bias { Some(w.vector(format!("{module}.bias").as_str(), n).await?) } else { None };
+        Ok(Self { matrix, bias, modules: Arc::new([w.weights().full(module)]) })
+    }
+
     /// A matrix that is already on the GPU.
     pub fn from_matrix(matrix: Matrix) -> Self {
         Self { matrix, bias: None, modules: Arc::new([]) }
@@ -77,6 +89,11 @@ impl Linear {
     /// The weights.
     pub fn matrix(&self) -> &Matrix {
         &self.matrix
+    }
+
+    /// The bias.
+    pub fn bias(&self) -> Option<&Tensor> {
+        self.bias.as_ref()
     }
 
     /// Full names of the modules of the checkpoint that it is made of; none for a head that is the embedding.

@@ -85,6 +85,12 @@ impl Scope {
         Ok(Tensor::from_buffer(range, &shape, DType::F32)?)
     }
 
+    /// A vector with memory of its own: biases of all experts, which take more than those of all other layers together.
+    pub fn place_apart(&self, values: &[f32]) -> Result<Tensor, LoadError> {
+        self.weights.place(4 * values.len() as u64, values.len() as u64);
+        Ok(Tensor::from_f32(&self.gpu, values, &[values.len() as u32])?)
+    }
+
     /// Bytes of all 1-D tensors of the checkpoint in f32, each from a multiple of `align` on.
     fn vector_bytes(&self, align: u64) -> u64 {
         let bytes = |shape: &[u64]| match *shape {

@@ -1,0 +1,296 @@
+//! Mixture of experts: a router sends each token to a few of many gated networks.
+
+use girih_ops::kernels::matmul::gemv::MAX_M;
+use girih_ops::moe::{self, Router, RouterVectors, Score};
+use girih_ops::{Frame, GluAct, Linear as Fusion, Matrix, OpError, Tensor};
+
+use super::{Linear, Mlp, Norm, Residual, Scope, Stream};
+use crate::checkpoint::weights::ExpertRows;
+use crate::error::LoadError;
+
+/// Softmax over all experts, weights as they come: what the routers of most families differ from.
+pub const SOFTMAX: Router = Router {
+    experts: 0,
+    k: 0,
+    score: Score::Softmax,
+    groups: moe::Groups::Any,
+    choose: moe::Choose::Best,
+    weight: moe::Weight::Score,
+    bias_in_weight: false,
+    normalise: moe::Normalise::None,
+    scale: 1.0,
+};
+
+/// What distinguishes the mixture of one layer from another's.
+#[derive(Clone, Copy, Debug)]
+pub struct MixtureSpec {
+    /// C.
+    pub hidden_size: u32,
+    /// Channels between the projections of an expert.
+    pub intermediate_size: u32,
+    /// The same of the network that all tokens go through beside the experts; `None` if there is none.
+    pub shared_intermediate_size: Option<u32>,
+    /// From logits to experts and weights.
+    pub router: Router,
+    /// Activation of the gates.
+    pub act: GluAct,
+    /// The router has a bias.
+    pub router_bias: bool,
+    /// The projections of the experts have biases.
+    pub bias: bool,
+    /// The projections of the shared network have biases.
+    pub shared_bias: bool,
+    /// Where they are.
+    pub names: MixtureNames,
+}
+
+/// Names of a checkpoint's parts of a mixture, below the layer or, but for the first, below the mixture.
+#[derive(Clone, Copy, Debug)]
+pub struct MixtureNames {
+    /// The mixture.
+    pub scope: &'static str,
+    /// Module of the router.
+    pub router: &'static str,
+    /// Tensor that is added to the scores for the choice alone.
+    pub choice_bias: Option<&'static str>,
+    /// Gate, up and down of an expert: `experts.N.gate_proj.weight`, or stacked `experts.gate_proj.weight`.
+    pub experts: [&'static str; 3],
+    /// Tensors of all experts with gate and up in one, then down.
+    pub stacked: [&'static str; 2],
+    /// How those lie.
+    pub layout: StackLayout,
+    /// The shared network.
+    pub shared: &'static str,
+    /// Module of the gate of the shared network: its sigmoid is a factor of what that gives.
+    pub shared_gate: Option<&'static str>,
+}
+
+impl MixtureNames {
+    /// Those of Qwen.
+    pub const QWEN: Self = Self {
+        scope: "mlp",
+        router: "gate",
+        choice_bias: None,
+        experts: ["gate_proj", "up_proj", "down_proj"],
+        stacked: ["experts.gate_up_proj", "experts.down_proj"],
+        layout: StackLayout::Halves,
+        shared: "shared_expert",
+        shared_gate: None,
+    };
+    /// Those of Mixtral.
+    pub const MIXTRAL: Self = Self { scope: "block_sparse_moe", experts: ["w1", "w3", "w2"], ..Self::QWEN };
+}
+
+/// How tensors of all experts lie that hold gate and up in one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StackLayout {
+    /// `[E, 2I, C]`, gate rows first, and `[E, C, I]`.
+    Halves,
+    /// `[E, C, 2I]`, gate and up alternately, and `[E, I, C]`; quantised ones `[E, 2I, C]` and `[E, C, I]` (gpt-oss).
+    Transposed,
+}
+
+/// `Σ_j w_j · expert_j(x)` over the experts that the router chooses for a token, plus a network that all tokens share.
+#[derive(Clone, Debug)]
+pub struct Mixture {
+    router: Linear,
+    spec: Router,
+    /// Added to the scores for the choice `[E]`.
+    bias: Option<Tensor>,
+    /// Factors of the experts `[E]`.
+    expert_scale: Option<Tensor>,
+    gate_up: Matrix,
+    gate_up_bias: Option<Tensor>,
+    down: Matrix,
+    down_bias: Option<Tensor>,
+    act: GluAct,
+    shared: Option<Shared>,
+    /// Names under which logits and routes are noted.
+    notes: [String; 2],
+}
+
+/// The network that all tokens go through.
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one for a layer")]
+enum Shared {
+    /// As it is.
+    Plain(Mlp),
+    /// Times the sigmoid of a logit: a mixture of one expert.
+    Gated(Box<Mixture>),
+}
+
+impl Mixture {
+    /// Loads the mixture of a layer, whatever form its experts have.
+    pub async fn load(layer: &Scope, spec: MixtureSpec) -> Result<Self, LoadError> {
+        let MixtureSpec { hidden_size: c, intermediate_size: i, router, names, .. } = spec;
+        let w = layer.scope(names.scope);
+        let (weights, gpu, e) = (w.weights(), w.gpu(), router.experts);
+        let [gate, up, down] = names.experts.map(|name| format!("experts.{name}"));
+        let [gate_weight, up_weight, down_weight] =
+            [&gate, &up, &down].map(|module| format!("{module}.weight"));
+        let [gate_up_stack, down_stack] = names.stacked;
+        let [gate_up_module, down_module] = names.stacked.map(|module| format!("{module}.weight"));
+        let (gate_up_rows, down_rows) = if w.has(gate_up_stack) {
+            match names.layout {
+                StackLayout::Halves => {
+                    (ExpertRows::StackedInterleaveHalves(gate_up_stack), ExpertRows::Stacked(down_stack))
+                }
+                StackLayout::Transposed => {
+                    (ExpertRows::StackedTransposed(gate_up_stack), ExpertRows::StackedTransposed(down_stack))
+                }
+            }
+        } else if w.has(&format!("{gate_up_stack}_blocks")) {
+            (ExpertRows::Stacked(gate_up_stack), ExpertRows::Stacked(down_stack))
+        } else if w.has(&gate_weight) {
+            (ExpertRows::StackedPair(&gate_weight, &up_weight), ExpertRows::Stacked(&down_weight))
+        } else if w.has(&gate_up_module) {
+            let down = if w.has(&down_module) { &down_module } else { &down_weight };
+            (ExpertRows::StackedInterleaveHalves(&gate_up_module), ExpertRows::Stacked(down))
+        } else {
+            let [gate, up, down] = names.experts;
+            let scope = "experts";
+            (
+                ExpertRows::Separate { scope, gate_up: [gate, up] },
+                ExpertRows::SeparateOne { scope, name: down },
+            )
+        };
+        let bias = async |rows: ExpertRows<'_>, n: u32| {
+            if !spec.bias {
+                return Ok::<_, LoadError>(None);
+            }
+            let values = weights.experts_bias_f32(rows, [e, n]).await?;
+            w.place_apart(&values).map(Some)
+        };
+        let [gate_bias, up_bias, down_bias] = [&gate, &up, &down].map(|module| format!("{module}_bias"));
+        let [gate_up_stack_bias, down_stack_bias] = names.stacked.map(|name| format!("{name}_bias"));
+        let (gate_up_bias, down_bias) = if w.has(&gate_bias) {
+            (ExpertRows::StackedPair(&gate_bias, &up_bias), ExpertRows::Stacked(&down_bias))
+        } else {
+            (ExpertRows::Stacked(&gate_up_stack_bias), ExpertRows::Stacked(&down_stack_bias))
+        };
+        Ok(Self {
+            router: Linear::load_router(&w, names.router, [e, c], spec.router_bias).await?,
+            bias: match names.choice_bias {
+                Some(name) => Some(choice_bias(&w, name, e).await?),
+                None => None,
+            },
+            expert_scale: None,
+            gate_up: weights.experts(gpu, gate_up_rows, [e, 2 * i, c]).await?,
+            gate_up_bias: bias(gate_up_bias, 2 * i).await?,
+            down: weights.experts(gpu, down_rows, [e, c, i]).await?,
+            down_bias: bias(down_bias, c).await?,
+            act: spec.act,
+            shared: match spec.shared_intermediate_size {
+                Some(width) => Some(Shared::load(&w, &spec, width).await?),
+                None => None,
+            },
+            spec: router,
+            notes: note_names(&w, ""),
+        })
+    }
+
+    /// Its matrices that every token is multiplied with as in a dense layer: those of a shared network without a gate.
+    pub fn linears(&self) -> Vec<&Linear> {
+        match &self.shared {
+            Some(Shared::Plain(mlp)) => mlp.linears().to_vec(),
+            Some(Shared::Gated(_)) | None => Vec::new(),
+        }
+    }
+
+    /// From logits to experts and weights.
+    pub fn router(&self) -> &Router {
+        &self.spec
+    }
+
+    /// Module of the router in the checkpoint: under its name, what the router and all experts are given is
+    /// [noted](Frame::note).
+    pub fn router_module(&self) -> &str {
+        self.router.modules().first().map_or("", String::as_str)
+    }
+
+    /// Names under which the logits `[T, E]` and the routes u32 `[T, K, 2]` are [noted](Frame::note).
+    pub fn notes(&self) -> &[String; 2] {
+        &self.notes
+    }
+
+    /// `residual + alpha · mixture(norm(x))`: x `[T, C]` → `[T, C]`.
+    ///
+    /// Few rows are normalised by each product that reads them, more of them once.
+    pub fn forward(&self, frame: &mut Frame, x: &Tensor, fused: Residual<'_>) -> Result<Tensor, OpError> {
+        let Residual { norm, alpha, residual } = fused;
+        let many = x.shape().first().is_some_and(|&rows| rows > MAX_M);
+        let normalised = match norm {
+            Some(norm) if many => Some(norm.forward(frame, x)?), // [T, C]
+            _ => None,
+        };
+        let (x, norm) = normalised.as_ref().map_or((x, norm), |x| (x, None));
+        let prologue = norm.map(Norm::prologue);
+        let logits = self.router.forward(frame, x, Fusion { norm: prologue, ..Fusion::default() })?; // [T, E]
+        frame.note(&self.notes[0], &logits);
+        let vectors = RouterVectors { bias: self.bias.as_ref(), expert_scale: self.expert_scale.as_ref() };
+        let routes = moe::route(frame, &logits, &self.spec, vectors)?; // [T, K, 2]
+        frame.note(&self.notes[1], &routes);
+        let experts = moe::Experts {
+            gate_up: &self.gate_up,
+            gate_up_bias: self.gate_up_bias.as_ref(),
+            down: &self.down,
+            down_bias: self.down_bias.as_ref(),
+            act: self.act,
+        };
+        let opts = moe::Mixture { norm: prologue, alpha, residual };
+        let y = moe::mixture(frame, x, &routes, &experts, &opts)?; // [T, C]
+        let fused = Residual { norm, alpha, residual: Some(&y) };
+        match &self.shared {
+            None => Ok(y),
+            Some(Shared::Plain(mlp)) => mlp.forward(frame, x, fused),
+            Some(Shared::Gated(mixture)) => mixture.forward(frame, x, fused),
+        }
+    }
+
+    /// `mixture(norm(x))` of the residual stream x, and the value of that: `[T, C]`, `[T, C]`.
+    pub fn forward_stream(
+        &self,
+        frame: &mut Frame,
+        stream: Stream<'_>,
+        norm: Option<&Norm>,
+    ) -> Result<(Tensor, Tensor), OpError> {
+        let x = stream.value(frame)?;
+        let y = self.forward(frame, &x, Residual { norm, alpha: 1.0, residual: None })?;
+        Ok((x, y))
+    }
+}
+
+impl Shared {
+    async fn load(w: &Scope, spec: &MixtureSpec, width: u32) -> Result<Self, LoadError> {
+        let MixtureSpec { hidden_size: c, act, names, .. } = *spec;
+        let size = [c, width];
+        let mlp = Mlp::load(&w.scope(names.shared), size, act, spec.shared_bias).await?;
+        let Some(gate) = names.shared_gate else { return Ok(Self::Plain(mlp)) };
+        let [gate_up, down] = mlp.linears();
+        Ok(Self::Gated(Box::new(Mixture {
+            router: Linear::load_router(w, gate, [1, c], false).await?,
+            spec: Router { experts: 1, k: 1, score: Score::Sigmoid, ..SOFTMAX },
+            bias: None,
+            expert_scale: None,
+            gate_up: gate_up.matrix().clone(),
+            gate_up_bias: gate_up.bias().cloned(),
+            down: down.matrix().clone(),
+            down_bias: down.bias().cloned(),
+            act,
+            shared: None,
+            notes: note_names(w, names.shared),
+        })))
+    }
+}
+
+/// `[E]`, or `[1, E]` as ERNIE has it.
+async fn choice_bias(w: &Scope, name: &str, experts: u32) -> Result<Tensor, LoadError> {
+    let is_row = w.weights().info(name).is_some_and(|info| info.shape.len() == 2);
+    let shape: &[u32] = if is_row { &[1, experts] } else { &[experts] };
+    w.place_vector(&w.weights().f32(name, shape).await?)
+}
+
+fn note_names(w: &Scope, part: &str) -> [String; 2] {
+    let w = w.scope(part);
+    ["router_logits", "routes"].map(|name| w.weights().full(name))
+}
