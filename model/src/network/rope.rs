@@ -22,6 +22,11 @@ pub enum RopeScaling {
         /// Factor of the growth.
         factor: f64,
     },
+    /// A larger theta, `theta · alpha^(R / (R - 2))`, whatever the length (Hunyuan, which calls it dynamic).
+    Alpha {
+        /// Growth of the longest wave.
+        alpha: f64,
+    },
     /// Low frequencies divided, high ones kept, a ramp between.
     Llama3 {
         /// Divisor of the low frequencies.
@@ -64,6 +69,8 @@ pub enum RopeScaling {
         factor: Option<f64>,
         /// Factor of cosine and sine, if given.
         attention_factor: Option<f64>,
+        /// Factors of cosine and sine up to the trained length and beyond it (Phi-3.5-MoE).
+        mscales: Option<[f64; 2]>,
     },
 }
 
@@ -130,7 +137,10 @@ impl RopeParameters {
         let scaling = match kind.map_or(Some("default"), Value::as_str) {
             Some("default") => RopeScaling::Default,
             Some("linear") => RopeScaling::Linear { factor: required("factor", 1.0)? },
-            Some("dynamic") => RopeScaling::Dynamic { factor: required("factor", 1.0)? },
+            Some("dynamic") => match optional("alpha", 0.0)?.filter(|&alpha| alpha > 0.0) {
+                Some(alpha) => RopeScaling::Alpha { alpha },
+                None => RopeScaling::Dynamic { factor: required("factor", 1.0)? },
+            },
             Some("llama3") => {
                 let (low, high) = (required("low_freq_factor", 0.0)?, required("high_freq_factor", 0.0)?);
                 if low >= high || low <= 0.0 {
@@ -170,6 +180,10 @@ impl RopeParameters {
                 original_max_position_embeddings: original()?,
                 factor: optional("factor", f64::MIN_POSITIVE)?,
                 attention_factor: optional("attention_factor", f64::MIN_POSITIVE)?,
+                mscales: match [optional("short_mscale", 0.0)?, optional("long_mscale", 0.0)?] {
+                    [Some(short), Some(long)] => Some([short, long]),
+                    _ => None,
+                },
             },
             _ => {
                 let want = "default, linear, dynamic, llama3, yarn or longrope";
@@ -248,6 +262,12 @@ impl RopeParameters {
                 }
                 plain(theta * (factor * len / max - (factor - 1.0)).powf(dim / (dim - 2.0)))
             }
+            RopeScaling::Alpha { alpha } => {
+                if rotary_dim == 2 {
+                    return Err(bad("rotary channels", "2".into(), "at least 4 with alpha"));
+                }
+                plain(theta * alpha.powf(dim / (dim - 2.0)))
+            }
             RopeScaling::Llama3 {
                 factor,
                 low_freq_factor: low,
@@ -309,12 +329,16 @@ impl RopeParameters {
                 original_max_position_embeddings: original,
                 factor,
                 attention_factor: given,
+                mscales,
             } => {
                 let ratio = factor.unwrap_or(f64::from(self.max_position_embeddings) / original);
                 attention_factor = given.unwrap_or_else(|| {
                     if ratio <= 1.0 { 1.0 } else { (1.0 + ratio.ln() / original.ln()).sqrt() }
                 });
                 let long = seq_len.is_some_and(|len| f64::from(len) > *original);
+                if let Some(mscales) = mscales {
+                    attention_factor = mscales[usize::from(long)];
+                }
                 let (name, list) =
                     if long { ("long_factor", long_factor) } else { ("short_factor", short_factor) };
                 if list.len() != half {

@@ -66,11 +66,14 @@ architectures!(
     granite,
     llama,
     mistral,
+    mixtral,
     olmo2,
     olmo3,
     phi3,
     qwen2,
+    qwen2_moe,
     qwen3,
+    qwen3_moe,
     smollm3;
     bert
 );

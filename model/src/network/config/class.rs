@@ -1,6 +1,10 @@
 //! What the configuration class of an architecture assumes where a file is silent. The values stand with the
 //! architectures, in `arch/<model_type>.rs`.
 
+use girih_ops::moe::Score;
+
+use crate::network::rope::RopeScaling;
+
 /// Fields of a configuration class and their defaults, as transformers has them.
 ///
 /// They matter wherever a configuration is saved as the difference from its class: nested ones (`text_config`) always
@@ -36,6 +40,8 @@ pub(crate) struct Class {
     /// Biases of q, k and v; of the attention's output; of the MLP.
     pub biases: [Bias; 3],
     pub theta: f64,
+    /// Scaling where the file states none.
+    pub scaling: fn() -> RopeScaling,
     /// Rotary embedding of sliding layers.
     pub local_rope: LocalRope,
     /// Rotated share of a head.
@@ -56,6 +62,10 @@ pub(crate) struct Class {
     pub qk_norm_flag: bool,
     /// Segments; 0: the class has none.
     pub type_vocab_size: u32,
+    /// Whether the class has `clip_qkv`; it is none.
+    pub clips_qkv: bool,
+    /// For classes with mixtures of experts.
+    pub experts: Option<Experts>,
     /// Flags that ask for another attention than the one that is built in.
     pub refused_flags: &'static [&'static str],
     pub bos_token_id: Option<u32>,
@@ -95,6 +105,8 @@ pub(crate) const fn tied(model_type: &'static str) -> Wrapper {
 pub(crate) enum Bias {
     /// The class has a field for it (`attention_bias`, `mlp_bias`), with this default.
     Configured(bool),
+    /// The same under another name.
+    Named(&'static str, bool),
     /// Whatever the file says.
     Fixed(bool),
 }
@@ -102,7 +114,7 @@ pub(crate) enum Bias {
 impl Bias {
     const fn fixed(self) -> Option<bool> {
         match self {
-            Self::Configured(_) => None,
+            Self::Configured(_) | Self::Named(..) => None,
             Self::Fixed(bias) => Some(bias),
         }
     }
@@ -139,10 +151,84 @@ pub(crate) enum Slides {
     Pattern(u32),
     /// All but every second, whatever the file says.
     Alternate,
+    /// With `use_sliding_window`: all.
+    Used,
     /// With `use_sliding_window`: those from `max_window_layers` on.
     From(u32),
+    /// With `use_sliding_window`: every second of those below `max_window_layers`.
+    AlternateBelow(u32),
     /// With `use_sliding_window`: those that do not rotate.
     Unrotated,
+}
+
+/// What a class with mixtures of experts assumes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Experts {
+    /// Fields that may hold the number of experts, and its default. The first that is there counts.
+    pub count: (&'static [&'static str], u32),
+    /// The same of the experts that a token goes to.
+    pub per_token: (&'static [&'static str], u32),
+    /// Default of `moe_intermediate_size`; `None`: the class has none, experts have `intermediate_size`.
+    pub width: Option<u32>,
+    /// Which layers have experts.
+    pub layers: Sparse,
+    /// The network that all tokens go through.
+    pub shared: Shared,
+    /// Default of `norm_topk_prob`, for classes that have it.
+    pub norm_topk_prob: bool,
+    /// Whether the class has `n_group`, `topk_group` and `routed_scaling_factor`; they are 1.
+    pub grouped: bool,
+    /// Default of `scoring_func`, for classes that have it.
+    pub score: Option<Score>,
+    /// Default of `moe_norm_min`, for classes that have it.
+    pub norm_min: Option<f32>,
+    /// Default of `router_jitter_noise`, for classes whose choice depends on it.
+    pub jitter: Option<f32>,
+    /// Defaults of `swiglu_limit` and `swiglu_alpha`, for classes that have them.
+    pub swiglu: Option<[f32; 2]>,
+}
+
+impl Experts {
+    /// Experts of `intermediate_size` in every layer, 2 of 8: the values of Mixtral.
+    pub const MIXTRAL: Self = Self {
+        count: (&["num_local_experts", "num_experts"], 8),
+        per_token: (&["num_experts_per_tok"], 2),
+        width: None,
+        layers: Sparse::All,
+        shared: Shared::None,
+        norm_topk_prob: false,
+        grouped: false,
+        score: None,
+        norm_min: None,
+        jitter: None,
+        swiglu: None,
+    };
+}
+
+/// Which layers have experts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Sparse {
+    All,
+    /// Every `decoder_sparse_step`-th (each, if it is absent) that is not among `mlp_only_layers`.
+    Step,
+    /// Those from `first_k_dense_replace` on, with this default.
+    From(u32),
+    /// Every `moe_layer_interval`-th (each, if it is absent) from `moe_layer_start_index`, with this default, to
+    /// `moe_layer_end_index`; absent and -1: to the last.
+    Range(u32),
+}
+
+/// Width of the network beside the experts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Shared {
+    /// There is none.
+    None,
+    /// The field's, with this default.
+    Width(&'static str, u32),
+    /// That of an expert, times the field's number, with this default.
+    Times(&'static str, u32),
+    /// That of an expert.
+    One,
 }
 
 impl Class {
@@ -167,6 +253,7 @@ impl Class {
         root_of_hidden: false,
         biases: [Bias::Configured(false), Bias::Configured(false), Bias::Fixed(false)],
         theta: 10_000.0,
+        scaling: || RopeScaling::Default,
         local_rope: LocalRope::Shared,
         partial: 1.0,
         rotation: Rotation::All,
@@ -177,6 +264,8 @@ impl Class {
         multipliers: false,
         logit_scale: None,
         qk_norm_flag: false,
+        clips_qkv: false,
+        experts: None,
         type_vocab_size: 0,
         refused_flags: &[],
         bos_token_id: None,

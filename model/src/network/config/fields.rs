@@ -1,5 +1,7 @@
 //! Reading single fields.
 
+use std::ops::RangeInclusive;
+
 use serde_json::{Map, Value};
 
 use crate::LoadError;
@@ -49,6 +51,13 @@ impl Fields<'_> {
             return Err(self.bad(field, format!("a whole number from 1 to {max}")));
         }
         Ok(self.int(field, max)?.unwrap_or(default))
+    }
+
+    /// A number that may be 0 or negative; the default where it is absent or null.
+    pub fn integer(&self, field: &str, range: RangeInclusive<i64>, default: i64) -> Result<i64, LoadError> {
+        let Some(value) = self.get(field) else { return Ok(default) };
+        let want = || format!("a whole number from {} to {}", range.start(), range.end());
+        whole(value).filter(|n| range.contains(n)).ok_or_else(|| self.bad(field, want()))
     }
 
     pub fn float(&self, field: &str) -> Result<Option<f64>, LoadError> {

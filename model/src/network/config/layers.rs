@@ -37,7 +37,9 @@ pub(super) fn types(
     let slides = match class.slides {
         Slides::Never => false,
         Slides::All | Slides::Pattern(_) | Slides::Alternate => true,
-        Slides::From(_) | Slides::Unrotated => f.flag("use_sliding_window")?.unwrap_or(false),
+        Slides::Used | Slides::From(_) | Slides::AlternateBelow(_) | Slides::Unrotated => {
+            f.flag("use_sliding_window")?.unwrap_or(false)
+        }
     };
     if !slides {
         return Ok((vec![LayerType::Full; layers], None));
@@ -60,13 +62,15 @@ pub(super) fn types(
             }
             _ if window.is_none() => sliding(&|_| false),
             Slides::From(default) => {
-                const FIELD: &str = "max_window_layers";
-                let from = f.get(FIELD).map_or(Some(default.into()), Value::as_u64);
-                let from = from.ok_or_else(|| f.bad(FIELD, "a whole number"))?;
+                let from = max_window_layers(f, default)?;
                 sliding(&|i| i as u64 >= from)
             }
+            Slides::AlternateBelow(default) => {
+                let end = max_window_layers(f, default)?;
+                sliding(&|i| i % 2 == 0 && (i as u64) < end)
+            }
             Slides::Unrotated => sliding(&|i| !uses_rope[i]),
-            Slides::Never | Slides::All => sliding(&|_| true),
+            Slides::Never | Slides::All | Slides::Used => sliding(&|_| true),
         }
     };
     if !types.contains(&LayerType::Sliding) {
@@ -76,6 +80,12 @@ pub(super) fn types(
         return Err(f.bad("sliding_window", "a whole number: some layers have sliding attention"));
     }
     Ok((types, window))
+}
+
+fn max_window_layers(f: &Fields<'_>, default: u32) -> Result<u64, LoadError> {
+    const FIELD: &str = "max_window_layers";
+    let layers = f.get(FIELD).map_or(Some(default.into()), Value::as_u64);
+    layers.ok_or_else(|| f.bad(FIELD, "a whole number"))
 }
 
 /// `layer_types`.
@@ -146,7 +156,10 @@ pub(super) fn ropes(
     }
     let empty = Map::new();
     let old = object("rope_scaling")?.filter(|old| !old.is_empty());
-    let params = old.or(params).unwrap_or(&empty);
-    let rope = parse(params, theta)?;
+    let stated = old.or(params);
+    let mut rope = parse(stated.unwrap_or(&empty), theta)?;
+    if stated.is_none() {
+        rope.scaling = (class.scaling)();
+    }
     Ok((rope, local.map(plain)))
 }

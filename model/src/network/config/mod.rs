@@ -5,6 +5,7 @@
 //! (`class::Class`); here it is only read.
 
 pub(crate) mod class;
+mod experts;
 mod fields;
 mod layers;
 mod nested;
@@ -16,6 +17,8 @@ use self::fields::{Fields, bad};
 use crate::LoadError;
 use crate::checkpoint::format::json;
 use crate::network::rope::{RopeParameters, RopeScaling};
+
+pub use experts::{Experts, LayerExperts};
 
 /// Activation of the MLP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -113,6 +116,10 @@ pub struct Config {
     pub partial_rotary_factor: f64,
     /// Whether queries and keys are normalised (cohere).
     pub use_qk_norm: bool,
+    /// Bound of queries, keys and values (olmoe).
+    pub clip_qkv: Option<f32>,
+    /// Mixtures of experts; `None` if the architecture has none.
+    pub experts: Option<Experts>,
     /// Segments (bert); 0 elsewhere.
     pub type_vocab_size: u32,
     /// Beginning of a text.
@@ -150,6 +157,7 @@ impl Config {
             return Err(f.bad("position_embedding_type", "absolute"));
         }
         let hidden_size = f.size("hidden_size", 1 << 20, class.hidden_size)?;
+        let intermediate_size = f.size("intermediate_size", 1 << 24, class.intermediate_size)?;
         let num_hidden_layers = f.size("num_hidden_layers", 4096, class.layers)?;
         let heads = f.size("num_attention_heads", 4096, class.heads)?;
         let kv_heads = kv_heads(&f, class, heads)?;
@@ -161,6 +169,7 @@ impl Config {
         let bias = |of: Bias, field: &str| match of {
             Bias::Fixed(bias) => Ok(bias),
             Bias::Configured(default) => Ok::<_, LoadError>(f.flag(field)?.unwrap_or(default)),
+            Bias::Named(field, default) => Ok(f.flag(field)?.unwrap_or(default)),
         };
         let [qkv_bias, o_bias, mlp_bias] = class.biases;
 
@@ -198,7 +207,7 @@ impl Config {
             dtype: f.get("dtype").or_else(|| f.get("torch_dtype")).and_then(Value::as_str).map(dtype_name),
             vocab_size: f.size("vocab_size", 1 << 24, class.vocab_size)?,
             hidden_size,
-            intermediate_size: f.size("intermediate_size", 1 << 24, class.intermediate_size)?,
+            intermediate_size,
             num_hidden_layers,
             num_attention_heads: heads,
             num_key_value_heads: kv_heads,
@@ -241,6 +250,8 @@ impl Config {
                 None => 1.0,
                 Some(default) => f.positive("logit_scale")?.unwrap_or(default),
             },
+            clip_qkv: if class.clips_qkv { f.positive("clip_qkv")? } else { None },
+            experts: experts::read(&f, class, num_hidden_layers, intermediate_size)?,
             use_qk_norm: class.qk_norm_flag && f.flag("use_qk_norm")?.unwrap_or(false),
             type_vocab_size: match class.type_vocab_size {
                 0 => 0,
@@ -284,6 +295,11 @@ impl Config {
             (Some(LayerType::Sliding), Some(rope)) => Some(rope),
             _ => Some(&self.rope),
         }
+    }
+
+    /// The mixture of experts of a layer; `None` if its MLP is dense.
+    pub fn layer_experts(&self, layer: usize) -> Option<&LayerExperts> {
+        self.experts.as_ref()?.layers.get(layer)?.as_ref()
     }
 
     /// Keys that a layer sees; `None` if all.

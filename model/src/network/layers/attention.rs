@@ -40,6 +40,8 @@ pub struct AttentionSpec {
     pub plus_one: bool,
     /// Epsilon of the q and k norms.
     pub eps: f32,
+    /// Each head has a logit that takes part in the softmax without a value.
+    pub sinks: bool,
 }
 
 impl AttentionSpec {
@@ -62,6 +64,18 @@ pub enum HeadNorm {
     Full,
     /// Layer norms over each head, with weights of its own (Cohere).
     Layer,
+    /// Over each head, behind the rotary embedding (Hunyuan).
+    PerHeadRotated,
+}
+
+impl HeadNorm {
+    /// Names of the norms of q and k.
+    fn names(self) -> [&'static str; 2] {
+        match self {
+            Self::PerHeadRotated => ["query_layernorm", "key_layernorm"],
+            _ => ["q_norm", "k_norm"],
+        }
+    }
 }
 
 /// Weights of the q and k norms.
@@ -78,6 +92,8 @@ pub struct Attention {
     qkv: Linear,
     o: Linear,
     norms: Option<QkNorms>,
+    /// `[Hq]`
+    sinks: Option<Tensor>,
 }
 
 impl Attention {
@@ -99,7 +115,9 @@ impl Attention {
         let (q_dim, kv_dim) = (spec.num_q_heads * spec.head_dim, spec.num_kv_heads * spec.head_dim);
         let norms = match spec.qk_norm {
             HeadNorm::None => None,
-            HeadNorm::PerHead => Some(QkNorms::load(w, spec.head_dim, spec.head_dim, &spec).await?),
+            HeadNorm::PerHead | HeadNorm::PerHeadRotated => {
+                Some(QkNorms::load(w, spec.head_dim, spec.head_dim, &spec).await?)
+            }
             HeadNorm::Full => Some(QkNorms::load(w, q_dim, kv_dim, &spec).await?),
             HeadNorm::Layer => Some(QkNorms::load_by_head(w, &spec).await?),
         };
@@ -107,6 +125,7 @@ impl Attention {
             qkv: Linear::load(w, qkv, [q_dim + 2 * kv_dim, spec.hidden_size], spec.qkv_bias).await?,
             o: Linear::load(w, Modules::Concat(&[o]), [spec.hidden_size, q_dim], spec.o_bias).await?,
             norms,
+            sinks: if spec.sinks { Some(w.tensor("sinks", &[spec.num_q_heads]).await?) } else { None },
             spec,
         })
     }
@@ -164,6 +183,11 @@ impl Attention {
         let norm = match (&self.norms, spec.qk_norm) {
             (Some(n), HeadNorm::PerHead) => QkNorm::PerHead { q: &n.q, k: &n.k, eps: spec.eps },
             (Some(n), HeadNorm::Full) => QkNorm::Full { q: &n.q, k: &n.k, eps: spec.eps },
+            (Some(_), HeadNorm::PerHeadRotated) => {
+                // No kernel normalises behind the rotation.
+                let what = "norms of queries and keys behind the rotary embedding".into();
+                return Err(OpError::Unsupported { op: "rope_append", what });
+            }
             (Some(n), HeadNorm::Layer) => QkNorm::Layer { q: &n.q, k: &n.k, eps: spec.eps },
             _ => QkNorm::None,
         };
@@ -176,7 +200,7 @@ impl Attention {
             causal: spec.causal,
             window: spec.window,
             softcap: spec.softcap,
-            sinks: None,
+            sinks: self.sinks.as_ref(),
         };
         girih_ops::attention(frame, &q, cache, batch, &opts)
     }
@@ -199,7 +223,8 @@ impl QkNorms {
             async |name: &str, size| match Norm::rms(&w.scope(name), size, spec.eps, spec.plus_one).await? {
                 Norm::Rms { weight, .. } | Norm::Layer { weight, .. } => Ok::<_, LoadError>(weight),
             };
-        Ok(Self { q: load("q_norm", q_dim).await?, k: load("k_norm", k_dim).await? })
+        let [q, k] = spec.qk_norm.names();
+        Ok(Self { q: load(q, q_dim).await?, k: load(k, k_dim).await? })
     }
 
     /// Weights `[H, D]`.

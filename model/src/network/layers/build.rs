@@ -5,11 +5,11 @@ use std::sync::Arc;
 use girih_ops::{GluAct, RopeFreqs, RopeStyle, RopeTable};
 
 use super::{
-    Attention, AttentionSpec, Block, Decoder, Head, HeadNorm, Linear, Mlp, Modules, Norm, PostNorm, PreNorm,
-    Sandwich, Scope,
+    Attention, AttentionSpec, Block, Decoder, FeedForward, Head, HeadNorm, Linear, Mixture, MixtureSpec, Mlp,
+    Modules, Norm, PostNorm, PreNorm, Sandwich, Scope,
 };
 use crate::error::LoadError;
-use crate::network::config::{Config, HiddenAct};
+use crate::network::config::{Config, Experts, HiddenAct, LayerExperts};
 use crate::network::rope::{Frequencies, RopeParameters, RopeScaling};
 
 /// Names of the norms of a Gemma layer: before and after attention, before and after the MLP.
@@ -19,6 +19,9 @@ pub const GEMMA_NORMS: [&str; 4] = [
     "pre_feedforward_layernorm",
     "post_feedforward_layernorm",
 ];
+
+/// What an architecture makes of the mixture of experts of a layer, from what the configuration says of all and of it.
+pub type MixtureOf<'a> = &'a (dyn Fn(&Experts, &LayerExperts) -> MixtureSpec + Sync);
 
 /// A checkpoint that is being loaded.
 pub struct Build<'a> {
@@ -98,6 +101,7 @@ impl<'a> Build<'a> {
             qk_norm: HeadNorm::None,
             plus_one: false,
             eps: cfg.rms_norm_eps,
+            sinks: false,
         }
     }
 
@@ -122,11 +126,43 @@ impl<'a> Build<'a> {
         Mlp::load(&w.scope("mlp"), size, act, self.cfg.mlp_bias).await
     }
 
+    /// The feed-forward network of a layer: a mixture of experts, or the MLP, as the configuration says.
+    pub async fn feed_forward(
+        &self,
+        layer: u32,
+        w: &Scope,
+        mixture: MixtureOf<'_>,
+    ) -> Result<FeedForward, LoadError> {
+        match (&self.cfg.experts, self.cfg.layer_experts(layer as usize)) {
+            (Some(all), Some(experts)) => Ok(Mixture::load(w, mixture(all, experts)).await?.into()),
+            _ => Ok(self.mlp(w).await?.into()),
+        }
+    }
+
     /// Llama's blocks, with attention as `spec` makes it.
     pub async fn pre_norm_blocks(
         &self,
         residual_multiplier: f32,
         spec: fn(AttentionSpec) -> AttentionSpec,
+    ) -> Result<Vec<Block>, LoadError> {
+        self.blocks_of(residual_multiplier, spec, None).await
+    }
+
+    /// The same with mixtures of experts as `mixture` makes them.
+    pub async fn mixture_blocks(
+        &self,
+        residual_multiplier: f32,
+        spec: fn(AttentionSpec) -> AttentionSpec,
+        mixture: MixtureOf<'_>,
+    ) -> Result<Vec<Block>, LoadError> {
+        self.blocks_of(residual_multiplier, spec, Some(mixture)).await
+    }
+
+    async fn blocks_of(
+        &self,
+        residual_multiplier: f32,
+        spec: fn(AttentionSpec) -> AttentionSpec,
+        mixture: Option<MixtureOf<'_>>,
     ) -> Result<Vec<Block>, LoadError> {
         let mut blocks = Vec::new();
         for i in 0..self.cfg.num_hidden_layers {
@@ -136,7 +172,10 @@ impl<'a> Build<'a> {
                 attn_norm: self.rms_norm(&w, "input_layernorm", plus_one).await?,
                 attn: Attention::load(&w.scope("self_attn"), spec).await?,
                 mlp_norm: self.rms_norm(&w, "post_attention_layernorm", plus_one).await?,
-                mlp: self.mlp(&w).await?.into(),
+                mlp: match mixture {
+                    Some(mixture) => self.feed_forward(i, &w, mixture).await?,
+                    None => self.mlp(&w).await?.into(),
+                },
                 residual_multiplier,
             }));
         }
@@ -210,6 +249,16 @@ impl<'a> Build<'a> {
 
     /// Embedding, blocks, final norm and head.
     pub async fn decoder(&self, blocks: Vec<Block>, norm: Norm) -> Result<Decoder, LoadError> {
+        self.decoder_with(blocks, norm, false).await
+    }
+
+    /// The same with a head that may have a bias, unless it is the embedding.
+    pub async fn decoder_with(
+        &self,
+        blocks: Vec<Block>,
+        norm: Norm,
+        head_bias: bool,
+    ) -> Result<Decoder, LoadError> {
         let (v, c) = (self.cfg.vocab_size, self.cfg.hidden_size);
         let embedding = self.weights.matrix("embed_tokens.weight", v, c).await?;
         let head = if !self.has_head() {
@@ -217,7 +266,7 @@ impl<'a> Build<'a> {
         } else if self.is_tied().await? {
             Some(Linear::from_matrix(embedding.clone()))
         } else {
-            Some(Linear::load(&self.root, Modules::Concat(&["lm_head"]), [v, c], false).await?)
+            Some(Linear::load(&self.root, Modules::Concat(&["lm_head"]), [v, c], head_bias).await?)
         };
         Ok(Decoder {
             embedding,

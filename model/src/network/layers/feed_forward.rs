@@ -6,6 +6,7 @@ use super::{Linear, Mixture, Mlp, Norm, Residual, Stream};
 
 /// What follows attention in a layer.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a few dozen for a model, mostly of one kind")]
 pub enum FeedForward {
     /// One gated network for all tokens.
     Dense(Mlp),

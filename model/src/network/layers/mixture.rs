@@ -4,9 +4,11 @@ use girih_ops::kernels::matmul::gemv::MAX_M;
 use girih_ops::moe::{self, Router, RouterVectors, Score};
 use girih_ops::{Frame, GluAct, Linear as Fusion, Matrix, OpError, Tensor};
 
+use super::build::glu;
 use super::{Linear, Mlp, Norm, Residual, Scope, Stream};
 use crate::checkpoint::weights::ExpertRows;
 use crate::error::LoadError;
+use crate::network::config::{Config, LayerExperts};
 
 /// Softmax over all experts, weights as they come: what the routers of most families differ from.
 pub const SOFTMAX: Router = Router {
@@ -42,6 +44,23 @@ pub struct MixtureSpec {
     pub shared_bias: bool,
     /// Where they are.
     pub names: MixtureNames,
+}
+
+impl MixtureSpec {
+    /// What the configuration says, with the router of a family and its names. No biases.
+    pub fn new(cfg: &Config, experts: &LayerExperts, router: Router, names: MixtureNames) -> Self {
+        Self {
+            hidden_size: cfg.hidden_size,
+            intermediate_size: experts.intermediate_size,
+            shared_intermediate_size: experts.shared_intermediate_size,
+            router: Router { experts: experts.count, k: experts.per_token, ..router },
+            act: glu(cfg.hidden_act),
+            router_bias: false,
+            bias: false,
+            shared_bias: false,
+            names,
+        }
+    }
 }
 
 /// Names of a checkpoint's parts of a mixture, below the layer or, but for the first, below the mixture.

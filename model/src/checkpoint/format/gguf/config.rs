@@ -19,6 +19,13 @@ pub(super) struct RopeFactors {
 /// Which layers slide: a truth value for each, or a period.
 const PATTERN: &str = "attention.sliding_window_pattern";
 
+/// Numbers of experts, and what configurations call them.
+const EXPERTS: &[(&str, &[&str])] = &[
+    ("expert_count", &["num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"]),
+    ("expert_used_count", &["num_experts_per_tok", "moe_k", "moe_topk"]),
+    ("expert_feed_forward_length", &["moe_intermediate_size"]),
+];
+
 /// More layers than any model has.
 const MAX_LAYERS: u64 = 1 << 16;
 
@@ -62,6 +69,14 @@ impl Metadata<'_> {
     /// As [`Gguf::float`]; none.
     pub fn needed(&self, name: &str) -> Result<f64, LoadError> {
         self.float(name)?.ok_or_else(|| self.bad(name, "a number"))
+    }
+
+    /// A whole number, the same for all layers.
+    ///
+    /// # Errors
+    /// As [`Gguf::uint`].
+    pub fn uint(&self, name: &str) -> Result<Option<u64>, LoadError> {
+        self.gguf.per_layer(&self.key(name))
     }
 
     /// A truth value.
@@ -151,7 +166,7 @@ impl Gguf {
         self.tensors.iter().filter_map(pair).collect()
     }
 
-    /// The architecture that the file names. A window tells those apart that have one name.
+    /// The architecture that the file names. Experts, and a window, tell those apart that have one name.
     pub(super) fn architecture(
         &self,
         known: &'static [Architecture],
@@ -161,7 +176,10 @@ impl Gguf {
         let window = self.metadata.get(&format!("{name}.attention.sliding_window"));
         let windowed = window.is_some_and(|w| !matches!(w, Meta::Uint(0) | Meta::Int(0)));
         let named = || known.iter().filter(|a| a.family.name == name);
-        named().find(|a| a.family.windowed == windowed).or_else(|| named().next()).ok_or_else(|| {
+        let mixture = self.uint(&format!("{name}.expert_count")).ok().flatten().is_some_and(|n| n > 0);
+        let fits = |a: &&Architecture| (a.family.windowed, a.family.mixture) == (windowed, mixture);
+        let near = |a: &&Architecture| a.family.mixture == mixture;
+        named().find(fits).or_else(|| named().find(near)).or_else(|| named().next()).ok_or_else(|| {
             let names: BTreeSet<_> = known.iter().map(|a| a.family.name).collect();
             let names = names.into_iter().collect::<Vec<_>>().join(", ");
             field(&self.file, KEY, format!("{name:?}"), &format!("one of {names}"))
@@ -193,8 +211,8 @@ impl Gguf {
         let uint = |name: &str| self.per_layer(&key(name));
         let float = |name: &str| self.float(&key(name));
         let needed = |name: &str| uint(name)?.ok_or_else(|| self.bad(&key(name), "a whole number"));
-        if let Some(experts @ 1..) = uint("expert_count")? {
-            let want = "0 (mixtures of experts are not supported yet)";
+        if let (Some(experts @ 1..), false) = (uint("expert_count")?, family.mixture) {
+            let want = "0 (mixtures of experts of this architecture are not supported yet)";
             return Err(field(&self.file, &key("expert_count"), experts.to_string(), want));
         }
         let window = uint("attention.sliding_window")?.filter(|&w| w > 0);
@@ -246,6 +264,14 @@ impl Gguf {
                     .into_iter()
                     .filter_map(|(name, v)| Some((name, v?)))
                     .for_each(|(n, v)| set(n, v.into()));
+            }
+        }
+        if family.mixture {
+            // Under the names that any class with experts knows.
+            for (name, own) in EXPERTS {
+                if let Some(n) = uint(name)? {
+                    own.iter().for_each(|own| set(own, n.into()));
+                }
             }
         }
         if family.encoder {

@@ -28,6 +28,8 @@ pub struct Family {
     pub name: &'static str,
     /// Of architectures with the same name: this is the one whose files have a sliding window.
     pub windowed: bool,
+    /// Of architectures with the same name: this is the one whose files have experts.
+    pub mixture: bool,
     /// Positions are embedded, tokens see those behind them, and modules have the names of BERT.
     pub encoder: bool,
     /// Query and key rows of a head lie with the two channels of a rotated pair beside each other; the model's own
@@ -37,7 +39,7 @@ pub struct Family {
     pub plus_one: bool,
     /// Scores have a factor of their own (`attention.scale`), which [`Family::fields`] reads.
     pub scaled_scores: bool,
-    /// Names of a layer's modules that differ from Llama's.
+    /// Names of a layer's modules, or single tensors with their kind, that differ from Llama's.
     pub block: Names,
     /// Adds the fields of `config.json` that this architecture alone has, or changes others.
     pub fields: fn(&Metadata<'_>, &mut Map<String, Value>) -> Result<(), LoadError>,
@@ -57,6 +59,23 @@ const BLOCK: Names = &[
     ("ffn_gate", "mlp.gate_proj"),
     ("ffn_up", "mlp.up_proj"),
     ("ffn_down", "mlp.down_proj"),
+    ("ffn_gate_inp", "mlp.gate"),
+    ("ffn_gate_exps", "mlp.experts.gate_proj"),
+    ("ffn_up_exps", "mlp.experts.up_proj"),
+    ("ffn_gate_up_exps", "mlp.experts.gate_up_proj"),
+    ("ffn_down_exps", "mlp.experts.down_proj"),
+    ("exp_probs_b.bias", "mlp.gate.e_score_correction_bias"),
+    ("ffn_gate_shexp", "mlp.shared_experts.gate_proj"),
+    ("ffn_up_shexp", "mlp.shared_experts.up_proj"),
+    ("ffn_down_shexp", "mlp.shared_experts.down_proj"),
+];
+/// Router and experts as Mixtral calls them.
+pub const MIXTRAL_EXPERTS: Names = &[
+    ("ffn_gate_inp", "block_sparse_moe.gate"),
+    ("ffn_gate_exps", "block_sparse_moe.experts.w1"),
+    ("ffn_up_exps", "block_sparse_moe.experts.w3"),
+    ("ffn_gate_up_exps", "block_sparse_moe.experts.gate_up_proj"),
+    ("ffn_down_exps", "block_sparse_moe.experts.w2"),
 ];
 /// Norms before and after attention and MLP, as Gemma calls them.
 pub const SANDWICH_NORMS: Names = &[
@@ -84,6 +103,7 @@ impl Family {
         Self {
             name,
             windowed: false,
+            mixture: false,
             encoder: false,
             pairs_rows: false,
             plus_one: false,
@@ -101,6 +121,12 @@ impl Family {
             let find = |names: Names| names.iter().find(|(ggml, _)| *ggml == part).map(|(_, own)| *own);
             if self.encoder {
                 return find(BERT).map(|own| format!("encoder.layer.{layer}.{own}.{kind}"));
+            }
+            // Names with a dot are those of tensors, others of modules.
+            let tensor = format!("{part}.{kind}");
+            let whole = |names: Names| names.iter().find(|(ggml, _)| *ggml == tensor).map(|(_, own)| *own);
+            if let Some(own) = whole(self.block).or_else(|| whole(BLOCK)) {
+                return Some(format!("model.layers.{layer}.{own}"));
             }
             let own = find(self.block).or_else(|| find(BLOCK))?;
             return Some(format!("model.layers.{layer}.{own}.{kind}"));
@@ -159,6 +185,8 @@ mod tests {
             ("gemma2", "blk.0.ffn_norm.weight", "model.layers.0.pre_feedforward_layernorm.weight"),
             ("glm4", "blk.1.ffn_norm.weight", "model.layers.1.post_attention_layernorm.weight"),
             ("glm4", "blk.1.post_attention_norm.weight", "model.layers.1.post_self_attn_layernorm.weight"),
+            ("qwen3moe", "blk.0.ffn_down_exps.weight", "model.layers.0.mlp.experts.down_proj.weight"),
+            ("qwen2moe", "blk.0.ffn_gate_inp_shexp.weight", "model.layers.0.mlp.shared_expert_gate.weight"),
             ("phi3", "blk.1.ffn_up.weight", "model.layers.1.mlp.gate_up_proj.weight"),
             ("bert", "blk.1.ffn_up.weight", "encoder.layer.1.intermediate.dense.weight"),
             ("bert", "token_types.weight", "embeddings.token_type_embeddings.weight"),

@@ -22,7 +22,7 @@ use std::fmt::{self, Write as _};
 use std::ops::Range;
 
 pub use config::Metadata;
-pub use family::{Architecture, Family, Names, POST_NORMS, SANDWICH_NORMS};
+pub use family::{Architecture, Family, MIXTRAL_EXPERTS, Names, POST_NORMS, SANDWICH_NORMS};
 pub use source::{GgufSource, checkpoint};
 
 use crate::LoadError;
