@@ -30,14 +30,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let tx = id % TX;
     let ty = id / TX;
     let rows = tile_rows(group.y, BM);
-    if rows.first >= rows.end { return; }
+    if GATHERS && rows.first >= rows.end { return; }
     let m0 = rows.first;
     let n0 = group.x * BN;
     let w0 = rows.w0;
     var x_rows: array<u32, FILL_X>;
-    for (var i = 0u; i < FILL_X; i++) { //!unroll
-        x_rows[i] = x_row(min(m0 + (id + WG * i) / BK8, rows.end - 1u));
-    } //!unroll
+    if GATHERS {
+        for (var i = 0u; i < FILL_X; i++) { //!unroll
+            x_rows[i] = x_row(min(m0 + (id + WG * i) / BK8, rows.end - 1u));
+        } //!unroll
+    }
     let k_end = min((group.z + 1u) * p.split_k8, p.num_k8);
     var acc: array<f32, TM * TN>;
     for (var k0 = group.z * p.split_k8; k0 < k_end; k0 += BK8) {
@@ -48,7 +50,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             let row = m0 + at / BK8;
             let k = k0 + at % BK8;
             x_in[i] = Vec8(vec4<f32>(0.0), vec4<f32>(0.0));
-            if at < BM * BK8 && row < rows.end && k < k_end { x_in[i] = load_x8(x_rows[i], k); }
+            if at < BM * BK8 && row < rows.end && k < k_end { x_in[i] = load_x8(select(row, x_rows[i], GATHERS), k); }
         } //!unroll
         for (var i = 0u; i < FILL_W; i++) { //!unroll
             let at = id + WG * i;

@@ -14,7 +14,7 @@ const LANES: u32 = 1u; //!spec
 @compute @workgroup_size(TX)
 fn main(@builtin(workgroup_id) group: vec3<u32>, lane: Lane) {
     let rows = tile_rows(group.y, TM);
-    if rows.first >= rows.end { return; }
+    if GATHERS && rows.first >= rows.end { return; }
     let m0 = rows.first;
     let n0 = (group.x * TX + lane.id) * TN;
     let w0 = rows.w0;

@@ -29,7 +29,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let tx = id % TX;
     let ty = id / TX;
     let rows = tile_rows(group.y, BM);
-    if rows.first >= rows.end { return; }
+    if GATHERS && rows.first >= rows.end { return; }
     let m0 = rows.first;
     let n0 = group.x * BN;
     let w0 = rows.w0;

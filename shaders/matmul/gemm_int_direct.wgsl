@@ -16,7 +16,7 @@ const_assert LANES == 8u;
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let rows = tile_rows(group.y, TM);
-    if rows.first >= rows.end { return; }
+    if GATHERS && rows.first >= rows.end { return; }
     let m0 = rows.first;
     let n0 = (group.x * LANES + lane) * TN;
     let w0 = rows.w0;

@@ -3,6 +3,7 @@
 struct TileRows { first: u32, end: u32, w0: u32 }
 fn tile_rows(tile: u32, height: u32) -> TileRows { return TileRows(tile * height, p.num_m, 0u); }
 
-// Where a row is in x and in y.
+// Where a row is in x and in y; with GATHERS somewhere else.
+const GATHERS: bool = false;
 fn x_row(row: u32) -> u32 { return row; }
 fn y_row(row: u32) -> u32 { return row; }

@@ -10,5 +10,6 @@ fn tile_rows(tile: u32, height: u32) -> TileRows {
     return TileRows(first, first + count, expert * p.num_n);
 }
 
+const GATHERS: bool = true;
 fn y_row(row: u32) -> u32 { return groups[p.slots_at + row]; }
 fn x_row(row: u32) -> u32 { return y_row(row) / p.x_slots; }
