@@ -23,6 +23,8 @@ pub enum Element {
     /// Their scales and sums, pairs of an f32 and two 16-bit integers, behind the buffer of [`Element::Codes`]: scales
     /// within the tolerance, sums exactly those of the codes that were found.
     Scales,
+    /// Pairs of an expert and the f32 of its weight: experts exactly, weights within the tolerance.
+    Routes,
 }
 
 /// One storage buffer of a case.

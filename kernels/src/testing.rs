@@ -94,7 +94,7 @@ fn as_f32(data: &[u8], element: Element) -> Vec<f32> {
         Element::F16 => {
             bytemuck::pod_collect_to_vec::<u8, half::f16>(data).iter().map(|v| v.to_f32()).collect()
         }
-        Element::Bits | Element::Codes | Element::Scales => {
+        Element::Bits | Element::Codes | Element::Scales | Element::Routes => {
             data.chunks_exact(4).map(|c| f32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect()
         }
     }
@@ -120,6 +120,15 @@ fn near(got: &[u8], want: &[u8], codes: &[u8], element: Element, tolerance: Tole
                     compare(&scales[..1], &scales[1..], Tolerance { abs: 0.0, ..tolerance }).is_none()
                         && g[1] == sums[0] | sums[1] << 16
                 })
+        }
+        Element::Routes => {
+            let (got, want) = (words(got), words(want));
+            let pairs = got.chunks_exact(2).zip(want.chunks_exact(2));
+            let weight = |pair: &[u32]| [f32::from_bits(pair[1])];
+            got.len() == want.len()
+                && pairs
+                    .into_iter()
+                    .all(|(g, w)| g[0] == w[0] && compare(&weight(g), &weight(w), tolerance).is_none())
         }
         _ => false,
     }
@@ -214,7 +223,7 @@ async fn run_launch(
         let (got, want) = (as_f32(&rest[..len], element), as_f32(&want[i], element));
         if let Some((index, g, w, allowed, count)) = compare(&got, &want, tolerance) {
             let (g, w) = match element {
-                Element::Bits | Element::Codes | Element::Scales => {
+                Element::Bits | Element::Codes | Element::Scales | Element::Routes => {
                     (f64::from(got[index].to_bits()), f64::from(want[index].to_bits()))
                 }
                 _ => (g, w),

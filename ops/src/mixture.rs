@@ -131,7 +131,11 @@ fn check(
         return value("columns of gate and up", gate_up.k, format!("{d}, the channels of x"));
     }
     if gate_up.expert_rows() != 2 * down.k {
-        return value("rows of gate and up", gate_up.expert_rows(), format!("{}, twice the columns of down", 2 * down.k));
+        return value(
+            "rows of gate and up",
+            gate_up.expert_rows(),
+            format!("{}, twice the columns of down", 2 * down.k),
+        );
     }
     let cap = Act::Glu(act).cap();
     if !(cap > 0.0 && cap.is_finite()) {
@@ -206,8 +210,7 @@ fn routed(
     match x {
         Operand::Float(x, norm) => {
             let (parts, norm) = (parts(w), fused_norm(*norm));
-            let args =
-                routed_gemv::Args { x: x.buffer(), parts: &parts, norm, epilogue, routes, y: result };
+            let args = routed_gemv::Args { x: x.buffer(), parts: &parts, norm, epilogue, routes, y: result };
             routed_gemv::record(frame.recorder(), args, shape, rows)?;
         }
         Operand::Codes(x) => {

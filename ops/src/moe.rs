@@ -1,9 +1,11 @@
-//! Mixture of experts.
+//! Mixture of experts: from logits to experts, slots by experts, sums of experts. The experts are in [`mixture()`](crate::mixture()).
 
-use girih_kernels::matmul::GluAct;
-pub use girih_kernels::moe::{Choose, Groups, Normalise, Router, Score, Weight};
+use girih_kernels::moe::{combine as combine_kernel, group as group_kernel, route as route_kernel};
+use girih_kernels::{Buffer, Grid};
 
-use crate::{Frame, Matrix, Norm, OpError, Tensor};
+pub use girih_kernels::moe::{Choose, Groups, NONE, Normalise, Router, Score, Weight};
+
+use crate::{DType, Frame, OpError, Tensor};
 
 /// What a router has beside the logits.
 #[derive(Clone, Copy, Debug, Default)]
@@ -14,57 +16,129 @@ pub struct RouterVectors<'a> {
     pub expert_scale: Option<&'a Tensor>,
 }
 
-/// Routes u32 `[T, K, 2]` of logits `[T, E]`.
+/// The experts of each token and their weights, as [`Router`] says. The better key first, the lower index among equals; -0 is 0.
+/// An expert whose logit is NaN is not chosen; slots for which there is none have the expert [`NONE`] and the weight 0.
+///
+/// # Shapes
+/// logits `[T, E]`, bias, expert_scale `[E]` → u32 `[T, K, 2]`: expert, bits of its f32 weight
 ///
 /// # Errors
-/// Shapes that do not fit.
+/// Shapes or types that do not fit, a router that asks for more experts, groups or tokens' experts than there are or than
+/// [`route_kernel::check`] allows.
 pub fn route(
     frame: &mut Frame,
     logits: &Tensor,
     router: &Router,
     vectors: RouterVectors<'_>,
 ) -> Result<Tensor, OpError> {
-    let _ = (frame, logits, router, vectors);
-    Err(OpError::Unsupported { op: "route", what: "not yet".into() })
+    let op = "route";
+    let [tokens, _] = logits.dims(op, "logits")?;
+    logits.expect_dtype(op, "logits", DType::F32)?;
+    logits.expect(op, "logits", &[tokens, router.experts])?;
+    route_kernel::check(router)?;
+    let RouterVectors { bias, expert_scale } = vectors;
+    for (tensor, name) in [(bias, "bias"), (expert_scale, "expert_scale")] {
+        if let Some(tensor) = tensor {
+            tensor.expect_dtype(op, name, DType::F32)?;
+            tensor.expect(op, name, &[router.experts])?;
+        }
+    }
+    let routes = frame.alloc(&[tokens, router.k, 2], DType::U32)?;
+    let args = route_kernel::Args {
+        logits: logits.buffer(),
+        bias: bias.map(Tensor::buffer),
+        expert_scale: expert_scale.map(Tensor::buffer),
+        routes: routes.buffer(),
+    };
+    route_kernel::record(frame.recorder(), args, router, tokens)?;
+    Ok(routes)
 }
 
-/// The gated networks of all experts.
-#[derive(Clone, Copy, Debug)]
-pub struct Experts<'a> {
-    /// Rows of gate and up interleaved `[E, 2 I, D]`.
-    pub gate_up: &'a Matrix,
-    /// `[2 E I]`
-    pub gate_up_bias: Option<&'a Tensor>,
-    /// `[E, D, I]`
-    pub down: &'a Matrix,
-    /// `[E D]`
-    pub down_bias: Option<&'a Tensor>,
-    /// Activation of the gate.
-    pub act: GluAct,
+/// Expert and weight of each slot, of the words of routes.
+pub fn decode_routes(words: &[u32]) -> Vec<(u32, f32)> {
+    words.as_chunks().0.iter().map(|&[expert, weight]| (expert, f32::from_bits(weight))).collect()
 }
 
-/// What is fused with the experts.
-#[derive(Clone, Copy, Debug)]
-pub struct Mixture<'a> {
-    /// Normalisation of x.
-    pub norm: Option<Norm<'a>>,
-    /// Factor of the sum over experts.
-    pub alpha: f32,
-    /// Added at the end `[T, D]`.
-    pub residual: Option<&'a Tensor>,
+/// Slots by their experts, in tiles.
+#[derive(Clone, Debug)]
+pub struct SlotGroups {
+    /// u32: tiles `[max_tiles, 4]` (expert, first row, rows, 0), those behind the last with no rows; then the slot of each row.
+    pub groups: Tensor,
+    /// Grids of two products: columns along x, tiles along y.
+    pub grids: [Grid; 2],
+    /// Tiles that there is room for.
+    pub max_tiles: u32,
 }
 
-/// `y[t] = residual + alpha Σ_j w[t, j] · expert_{e[t, j]}(norm(x[t]))`: x `[T, D]`, routes `[T, K, 2]` → y `[T, D]`.
+/// Brings the slots of each expert together, in their order, in tiles of at most `height`. `columns`: workgroups along x of two
+/// products that take the tiles. Slots whose expert is none of `experts` are in no tile.
+///
+/// # Shapes
+/// routes u32 `[T, K, 2]`
 ///
 /// # Errors
-/// Shapes that do not fit.
-pub fn mixture(
+/// Shapes or types that do not fit, more experts than a router may have, tiles of no slots, more tiles than workgroups along an axis.
+pub fn group(
     frame: &mut Frame,
-    x: &Tensor,
     routes: &Tensor,
-    experts: &Experts<'_>,
-    opts: &Mixture<'_>,
+    experts: u32,
+    height: u32,
+    columns: [u32; 2],
+) -> Result<SlotGroups, OpError> {
+    let op = "group";
+    let [tokens, k, _] = routes.dims(op, "routes")?;
+    routes.expect_dtype(op, "routes", DType::U32)?;
+    routes.expect(op, "routes", &[tokens, k, 2])?;
+    let Some(slots) = tokens.checked_mul(k) else {
+        let got = f64::from(tokens) * f64::from(k);
+        return Err(OpError::Value { op, what: "slots", got, want: "below 2^32".into() });
+    };
+    let max_tiles = group_kernel::max_tiles(slots, experts, height);
+    let words = group_kernel::groups_bytes(slots, max_tiles) / 4;
+    let Ok(words) = u32::try_from(words) else {
+        return Err(OpError::Value { op, what: "words", got: words as f64, want: "below 2^32".into() });
+    };
+    let groups = frame.alloc(&[words], DType::U32)?;
+    let grids = frame.gpu().alloc_indirect(group_kernel::GRIDS_BYTES)?;
+    let args = group_kernel::Args { routes: routes.buffer(), groups: groups.buffer(), grids: &grids };
+    group_kernel::record(frame.recorder(), args, [slots, experts, height], columns)?;
+    let grid = |i: usize| {
+        let args = grids.slice(16 * i as u64, Grid::BYTES).unwrap_or_else(|| grids.clone());
+        Grid::Indirect { args, most: [columns[i], max_tiles, 1] }
+    };
+    Ok(SlotGroups { groups, grids: [grid(0), grid(1)], max_tiles })
+}
+
+/// `y[t] = residual[t] + alpha Σ_j w[t, j] · o[t, j]` in the order of j; slots without an expert are left out.
+///
+/// # Shapes
+/// o `[T K, N]`, routes u32 `[T, K, 2]`, residual `[T, N]` → `[T, N]`
+///
+/// # Errors
+/// Shapes or types that do not fit.
+pub fn combine(
+    frame: &mut Frame,
+    o: &Tensor,
+    routes: &Tensor,
+    alpha: f32,
+    residual: Option<&Tensor>,
 ) -> Result<Tensor, OpError> {
-    let _ = (frame, x, routes, experts, opts);
-    Err(OpError::Unsupported { op: "mixture", what: "not yet".into() })
+    let op = "combine";
+    let [tokens, k, _] = routes.dims(op, "routes")?;
+    routes.expect_dtype(op, "routes", DType::U32)?;
+    routes.expect(op, "routes", &[tokens, k, 2])?;
+    let [slots, n] = o.dims(op, "o")?;
+    o.expect_dtype(op, "o", DType::F32)?;
+    o.expect(op, "o", &[tokens.saturating_mul(k), n])?;
+    if let Some(residual) = residual {
+        residual.expect_dtype(op, "residual", DType::F32)?;
+        residual.expect(op, "residual", &[tokens, n])?;
+    }
+    let y = frame.alloc(&[tokens, n], DType::F32)?;
+    if slots > 0 {
+        let residual: Option<&Buffer> = residual.map(Tensor::buffer);
+        let args = combine_kernel::Args { o: o.buffer(), routes: routes.buffer(), residual, y: y.buffer() };
+        combine_kernel::record(frame.recorder(), args, [tokens, k, n], alpha)?;
+    }
+    Ok(y)
 }

@@ -4,6 +4,13 @@
 //! whatever path computes it. *Routes* `[T, K, 2]` hold for each slot the expert, or [`NONE`], and the bits of its f32 weight.
 //! The products of experts are of the family [`matmul`](crate::matmul).
 
+pub mod combine;
+pub mod group;
+mod reference;
+pub mod route;
+
+pub use route::{MAX_EXPERTS, MAX_SLOTS};
+
 /// Expert of a slot that has none: too few logits were numbers.
 pub const NONE: u32 = u32::MAX;
 

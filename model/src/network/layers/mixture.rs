@@ -249,15 +249,15 @@ impl Mixture {
         let vectors = RouterVectors { bias: self.bias.as_ref(), expert_scale: self.expert_scale.as_ref() };
         let routes = moe::route(frame, &logits, &self.spec, vectors)?; // [T, K, 2]
         frame.note(&self.notes[1], &routes);
-        let experts = moe::Experts {
+        let experts = girih_ops::Experts {
             gate_up: &self.gate_up,
             gate_up_bias: self.gate_up_bias.as_ref(),
             down: &self.down,
             down_bias: self.down_bias.as_ref(),
             act: self.act,
         };
-        let opts = moe::Mixture { norm: prologue, alpha, residual };
-        let y = moe::mixture(frame, x, &routes, &experts, &opts)?; // [T, C]
+        let opts = girih_ops::Mixture { norm: prologue, alpha, residual };
+        let y = girih_ops::mixture(frame, x, &routes, &experts, &opts)?; // [T, C]
         let fused = Residual { norm, alpha, residual: Some(&y) };
         match &self.shared {
             None => Ok(y),
