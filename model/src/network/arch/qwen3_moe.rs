@@ -1,9 +1,8 @@
 //! Qwen 3 MoE: Qwen 3 with mixtures of experts.
 
 use girih_ops::moe::Router;
-use serde_json::{Map, Value};
 
-use crate::checkpoint::format::gguf::{Family, Metadata};
+use crate::checkpoint::format::gguf::Family;
 use crate::error::LoadError;
 use crate::network::config::class::{Class, Experts, Slides, Sparse};
 use crate::network::layers::build::Build;
@@ -32,14 +31,15 @@ pub(super) const CLASS: Class = Class {
 
 const ROUTER: Router = SOFTMAX;
 
-pub(super) const GGUF: Family = Family { mixture: true, fields, ..Family::named("qwen3moe") };
-
-#[expect(clippy::unnecessary_wraps, reason = "others can fail")]
-fn fields(_: &Metadata<'_>, config: &mut Map<String, Value>) -> Result<(), LoadError> {
-    // As in llama.cpp, whatever the model's own configuration said.
-    config.insert("norm_topk_prob".to_owned(), true.into());
-    Ok(())
-}
+pub(super) const GGUF: Family = Family {
+    mixture: true,
+    fields: |_, config| {
+        // As in llama.cpp, whatever the model's own configuration said.
+        config.insert("norm_topk_prob".to_owned(), true.into());
+        Ok(())
+    },
+    ..Family::named("qwen3moe")
+};
 
 pub(super) async fn load(b: &Build<'_>) -> Result<Decoder, LoadError> {
     let spec = |spec| AttentionSpec { qk_norm: HeadNorm::PerHead, ..spec };

@@ -137,6 +137,58 @@ impl Metadata<'_> {
             None => self.head_dim as f64,
         })
     }
+
+    /// The four factors of Granite.
+    ///
+    /// # Errors
+    /// Those that are missing or that no model can have.
+    pub fn granite(&self, config: &mut Map<String, Value>) -> Result<(), LoadError> {
+        let scale = self.attention_scale()?.unwrap_or_else(|| (self.head_dim as f64).sqrt().recip());
+        config.insert("attention_multiplier".to_owned(), scale.into());
+        config.insert("logits_scaling".to_owned(), self.needed("logit_scale")?.into());
+        for (name, key) in
+            [("embedding_multiplier", "embedding_scale"), ("residual_multiplier", "residual_scale")]
+        {
+            // 0 is llama.cpp's word for none.
+            if let Some(v) = self.float(key)?.filter(|&v| v != 0.0) {
+                config.insert(name.to_owned(), v.into());
+            }
+        }
+        if self.flag("rope.scaling.finetuned")? == Some(false) {
+            return Err(self.bad("rope.scaling.finetuned", "true (layers that rotate)"));
+        }
+        Ok(())
+    }
+
+    /// Router, shared network and dense layers of the DeepSeek family. What is absent is what llama.cpp assumes.
+    ///
+    /// # Errors
+    /// Values of other types; a function of the router that is not known.
+    pub fn deepseek_experts(&self, config: &mut Map<String, Value>) -> Result<(), LoadError> {
+        const GATING: &str = "expert_gating_func";
+        for (key, field) in [
+            ("expert_shared_count", "n_shared_experts"),
+            ("leading_dense_block_count", "first_k_dense_replace"),
+            ("expert_group_count", "n_group"),
+            ("expert_group_used_count", "topk_group"),
+        ] {
+            if let Some(n) = self.uint(key)? {
+                config.insert(field.to_owned(), n.into());
+            }
+        }
+        let normalised = self.flag("expert_weights_norm")?.unwrap_or(false);
+        config.insert("norm_topk_prob".to_owned(), normalised.into());
+        if let Some(scale) = self.float("expert_weights_scale")?.filter(|&v| v != 0.0) {
+            config.insert("routed_scaling_factor".to_owned(), scale.into());
+        }
+        match self.uint(GATING)? {
+            None | Some(0) => {}
+            Some(1) => drop(config.insert("scoring_func".to_owned(), "softmax".into())),
+            Some(2) => drop(config.insert("scoring_func".to_owned(), "sigmoid".into())),
+            Some(_) => return Err(self.bad(GATING, "1 or 2 (softmax, sigmoid)")),
+        }
+        Ok(())
+    }
 }
 
 impl Gguf {
