@@ -188,13 +188,14 @@ fn a_missing_type_is_told_by_the_architecture() {
         ("LlamaForCausalLM", "llama"),
         ("Gemma3ForCausalLM", "gemma3_text"),
         ("BertModel", "bert"),
+        ("Qwen2MoeForCausalLM", "qwen2_moe"),
         ("Qwen2ForSequenceClassification", "qwen2"),
     ] {
         let json = serde_json::json!({"architectures": [architecture]});
         let config = Config::parse(json.to_string().as_bytes()).expect(architecture);
         assert_eq!(config.model_type, model);
     }
-    for architecture in ["Llama4ForCausalLM", "Qwen2MoeForCausalLM", "Gemma3nForCausalLM", "BertX", ""] {
+    for architecture in ["Llama4ForCausalLM", "Qwen2AudioForCausalLM", "Gemma3nForCausalLM", "BertX", ""] {
         let json = serde_json::json!({"architectures": [architecture]});
         let error = Config::parse(json.to_string().as_bytes()).expect_err(architecture);
         assert!(matches!(error, LoadError::UnknownModel { .. }), "{error}");
@@ -243,4 +244,99 @@ fn sizes_do_not_overflow() {
     let config = with("llama", most).expect("valid");
     assert_eq!(config.cache_bytes(u32::MAX), u64::MAX);
     assert_eq!(config.cache_bytes(1), 1 << 39);
+}
+
+/// Numbers of experts under every name, in every layer.
+#[test]
+fn mixtures_of_experts() {
+    let read = |model: &str, json| with(model, json).expect(model);
+    for (model, counts, per_tokens) in [
+        ("mixtral", &["num_local_experts", "num_experts"][..], &["num_experts_per_tok"][..]),
+        ("qwen3_moe", &["num_experts", "num_local_experts"], &["num_experts_per_tok"]),
+        ("glm4_moe", &["n_routed_experts", "num_local_experts"], &["num_experts_per_tok"]),
+        ("ernie4_5_moe", &["moe_num_experts", "num_experts"], &["moe_k", "num_experts_per_tok"]),
+        ("hunyuan_v1_moe", &["num_experts", "num_local_experts"], &["moe_topk", "num_experts_per_tok"]),
+    ] {
+        for (count, per_token) in counts.iter().flat_map(|c| per_tokens.iter().map(move |k| (*c, *k))) {
+            let config = read(
+                model,
+                serde_json::json!({count: 12, per_token: 3, "num_key_value_heads": 4, "head_dim": 16}),
+            );
+            let last = config.layer_experts(5).expect("experts");
+            assert_eq!((last.count, last.per_token), (12, 3), "{model}: {count}, {per_token}");
+        }
+    }
+    assert_eq!(read("llama", serde_json::json!({"num_experts": 8})).experts, None);
+    // A list for each layer.
+    let lists = serde_json::json!({"num_experts": [4, 4, 8, 8, 8, 8], "moe_topk": [1, 2, 1, 2, 3, 8]});
+    let config = read("hunyuan_v1_moe", lists);
+    let layers: Vec<_> =
+        (0..6).filter_map(|i| config.layer_experts(i)).map(|l| (l.count, l.per_token)).collect();
+    assert_eq!(layers, [(4, 1), (4, 2), (8, 1), (8, 2), (8, 3), (8, 8)]);
+    let is_mixture = |config: &Config| (0..6).map(|i| config.layer_experts(i).is_some()).collect::<Vec<_>>();
+    let step = serde_json::json!({"decoder_sparse_step": 2, "mlp_only_layers": [3]});
+    assert_eq!(is_mixture(&read("qwen3_moe", step)), [false, true, false, false, false, true]);
+    let none = serde_json::json!({"first_k_dense_replace": 9, "num_key_value_heads": 4});
+    assert_eq!(is_mixture(&read("glm4_moe", none)), [false; 6]);
+    let range = serde_json::json!({"moe_layer_start_index": 0, "moe_layer_end_index": 3,
+        "moe_layer_interval": 2, "moe_num_shared_experts": 0});
+    let config = read("ernie4_5_moe", range);
+    assert_eq!(is_mixture(&config), [false, true, false, true, false, false]);
+    assert_eq!(config.layer_experts(1).and_then(|l| l.shared_intermediate_size), None);
+}
+
+#[test]
+fn experts_that_no_model_can_have_are_named() {
+    for (model, json, field) in [
+        ("mixtral", r#"{"num_local_experts": 0}"#, "num_local_experts"),
+        ("mixtral", r#"{"num_local_experts": "8"}"#, "num_local_experts"),
+        ("mixtral", r#"{"num_local_experts": 2, "num_experts_per_tok": 3}"#, "num_experts_per_tok"),
+        ("mixtral", r#"{"num_experts_per_tok": 0}"#, "num_experts_per_tok"),
+        ("hunyuan_v1_moe", r#"{"num_experts": 4, "moe_topk": [1, 2]}"#, "moe_topk"),
+        ("hunyuan_v1_moe", r#"{"num_experts": 4, "moe_topk": [1, 2, 1, 2, 1, 5]}"#, "moe_topk"),
+        ("hunyuan_v1_moe", r#"{"num_experts": [4, 4, 4, 4, 4, 0]}"#, "num_experts"),
+        ("qwen2_moe", r#"{"moe_intermediate_size": null}"#, "moe_intermediate_size"),
+        ("qwen2_moe", r#"{"shared_expert_intermediate_size": -1}"#, "shared_expert_intermediate_size"),
+        ("qwen2_moe", r#"{"mlp_only_layers": 3}"#, "mlp_only_layers"),
+        ("qwen2_moe", r#"{"mlp_only_layers": [-1]}"#, "mlp_only_layers"),
+        ("qwen2_moe", r#"{"decoder_sparse_step": 0}"#, "decoder_sparse_step"),
+        ("qwen2_moe", r#"{"norm_topk_prob": 1}"#, "norm_topk_prob"),
+        ("glm4_moe", r#"{"n_group": 7}"#, "n_group"),
+        ("glm4_moe", r#"{"n_group": 128}"#, "n_group"),
+        ("glm4_moe", r#"{"n_group": 8, "topk_group": 9}"#, "topk_group"),
+        ("glm4_moe", r#"{"n_group": 64, "topk_group": 3}"#, "topk_group"),
+        ("glm4_moe", r#"{"scoring_func": "tanh"}"#, "scoring_func"),
+        ("glm4_moe", r#"{"scoring_func": 1}"#, "scoring_func"),
+        ("glm4_moe", r#"{"routed_scaling_factor": 0}"#, "routed_scaling_factor"),
+        ("glm4_moe", r#"{"first_k_dense_replace": -1}"#, "first_k_dense_replace"),
+        ("glm4_moe", r#"{"n_shared_experts": 65536, "moe_intermediate_size": 65536}"#, "n_shared_experts"),
+        ("ernie4_5_moe", r#"{"moe_layer_interval": 0}"#, "moe_layer_interval"),
+        ("ernie4_5_moe", r#"{"moe_layer_end_index": -2}"#, "moe_layer_end_index"),
+        ("gpt_oss", r#"{"swiglu_limit": -7}"#, "swiglu_limit"),
+        ("olmoe", r#"{"clip_qkv": 0}"#, "clip_qkv"),
+    ] {
+        let mut fields = serde_json::json!({"num_key_value_heads": 4});
+        let stated: Value = serde_json::from_str(json).expect("JSON");
+        fields.as_object_mut().expect("an object").extend(stated.as_object().expect("an object").clone());
+        let error = with(model, fields).expect_err(json);
+        assert!(matches!(&error, LoadError::Config { field: f, .. } if f == field), "{json}: {error}");
+    }
+}
+
+/// Hunyuan calls a larger theta dynamic, Phi 3.5 MoE has factors of cosine and sine for each list.
+#[test]
+fn scalings_of_models_with_experts() {
+    let alpha = serde_json::json!({"rope_scaling": {"type": "dynamic", "alpha": 50.0, "factor": 1.0}});
+    let config = with("hunyuan_v1_moe", alpha).expect("valid");
+    let got = config.rope.frequencies(16, None).expect("frequencies");
+    let theta = 10_000.0 * 50f64.powf(16.0 / 14.0);
+    let plain = RopeParameters { rope_theta: theta, scaling: RopeScaling::Default, ..config.rope };
+    assert_eq!(got, plain.frequencies(16, None).expect("frequencies"));
+    let ones = [1.0; 8];
+    let mscale = serde_json::json!({"num_key_value_heads": 4, "rope_scaling": {"type": "longrope",
+        "short_factor": ones, "long_factor": ones, "short_mscale": 1.25, "long_mscale": 1.5,
+        "original_max_position_embeddings": 32}});
+    let config = with("phimoe", mscale).expect("valid");
+    let factor = |len| config.rope.frequencies(16, Some(len)).expect("frequencies").attention_factor;
+    assert_eq!((factor(32), factor(33)), (1.25, 1.5));
 }
