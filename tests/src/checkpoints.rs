@@ -1,5 +1,8 @@
 //! Tiny checkpoints with seeded weights and odd shapes, one or more for every `model_type`.
 
+mod dense;
+mod mixtures;
+
 use std::sync::Arc;
 
 use girih_kernels::testing::hash;
@@ -62,6 +65,20 @@ impl Checkpoint {
             "sliding_window": pick(11, &[1, 2, 5, 16, 33]), "use_sliding_window": flag(12), "max_window_layers": 1,
             "hidden_act": act,
         });
+        // Few enough experts that any checkpoint is small.
+        let experts = pick(16, &[1, 2, 3, 5, 8, 13]);
+        for name in ["num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"] {
+            extra[name] = experts.into();
+        }
+        for name in ["num_experts_per_tok", "moe_topk", "moe_k"] {
+            extra[name] = pick(17, &[1, 2, 3]).min(experts).into();
+        }
+        for name in ["moe_intermediate_size", "shared_expert_intermediate_size"] {
+            extra[name] = pick(18, &[1, 7, 16, 33, 64]).into();
+        }
+        if model == "phimoe" {
+            (extra["num_local_experts"], extra["num_experts_per_tok"]) = (5.into(), 2.into());
+        }
         if model == "phi3" && !flag(14) {
             extra["sliding_window"] = Value::Null;
         }
@@ -125,7 +142,7 @@ fn values(config: &Config, name: &str, shape: &[u32], seed: u32) -> Vec<f32> {
     let (center, width) = match shape {
         [_, _] if name.contains("embed") => (0.0, 1.0),
         [_, _] if is_norm => (1.0, 0.3),
-        [_, k] => (0.0, (3.0 / *k as f32).sqrt()),
+        [.., _, k] => (0.0, (3.0 / *k as f32).sqrt()),
         _ if is_norm && !name.ends_with("bias") && !gguf::family(&config.model_type).plus_one => (1.0, 0.3),
         _ => (0.0, 0.3),
     };
@@ -150,13 +167,25 @@ fn tensors(config: &Config) -> Vec<(String, Vec<u32>)> {
     let mut add = |name: String, shape: &[u32]| all.push((name, shape.to_vec()));
     add("model.embed_tokens.weight".into(), &[v, c]);
     add("model.norm.weight".into(), &[c]);
+    if made.norm_biases {
+        add("model.norm.bias".into(), &[c]);
+    }
     if !config.tie_word_embeddings {
         add("lm_head.weight".into(), &[v, c]);
+        if config.raw.get("lm_head_bias").and_then(Value::as_bool) == Some(true) {
+            add("lm_head.bias".into(), &[v]);
+        }
     }
     for i in 0..config.num_hidden_layers {
         let name = |module: &str, kind: &str| format!("model.layers.{i}.{module}.{kind}");
         for norm in made.norms {
             add(name(norm, "weight"), &[c]);
+            if made.norm_biases {
+                add(name(norm, "bias"), &[c]);
+            }
+        }
+        if made.sinks {
+            add(name("self_attn", "sinks"), &[config.num_attention_heads]);
         }
         let mut linear = |module: &str, n: u32, k: u32, bias: bool| {
             add(name(module, "weight"), &[n, k]);
@@ -172,23 +201,32 @@ fn tensors(config: &Config) -> Vec<(String, Vec<u32>)> {
             linear("self_attn.v_proj", kv, c, config.attention_bias);
         }
         linear("self_attn.o_proj", c, q, config.attention_output_bias);
-        if made.fused.contains(&"gate_up_proj") {
-            linear("mlp.gate_up_proj", 2 * f, c, false);
-        } else {
-            linear("mlp.gate_proj", f, c, config.mlp_bias);
-            linear("mlp.up_proj", f, c, config.mlp_bias);
+        match (config.layer_experts(i as usize), made.experts) {
+            (Some(layer), Some(experts)) => {
+                for (part, shape) in experts.tensors(config, layer) {
+                    add(format!("model.layers.{i}.{part}"), &shape);
+                }
+            }
+            _ if made.fused.contains(&"gate_up_proj") => {
+                linear("mlp.gate_up_proj", 2 * f, c, false);
+                linear("mlp.down_proj", c, f, config.mlp_bias);
+            }
+            _ => {
+                linear("mlp.gate_proj", f, c, config.mlp_bias);
+                linear("mlp.up_proj", f, c, config.mlp_bias);
+                linear("mlp.down_proj", c, f, config.mlp_bias);
+            }
         }
-        linear("mlp.down_proj", c, f, config.mlp_bias);
         let heads = match made.head_norms {
             HeadNorms::None => continue,
-            HeadNorms::PerHead => [vec![d], vec![d]],
             HeadNorms::Whole => [vec![q], vec![kv]],
-            HeadNorms::Configured if !config.use_qk_norm => continue,
+            HeadNorms::Configured | HeadNorms::PerHeadConfigured if !config.use_qk_norm => continue,
+            HeadNorms::PerHead | HeadNorms::PerHeadConfigured => [vec![d], vec![d]],
             HeadNorms::Configured => {
                 [config.num_attention_heads, config.num_key_value_heads].map(|h| vec![h, d])
             }
         };
-        for (norm, shape) in ["q_norm", "k_norm"].into_iter().zip(heads) {
+        for (norm, shape) in made.head_norm_names.into_iter().zip(heads) {
             add(name(&format!("self_attn.{norm}"), "weight"), &shape);
         }
     }
@@ -236,6 +274,8 @@ enum HeadNorms {
     None,
     /// One weight for the channels of every head.
     PerHead,
+    /// The same, if `use_qk_norm` says so.
+    PerHeadConfigured,
     /// Weights of each head, if `use_qk_norm` says so.
     Configured,
     /// Weights of all heads together.
@@ -252,6 +292,12 @@ struct Made {
     encoder: bool,
     norms: &'static [&'static str],
     head_norms: HeadNorms,
+    head_norm_names: [&'static str; 2],
+    /// Norms have biases.
+    norm_biases: bool,
+    /// Heads have a logit without a value.
+    sinks: bool,
+    experts: Option<mixtures::Experts>,
     /// Projections that are one tensor.
     fused: &'static [&'static str],
     odd: fn() -> Vec<Odd>,
@@ -259,7 +305,7 @@ struct Made {
 
 impl Made {
     fn of(model_type: &str) -> &'static Self {
-        let made = MADE.iter().find(|made| made.model_type == model_type);
+        let made = dense::MADE.iter().chain(mixtures::MADE).find(|made| made.model_type == model_type);
         made.unwrap_or_else(|| panic!("{model_type} has no entry in MADE"))
     }
 }
@@ -269,238 +315,16 @@ const LLAMA: Made = Made {
     encoder: false,
     norms: &["input_layernorm", "post_attention_layernorm"],
     head_norms: HeadNorms::None,
+    head_norm_names: ["q_norm", "k_norm"],
+    norm_biases: false,
+    sinks: false,
+    experts: None,
     fused: &[],
     odd: Vec::new,
 };
-const SANDWICH: &[&str] = &[
-    "input_layernorm",
-    "post_attention_layernorm",
-    "pre_feedforward_layernorm",
-    "post_feedforward_layernorm",
-];
-const POST: &[&str] = &["post_attention_layernorm", "post_feedforward_layernorm"];
-
-/// Every architecture.
-const MADE: &[Made] = &[
-    Made {
-        model_type: "llama",
-        odd: || {
-            vec![
-                (
-                    "llama-biases_linear",
-                    Dtype::F32,
-                    [36, 3, 1, 20, 50, 77],
-                    json!({
-                        "attention_bias": true, "mlp_bias": true, "tie_word_embeddings": true,
-                        "rope_scaling": { "type": "linear", "factor": 2.0 },
-                    }),
-                ),
-                (
-                    "llama-llama3",
-                    Dtype::BF16,
-                    [50, 9, 3, 24, 77, 331],
-                    json!({ "rope_scaling": {
-                        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-                        "original_max_position_embeddings": 32,
-                    } }),
-                ),
-                (
-                    "llama-yarn",
-                    Dtype::F16,
-                    [100, 5, 1, 80, 50, 331],
-                    json!({ "rope_scaling": {
-                        "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32,
-                    } }),
-                ),
-                // One head, odd rows of halves, 6 channels.
-                ("llama-odd_everything", Dtype::F16, [33, 1, 1, 6, 7, 77], json!({ "hidden_act": "relu" })),
-            ]
-        },
-        ..LLAMA
-    },
-    Made {
-        model_type: "cohere",
-        norms: &["input_layernorm"],
-        head_norms: HeadNorms::Configured,
-        odd: || {
-            vec![
-                (
-                    "cohere",
-                    Dtype::F32,
-                    [50, 5, 1, 24, 77, 77],
-                    json!({ "tie_word_embeddings": true, "logit_scale": 0.25 }),
-                ),
-                (
-                    "cohere-qk_norm",
-                    Dtype::F16,
-                    [36, 6, 2, 20, 50, 77],
-                    json!({ "tie_word_embeddings": true, "logit_scale": 0.25, "use_qk_norm": true }),
-                ),
-            ]
-        },
-        ..LLAMA
-    },
-    Made {
-        model_type: "gemma2",
-        norms: SANDWICH,
-        odd: || {
-            vec![(
-                "gemma2",
-                Dtype::F32,
-                [36, 3, 1, 256, 50, 331],
-                json!({
-                    "tie_word_embeddings": true, "sliding_window": 5, "query_pre_attn_scalar": 200,
-                    "attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0,
-                }),
-            )]
-        },
-        ..LLAMA
-    },
-    Made {
-        model_type: "gemma3_text",
-        norms: SANDWICH,
-        head_norms: HeadNorms::PerHead,
-        odd: || {
-            vec![(
-                "gemma3_text",
-                Dtype::BF16,
-                [100, 5, 5, 128, 77, 331],
-                json!({ "tie_word_embeddings": true, "sliding_window": 5, "sliding_window_pattern": 2 }),
-            )]
-        },
-        ..LLAMA
-    },
-    Made {
-        model_type: "glm4",
-        norms: &[
-            "input_layernorm",
-            "post_attention_layernorm",
-            "post_self_attn_layernorm",
-            "post_mlp_layernorm",
-        ],
-        fused: &["gate_up_proj"],
-        odd: || {
-            vec![(
-                "glm4",
-                Dtype::F16,
-                [50, 9, 3, 20, 50, 77],
-                json!({ "attention_bias": true, "partial_rotary_factor": 0.5 }),
-            )]
-        },
-        ..LLAMA
-    },
-    Made {
-        model_type: "granite",
-        odd: || {
-            vec![(
-                "granite",
-                Dtype::F32,
-                [36, 3, 3, 96, 77, 77],
-                json!({
-                    "embedding_multiplier": 3.0, "residual_multiplier": 0.3, "attention_multiplier": 0.05,
-                    "logits_scaling": 2.0, "tie_word_embeddings": true,
-                    "rope_scaling": { "type": "dynamic", "factor": 2.0 },
-                }),
-            )]
-        },
-        ..LLAMA
-    },
-    Made {
-        model_type: "mistral",
-        odd: || vec![("mistral", Dtype::F16, [100, 3, 1, 80, 77, 331], json!({ "sliding_window": 5 }))],
-        ..LLAMA
-    },
-    Made {
-        model_type: "olmo2",
-        norms: POST,
-        head_norms: HeadNorms::Whole,
-        odd: || vec![("olmo2", Dtype::BF16, [36, 9, 3, 24, 50, 331], json!({}))],
-        ..LLAMA
-    },
-    Made {
-        model_type: "olmo3",
-        norms: POST,
-        head_norms: HeadNorms::Whole,
-        odd: || {
-            vec![(
-                "olmo3",
-                Dtype::F16,
-                [44, 6, 2, 20, 52, 117],
-                json!({"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 5}),
-            )]
-        },
-        ..LLAMA
-    },
-    Made {
-        model_type: "phi3",
-        fused: &["qkv_proj", "gate_up_proj"],
-        odd: || {
-            let long: Vec<f64> = (0..24).map(|i| 1.0 + f64::from(i) * 0.4).collect();
-            let short: Vec<f64> = (0..24).map(|i| 1.0 + f64::from(i) * 0.05).collect();
-            vec![(
-                "phi3",
-                Dtype::F32,
-                [50, 3, 1, 96, 77, 77],
-                json!({
-                    "partial_rotary_factor": 0.5, "original_max_position_embeddings": 32, "sliding_window": 5,
-                    "rope_scaling": { "type": "longrope", "long_factor": long, "short_factor": short },
-                }),
-            )]
-        },
-        ..LLAMA
-    },
-    Made {
-        model_type: "qwen2",
-        odd: || {
-            vec![(
-                "qwen2",
-                Dtype::F16,
-                [100, 5, 1, 20, 50, 331],
-                json!({
-                    "tie_word_embeddings": true, "use_sliding_window": true, "sliding_window": 5,
-                    "max_window_layers": 1,
-                }),
-            )]
-        },
-        ..LLAMA
-    },
-    Made {
-        model_type: "qwen3",
-        head_norms: HeadNorms::PerHead,
-        odd: || vec![("qwen3", Dtype::BF16, [36, 9, 1, 80, 77, 331], json!({ "tie_word_embeddings": true }))],
-        ..LLAMA
-    },
-    Made {
-        model_type: "gemma",
-        odd: || vec![("gemma", Dtype::F16, [50, 6, 2, 40, 77, 117], json!({ "tie_word_embeddings": true }))],
-        ..LLAMA
-    },
-    Made {
-        model_type: "smollm3",
-        odd: || vec![("smollm3", Dtype::F32, [50, 9, 3, 24, 50, 77], json!({ "no_rope_layers": [1, 0] }))],
-        ..LLAMA
-    },
-    Made {
-        model_type: "bert",
-        encoder: true,
-        odd: || {
-            vec![
-                ("bert", Dtype::F32, [36, 3, 3, 12, 50, 77], json!({ "architectures": ["BertModel"] })),
-                (
-                    "bert-odd_hidden",
-                    Dtype::F16,
-                    [50, 5, 5, 10, 77, 331],
-                    json!({ "architectures": ["BertModel"], "hidden_act": "relu" }),
-                ),
-            ]
-        },
-        ..LLAMA
-    },
-];
-
 /// Shapes that no kernel can be tuned to: every model type; hidden sizes that are no multiple of 32, of 4, of 2;
 /// 3, 5 and 9 query heads, alone and in groups; head dims 20 to 256; all element types, rope scalings, biases.
 pub fn odd() -> Vec<Checkpoint> {
-    let all = MADE.iter().flat_map(|made| (made.odd)());
+    let all = dense::MADE.iter().chain(mixtures::MADE).flat_map(|made| (made.odd)());
     all.map(|(name, dtype, dims, extra)| Checkpoint::new(name, dtype, dims, &extra)).collect()
 }
