@@ -34,7 +34,15 @@ pub(super) const CLASS: Class = Class {
 const ROUTER: Router =
     Router { score: Score::Logit, choose: Choose::SparseMixer { eps: 0.01 }, ..SOFTMAX };
 
-pub(super) const GGUF: Family = Family { block: MIXTRAL_EXPERTS, mixture: true, ..Family::named("phimoe") };
+pub(super) const GGUF: Family = Family {
+    block: MIXTRAL_EXPERTS,
+    mixture: true,
+    fields: |m, config| {
+        config.insert("lm_head_bias".to_owned(), m.has("output.bias").into());
+        Ok(())
+    },
+    ..Family::named("phimoe")
+};
 
 pub(super) async fn load(b: &Build<'_>) -> Result<Decoder, LoadError> {
     let cfg = b.cfg;

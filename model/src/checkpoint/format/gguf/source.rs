@@ -113,7 +113,11 @@ impl GgufSource {
                     infos.push(TensorInfo {
                         name: family.tensor(name).unwrap_or_else(|| name.to_owned()),
                         dtype: t.ty.into(),
-                        shape: t.shape.clone(),
+                        shape: match t.shape.as_slice() {
+                            // Older files have the one row as a vector.
+                            &[k] if name.ends_with(".ffn_gate_inp_shexp.weight") => vec![1, k],
+                            shape => shape.to_vec(),
+                        },
                         file: t.file.clone(),
                         range: t.range.clone(),
                     });
