@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use girih_kernels::Access;
 use girih_kernels::registry::KERNELS;
+use girih_model::Config;
 use girih_model::network::arch::{KNOWN, MODEL_TYPES};
 
 fn root() -> PathBuf {
@@ -58,7 +59,10 @@ fn the_table_of_architectures_is_the_list_of_model_types() {
         let cells = row(&page, known.model_type);
         let family = &known.family;
         let window = if family.windowed { " with a sliding window" } else { "" };
-        assert_eq!(cells.last(), Some(&format!("`{}`{window}", family.name)), "{}", known.model_type);
+        let shared = KNOWN.gguf.iter().any(|a| a.family.name == family.name && !a.family.mixture);
+        let experts = if family.mixture && shared { " with experts" } else { "" };
+        let want = format!("`{}`{window}{experts}", family.name);
+        assert_eq!(cells.last(), Some(&want), "{}", known.model_type);
     }
     let documented: BTreeSet<&str> = page
         .lines()
@@ -68,6 +72,19 @@ fn the_table_of_architectures_is_the_list_of_model_types() {
         .filter_map(|line| line.split('`').nth(1))
         .collect();
     assert_eq!(documented, MODEL_TYPES.iter().copied().collect());
+}
+
+#[test]
+fn the_table_of_mixtures_is_that_of_the_architectures_with_experts() {
+    let page = read("docs/models.md");
+    let section = page.split("### ").find(|section| section.starts_with("Mixtures of experts")).expect("it");
+    let rows = section.lines().filter(|line| line.starts_with("| ") && line.contains("(`"));
+    let documented: BTreeSet<&str> = rows.filter_map(|row| row.split('`').nth(1)).collect();
+    let has_experts = |model: &&str| {
+        let text = serde_json::json!({"model_type": model, "head_dim": 64}).to_string();
+        Config::parse(text.as_bytes()).expect("defaults").experts.is_some()
+    };
+    assert_eq!(documented, MODEL_TYPES.iter().copied().filter(has_experts).collect());
 }
 
 /// Targets of the links of a page that are files of ours, without `#section`.

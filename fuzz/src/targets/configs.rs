@@ -61,6 +61,22 @@ const FIELDS: &[&str] = &[
     "final_logit_softcapping",
     "logit_scale",
     "quantization_config",
+    "num_experts",
+    "num_local_experts",
+    "n_routed_experts",
+    "num_experts_per_tok",
+    "moe_topk",
+    "moe_intermediate_size",
+    "shared_expert_intermediate_size",
+    "n_shared_experts",
+    "mlp_only_layers",
+    "decoder_sparse_step",
+    "first_k_dense_replace",
+    "moe_layer_end_index",
+    "n_group",
+    "topk_group",
+    "scoring_func",
+    "swiglu_limit",
 ];
 
 /// The same, and all values of `model_type`.
