@@ -228,7 +228,7 @@ fn check_rotary_dim(op: &'static str, table: &RopeTable, head_dim: u32) -> Resul
     Err(OpError::Value { op, what: "rotary_dim of the table", got: f64::from(table.rotary_dim()), want })
 }
 
-/// Norms of queries and keys in front of the rotation.
+/// Norms of queries and keys, in front of the rotation where not said otherwise.
 #[derive(Clone, Copy, Debug)]
 pub enum QkNorm<'a> {
     /// None.
@@ -260,6 +260,15 @@ pub enum QkNorm<'a> {
         /// Added to the variances.
         eps: f32,
     },
+    /// Each head by itself behind the rotation (Hunyuan).
+    Rotated {
+        /// Weight of the queries `[D]`.
+        q: &'a Tensor,
+        /// Weight of the keys `[D]`.
+        k: &'a Tensor,
+        /// Added to the mean squares.
+        eps: f32,
+    },
 }
 
 /// What [`rope_append`] does to queries and keys.
@@ -269,6 +278,8 @@ pub struct RopeAppend<'a> {
     pub num_q_heads: u32,
     /// Norms.
     pub norm: QkNorm<'a>,
+    /// Bound of the magnitudes of q and k between norm and rotation, and of v (OLMoE).
+    pub clip: Option<f32>,
     /// Rotation; `None` leaves positions out (NoPE layers).
     pub rope: Option<(&'a RopeTable, RopeStyle)>,
 }
@@ -320,10 +331,12 @@ pub fn rope_append(
     }
     let (norm, norms, eps) = match opts.norm {
         QkNorm::None => (append_kernel::Norm::None, None, 0.0),
-        QkNorm::PerHead { q, k, eps } => {
+        QkNorm::PerHead { q, k, eps } | QkNorm::Rotated { q, k, eps } => {
             q.expect(OP, "weight of the q norm", &[head_dim])?;
             k.expect(OP, "weight of the k norm", &[head_dim])?;
-            (append_kernel::Norm::PerHead, Some((q.buffer(), k.buffer())), eps)
+            let behind = matches!(opts.norm, QkNorm::Rotated { .. });
+            let norm = if behind { append_kernel::Norm::Rotated } else { append_kernel::Norm::PerHead };
+            (norm, Some((q.buffer(), k.buffer())), eps)
         }
         QkNorm::Full { q, k, eps } | QkNorm::Layer { q, k, eps } => {
             q.expect(OP, "weight of the q norm", &[num_q_heads.saturating_mul(head_dim)])?;
@@ -333,6 +346,11 @@ pub fn rope_append(
             (norm, Some((q.buffer(), k.buffer())), eps)
         }
     };
+    let clip = opts.clip.unwrap_or(f32::MAX);
+    if !(clip > 0.0 && clip.is_finite()) {
+        let want = "positive and finite".into();
+        return Err(OpError::Value { op: OP, what: "bound of q, k and v", got: clip.into(), want });
+    }
     if let Some((table, _)) = opts.rope {
         check_rotary_dim(OP, table, head_dim)?;
         if batch.max_kv_len > table.max_positions {
@@ -366,8 +384,10 @@ pub fn rope_append(
         v_slot: kv.v_strides.slot,
         v_head: kv.v_strides.head,
         v_token: kv.v_strides.token,
+        clip,
     };
     let mode = append_kernel::Mode {
+        clips: opts.clip.is_some(),
         norm,
         rope: opts.rope.map(|(table, style)| (style.kernel(), table.angles)),
         f16: kv.f16,

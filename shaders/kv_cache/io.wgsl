@@ -6,10 +6,20 @@
 
 fn input(row: Row, c: u32) -> f32 {
     var v = qkv[row.base + c];
-    if NORM == 0u { return v; }
-    if NORM == 3u { v -= row.mean; }
-    if row.is_q { return v * row.scale * norm_q[row.w_base + c]; }
-    return v * row.scale * norm_k[row.w_base + c];
+    if NORM > 0u && NORM < 4u {
+        if NORM == 3u { v -= row.mean; }
+        v = v * row.scale * weight(row, c);
+    }
+    if CLIPS { return clamp(v, -p.clip, p.clip); }
+    return v;
+}
+fn weight(row: Row, c: u32) -> f32 {
+    if row.is_q { return norm_q[row.w_base + c]; }
+    return norm_k[row.w_base + c];
+}
+fn weights(row: Row, c: u32) -> vec4<f32> {
+    let last = p.head_dim - 1u;
+    return vec4<f32>(weight(row, c), weight(row, min(c + 1u, last)), weight(row, min(c + 2u, last)), weight(row, min(c + 3u, last)));
 }
 fn raw(at: u32) -> vec4<f32> { return vec4<f32>(qkv[at], qkv[at + 1u], qkv[at + 2u], qkv[at + 3u]); }
 fn total(at: u32, left: u32) -> f32 {

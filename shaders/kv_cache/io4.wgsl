@@ -6,10 +6,16 @@
 
 fn input4(row: Row, c: u32) -> vec4<f32> {
     var v = qkv[(row.base + c) / 4u];
-    if NORM == 0u { return v; }
-    if NORM == 3u { v -= row.mean; }
-    if row.is_q { return v * row.scale * norm_q[(row.w_base + c) / 4u]; }
-    return v * row.scale * norm_k[(row.w_base + c) / 4u];
+    if NORM > 0u && NORM < 4u {
+        if NORM == 3u { v -= row.mean; }
+        v = v * row.scale * weights(row, c);
+    }
+    if CLIPS { return clamp(v, vec4<f32>(-p.clip), vec4<f32>(p.clip)); }
+    return v;
+}
+fn weights(row: Row, c: u32) -> vec4<f32> {
+    if row.is_q { return norm_q[(row.w_base + c) / 4u]; }
+    return norm_k[(row.w_base + c) / 4u];
 }
 fn raw(at: u32) -> vec4<f32> { return qkv[at / 4u]; }
 fn total(at: u32, left: u32) -> f32 { return dot(qkv[at / 4u], vec4<f32>(1.0)); }

@@ -1,17 +1,19 @@
 // One row of [q heads | k heads | v heads] per token: q and k normalised (NORM 1: each head by itself; 2: the whole
-// projection; 3: each head by itself, less its mean, with weights of its own) and rotated, q written to its own tensor, k
-// and v appended to the cache at
+// projection; 3: each head by itself, less its mean, with weights of its own; 4: as 1, but behind the rotation) and rotated,
+// with CLIPS bounded in front of the rotation, v too; q written to its own tensor, k and v appended to the cache at
 // slot · slot_stride + head · head_stride + position · token_stride. Workgroup (head, token); four channels per
 // invocation and step. The position is the sequence's: kv_len - q_len + row.
 const WG: u32 = 32u; //!spec
 const STYLE: u32 = 1u; //!spec
 const NORM: u32 = 0u; //!spec
+const CLIPS: bool = false; //!spec
 struct Params {
     num_tokens: u32, num_seqs: u32, num_q_heads: u32, num_kv_heads: u32,
     head_dim: u32, num_pairs: u32, max_positions: u32, switch_len: u32,
     eps: f32, one_token_each: u32, grid_y: u32,
     k_slot: u32, k_head: u32, k_token: u32,
     v_slot: u32, v_head: u32, v_token: u32,
+    clip: f32,
 }
 struct Row { base: u32, position: u32, block: u32, w_base: u32, is_q: bool, scale: f32, mean: f32 }
 //!import common/batch.wgsl
@@ -51,7 +53,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, lane: Lane) {
     var scale = 1.0;
     var mean = 0.0;
     var w_base = 0u;
-    if NORM != 0u && !is_v {
+    if NORM == 4u && !is_v {
+        let plain = Row(base, position, block, 0u, is_q, 1.0, 0.0);
+        var sum_sq = 0.0;
+        for (var c = 4u * lane.id; c < p.head_dim; c += 4u * WG) {
+            let v = quad(plain, c);
+            sum_sq += dot(v, v);
+        }
+        scale = inverseSqrt(workgroup_sum(sum_sq, lane) / f32(p.head_dim) + p.eps);
+    } else if NORM != 0u && !is_v {
         var first = base;
         var len = p.head_dim;
         if NORM >= 2u { w_base = select(head - p.num_q_heads, head, is_q) * p.head_dim; }
@@ -73,7 +83,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, lane: Lane) {
     for (var c = 4u * lane.id; c < p.head_dim; c += 4u * WG) {
         let left = p.head_dim - c;
         var x = vec4<f32>(0.0);
-        if is_v { x = raw(base + c); } else { x = quad(row, c); }
+        if is_v {
+            x = raw(base + c);
+            if CLIPS { x = clamp(x, vec4<f32>(-p.clip), vec4<f32>(p.clip)); }
+        } else {
+            x = quad(row, c);
+            if NORM == 4u { x *= scale * weights(row, c); }
+        }
         if is_q {
             put((t * p.num_q_heads + head) * p.head_dim + c, x, left);
         } else if is_v {

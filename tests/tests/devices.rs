@@ -258,7 +258,7 @@ impl Llama {
         let x = girih_ops::embedding(f, &batch.token_ids, &self.embedding, 1.0)?;
         let qkv = girih_ops::linear(f, &x, &self.qkv, &normed)?;
         let rope = Some((&self.rope, RopeStyle::Half));
-        let append = RopeAppend { num_q_heads, norm: QkNorm::None, rope };
+        let append = RopeAppend { num_q_heads, norm: QkNorm::None, clip: None, rope };
         let q = girih_ops::rope_append(f, &qkv, &self.cache, &batch, &append)?;
         let opts =
             Attention { num_q_heads, scale: 0.125, causal: true, window: None, softcap: None, sinks: None };

@@ -115,7 +115,8 @@ async fn the_fused_append_agrees_with_norm_rope_and_copy(gpu: Gpu) {
             } else {
                 QkNorm::PerHead { q: &wq, k: &wk, eps: 1e-6 }
             };
-            let opts = RopeAppend { num_q_heads: s.num_q, norm, rope: Some((&table, RopeStyle::Half)) };
+            let opts =
+                RopeAppend { num_q_heads: s.num_q, norm, clip: None, rope: Some((&table, RopeStyle::Half)) };
             let mut frame = Frame::new(&gpu);
             let got_q = girih_ops::rope_append(&mut frame, &qkv, &kv, &batch, &opts).expect("records");
             // The same by parts.
@@ -172,7 +173,7 @@ async fn long_sequences_take_the_long_frequencies(gpu: Gpu) {
                 .expect("allocates");
         let qkv = Tensor::from_f32(&gpu, &data, &[2, 12]).expect("uploads");
         let rope = Some((&table, RopeStyle::Half));
-        let opts = RopeAppend { num_q_heads: 1, norm: QkNorm::None, rope };
+        let opts = RopeAppend { num_q_heads: 1, norm: QkNorm::None, clip: None, rope };
         let mut frame = Frame::new(&gpu);
         let q = girih_ops::rope_append(&mut frame, &qkv, &kv, &batch, &opts).expect("records");
         let [x, _, _] = split(&data, &Sizes { num_q: 1, num_kv: 1, head_dim: 4, rotary_dim: 4, f16: false });
@@ -196,7 +197,7 @@ async fn what_does_not_fit_is_a_typed_error(gpu: Gpu) {
     let table = RopeTable::new(&gpu, 4, &freqs, None, 3).expect("a table");
     let batch = Batch::upload(&gpu, &[Chunk { slot: 0, start: 3, token_ids: &[1] }]).expect("uploads");
     let rope = Some((&table, RopeStyle::Half));
-    let opts = RopeAppend { num_q_heads: 1, norm: QkNorm::None, rope };
+    let opts = RopeAppend { num_q_heads: 1, norm: QkNorm::None, clip: None, rope };
     let qkv = Tensor::from_f32(&gpu, &[0.0; 12], &[1, 12]).expect("uploads");
     let mut frame = Frame::new(&gpu);
     let kv = KvView::alloc(&gpu, KvSize { slots: 1, num_kv_heads: 1, capacity: 8, head_dim: 4, f16: false })

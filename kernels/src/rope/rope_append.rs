@@ -52,6 +52,8 @@ pub struct Params {
     pub v_head: u32,
     /// Elements from one token of values to the next.
     pub v_token: u32,
+    /// Bound of the magnitudes of q, k and v, where there is one.
+    pub clip: f32,
 }
 
 /// What is done, and in which types.
@@ -59,6 +61,8 @@ pub struct Params {
 pub struct Mode {
     /// Norms of q and k.
     pub norm: Norm,
+    /// Whether q and k behind the norm, and v, are bounded.
+    pub clips: bool,
     /// Rotation, if any.
     pub rope: Option<(Style, Angles)>,
     /// Cache of f16, two to a word, or of f32.
@@ -76,6 +80,8 @@ pub enum Norm {
     Full,
     /// Each head by itself, less its mean (a layer norm without bias), weights `[Hq D]` and `[Hkv D]`.
     Layer,
+    /// Each head by itself behind the rotation, weights `[D]`.
+    Rotated,
 }
 
 /// Buffers.
@@ -192,8 +198,10 @@ fn choice(wg: u32, vec4: bool, subgroup: bool, mode: Mode) -> Choice {
         Norm::PerHead => 1,
         Norm::Full => 2,
         Norm::Layer => 3,
+        Norm::Rotated => 4,
     };
-    let selection = Selection::new().set("WG", wg).set("STYLE", style).set("NORM", norm);
+    let selection =
+        Selection::new().set("WG", wg).set("STYLE", style).set("NORM", norm).set("CLIPS", mode.clips);
     let mut selection = parts(selection, angles, vec4);
     if vec4 {
         selection = selection.part("io", "kv_cache/io4.wgsl");
@@ -225,15 +233,17 @@ fn choices() -> Vec<Choice> {
     let mut all = Vec::new();
     let ropes = Style::ALL.iter().flat_map(|&s| [Some((s, Angles::Table)), Some((s, Angles::Computed))]);
     for rope in ropes.chain([None]) {
-        for norm in [Norm::None, Norm::PerHead, Norm::Full, Norm::Layer] {
+        for norm in [Norm::None, Norm::PerHead, Norm::Full, Norm::Layer, Norm::Rotated] {
             for f16 in [false, true] {
                 for (vec4, subgroup) in rows::widths() {
-                    all.push(choice(32, vec4, subgroup, Mode { norm, rope, f16 }));
+                    let mode = Mode { norm, clips: norm == Norm::Full, rope, f16 };
+                    all.push(choice(32, vec4, subgroup, mode));
                 }
             }
         }
     }
-    let mode = Mode { norm: Norm::PerHead, rope: Some((Style::Half, Angles::Table)), f16: true };
+    let mode =
+        Mode { norm: Norm::PerHead, clips: false, rope: Some((Style::Half, Angles::Table)), f16: true };
     for wg in [16, 64, 128] {
         all.extend(rows::widths().map(|(vec4, subgroup)| choice(wg, vec4, subgroup, mode)));
     }
@@ -245,11 +255,16 @@ fn half_or_nan(v: f32) -> half::f16 {
     if v.abs() <= half::f16::MAX.to_f32() { half::f16::from_f32(v) } else { half::f16::NAN }
 }
 
+fn clamped(x: Vec<f64>, bound: f64) -> Vec<f64> {
+    x.into_iter().map(|v| v.clamp(-bound, bound)).collect()
+}
+
 /// The definition, in f64.
 fn twin(call: &mut TwinCall<'_>) {
     let p: Params = call.params();
     let rotation = Rotation::new(call, 2, p.num_pairs, p.max_positions);
     let norm = call.selection.get_u32("NORM").unwrap_or_default();
+    let clip = if call.selection.get_bool("CLIPS") { f64::from(p.clip) } else { f64::INFINITY };
     let f16 = call.selection.get_part("store_f32").is_some_and(|part| part.contains("f16"));
     let (qkv, seqs): (Vec<f32>, Vec<u32>) = (call.get(0), call.get(1));
     let weights: [Vec<f32>; 2] = [call.get(3), call.get(4)];
@@ -270,7 +285,9 @@ fn twin(call: &mut TwinCall<'_>) {
                 if head >= num_q + num_kv {
                     let at =
                         slot * p.v_slot + (head - num_q - num_kv) as u32 * p.v_head + position * p.v_token;
-                    v[at as usize..][..d].copy_from_slice(&row[head * d..(head + 1) * d]);
+                    for (v, x) in v[at as usize..].iter_mut().zip(x) {
+                        *v = x.clamp(-clip, clip) as f32;
+                    }
                     continue;
                 }
                 let is_k = head >= num_q;
@@ -283,21 +300,28 @@ fn twin(call: &mut TwinCall<'_>) {
                     (2, true) => &row[num_q * d..(num_q + num_kv) * d],
                     _ => &row[head * d..(head + 1) * d],
                 };
+                let rotated = (norm == 4).then(|| rotation.apply(&clamped(x.clone(), clip), position, block));
+                let whole: Vec<f64> = rotated.unwrap_or_else(|| whole.iter().map(|&v| v.into()).collect());
                 let len = whole.len() as f64;
-                let sum: f64 = whole.iter().map(|&v| f64::from(v)).sum();
+                let sum: f64 = whole.iter().sum();
                 let mean = if norm == 3 { sum / len } else { 0.0 };
-                let mean_sq = whole.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / len;
+                let mean_sq = whole.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / len;
                 let scale = 1.0 / (mean_sq + f64::from(p.eps)).sqrt();
                 let weights = &weights[usize::from(is_k)];
-                let x: Vec<f64> = match norm {
-                    0 => x,
+                let y: Vec<f64> = match norm {
+                    0 => rotation.apply(&clamped(x, clip), position, block),
+                    4 => whole.iter().zip(weights).map(|(x, &w)| x * scale * f64::from(w)).collect(),
                     _ => x
                         .iter()
                         .enumerate()
                         .map(|(c, x)| (x - mean) * scale * f64::from(weights[offset + c]))
                         .collect(),
                 };
-                let y = rotation.apply(&x, position, block);
+                let y = if matches!(norm, 0 | 4) {
+                    y
+                } else {
+                    rotation.apply(&clamped(y, clip), position, block)
+                };
                 let (out, at) = if is_k {
                     let kv_head = (head - num_q) as u32;
                     (&mut k, (slot * p.k_slot + kv_head * p.k_head + position * p.k_token) as usize)
@@ -360,6 +384,7 @@ fn cases() -> Vec<TestCase> {
             v_slot: num_kv_heads * CAPACITY * head_dim,
             v_head: head_dim,
             v_token: num_kv_heads * head_dim,
+            clip: 0.75,
         };
         let cache = (3 * num_kv_heads * CAPACITY * head_dim) as usize;
         let before = seeded(cache, 9);
@@ -397,7 +422,8 @@ fn cases() -> Vec<TestCase> {
         }
         case
     };
-    let mode = |norm, rope, f16| Mode { norm, rope, f16 };
+    let mode = |norm, rope, f16| Mode { norm, clips: false, rope, f16 };
+    let clipped = |norm, rope| Mode { clips: true, ..mode(norm, rope, false) };
     let ragged = [[3, 5, 2], [1, 9, 0], [4, 12, 1]];
     let (table, computed) = (half(Angles::Table), half(Angles::Computed));
     let beyond_f16 = {
@@ -441,6 +467,16 @@ fn cases() -> Vec<TestCase> {
             &[mode(Norm::Layer, Some((Style::Interleaved, Angles::Table)), false)],
         ),
         case(("odd_layer_norm", PartialTile), [3, 1], [13, 5], &ragged, &[mode(Norm::Layer, table, false)]),
+        case(("clipped", PartialTile), [3, 1], [20, 8], &ragged, &[clipped(Norm::Full, table)]),
+        case(("clipped_plain", ManyTiles), [4, 2], [16, 8], &ragged, &[clipped(Norm::None, table)]),
+        case(("norm_behind", ManyTiles), [4, 2], [16, 8], &ragged, &[mode(Norm::Rotated, table, false)]),
+        case(
+            ("odd_norm_behind", PartialTile),
+            [3, 1],
+            [13, 5],
+            &ragged,
+            &[mode(Norm::Rotated, table, false)],
+        ),
         case(("no_rope", PartialTile), [6, 2], [20, 0], &ragged, &[mode(Norm::None, None, true)]),
         case(
             ("computed_partial", ManyTiles),

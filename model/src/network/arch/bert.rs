@@ -50,6 +50,7 @@ pub(super) async fn load(w: &Scope, cfg: &Config) -> Result<Encoder, LoadError> 
         qk_norm: HeadNorm::None,
         plus_one: false,
         eps: cfg.layer_norm_eps,
+        clip_qkv: None,
         sinks: false,
     };
     let act = match cfg.hidden_act {

@@ -8,7 +8,6 @@ use serde_json::Value;
 use crate::checkpoint::format::gguf::Family;
 use crate::error::LoadError;
 use crate::network::config::class::{Bias, Class, Experts, Slides};
-use crate::network::config::Config;
 use crate::network::layers::build::Build;
 use crate::network::layers::mixture::{SOFTMAX, StackLayout};
 use crate::network::layers::{AttentionSpec, Decoder, MixtureNames, MixtureSpec};
@@ -74,17 +73,10 @@ pub(super) const GGUF: Family = Family {
     ..Family::named("gpt-oss")
 };
 
-/// `(clamp(up) + 1) · min(gate, limit) · sigmoid(alpha · min(gate, limit))`, the activation of the experts.
-fn clamped(cfg: &Config) -> Result<GluAct, LoadError> {
-    // The one place to change once there is a gated activation with bounds.
-    let [limit, alpha] = cfg.experts.as_ref().and_then(|experts| experts.swiglu).unwrap_or_default();
-    let (field, got) = ("swiglu_limit".to_owned(), format!("{limit} (swiglu_alpha {alpha})"));
-    let want = "another activation (gates with bounds are not supported yet)".to_owned();
-    Err(LoadError::Config { field, got, want })
-}
-
 pub(super) async fn load(b: &Build<'_>) -> Result<Decoder, LoadError> {
-    let act = clamped(b.cfg)?;
+    // Of the class, where the configuration says nothing.
+    let [cap, alpha] = b.cfg.experts.as_ref().and_then(|experts| experts.swiglu).unwrap_or([7.0, 1.702]);
+    let act = GluAct::SwiGluOai { alpha, cap };
     let spec = |spec| AttentionSpec { sinks: true, ..spec };
     let blocks = b.mixture_blocks(1.0, spec, &|_, layer| {
         let spec = MixtureSpec::new(b.cfg, layer, ROUTER, NAMES);

@@ -43,11 +43,6 @@ pub(super) const GGUF: Family = Family {
 };
 
 pub(super) async fn load(b: &Build<'_>) -> Result<Decoder, LoadError> {
-    if let Some(bound) = b.cfg.clip_qkv {
-        let (field, got) = ("clip_qkv".to_owned(), bound.to_string());
-        let want = "null (bounds of queries, keys and values are not supported yet)".to_owned();
-        return Err(LoadError::Config { field, got, want });
-    }
     let spec = |spec| AttentionSpec { qk_norm: HeadNorm::Full, ..spec };
     let blocks = b.mixture_blocks(1.0, spec, &|all, layer| {
         MixtureSpec::new(b.cfg, layer, Router { normalise: all.normalise(0.0), ..ROUTER }, MixtureNames::QWEN)

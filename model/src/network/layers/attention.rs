@@ -40,6 +40,8 @@ pub struct AttentionSpec {
     pub plus_one: bool,
     /// Epsilon of the q and k norms.
     pub eps: f32,
+    /// Bound of queries and keys behind their norms, and of values.
+    pub clip_qkv: Option<f32>,
     /// Each head has a logit that takes part in the softmax without a value.
     pub sinks: bool,
 }
@@ -183,16 +185,12 @@ impl Attention {
         let norm = match (&self.norms, spec.qk_norm) {
             (Some(n), HeadNorm::PerHead) => QkNorm::PerHead { q: &n.q, k: &n.k, eps: spec.eps },
             (Some(n), HeadNorm::Full) => QkNorm::Full { q: &n.q, k: &n.k, eps: spec.eps },
-            (Some(_), HeadNorm::PerHeadRotated) => {
-                // No kernel normalises behind the rotation.
-                let what = "norms of queries and keys behind the rotary embedding".into();
-                return Err(OpError::Unsupported { op: "rope_append", what });
-            }
+            (Some(n), HeadNorm::PerHeadRotated) => QkNorm::Rotated { q: &n.q, k: &n.k, eps: spec.eps },
             (Some(n), HeadNorm::Layer) => QkNorm::Layer { q: &n.q, k: &n.k, eps: spec.eps },
             _ => QkNorm::None,
         };
         let rope = spec.rope.as_ref().map(|(table, style)| (&**table, *style));
-        let opts = RopeAppend { num_q_heads: spec.num_q_heads, norm, rope };
+        let opts = RopeAppend { num_q_heads: spec.num_q_heads, norm, clip: spec.clip_qkv, rope };
         let q = girih_ops::rope_append(frame, qkv, cache, batch, &opts)?; // [T, Hq D]
         let opts = girih_ops::Attention {
             num_q_heads: spec.num_q_heads,

@@ -101,6 +101,7 @@ impl<'a> Build<'a> {
             qk_norm: HeadNorm::None,
             plus_one: false,
             eps: cfg.rms_norm_eps,
+            clip_qkv: cfg.clip_qkv,
             sinks: false,
         }
     }
