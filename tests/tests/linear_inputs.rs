@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use girih_model::checkpoint::weights::{WeightPolicy, Weights};
+use girih_model::network::layers::Mixture;
 use girih_model::{Input, Rows, Session, SessionOptions};
 use girih_tests::{fable, gpu, load};
 use pollster::block_on;
@@ -97,6 +98,13 @@ fn modules_are_those_of_the_checkpoint() {
         let linears = model.linears();
         let modules: BTreeSet<String> = linears.iter().flat_map(|l| l.modules()).cloned().collect();
         assert!(linears.iter().all(|l| !l.modules().is_empty()));
+        // Scopes of mixtures of experts, whose routers, experts and gated networks are no linear layers.
+        let blocks = model.decoder().map_or(&[][..], |decoder| decoder.blocks.as_slice());
+        let mixtures: Vec<(String, &Mixture)> = blocks
+            .iter()
+            .filter_map(|block| block.mlp().mixture())
+            .map(|m| (m.notes()[0].trim_end_matches("router_logits").to_owned(), m))
+            .collect();
         // All matrices inside of layers, and no other tensor: norms with weights for each head have two dimensions, too.
         let matrix = |name: &str, dims: usize| dims == 2 && !name.ends_with("_norm.weight");
         let layers =
@@ -106,18 +114,24 @@ fn modules_are_those_of_the_checkpoint() {
             .filter(|name| {
                 name.contains(".layers.") || name.contains(".layer.") || name.starts_with("layers.")
             })
+            .filter(|name| modules.contains(*name) || !mixtures.iter().any(|m| name.starts_with(&m.0)))
             .map(str::to_owned)
             .collect();
         assert_eq!(modules, in_layers, "{}", dir.display());
         if model.decoder().is_ok() {
             let mut session = Session::new(&model, SessionOptions::default()).expect("a session");
-            let firsts: BTreeMap<String, u32> =
-                linears.iter().map(|l| (l.modules()[0].clone(), l.matrix().k)).collect();
+            let firsts = linears.iter().map(|l| (l.modules()[0].clone(), vec![3, l.matrix().k]));
+            // What a mixture is given, logits and routes.
+            let routed = mixtures.iter().flat_map(|(_, m)| {
+                let ([logits, routes], router) = (m.notes().clone(), m.router());
+                let input = (m.router_module().to_owned(), vec![3, model.config().hidden_size]);
+                [input, (logits, vec![3, router.experts]), (routes, vec![3, router.k, 2])]
+            });
+            let want: BTreeMap<String, Vec<u32>> = firsts.chain(routed).collect();
             let input = Input { slot: 0, token_ids: &[1, 2, 3] };
-            let notes = session.linear_inputs(&[input], firsts.keys().cloned().collect()).expect("runs");
+            let notes = session.linear_inputs(&[input], want.keys().cloned().collect()).expect("runs");
             let shapes: BTreeMap<String, Vec<u32>> =
                 notes.iter().map(|(name, x)| (name.clone(), x.shape().to_vec())).collect();
-            let want = firsts.iter().map(|(name, &k)| (name.clone(), vec![3, k])).collect();
             assert_eq!(shapes, want, "{}", dir.display());
         }
         tested += 1;

@@ -302,6 +302,16 @@ impl Config {
         self.experts.as_ref()?.layers.get(layer)?.as_ref()
     }
 
+    /// Channels of the intermediate results of a feed-forward network, of the widest: what is between its projections, and
+    /// what each of the experts of a token gives.
+    pub fn feed_forward_channels(&self) -> u64 {
+        let experts = self.experts.iter().flat_map(|all| all.layers.iter().flatten()).map(|layer| {
+            let row = u64::from(layer.intermediate_size) + u64::from(self.hidden_size);
+            row.saturating_mul(layer.per_token.into()).max(layer.shared_intermediate_size.unwrap_or(0).into())
+        });
+        experts.fold(self.intermediate_size.into(), u64::max)
+    }
+
     /// Keys that a layer sees; `None` if all.
     pub fn layer_window(&self, layer: usize) -> Option<u32> {
         self.sliding_window.filter(|_| self.layer_types.get(layer) == Some(&LayerType::Sliding))
