@@ -308,7 +308,7 @@ async fn ties_and_what_is_no_number_have_one_result(gpu: Gpu) {
         (
             router(8, 3),
             &[1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 0.0, 0.0],
-            &[(4, 0.42232), (5, 0.42232), (0, 0.15536)],
+            &[(4, 0.4223188), (5, 0.4223188), (0, 0.1553624)],
         ),
         (router(4, 3), &[0.0, -0.0, 0.0, -0.0], &[(0, third), (1, third), (2, third)]),
         (router(4, 2), &[nan, 1.0, nan, 1.0], &[(1, 0.5), (3, 0.5)]),
@@ -580,7 +580,7 @@ async fn mixtures_of_every_format(gpu: Gpu) {
             (WeightFormat::F16, MatrixInput::default(), 2e-3),
             (WeightFormat::Bf16, MatrixInput::default(), 2e-2),
             (Format::Q8_0.into(), MatrixInput::default(), 2e-2),
-            (Format::Q4_0.into(), MatrixInput::default(), 0.2),
+            (Format::Q4_0.into(), MatrixInput::default(), 0.4),
             (Format::Q8_0.into(), int8.clone(), 4e-2),
         ] {
             let block = Block::seeded([6, 32, 64]);
