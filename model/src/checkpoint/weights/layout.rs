@@ -19,14 +19,15 @@ pub(super) struct Layout {
 }
 
 impl Weights {
-    /// Formats, activations and transforms of a matrix `[n, k]`.
+    /// Formats, activations and transforms of a matrix `[n, k]`, or of the matrices of `experts` that have `n` rows
+    /// together. The rows of an expert have one format.
     pub(super) fn layout(
         &self,
         segments: &[Segment<'_>],
-        n: u32,
+        [experts, n]: [u32; 2],
         policy: WeightPolicy,
     ) -> Result<Layout, LoadError> {
-        let names = || segments.iter().map(|s| s.origin.name()).collect::<Vec<_>>().join(", ");
+        let names = || names(segments);
         let quantised: Vec<&QuantModule> = segments.iter().filter_map(|s| s.origin.quant()).collect();
         let (activation, mut input) = transforms(segments, &quantised)?;
         // Rows in f32 of what cannot be had otherwise.
@@ -44,10 +45,9 @@ impl Weights {
             self.note(format!("{}: x is permuted in different ways; decoded to f32", names()));
             decode = true;
         }
-        let interleaved = segments.iter().any(|s| s.stride > 1);
         let mut dense = None;
         for s in segments {
-            if let Origin::Dense(info) = s.origin {
+            if let Some(info) = s.origin.dense() {
                 let stored = float_type(info)?;
                 dense = Some(dense.map_or(stored, |t| if t == stored { t } else { WeightFormat::F32 }));
             }
@@ -62,41 +62,36 @@ impl Weights {
                     return Err(LoadError::Requantize { tensor, got, want });
                 }
                 (Origin::Quant(module, _), _) => module.format.into(),
-                (Origin::Dense(info), Some(WeightFormat::Quant(format))) => {
-                    let head = info.name.ends_with("lm_head.weight");
+                (dense, Some(WeightFormat::Quant(format))) => {
+                    let head = dense.name().ends_with("lm_head.weight");
                     WeightFormat::Quant(if head && format.code.bits() < 8 { Format::Q8_0 } else { format })
                 }
-                (Origin::Dense(_), Some(force)) => force,
-                (Origin::Dense(_), None) => dense.unwrap_or(WeightFormat::F32),
+                (_, Some(force)) => force,
+                (_, None) => dense.unwrap_or(WeightFormat::F32),
             });
         }
-        // One format for all if there is one that holds all exactly; alternate rows must have one.
-        let unified = formats.iter().skip(1).try_fold(formats[0], |a, &b| match (a, b) {
-            (a, b) if a == b => Some(a),
-            (WeightFormat::Quant(a), WeightFormat::Quant(b)) => quantized::unify(a, b).map(Into::into),
-            _ => None,
-        });
-        match unified {
-            Some(format) => formats.fill(format),
-            None if interleaved => {
-                if !quantised.is_empty() {
-                    self.note(format!("{}: formats differ in alternate rows; decoded to f32", names()));
-                }
-                decode = true;
-                formats.fill(WeightFormat::F32);
-            }
-            None => {}
-        }
+        let whole = unified(&formats);
         let mut parts: Vec<(u32, WeightFormat)> = Vec::new();
-        if interleaved || unified.is_some() {
-            parts.push((n, formats[0]));
-        } else {
-            for (s, format) in segments.iter().zip(formats) {
+        let runs = match whole {
+            Some(format) => Some(vec![(n, format)]),
+            None if experts > 1 => expert_runs(segments, &formats, n / experts),
+            // Alternate rows must have one format.
+            None if segments.iter().any(|s| s.stride > 1) => None,
+            None => Some(segments.iter().zip(&formats).map(|(s, &format)| (s.rows as u32, format)).collect()),
+        };
+        if let Some(runs) = runs {
+            for (run, format) in runs {
                 match parts.last_mut() {
-                    Some((rows, last)) if *last == format => *rows += s.rows as u32,
-                    _ => parts.push((s.rows as u32, format)),
+                    Some((rows, last)) if *last == format => *rows += run,
+                    _ => parts.push((run, format)),
                 }
             }
+        } else {
+            if !quantised.is_empty() {
+                self.note(format!("{}: formats differ in alternate rows; decoded to f32", names()));
+            }
+            decode = true;
+            parts.push((n, WeightFormat::F32));
         }
         // Decoded rows are those of x as it comes.
         if decode && input.as_ref().is_none_or(|i| matches!(i.mix, ChannelMix::Permute(_))) {
@@ -104,6 +99,46 @@ impl Weights {
         }
         let activation = activation_of(&parts, activation, policy, &names)?;
         Ok(Layout { parts, activation, input: input.unwrap_or_default() })
+    }
+}
+
+/// One format that holds all exactly, if there is one.
+fn unified(formats: &[WeightFormat]) -> Option<WeightFormat> {
+    let (&first, rest) = formats.split_first()?;
+    rest.iter().try_fold(first, |a, &b| match (a, b) {
+        (a, b) if a == b => Some(a),
+        (WeightFormat::Quant(a), WeightFormat::Quant(b)) => quantized::unify(a, b).map(Into::into),
+        _ => None,
+    })
+}
+
+/// Rows and format of each expert, where each has one.
+fn expert_runs(
+    segments: &[Segment<'_>],
+    formats: &[WeightFormat],
+    rows: u32,
+) -> Option<Vec<(u32, WeightFormat)>> {
+    let expert = |s: &Segment<'_>| s.dst / u64::from(rows.max(1));
+    let mut rest = formats;
+    let mut runs = Vec::new();
+    for of_expert in segments.chunk_by(|a, b| expert(a) == expert(b)) {
+        let (of_expert, later) = rest.split_at(of_expert.len());
+        runs.push((rows, unified(of_expert)?));
+        rest = later;
+    }
+    Some(runs)
+}
+
+/// Names of what a matrix is read from, of many the first ones and the last.
+fn names(segments: &[Segment<'_>]) -> String {
+    const MOST: usize = 8;
+    let mut names: Vec<&str> = segments.iter().map(|s| s.origin.name()).collect();
+    names.dedup();
+    match names.as_slice() {
+        [first @ .., last] if names.len() > MOST => {
+            format!("{}, ... {last} ({} in all)", first[..MOST - 2].join(", "), names.len())
+        }
+        all => all.join(", "),
     }
 }
 
@@ -115,13 +150,16 @@ fn transforms(
     let Some(first) = quantised.first() else {
         return Ok((QuantActivation::Float, Some(quantized::InputTransform::default())));
     };
-    let names = || segments.iter().map(|s| s.origin.name()).collect::<Vec<_>>().join(", ");
     let list = |of: &dyn Fn(&QuantModule) -> String| {
         let each = segments.iter().map(|s| s.origin.quant().map_or_else(|| "none".to_owned(), of));
-        each.collect::<Vec<_>>().join(", ")
+        let mut each: Vec<_> = each.collect();
+        if each.len() > 8 {
+            each.dedup();
+        }
+        each.join(", ")
     };
     let mixed = quantised.len() < segments.len();
-    let differs = |what, got| Err(LoadError::Fused { modules: names(), what, got });
+    let differs = |what, got| Err(LoadError::Fused { modules: names(segments), what, got });
     if quantised.iter().any(|m| m.activation != first.activation)
         || mixed && first.activation != QuantActivation::Float
     {

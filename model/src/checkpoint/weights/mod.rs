@@ -3,6 +3,8 @@
 //! Host memory stays bounded: a matrix travels in chunks of rows of at most 32 MB.
 
 mod experts;
+#[cfg(test)]
+mod experts_tests;
 mod layout;
 mod rows;
 #[cfg(test)]

@@ -7,6 +7,7 @@ use girih_ops::WeightFormat;
 use girih_ops::kernels::quant::{self, Format, Row, quantize_row};
 
 use super::Weights;
+use super::experts::Transposed;
 use crate::LoadError;
 use crate::checkpoint::quantized::{self, QuantModule};
 use crate::checkpoint::table::{StoredType, TensorInfo};
@@ -42,8 +43,10 @@ impl<'a> From<&'a str> for TensorRows<'a> {
 /// What rows are read from.
 #[derive(Clone)]
 pub(super) enum Origin<'a> {
-    /// A tensor of floats.
+    /// A tensor of floats. One of three dimensions has the rows of its matrices one behind the other.
     Dense(&'a TensorInfo),
+    /// A tensor of floats whose matrices have rows where other ones have columns.
+    Transposed(Arc<Transposed<'a>>),
     /// A quantised module, with its name.
     Quant(Arc<QuantModule>, String),
 }
@@ -52,13 +55,15 @@ impl Origin<'_> {
     pub fn name(&self) -> &str {
         match self {
             Self::Dense(info) => &info.name,
+            Self::Transposed(stack) => &stack.info.name,
             Self::Quant(_, name) => name,
         }
     }
 
-    fn shape(&self) -> Vec<u64> {
+    pub fn shape(&self) -> Vec<u64> {
         match self {
             Self::Dense(info) => info.shape.clone(),
+            Self::Transposed(stack) => stack.info.shape.clone(),
             Self::Quant(module, _) => vec![module.n.into(), module.k.into()],
         }
     }
@@ -67,15 +72,24 @@ impl Origin<'_> {
         self.shape().first().copied().unwrap_or(0)
     }
 
-    fn check_shape(&self, want: &[u64]) -> Result<(), LoadError> {
+    pub fn check_shape(&self, want: &[u64]) -> Result<(), LoadError> {
         let got = self.shape();
         if got == want { Ok(()) } else { Err(mis_shaped(self.name().to_owned(), got, want.to_vec())) }
     }
 
     pub fn quant(&self) -> Option<&QuantModule> {
         match self {
-            Self::Dense(_) => None,
+            Self::Dense(_) | Self::Transposed(_) => None,
             Self::Quant(module, _) => Some(module),
+        }
+    }
+
+    /// The tensor, if it is one of floats.
+    pub fn dense(&self) -> Option<&TensorInfo> {
+        match self {
+            Self::Dense(info) => Some(info),
+            Self::Transposed(stack) => Some(stack.info),
+            Self::Quant(..) => None,
         }
     }
 }
@@ -97,8 +111,16 @@ impl Weights {
     /// As [`Weights::f32`]; another number of elements.
     pub async fn vector_f32(&self, rows: impl Into<TensorRows<'_>>, n: u32) -> Result<Vec<f32>, LoadError> {
         let segments = self.segments(&rows.into(), n, None).await?;
+        self.vector_values(&segments, n).await
+    }
+
+    pub(super) async fn vector_values(
+        &self,
+        segments: &[Segment<'_>],
+        n: u32,
+    ) -> Result<Vec<f32>, LoadError> {
         let mut out = vec![0.0; n as usize];
-        for s in &segments {
+        for s in segments {
             let Origin::Dense(info) = s.origin else { continue };
             let size = info.dtype.bits() / 8;
             let range = info.range.start + s.first * size..info.range.start + (s.first + s.rows) * size;
@@ -123,17 +145,24 @@ impl Weights {
         k: u32,
     ) -> Result<Vec<f32>, LoadError> {
         let segments = self.segments(&rows.into(), n, Some(k)).await?;
-        for s in &segments {
-            if let Origin::Dense(info) = s.origin {
-                float_type(info)?;
-            }
+        self.matrix_values(&segments, n, k).await
+    }
+
+    pub(super) async fn matrix_values(
+        &self,
+        segments: &[Segment<'_>],
+        n: u32,
+        k: u32,
+    ) -> Result<Vec<f32>, LoadError> {
+        for info in segments.iter().filter_map(|s| s.origin.dense()) {
+            float_type(info)?;
         }
-        let bytes = self.rows(&segments, &(0..n), k, WeightFormat::F32).await?;
+        let bytes = self.rows(segments, &(0..n), k, WeightFormat::F32).await?;
         Ok(bytes.as_chunks().0.iter().map(|&c| f32::from_le_bytes(c)).collect())
     }
 
     /// What a matrix (`k` is its number of columns) or vector is read from.
-    async fn origin(&self, name: &str, k: Option<u32>) -> Result<Origin<'_>, LoadError> {
+    pub(super) async fn origin(&self, name: &str, k: Option<u32>) -> Result<Origin<'_>, LoadError> {
         if let (Some(k), false) = (k, self.tensors.has_tensor(name) && self.stored(name).is_none())
             && let Some(module) = self.module(name, Some(k)).await?
         {
@@ -234,6 +263,11 @@ impl Weights {
                     let bytes = self.dense_rows(info, first..s.first + to, k).await?;
                     convert(info, first * u64::from(k), bytes, format)?
                 }
+                Origin::Transposed(stack) => {
+                    let bytes = stack.rows(self.source(), first..s.first + to).await?;
+                    let converted = convert(stack.info, first * u64::from(k), bytes, format);
+                    converted.map_err(|error| stack.as_stored(error))?
+                }
                 Origin::Quant(module, _) => {
                     let rows = module.rows(self.source(), first as u32..(s.first + to) as u32).await?;
                     rows.iter().flat_map(|row| module.values(row)).flat_map(f32::to_le_bytes).collect()
@@ -264,11 +298,16 @@ impl Weights {
         for s in segments {
             let Some((from, to)) = s.within(rows) else { continue };
             let stored = s.first + from..s.first + to;
+            let first = stored.start * u64::from(k);
             let (c, z) = match &s.origin {
                 Origin::Dense(info) => {
-                    let bytes = self.dense_rows(info, stored.clone(), k).await?;
-                    let values = to_f32(info, stored.start * u64::from(k), &bytes)?;
-                    pack(format, values.chunks_exact(k as usize).map(|row| quantize_row(format, row)))
+                    let bytes = self.dense_rows(info, stored, k).await?;
+                    quantise(format, k, &to_f32(info, first, &bytes)?)
+                }
+                Origin::Transposed(stack) => {
+                    let bytes = stack.rows(self.source(), stored).await?;
+                    let values = to_f32(stack.info, first, &bytes);
+                    quantise(format, k, &values.map_err(|error| stack.as_stored(error))?)
                 }
                 Origin::Quant(module, _) => {
                     let stored = stored.start as u32..stored.end as u32;
@@ -319,6 +358,10 @@ impl Segment<'_> {
     fn place(&self, j: u64, rows: &Range<u32>) -> usize {
         (self.dst + j * self.stride - u64::from(rows.start)) as usize
     }
+}
+
+fn quantise(format: Format, k: u32, values: &[f32]) -> (Vec<u32>, Vec<u32>) {
+    pack(format, values.chunks_exact(k as usize).map(|row| quantize_row(format, row)))
 }
 
 fn pack(format: Format, rows: impl Iterator<Item = Row>) -> (Vec<u32>, Vec<u32>) {

@@ -12,7 +12,7 @@ use crate::testing::block_on;
 use crate::{LoadError, MemorySource};
 
 /// Tensors [name, type, shape, values]; the data of each follows that of the one before.
-fn weights(tensors: &[(&str, StoredType, &[u32], &[f32])], policy: WeightPolicy) -> Weights {
+pub(super) fn weights(tensors: &[(&str, StoredType, &[u32], &[f32])], policy: WeightPolicy) -> Weights {
     let mut header = serde_json::Map::new();
     let mut data = Vec::new();
     for (name, dtype, shape, values) in tensors {
@@ -102,7 +102,7 @@ fn types() {
     let type_of = |names: &[&str]| {
         let n = 2 * names.len() as u32;
         let segments = block_on(w.segments(&TensorRows::Concat(names), n, Some(2))).expect("fits");
-        let layout = w.layout(&segments, n, WeightPolicy::default()).expect("float");
+        let layout = w.layout(&segments, [1, n], WeightPolicy::default()).expect("float");
         assert_eq!(layout.parts.len(), 1);
         layout.parts[0].1
     };

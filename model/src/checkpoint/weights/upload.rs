@@ -45,8 +45,8 @@ impl Weights {
         k: u32,
     ) -> Result<Matrix, LoadError> {
         let segments = self.segments(&rows.into(), n, Some(k)).await?;
-        let layout = self.layout(&segments, n, self.policy())?;
-        self.upload(gpu, &segments, layout, k).await
+        let layout = self.layout(&segments, [1, n], self.policy())?;
+        self.upload(gpu, &segments, layout, [1, n, k]).await
     }
 
     /// A matrix whose rows are looked up (embeddings): quantised only if the checkpoint stores it so.
@@ -64,18 +64,24 @@ impl Weights {
         let quantised = segments.iter().any(|s| s.origin.quant().is_some());
         let dense = |f: &WeightFormat| !quantised && !matches!(f, WeightFormat::Quant(_));
         let force = self.policy().force.filter(dense);
-        let layout = self.layout(&segments, n, WeightPolicy { force, activations: None })?;
-        self.upload(gpu, &segments, layout, k).await
+        let layout = self.layout(&segments, [1, n], WeightPolicy { force, activations: None })?;
+        self.upload(gpu, &segments, layout, [1, n, k]).await
     }
 
-    async fn upload(
+    /// Uploads the matrices `[n, k]` of experts; one is a matrix whose parts may hold any rows.
+    pub(super) async fn upload(
         &self,
         gpu: &Gpu,
         segments: &[Segment<'_>],
         layout: Layout,
-        k: u32,
+        [experts, n, k]: [u32; 3],
     ) -> Result<Matrix, LoadError> {
-        let mut matrix = Matrix::alloc_parts(gpu, &layout.parts, k)?;
+        let mut matrix = if experts == 1 {
+            Matrix::alloc_parts(gpu, &layout.parts, k)?
+        } else {
+            let runs: Vec<_> = layout.parts.iter().map(|&(rows, format)| (rows / n, format)).collect();
+            Matrix::alloc_experts(gpu, &runs, [n, k])?
+        };
         let mut row0 = 0;
         for (rows, format) in layout.parts {
             // What is only recorded needs no contents.
