@@ -13,13 +13,15 @@ use girih_model::{LoadError, LoadOptions, Model, SessionOptions, WeightPolicy, w
 use girih_ops::{QuantActivation, WeightFormat};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::embedded::{DENSE, Embedded};
 use crate::error::Failure;
 use crate::{Global, device};
 
 /// Which model, and how it is put on the GPU.
 #[derive(Clone, Debug, Args)]
 pub struct ModelArgs {
-    /// Checkpoint folder in the Hugging Face layout or GGUF file; the built-in story model if left out
+    /// Checkpoint folder in the Hugging Face layout or GGUF file, or a built-in story model: fable-5m, which is taken if left out,
+    /// or fable-moe
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
     /// Tokens of prompt and answer that fit the cache
@@ -68,18 +70,31 @@ fn parse_activations(s: &str) -> Result<QuantActivation, String> {
     }
 }
 
+/// The files at a path, or of the built-in model that it names; without one those of the dense one.
+pub fn source(path: Option<&Path>) -> Arc<dyn ByteSource> {
+    match path {
+        None => Arc::new(DENSE.source()),
+        Some(path) => match Embedded::at(path) {
+            Some(model) => Arc::new(model.source()),
+            None => Arc::new(DirSource::at(path)),
+        },
+    }
+}
+
+/// What messages call the model at a path.
+pub fn name(path: Option<&Path>) -> String {
+    path.map_or_else(|| DENSE.name.to_owned(), |path| path.display().to_string())
+}
+
 impl ModelArgs {
     /// The files of the model.
     pub fn source(&self) -> Arc<dyn ByteSource> {
-        match &self.model {
-            Some(path) => Arc::new(DirSource::at(path)),
-            None => Arc::new(crate::embedded::source()),
-        }
+        source(self.model.as_deref())
     }
 
     /// What messages call the model.
     pub fn name(&self) -> String {
-        self.model.as_ref().map_or_else(|| crate::embedded::NAME.to_owned(), |d| d.display().to_string())
+        name(self.model.as_deref())
     }
 
     /// Loads it, if there is memory for the session that will be opened on it.
@@ -176,7 +191,10 @@ fn note_blocked(gpu: &Gpu, global: &Global) {
 
 /// A path that is not there, told with what a model is and where one comes from.
 pub fn must_exist(path: &Path) -> Result<(), Failure> {
-    if path.exists() { Ok(()) } else { Err(Failure::NoModel { name: path.display().to_string() }) }
+    if path.exists() || Embedded::at(path).is_some() {
+        return Ok(());
+    }
+    Err(Failure::NoModel { name: path.display().to_string() })
 }
 
 /// Tests the kernels that a checkpoint's model will use, where they have no verdict yet, and loads it, with a progress

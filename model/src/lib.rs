@@ -55,6 +55,7 @@ pub use run::generation_config::GenerationConfig;
 pub use run::model::{Model, Progress, load_config};
 pub use run::options::{LoadOptions, SessionOptions};
 pub use run::passes::Passes;
+pub use run::routing::{LayerRouting, Routing};
 pub use run::sampler::{Rules, Sampler, Sampling};
 pub use run::session::{Canceller, Input, Rows, Session, Tail};
 pub use run::tune::tunable;

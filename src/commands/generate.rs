@@ -2,10 +2,11 @@
 
 use std::io::Write;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use girih_model::{Generated, Session};
+use girih_model::{Generated, Routing, Session};
 use serde_json::json;
 
 use super::sampling::SamplingArgs;
@@ -29,6 +30,9 @@ pub struct Generate {
     /// Go on after the model's end-of-text tokens
     #[arg(long)]
     ignore_eos: bool,
+    /// Write which experts each token went to, layer by layer, to a JSON file (mixtures of experts)
+    #[arg(long, value_name = "FILE")]
+    trace_experts: Option<PathBuf>,
     #[command(flatten)]
     sampling: SamplingArgs,
 }
@@ -39,6 +43,12 @@ impl Generate {
         let start = Instant::now();
         let gpu = device::open(global).await?;
         let model = self.model.load(&gpu, Some(self.session.options()), global).await?;
+        if self.trace_experts.is_some()
+            && model.decoder()?.blocks.iter().all(|b| b.feed_forward().mixture().is_none())
+        {
+            let name = self.model.name();
+            return Err(Failure::Argument(format!("--trace-experts: {name} has no experts")));
+        }
         let ids = model.tokenizer()?.encode(&self.prompt, true).map_err(girih_model::RunError::from)?;
         let mut session = Session::new(&model, self.session.options())?;
         let mut options = self.sampling.options(&model, self.max_tokens);
@@ -69,6 +79,13 @@ impl Generate {
         if let Some(e) = broken {
             return Err(e.into());
         }
+        if let Some(path) = &self.trace_experts {
+            let all: Vec<u32> = ids.iter().chain(&generated.token_ids).copied().collect();
+            // The last token was written, not read.
+            let read = &all[..all.len().saturating_sub(usize::from(!generated.token_ids.is_empty()))];
+            let trace = trace(&all, ids.len(), &model.routing(read).await?);
+            std::fs::write(path, serde_json::to_vec(&trace).map_err(std::io::Error::from)?)?;
+        }
         if global.json {
             writeln!(out, "{}", report(&ids, load_seconds, &generated))?;
         } else {
@@ -77,6 +94,16 @@ impl Generate {
         }
         Ok(())
     }
+}
+
+/// Experts and weights `[[expert, weight], ..]` of each token that the model read, for each layer.
+fn trace(token_ids: &[u32], prompt_tokens: usize, routing: &Routing) -> serde_json::Value {
+    let layers: Vec<_> = routing
+        .layers
+        .iter()
+        .map(|l| json!({ "layer": l.layer, "experts": l.experts, "routes": l.tokens }))
+        .collect();
+    json!({ "token_ids": token_ids, "prompt_tokens": prompt_tokens, "layers": layers })
 }
 
 /// Tokens that the decode seconds were spent on: all but the first, which the prefill gave.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::Args;
 use girih_model::checkpoint::format;
 use girih_model::checkpoint::quantized::Quantization;
-use girih_model::checkpoint::source::{ByteSource, DirSource};
+use girih_model::checkpoint::source::ByteSource;
 use girih_model::checkpoint::table::TensorTable;
 use girih_model::checkpoint::weights::Weights;
 use girih_model::network::arch::KNOWN;
@@ -17,6 +17,7 @@ use serde_json::json;
 
 use crate::Global;
 use crate::error::Failure;
+use crate::models;
 
 /// Arguments.
 #[derive(Debug, Args)]
@@ -29,14 +30,10 @@ pub struct Inspect {
 impl Inspect {
     /// Runs the command.
     pub async fn run(self, global: &Global) -> Result<(), Failure> {
-        let source: Arc<dyn ByteSource> = match &self.dir {
-            Some(path) => {
-                crate::models::must_exist(path)?;
-                Arc::new(DirSource::at(path))
-            }
-            None => Arc::new(crate::embedded::source()),
-        };
-        let name = self.dir.map_or_else(|| crate::embedded::NAME.to_owned(), |d| d.display().to_string());
+        if let Some(path) = &self.dir {
+            models::must_exist(path)?;
+        }
+        let (source, name) = (models::source(self.dir.as_deref()), models::name(self.dir.as_deref()));
         let named = |e: LoadError| Failure::Model { name: name.clone(), source: e.into() };
         let source = format::checkpoint(source, &KNOWN).await.map_err(named)?;
         let config = girih_model::load_config(&*source).await.map_err(named)?;

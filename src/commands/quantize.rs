@@ -2,11 +2,9 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use clap::Args;
 use girih_model::LoadOptions;
-use girih_model::checkpoint::source::{ByteSource, DirSource};
 use girih_quantize::{Scheme, schemes};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -15,7 +13,7 @@ use crate::error::Failure;
 use crate::models;
 use crate::quantize::calibrate::Calibration;
 use crate::quantize::{Job, dense_config, evaluate, report};
-use crate::{Global, device, embedded};
+use crate::{Global, device};
 
 /// Channels for which the list of schemes states bits per weight.
 const LISTED_K: u32 = 4096;
@@ -71,9 +69,7 @@ impl Quantize {
         if !(self.memory > 0.0 && self.memory.is_finite()) {
             return Err(Failure::Argument(format!("--memory is {}, must be more than 0", self.memory)));
         }
-        let built_in = input.as_os_str() == embedded::NAME && !input.exists();
-        let source: Arc<dyn ByteSource> =
-            if built_in { Arc::new(embedded::source()) } else { Arc::new(DirSource::at(input)) };
+        let source = models::source(Some(input));
         let name = input.display().to_string();
         crate::quantize::check_target(out, self.force)?;
         dense_config(&*source, &name).await?;

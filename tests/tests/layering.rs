@@ -466,7 +466,15 @@ const FLOORS_OF_MODEL: &[&[&str]] = &[
     &["run::model"],
     &["run::session"],
     &["run::passes"],
-    &["run::calibrate", "run::embed", "run::eval", "run::generate", "run::needs", "run::tune"],
+    &[
+        "run::calibrate",
+        "run::embed",
+        "run::eval",
+        "run::generate",
+        "run::needs",
+        "run::routing",
+        "run::tune",
+    ],
 ];
 
 /// What the text side may use besides itself.

@@ -102,7 +102,7 @@ fn modules_are_those_of_the_checkpoint() {
         let blocks = model.decoder().map_or(&[][..], |decoder| decoder.blocks.as_slice());
         let mixtures: Vec<(String, &Mixture)> = blocks
             .iter()
-            .filter_map(|block| block.mlp().mixture())
+            .filter_map(|block| block.feed_forward().mixture())
             .map(|m| (m.notes()[0].trim_end_matches("router_logits").to_owned(), m))
             .collect();
         // All matrices inside of layers, and no other tensor: norms with weights for each head have two dimensions, too.

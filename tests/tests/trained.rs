@@ -25,8 +25,12 @@ async fn load_with(gpu: &Gpu, path: &Path, weights: WeightPolicy) -> Arc<Model> 
 }
 
 async fn fable(gpu: &Gpu) -> (Arc<Model>, Value) {
-    let golden = goldens::dir().join("trained/fable-5m/golden.json");
-    (load(gpu, &files::root().join("assets/fable-5m")).await, goldens::json(&golden))
+    trained(gpu, "fable-5m").await
+}
+
+async fn trained(gpu: &Gpu, name: &str) -> (Arc<Model>, Value) {
+    let golden = goldens::dir().join(format!("trained/{name}/golden.json"));
+    (load(gpu, &files::root().join(format!("assets/{name}"))).await, goldens::json(&golden))
 }
 
 /// The third-party model lies beside developers' checkouts only.
@@ -78,7 +82,15 @@ async fn check_greedy(session: &mut Session, case: &Value) {
 
 #[on_device("goldens/trained", "assets/fable-5m")]
 async fn fable_tells_the_golden_stories(gpu: Gpu) {
-    let (model, golden) = fable(&gpu).await;
+    tells_the_golden_stories(fable(&gpu).await).await;
+}
+
+#[on_device("goldens/trained", "assets/fable-moe")]
+async fn the_mixture_tells_the_golden_stories(gpu: Gpu) {
+    tells_the_golden_stories(trained(&gpu, "fable-moe").await).await;
+}
+
+async fn tells_the_golden_stories((model, golden): (Arc<Model>, Value)) {
     let mut session = Session::new(&model, SessionOptions::default()).expect("a session");
     for case in golden["greedy"].as_array().expect("cases") {
         check_greedy(&mut session, case).await;
@@ -101,7 +113,47 @@ async fn fable_tells_the_golden_stories(gpu: Gpu) {
 
 #[on_device("goldens/trained", "assets/fable-5m")]
 async fn fable_has_the_golden_perplexity(gpu: Gpu) {
-    let (model, golden) = fable(&gpu).await;
+    has_the_golden_perplexity(fable(&gpu).await).await;
+}
+
+#[on_device("goldens/trained", "assets/fable-moe")]
+async fn the_mixture_has_the_golden_perplexity(gpu: Gpu) {
+    has_the_golden_perplexity(trained(&gpu, "fable-moe").await).await;
+}
+
+/// One pass says for every token and layer which experts it went to.
+#[on_device("assets/fable-moe")]
+async fn the_mixture_says_where_tokens_went(gpu: Gpu) {
+    let model = load(&gpu, &files::root().join("assets/fable-moe")).await;
+    let token_ids: Vec<u32> = (0..20).map(|i| 300 + 17 * i).collect();
+    let routing = model.routing(&token_ids).await.expect("routes");
+    assert_eq!(
+        routing.layers.iter().map(|l| (l.layer, l.experts)).collect::<Vec<_>>(),
+        [0, 1, 2, 3].map(|l| (l, 8))
+    );
+    for layer in &routing.layers {
+        assert_eq!(layer.tokens.len(), token_ids.len());
+        for routes in &layer.tokens {
+            assert!(
+                routes.len() == 2 && routes[0].0 != routes[1].0 && routes.iter().all(|r| r.0 < 8),
+                "{routes:?}"
+            );
+            let sum: f32 = routes.iter().map(|r| r.1).sum();
+            assert!((sum - 1.0).abs() < 1e-5 && routes[0].1 >= routes[1].1, "{routes:?}");
+        }
+    }
+    // The beginning goes where it goes without the rest.
+    let shorter = model.routing(&token_ids[..7]).await.expect("routes");
+    for (all, some) in routing.layers.iter().zip(&shorter.layers) {
+        for (a, b) in all.tokens.iter().zip(&some.tokens) {
+            assert_eq!(a.iter().map(|r| r.0).collect::<Vec<_>>(), b.iter().map(|r| r.0).collect::<Vec<_>>());
+        }
+    }
+    let dense = load(&gpu, &files::root().join("assets/fable-5m")).await;
+    assert!(dense.routing(&token_ids).await.expect("nothing").layers.is_empty());
+}
+
+async fn has_the_golden_perplexity((model, golden): (Arc<Model>, Value)) {
     let mut session = Session::new(&model, SessionOptions::default()).expect("a session");
     for key in ["perplexity", "perplexity_synthetic"] {
         let golden = &golden[key];

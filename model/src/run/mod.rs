@@ -12,6 +12,7 @@ mod needs;
 pub mod options;
 pub mod passes;
 pub mod pooling;
+pub mod routing;
 pub mod sampler;
 pub mod session;
 pub mod tune;

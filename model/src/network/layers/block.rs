@@ -31,7 +31,7 @@ impl Block {
     }
 
     /// The feed-forward network of the layer.
-    pub fn mlp(&self) -> &FeedForward {
+    pub fn feed_forward(&self) -> &FeedForward {
         match self {
             Self::PreNorm(b) => &b.mlp,
             Self::Sandwich(b) => &b.mlp,
@@ -42,7 +42,7 @@ impl Block {
 
     /// Its matrices that every token is multiplied with, in the order in which they are used.
     pub fn linears(&self) -> impl Iterator<Item = &Linear> {
-        self.attention().linears().into_iter().chain(self.mlp().linears())
+        self.attention().linears().into_iter().chain(self.feed_forward().linears())
     }
 
     /// x `[T, C]` → `[T, C]`
