@@ -52,11 +52,13 @@ impl TensorScope {
         self.at(self.full(&name.to_string()))
     }
 
-    /// Full name of a tensor of this scope.
+    /// Full name of a tensor of this scope. A name that begins with `_` goes on with the last step of the scope:
+    /// `gate_up_proj_blocks`.
     pub fn full(&self, name: &str) -> String {
         match (self.scope.as_str(), name) {
             (scope, "") => scope.to_owned(),
             ("", name) => name.to_owned(),
+            (scope, name) if name.starts_with('_') => format!("{scope}{name}"),
             (scope, name) => format!("{scope}.{name}"),
         }
     }

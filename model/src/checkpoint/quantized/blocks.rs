@@ -11,21 +11,25 @@ use super::{Codes, InputTransform, QuantModule, Quantization, RowLayout, Stored}
 use crate::LoadError;
 use crate::checkpoint::blocks::GgufType;
 use crate::checkpoint::source::ByteSource;
-use crate::checkpoint::table::{StoredType, TensorTable};
+use crate::checkpoint::table::{StoredType, TensorInfo, TensorTable};
 
 /// Rows of blocks.
 #[derive(Debug)]
 struct Blocks {
     ty: GgufType,
     tensor: String,
-    /// Factor that NVFP4 keeps in a tensor of its own.
-    scale: f32,
+    /// Factors that NVFP4 keeps in a tensor of its own: one for each matrix of the stack.
+    scales: Vec<f32>,
+    /// Rows of a matrix of the stack.
+    rows: u32,
 }
 
 impl RowLayout for Blocks {
     fn row(&self, row: u32, k: u32, bytes: &[u8]) -> Result<Row, LoadError> {
         let mut out = Row::default();
-        self.ty.read_row(bytes, self.scale, &mut out).map_err(|bad| LoadError::NotFinite {
+        let matrix = row.checked_div(self.rows).unwrap_or(0) as usize;
+        let scale = self.scales.get(matrix).copied().unwrap_or(1.0);
+        self.ty.read_row(bytes, scale, &mut out).map_err(|bad| LoadError::NotFinite {
             tensor: self.tensor.clone(),
             index: u64::from(row) * u64::from(k) + bad.element,
             got: bad.got,
@@ -50,10 +54,12 @@ impl Quantization {
     }
 }
 
-/// How the modules are read whose `weight` is stored in blocks; none for other checkpoints.
+/// How the modules are read whose `weight` is stored in blocks; none for other checkpoints. The matrices of a stack of
+/// experts `[E, N, K]` are one module with their rows one behind the other.
 ///
 /// # Errors
-/// Matrices of other than two dimensions; a scale of a whole tensor that is 0, NaN or infinite; those of the source.
+/// Matrices of other than two dimensions, or three of experts; a scale of a whole tensor that is 0, NaN or infinite;
+/// those of the source.
 pub async fn modules(
     source: &dyn ByteSource,
     table: &TensorTable,
@@ -62,51 +68,63 @@ pub async fn modules(
     for info in table.iter() {
         let StoredType::Gguf(ty) = info.dtype else { continue };
         let (Some(format), Some(module)) = (ty.format(), info.name.strip_suffix(".weight")) else { continue };
-        let dim = |i: usize| info.shape.get(i).and_then(|&d| u32::try_from(d).ok()).filter(|d| *d < 1 << 30);
-        let (2, Some(n), Some(k)) = (info.shape.len(), dim(0), dim(1)) else {
+        let side = |d: u64| u32::try_from(d).ok().filter(|d| *d < 1 << 30);
+        let sides = match info.shape[..] {
+            [n, k] => Some([1, n, k]),
+            [e, n, k] => Some([e, n, k]),
+            _ => None,
+        };
+        let Some((experts, rows, n, k)) = sides.and_then(|[e, n, k]| {
+            let all = e.checked_mul(n).and_then(side)?;
+            Some((side(e)?, side(n)?, all, side(k)?))
+        }) else {
             return Err(LoadError::Quantized {
                 tensor: info.name.clone(),
                 got: format!("of shape {:?}", info.shape),
-                want: "a matrix with sides below 2^30".into(),
+                want: "a matrix, or those of experts, with less than 2^30 rows and columns".into(),
             });
         };
-        let scale = match table.get(&format!("{module}.scale")) {
-            Some(scale) if ty == GgufType::Nvfp4 => {
-                let bytes = source.read(&scale.file, scale.range.clone()).await?;
-                match (scale.dtype, bytes.as_chunks().0) {
-                    (StoredType::F32, &[value]) => {
-                        let value = f32::from_le_bytes(value);
-                        if value == 0.0 || !value.is_finite() {
-                            return Err(LoadError::Element {
-                                tensor: scale.name.clone(),
-                                index: 0,
-                                got: value.to_string(),
-                                want: "a finite scale of a whole tensor other than 0".into(),
-                            });
-                        }
-                        value
-                    }
-                    _ => {
-                        return Err(LoadError::Quantized {
-                            tensor: scale.name.clone(),
-                            got: format!("{} of shape {:?}", scale.dtype.name(), scale.shape),
-                            want: "one F32".into(),
-                        });
-                    }
-                }
-            }
-            _ => 1.0,
+        let scales = match table.get(&format!("{module}.scale")) {
+            Some(scale) if ty == GgufType::Nvfp4 => tensor_scales(source, scale, experts).await?,
+            _ => Vec::new(),
         };
         let codes = Codes::Bytes {
             file: info.file.clone(),
             start: info.range.start,
             row_bytes: ty.bytes_of(k.into()).unwrap_or(0),
             order: None,
-            layout: Arc::new(Blocks { ty, tensor: info.name.clone(), scale }),
+            layout: Arc::new(Blocks { ty, tensor: info.name.clone(), scales, rows }),
         };
         let (activation, input) = (QuantActivation::Float, InputTransform::default());
         let module = module.to_owned();
         out.insert(module, Stored::Module(QuantModule { n, k, format, activation, input, codes }));
     }
     Ok(out)
+}
+
+/// The scales of whole tensors, one for each matrix.
+async fn tensor_scales(
+    source: &dyn ByteSource,
+    info: &TensorInfo,
+    experts: u32,
+) -> Result<Vec<f32>, LoadError> {
+    let bytes = info.range.end - info.range.start;
+    if info.dtype != StoredType::F32 || bytes != 4 * u64::from(experts) {
+        return Err(LoadError::Quantized {
+            tensor: info.name.clone(),
+            got: format!("{} of shape {:?}", info.dtype.name(), info.shape),
+            want: if experts == 1 { "one F32".into() } else { format!("{experts} F32, one of each expert") },
+        });
+    }
+    let bytes = source.read(&info.file, info.range.clone()).await?;
+    let values: Vec<f32> = bytes.as_chunks().0.iter().map(|&c| f32::from_le_bytes(c)).collect();
+    match values.iter().position(|v| *v == 0.0 || !v.is_finite()) {
+        None => Ok(values),
+        Some(i) => Err(LoadError::Element {
+            tensor: info.name.clone(),
+            index: i as u64,
+            got: values[i].to_string(),
+            want: "a finite scale of a whole tensor other than 0".into(),
+        }),
+    }
 }

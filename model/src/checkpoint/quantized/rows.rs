@@ -213,8 +213,11 @@ fn codes(w: &TensorScope, k: Option<u32>, o: &Packed) -> Result<(TensorInfo, [u3
         Element::E2m1 => {
             let mut info = tensor(w, o.codes, &[StoredType::U8])?;
             // Blocks of 16 bytes in a dimension of their own are the same bytes.
-            if let [n, g, 16] = info.shape[..] {
-                info.shape = vec![n, g.saturating_mul(16)];
+            match info.shape[..] {
+                [n, g, 16] => info.shape = vec![n, g.saturating_mul(16)],
+                // Those of all experts, one behind the other.
+                [e, n, g, 16] => info.shape = vec![e.saturating_mul(n), g.saturating_mul(16)],
+                _ => {}
             }
             let [n, width] = matrix_shape(&info)?;
             let k = k.unwrap_or(2 * width);
@@ -258,7 +261,10 @@ pub(super) async fn open(w: &TensorScope, k: Option<u32>, o: &Packed) -> Result<
         ScaleCode::E4m3 => &[StoredType::F8E4M3, StoredType::U8],
         ScaleCode::E8m0 => &[StoredType::F8E8M0, StoredType::U8],
     };
-    let scales = tensor(w, o.scales, types)?;
+    let mut scales = tensor(w, o.scales, types)?;
+    if let ([e, n, g], 4) = (&scales.shape[..], w.find(o.codes)?.shape.len()) {
+        scales.shape = vec![e.saturating_mul(*n), *g];
+    }
     let (rows, group) = match o.spread {
         Spread::TensorOrRow => {
             let count: u64 = scales.shape.iter().product();

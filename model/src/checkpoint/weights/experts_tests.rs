@@ -3,7 +3,7 @@
 use girih_ops::WeightFormat;
 use girih_ops::kernels::quant::{Format, unpack_row};
 
-use super::tests::weights;
+use super::tests::{source, weights};
 use super::upload::chunks;
 use super::*;
 use crate::checkpoint::table::StoredType::{self, BF16, F16, F32, U8};
@@ -147,19 +147,81 @@ fn formats_of_experts() {
             assert_eq!(layout(&w, rows), [(E * 2 * I, want)], "{rows:?}");
         }
     }
-    let pair: [f32; 32] = std::array::from_fn(|i| i as f32);
-    let mixed = weights(
-        &[
-            ("0.a.weight", F16, &[1, 32], &pair),
-            ("0.b.weight", BF16, &[1, 32], &pair),
-            ("1.a.weight", F16, &[1, 32], &pair),
-            ("1.b.weight", F16, &[1, 32], &pair),
-        ],
-        WeightPolicy::default(),
-    );
-    let rows = ExpertRows::Separate { scope: "", gate_up: ["a", "b"] };
-    // Scopes have a name in checkpoints.
-    assert!(block_on(mixed.expert_segments(rows, [2, 2], Some(32))).is_err());
+}
+
+/// Experts may differ in format; within one, rows are decoded where one format cannot hold them.
+#[test]
+fn formats_that_differ() {
+    let (codes, scales) = ([33.0; 32], [127.0; 2]);
+    let values = [1.0; 64];
+    let list = [
+        ("m.0.a.weight", BF16, &[1, 64][..], &values[..]),
+        ("m.0.b.weight", BF16, &[1, 64], &values),
+        ("m.1.a.weight_blocks", U8, &[1, 2, 16], &codes),
+        ("m.1.a.weight_scales", U8, &[1, 2], &scales),
+        ("m.1.b.weight_blocks", U8, &[1, 2, 16], &codes),
+        ("m.1.b.weight_scales", U8, &[1, 2], &scales),
+    ];
+    let w = quantised(&list);
+    let parts = |pair: [&str; 2], e| {
+        let rows = ExpertRows::Separate { scope: "m", gate_up: pair };
+        let segments = block_on(w.expert_segments(rows, [e, 2], Some(64))).expect("fits");
+        let layout = w.layout(&segments, [e, 2 * e], w.policy()).expect("floats");
+        let rows = block_on(w.experts_f32(rows, [e, 2, 64])).expect("loads");
+        (layout.parts, rows)
+    };
+    let (found, rows) = parts(["a", "b"], 2);
+    assert_eq!(found, [(2, WeightFormat::Bf16), (2, Format::MXFP4.into())]);
+    let decoded: Vec<f32> = (0..64).map(|i| if i % 2 == 0 { 0.5 } else { 1.0 }).collect();
+    assert_eq!(rows, [&values[..], &values, &decoded, &decoded].concat());
+    assert!(w.report().notes.is_empty());
+    let w = quantised(&[
+        list[0],
+        ("m.0.b.weight_blocks", U8, &[1, 2, 16], &codes),
+        ("m.0.b.weight_scales", U8, &[1, 2], &scales),
+    ]);
+    let rows = ExpertRows::Separate { scope: "m", gate_up: ["a", "b"] };
+    let segments = block_on(w.expert_segments(rows, [1, 2], Some(64))).expect("fits");
+    let layout = w.layout(&segments, [1, 2], w.policy()).expect("floats");
+    assert_eq!(layout.parts, [(2, WeightFormat::F32)]);
+    assert_eq!(w.report().notes.len(), 1);
+}
+
+fn quantised(tensors: &[(&str, StoredType, &[u32], &[f32])]) -> Weights {
+    let source = source(tensors);
+    let table = block_on(TensorTable::open(&*source)).expect("opens");
+    let config = serde_json::json!({"quantization_config": {"quant_method": "mxfp4"}});
+    let config = config.as_object().expect("an object");
+    let quantization = block_on(Quantization::open(&*source, config, &table)).expect("reads");
+    Weights::with_quantization(source, table, quantization, WeightPolicy::default())
+}
+
+/// Blocks of all experts in one tensor, as gpt-oss has them.
+#[test]
+fn stacked_blocks() {
+    let (e, n, g) = (2, 3, 2);
+    let codes: Vec<f32> = (0..e * n * g * 16).map(|i| (i * 7 % 256) as f32).collect();
+    let scales: Vec<f32> = (0..e * n * g).map(|i| (125 + i % 5) as f32).collect();
+    let w = quantised(&[
+        ("m.experts.gate_up_proj_blocks", U8, &[e, n, g, 16], &codes),
+        ("m.experts.gate_up_proj_scales", U8, &[e, n, g], &scales),
+    ]);
+    let m = w.scope("m");
+    assert!(m.has("experts.gate_up_proj_blocks") && !m.has("experts.gate_up_proj"));
+    let rows = ExpertRows::Stacked("experts.gate_up_proj");
+    let got = block_on(m.experts_f32(rows, [e, n, 32 * g])).expect("loads");
+    let table = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
+    let want = (0..(e * n * g * 32) as usize).map(|i| {
+        let code = codes[i / 2] as usize >> (4 * (i % 2)) & 15;
+        let sign = if code > 7 { -1.0 } else { 1.0 };
+        sign * table[code % 8] * (scales[i / 32] - 127.0).exp2()
+    });
+    assert!(got.into_iter().eq(want));
+    assert!(w.report().unused.is_empty());
+    for shape in [[n, e, 32 * g], [e + 1, n, 32 * g], [e, n, 32 * g + 32], [1, e * n, 32 * g]] {
+        let error = block_on(m.experts_f32(rows, shape)).expect_err("does not fit");
+        assert!(matches!(error, LoadError::Tensors { .. }), "{shape:?}: {error}");
+    }
 }
 
 #[test]
@@ -191,7 +253,7 @@ fn what_does_not_fit_is_named() {
             let LoadError::Tensors { missing, mis_shaped, .. } = &error else { panic!("{error}") };
             assert_eq!(missing.len() + mis_shaped.len(), 1, "{rows:?} {shape:?}: {error}");
         }
-        for shape in [[0, 2, K], [E, 0, K], [E, 2 * I, 0], [1 << 31, 2, K], [u32::MAX, u32::MAX, u32::MAX]] {
+        for shape in [[0, 2, K], [E, 0, K], [E, 2 * I, 0], [1 << 31, 2, K], [u32::MAX; 3]] {
             let error = block_on(w.experts_f32(rows, shape)).expect_err("no such size");
             assert!(matches!(error, LoadError::Op(_)), "{error}");
         }

@@ -12,7 +12,7 @@ use crate::testing::block_on;
 use crate::{LoadError, MemorySource};
 
 /// Tensors [name, type, shape, values]; the data of each follows that of the one before.
-pub(super) fn weights(tensors: &[(&str, StoredType, &[u32], &[f32])], policy: WeightPolicy) -> Weights {
+pub(super) fn source(tensors: &[(&str, StoredType, &[u32], &[f32])]) -> Arc<MemorySource> {
     let mut header = serde_json::Map::new();
     let mut data = Vec::new();
     for (name, dtype, shape, values) in tensors {
@@ -32,8 +32,11 @@ pub(super) fn weights(tensors: &[(&str, StoredType, &[u32], &[f32])], policy: We
     }
     let header = serde_json::to_vec(&header).expect("serialises");
     let file = [&(header.len() as u64).to_le_bytes()[..], &header, &data].concat();
-    let source = Arc::new(MemorySource::new().with("model.safetensors", file));
-    block_on(Weights::open(source, policy)).expect("opens")
+    Arc::new(MemorySource::new().with("model.safetensors", file))
+}
+
+pub(super) fn weights(tensors: &[(&str, StoredType, &[u32], &[f32])], policy: WeightPolicy) -> Weights {
+    block_on(Weights::open(source(tensors), policy)).expect("opens")
 }
 
 const A: &[f32] = &[1.0, 2.0, 3.0, 4.0];

@@ -132,7 +132,10 @@ fn undescribed(table: &TensorTable) -> Option<&str> {
     let quantised = |name: &str, dtype: StoredType| {
         let last = name.rsplit('.').next().unwrap_or(name);
         let packed = ["qweight", "weight_packed", "weight_blocks", "weight_codes"].contains(&last);
-        packed || (last == "weight" && matches!(dtype, StoredType::F8E4M3 | StoredType::U8 | StoredType::I8))
+        let stack = last.ends_with("_blocks") && dtype == StoredType::U8;
+        packed
+            || stack
+            || (last == "weight" && matches!(dtype, StoredType::F8E4M3 | StoredType::U8 | StoredType::I8))
     };
     table.iter().find(|t| quantised(&t.name, t.dtype)).map(|t| t.name.as_str())
 }
@@ -180,6 +183,11 @@ fn mxfp4(table: &TensorTable, found: &mut Quantization) {
         let bare = modules(table, scales).filter(|_| scales == "weight_scales");
         found.modules.extend(modules(table, codes).chain(bare).map(|m| (m.to_owned(), stored.clone())));
     }
+    // Stacks of experts are no modules of their own: `experts.gate_up_proj_blocks` [E, N, K / 32, 16].
+    let stored = Stored::Packed(Packed::mxfp4("_blocks", "_scales"));
+    let stacks = table.iter().filter_map(|t| t.name.strip_suffix("_blocks"));
+    let stacks = stacks.filter(|m| !m.ends_with(".weight"));
+    found.modules.extend(stacks.map(|m| (m.to_owned(), stored.clone())));
 }
 
 fn modelopt(f: &Fields<'_>, table: &TensorTable, found: &mut Quantization) -> Result<(), LoadError> {
