@@ -14,6 +14,12 @@ use girih_ops::{
 use girih_tests::goldens::{Case, assert_close, counted, op};
 use girih_tests::on_device;
 
+/// Experts of a token and their weights.
+type Slots = Vec<(u32, f32)>;
+
+/// A family on one input: its router, whether it has a bias, and the slots of three tokens.
+type FamilyCase = (&'static str, Router, bool, [Slots; 3]);
+
 /// Routes of logits `[T, E]`, a row for each token.
 async fn routes(
     gpu: &Gpu,
@@ -127,7 +133,7 @@ async fn families_route_as_published(gpu: Gpu) {
     let four = |w: [f32; 4], ids: [[u32; 4]; 3]| ids.map(|ids| ids.into_iter().zip(w).collect::<Vec<_>>());
     let each = |rows: [([u32; 4], [f32; 4]); 3]| rows.map(|(ids, w)| ids.into_iter().zip(w).collect());
     let plain = [[12, 15, 2, 5], [8, 5, 2, 15], [1, 6, 11, 0]];
-    let cases: Vec<(&str, Router, bool, [Vec<(u32, f32)>; 3])> = vec![
+    let cases: Vec<FamilyCase> = vec![
         ("olmoe", base, false, four([0.314117, 0.199665, 0.130944, 0.088601], plain)),
         (
             "mixtral",
@@ -304,22 +310,23 @@ async fn ties_and_what_is_no_number_have_one_result(gpu: Gpu) {
     let (nan, inf) = (f32::NAN, f32::INFINITY);
     let third = 1.0 / 3.0;
     let none = (NONE, 0.0);
-    let cases: [(Router, &[f32], &[(u32, f32)]); 7] = [
+    let slots = |of: &[(u32, f32)]| -> Slots { of.to_vec() };
+    let cases: [(Router, &[f32], Slots); 7] = [
         (
             router(8, 3),
             &[1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 0.0, 0.0],
-            &[(4, 0.4223188), (5, 0.4223188), (0, 0.1553624)],
+            slots(&[(4, 0.4223188), (5, 0.4223188), (0, 0.1553624)]),
         ),
-        (router(4, 3), &[0.0, -0.0, 0.0, -0.0], &[(0, third), (1, third), (2, third)]),
-        (router(4, 2), &[nan, 1.0, nan, 1.0], &[(1, 0.5), (3, 0.5)]),
-        (router(4, 3), &[nan, 1.0, nan, nan], &[(1, 1.0), none, none]),
-        (router(3, 2), &[nan, nan, nan], &[none, none]),
-        (router(4, 3), &[-inf, 2.0, -inf, -inf], &[(1, 1.0), (0, 0.0), (2, 0.0)]),
-        (router(4, 1), &[0.5, inf, 1.0, -inf], &[(1, 1.0)]),
+        (router(4, 3), &[0.0, -0.0, 0.0, -0.0], slots(&[(0, third), (1, third), (2, third)])),
+        (router(4, 2), &[nan, 1.0, nan, 1.0], slots(&[(1, 0.5), (3, 0.5)])),
+        (router(4, 3), &[nan, 1.0, nan, nan], slots(&[(1, 1.0), none, none])),
+        (router(3, 2), &[nan, nan, nan], slots(&[none, none])),
+        (router(4, 3), &[-inf, 2.0, -inf, -inf], slots(&[(1, 1.0), (0, 0.0), (2, 0.0)])),
+        (router(4, 1), &[0.5, inf, 1.0, -inf], slots(&[(1, 1.0)])),
     ];
     for (router, logits, want) in cases {
         let got = routes(&gpu, &router, logits, [None; 2]).await;
-        assert_routes(&format!("{logits:?}"), &got[0], want);
+        assert_routes(&format!("{logits:?}"), &got[0], &want);
     }
     // Not normalised: a row of nothing but minus infinity weighs nothing.
     let plain = Router { normalise: Normalise::None, ..router(3, 1) };
@@ -374,7 +381,7 @@ impl Block {
         rows.flat_map(|(gate, up)| [gate, up].concat()).collect()
     }
 
-    async fn upload(&self, gpu: &Gpu, format: impl Into<WeightFormat>) -> [Matrix; 2] {
+    fn upload(&self, gpu: &Gpu, format: impl Into<WeightFormat>) -> [Matrix; 2] {
         let [e, i, d] = self.dims;
         let format = format.into();
         let [gate_up, down] =
@@ -431,15 +438,15 @@ async fn blocks_agree_with_the_goldens(gpu: Gpu) {
     let goldens = op("moe_block");
     let mut ran = 0;
     for case in goldens.cases() {
-        let ([e, i, d], gate) = match case.f32("w_gate") {
-            (shape, gate) => ([shape[0], shape[1], shape[2]], gate),
-        };
-        let block = Block { dims: [e, i, d], gate, up: case.f32("w_up").1, down: case.f32("w_down").1 };
+        let (shape, gate) = case.f32("w_gate");
+        let d = shape[2];
+        let block =
+            Block { dims: [shape[0], shape[1], d], gate, up: case.f32("w_up").1, down: case.f32("w_down").1 };
         let k = case.f32("weights").0[1] as usize;
         let of: Vec<(u32, f32)> =
             case.ints("indices").iter().map(|&e| e as u32).zip(case.f32("weights").1).collect();
         let routes: Vec<Vec<(u32, f32)>> = of.chunks(k).map(<[(u32, f32)]>::to_vec).collect();
-        let [gate_up, down] = block.upload(&gpu, WeightType::F32).await;
+        let [gate_up, down] = block.upload(&gpu, WeightType::F32);
         let experts = Experts {
             gate_up: &gate_up,
             gate_up_bias: None,
@@ -458,7 +465,7 @@ async fn blocks_agree_with_the_goldens(gpu: Gpu) {
             let logits: Vec<f32> = x.chunks_exact(d as usize).map(logit).collect();
             let router = Router { experts: 1, k: 1, score: Score::Sigmoid, ..Router::default() };
             let routes = self::routes(&gpu, &router, &logits, [None; 2]).await;
-            let [gate_up, down] = shared.upload(&gpu, WeightType::F32).await;
+            let [gate_up, down] = shared.upload(&gpu, WeightType::F32);
             let experts = Experts { gate_up: &gate_up, down: &down, ..experts };
             let more = run(&gpu, &x, &upload_routes(&gpu, &routes), &experts, &Mixture::default()).await;
             y.iter_mut().zip(more).for_each(|(y, more)| *y += more);
@@ -545,7 +552,7 @@ async fn mixtures_agree_with_their_definition(gpu: Gpu) {
             block.gate[gate..2 * gate].fill(f32::NAN);
             block.down[down..2 * down].fill(f32::NAN);
         }
-        let [gate_up, down] = block.upload(&gpu, WeightType::F32).await;
+        let [gate_up, down] = block.upload(&gpu, WeightType::F32);
         let experts = Experts {
             gate_up: &gate_up,
             gate_up_bias: None,
@@ -595,7 +602,7 @@ async fn mixtures_of_every_format(gpu: Gpu) {
                 })
                 .collect();
             let want = block.apply(&normalised, &routes, act);
-            let [gate_up, down] = block.upload(&gpu, format).await;
+            let [gate_up, down] = block.upload(&gpu, format);
             let [gate_up, down] = [gate_up, down].map(|m| m.with_input(input.clone()));
             let bias = |len: u32| Tensor::from_f32(&gpu, &vec![0.0; len as usize], &[len]).expect("uploads");
             let (gate_up_bias, down_bias) = (bias(6 * 64), bias(6 * 64));
@@ -626,7 +633,7 @@ async fn biases_are_those_of_the_expert(gpu: Gpu) {
         up: vec![0.0; (e * i * d) as usize],
         down: vec![1.0; (e * d * i) as usize],
     };
-    let [gate_up, down] = block.upload(&gpu, WeightType::F32).await;
+    let [gate_up, down] = block.upload(&gpu, WeightType::F32);
     // h = relu(gate bias) · up bias = (1 + expert) · 2 in all channels.
     let into: Vec<f32> =
         (0..e * 2 * i).map(|r| if r % 2 == 0 { 1.0 + (r / (2 * i)) as f32 } else { 2.0 }).collect();
@@ -676,7 +683,7 @@ async fn what_does_not_fit_is_a_typed_error(gpu: Gpu) {
         assert!(error.contains(part), "{error}");
     }
     let block = Block::seeded([2, 8, 16]);
-    let [gate_up, down] = block.upload(&gpu, WeightType::F32).await;
+    let [gate_up, down] = block.upload(&gpu, WeightType::F32);
     let routes = upload_routes(&gpu, &[vec![(0, 1.0)]]);
     let x = Tensor::from_f32(&gpu, &[0.0; 24], &[1, 24]).expect("uploads");
     let experts =

@@ -62,7 +62,9 @@ fn limit(keys: &mut [u32], groups: Groups) {
     for (g, keys) in keys.chunks_mut(size).enumerate() {
         let rank = of_groups.iter().filter(|&&other| better(other, of_groups[g])).count();
         if rank >= keep as usize {
-            keys.iter_mut().for_each(|key| *key = if fill_zero && *key > 0 { 0x8000_0000 } else { 0 });
+            for key in keys {
+                *key = if fill_zero && *key > 0 { 0x8000_0000 } else { 0 };
+            }
         }
     }
 }

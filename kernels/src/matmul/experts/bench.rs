@@ -72,11 +72,10 @@ fn parse(name: &str) -> Option<(ExpertShape, &str, &str, Option<u32>)> {
     Some((shape, format, routing, height))
 }
 
-fn case(
-    name: String,
-    rows: fn(&[[u32; 2]], ExpertShape, Option<u32>) -> (Vec<u32>, u64),
-    launches: fn(&Caps, &str) -> Vec<Launch>,
-) -> Option<BenchCase> {
+/// What the last buffer holds, and how many experts are read, of routes and the height of tiles.
+type Rows = fn(&[[u32; 2]], ExpertShape, Option<u32>) -> (Vec<u32>, u64);
+
+fn case(name: String, rows: Rows, launches: fn(&Caps, &str) -> Vec<Launch>) -> Option<BenchCase> {
     let (shape, format_name, routing, height) = parse(&name)?;
     let (_, routing) = *ROUTINGS.iter().find(|(known, _)| *known == routing)?;
     let format = format(format_name)?;
