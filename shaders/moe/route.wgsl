@@ -82,7 +82,7 @@ fn mixer_weight(top: u32, left_out: u32) -> f32 {
         let far = below > 2.0 * p.mixer_eps * bound && !(below == 0.0 && bound == 0.0);
         if e != left_out && !is_nan(l) && !far { sum += exp_below(l, m); }
     }
-    return 1.0 / sum;
+    return select(0.0, 1.0 / sum, sum > 0.0);
 }
 
 @compute @workgroup_size(WG)

@@ -297,6 +297,7 @@ async fn the_sparse_mixer_weighs_near_ties(gpu: Gpu) {
         ([2.0, 1.99, 1.97, -3.0], [0.337781, 0.505000]),
         ([-1.0, -1.005, -1.5, -4.0], [0.501250, 1.0]),
         ([0.0, 0.0, -1.0, -2.0], [0.5, 1.0]),
+        ([2.0, f32::NEG_INFINITY, f32::NEG_INFINITY, f32::NEG_INFINITY], [1.0, 0.0]),
     ] {
         let got = routes(&gpu, &router, &logits, [None; 2]).await;
         assert_routes(&format!("{logits:?}"), &got[0], &[(0, want[0]), (1, want[1])]);
@@ -677,6 +678,18 @@ async fn what_does_not_fit_is_a_typed_error(gpu: Gpu) {
                 ..base
             },
             "groups that are kept is 5",
+        ),
+        (
+            Router {
+                groups: Groups::Limited { groups: 8, keep: 5, two_best: true, fill_zero: false },
+                ..base
+            },
+            "experts of a group is 1",
+        ),
+        (Router { choose: Choose::SparseMixer { eps: 0.01 }, ..base }, "sparse mixer"),
+        (
+            Router { weight: Weight::Softmax, normalise: Normalise::Sum { eps: 0.0 }, ..base },
+            "normalisations of a softmax is 1",
         ),
     ] {
         let error = of(router, &mut frame);

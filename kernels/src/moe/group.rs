@@ -44,6 +44,9 @@ pub struct Args<'a> {
     pub grids: &'a Buffer,
 }
 
+/// Most slots of a tile.
+const MAX_HEIGHT: u32 = 1 << 16;
+
 /// Bytes of the grids.
 pub const GRIDS_BYTES: u64 = 32;
 
@@ -72,7 +75,7 @@ pub fn groups_bytes(slots: u32, max_tiles: u32) -> u64 {
 /// Appends the groups of slots, with `columns` workgroups along x of two products.
 ///
 /// # Errors
-/// No experts or too many, tiles of no slots, more tiles than workgroups along an axis, buffers that are too short, and as
+/// No experts or too many, tiles of no slots or of more than 65536, more tiles than workgroups along an axis, buffers that are too short, and as
 /// [`Recorder::dispatch`].
 pub fn record(
     rec: &mut Recorder,
@@ -86,7 +89,9 @@ pub fn record(
     if experts == 0 || experts > MAX_EXPERTS {
         return bad("experts", experts, "1 to 1024");
     }
-    rows::positive(SPEC.name, "slots of a tile", height)?;
+    if height == 0 || height > MAX_HEIGHT {
+        return bad("slots of a tile", height, "1 to 65536");
+    }
     let max_tiles = max_tiles(slots, experts, height);
     if max_tiles > rec.caps().workgroups {
         return bad("tiles", max_tiles, "at most the workgroups along an axis");

@@ -144,5 +144,6 @@ fn mixer_weight(logits: &[f64], top: usize, left_out: Option<usize>, eps: f32) -
         (below == 0.0 && bound == 0.0) || below <= 2.0 * f64::from(eps) * bound
     };
     let kept = (0..logits.len()).filter(|&e| Some(e) != left_out && near(logits[e]));
-    1.0 / kept.map(|e| exp_below(logits[e], m)).sum::<f64>()
+    let sum: f64 = kept.map(|e| exp_below(logits[e], m)).sum();
+    if sum > 0.0 { 1.0 / sum } else { 0.0 }
 }

@@ -73,7 +73,8 @@ pub const KERNEL: Kernel =
 ///
 /// # Errors
 /// No experts, or too many; fewer than one or more than E of a token; groups that do not divide E or, where each gives some, K;
-/// fewer than one or more than all groups to keep; a sparse mixer of other than two.
+/// fewer than one or more than all groups to keep; sums of two keys of groups of one expert; a sparse mixer of other than two
+/// logits, or with weights of another kind; a softmax of the chosen that is normalised again.
 pub fn check(router: &Router) -> Result<(), KernelError> {
     let bad = |field, got: u32, must_be| {
         Err(KernelError::BadParam { kernel: SPEC.name, field, got: got.into(), must_be })
@@ -104,8 +105,19 @@ pub fn check(router: &Router) -> Result<(), KernelError> {
         }
         _ => {}
     }
-    if matches!(router.choose, Choose::SparseMixer { .. }) && (k != 2 || router.score != Score::Logit) {
-        return bad("experts of a token", k, "2 of a sparse mixer of logits");
+    if let Groups::Limited { groups, two_best: true, .. } = router.groups
+        && groups == experts
+    {
+        return bad("experts of a group", 1, "at least 2, whose keys are added");
+    }
+    let own_weights = router.weight != Weight::Score || router.bias_in_weight;
+    if matches!(router.choose, Choose::SparseMixer { .. })
+        && (k != 2 || router.score != Score::Logit || own_weights)
+    {
+        return bad("experts of a token", k, "2 of a sparse mixer, which makes weights of logits itself");
+    }
+    if router.weight == Weight::Softmax && router.normalise != Normalise::None {
+        return bad("normalisations of a softmax", 1, "none: its weights have the sum 1");
     }
     Ok(())
 }

@@ -56,7 +56,7 @@ impl Weights {
         let all = all_rows([e, n, k])?;
         let segments = self.expert_segments(rows, [e, n], Some(k)).await?;
         let layout = self.layout(&segments, [e, all], self.policy())?;
-        self.upload(gpu, &segments, layout, [e, n, k]).await
+        self.upload(gpu, segments, layout, [e, n, k]).await
     }
 
     /// The same rows on the host, in f32, as [`Weights::matrix_f32`].
@@ -97,7 +97,7 @@ impl Weights {
     pub async fn router(&self, gpu: &Gpu, name: &str, [e, d]: [u32; 2]) -> Result<Matrix, LoadError> {
         let segments = self.segments(&name.into(), e, Some(d)).await?;
         let layout = self.layout(&segments, [1, e], WeightPolicy::default())?;
-        self.upload(gpu, &segments, layout, [1, e, d]).await
+        self.upload(gpu, segments, layout, [1, e, d]).await
     }
 
     /// Where the rows of all experts come from, in the order of experts; together they fill `e * n` rows of `k` (elements

@@ -354,6 +354,11 @@ impl Segment<'_> {
         (from < to).then_some((from, to))
     }
 
+    /// Behind its last row.
+    pub(super) fn end(&self) -> u64 {
+        self.dst + self.rows.saturating_sub(1) * self.stride + 1
+    }
+
     /// Place of source row `first + j` among `rows`.
     fn place(&self, j: u64, rows: &Range<u32>) -> usize {
         (self.dst + j * self.stride - u64::from(rows.start)) as usize

@@ -46,7 +46,7 @@ impl Weights {
     ) -> Result<Matrix, LoadError> {
         let segments = self.segments(&rows.into(), n, Some(k)).await?;
         let layout = self.layout(&segments, [1, n], self.policy())?;
-        self.upload(gpu, &segments, layout, [1, n, k]).await
+        self.upload(gpu, segments, layout, [1, n, k]).await
     }
 
     /// A matrix whose rows are looked up (embeddings): quantised only if the checkpoint stores it so.
@@ -65,14 +65,14 @@ impl Weights {
         let dense = |f: &WeightFormat| !quantised && !matches!(f, WeightFormat::Quant(_));
         let force = self.policy().force.filter(dense);
         let layout = self.layout(&segments, [1, n], WeightPolicy { force, activations: None })?;
-        self.upload(gpu, &segments, layout, [1, n, k]).await
+        self.upload(gpu, segments, layout, [1, n, k]).await
     }
 
     /// Uploads the matrices `[n, k]` of experts; one is a matrix whose parts may hold any rows.
     pub(super) async fn upload(
         &self,
         gpu: &Gpu,
-        segments: &[Segment<'_>],
+        mut segments: Vec<Segment<'_>>,
         layout: Layout,
         [experts, n, k]: [u32; 3],
     ) -> Result<Matrix, LoadError> {
@@ -90,17 +90,19 @@ impl Weights {
                 let chunk = row0 + chunk.start..row0 + chunk.end;
                 let bytes = match format {
                     WeightFormat::Quant(format) => {
-                        let (codes, scales) = self.packed_rows(segments, &chunk, k, format).await?;
+                        let (codes, scales) = self.packed_rows(&segments, &chunk, k, format).await?;
                         matrix.write_packed_rows(gpu, chunk.start, &codes, &scales)?;
                         4 * (codes.len() + scales.len())
                     }
                     dense => {
-                        let bytes = self.rows(segments, &chunk, k, dense).await?;
+                        let bytes = self.rows(&segments, &chunk, k, dense).await?;
                         matrix.write_rows(gpu, chunk.start, &bytes)?;
                         bytes.len()
                     }
                 };
                 self.flush(gpu, bytes as u64).await?;
+                // Modules that are read as a whole give their memory back when their rows are there.
+                segments.retain(|segment| segment.end() > u64::from(chunk.end));
             }
             row0 += rows;
         }
