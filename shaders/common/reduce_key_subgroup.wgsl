@@ -6,8 +6,8 @@ struct Lane {
     @builtin(subgroup_invocation_id) sub_id: u32,
 }
 //!import common/order_key.wgsl
-var<workgroup> reduce_keys: array<u32, WG / 4u>;
-var<workgroup> reduce_indices: array<u32, WG / 4u>;
+var<workgroup> reduce_keys: array<u32, (WG + 3u) / 4u>;
+var<workgroup> reduce_indices: array<u32, (WG + 3u) / 4u>;
 
 fn workgroup_best(own: Best, lane: Lane) -> Best {
     let key = subgroupMax(own.key);
