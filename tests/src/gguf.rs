@@ -10,6 +10,8 @@ use serde_json::Value as Json;
 use crate::goldens::Tensors;
 use girih_kernels::testing::hash;
 
+mod experts;
+
 /// A tensor to be written.
 #[derive(Clone, Debug)]
 pub struct Tensor {
@@ -254,7 +256,7 @@ pub fn family(model_type: &str) -> &'static Family {
 fn ggml_name(family: &Family, name: &str) -> Option<String> {
     const TOP: [&str; 6] =
         ["token_embd", "position_embd", "token_types", "token_embd_norm", "output_norm", "output"];
-    const BLOCK: [&str; 16] = [
+    const BLOCK: [&str; 26] = [
         "attn_norm",
         "attn_q",
         "attn_k",
@@ -271,10 +273,23 @@ fn ggml_name(family: &Family, name: &str) -> Option<String> {
         "ffn_down",
         "post_ffw_norm",
         "layer_output_norm",
+        "attn_sinks",
+        "ffn_gate_inp",
+        "ffn_gate_exps",
+        "ffn_up_exps",
+        "ffn_down_exps",
+        "exp_probs_b",
+        "ffn_gate_inp_shexp",
+        "ffn_gate_shexp",
+        "ffn_up_shexp",
+        "ffn_down_shexp",
     ];
     let (module, kind) = name.rsplit_once('.')?;
     let layer = module.split('.').find(|part| part.bytes().all(|b| b.is_ascii_digit()));
-    let block = layer.into_iter().flat_map(|i| BLOCK.map(|part| format!("blk.{i}.{part}.{kind}")));
+    // Single tensors of the model's own checkpoints may have no kind.
+    let kinds = if ["weight", "bias"].contains(&kind) { vec![kind] } else { vec!["weight", "bias"] };
+    let parts = BLOCK.iter().flat_map(|part| kinds.iter().map(move |kind| format!("{part}.{kind}")));
+    let block = layer.into_iter().flat_map(move |i| parts.clone().map(move |part| format!("blk.{i}.{part}")));
     let mut names = TOP.map(|part| format!("{part}.{kind}")).into_iter().chain(block);
     // Tensors of encoders may stand below a name of their own.
     let own = name.strip_prefix("bert.").unwrap_or(name);
@@ -318,6 +333,7 @@ pub fn convert(source: std::sync::Arc<dyn ByteSource>, config: &Json) -> File {
     let kv_heads = uint("num_key_value_heads").unwrap_or(heads);
     let hidden = uint("hidden_size").expect("hidden size");
     let head_dim = uint("head_dim").unwrap_or(hidden / heads);
+    experts::metadata(&mut out, arch, config);
     let mut set = |key: &str, value: Value| out.set(&key.replace("{}", arch), value);
     set("general.architecture", Value::String(arch.into()));
     set("{}.block_count", Value::Uint(uint("num_hidden_layers").expect("layers")));
@@ -340,6 +356,7 @@ pub fn convert(source: std::sync::Arc<dyn ByteSource>, config: &Json) -> File {
         ("residual_scale", "residual_multiplier"),
         ("logit_scale", "logits_scaling"),
         ("logit_scale", "logit_scale"),
+        ("attention.clamp_kqv", "clip_qkv"),
     ] {
         if let Some(v) = number(name) {
             set(&format!("{{}}.{key}"), Value::Float(v));
@@ -393,6 +410,12 @@ pub fn convert(source: std::sync::Arc<dyn ByteSource>, config: &Json) -> File {
                 set("{}.rope.scaling.original_context_length", Value::Uint(original));
             }
         }
+        Some("dynamic") => {
+            if let (Some(alpha), Some(theta)) = (rope["alpha"].as_f64(), number("rope_theta")) {
+                let dim = head_dim as f64;
+                set("{}.rope.freq_base", Value::Float(theta * alpha.powf(dim / (dim - 2.0))));
+            }
+        }
         Some("longrope") => {
             let original = uint("original_max_position_embeddings").expect("a trained length");
             let ratio = uint("max_position_embeddings").expect("positions") as f64 / original as f64;
@@ -412,7 +435,8 @@ pub fn convert(source: std::sync::Arc<dyn ByteSource>, config: &Json) -> File {
             bytes: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
         });
     }
-    for info in table.iter() {
+    out.tensors.extend(experts::tensors(&weights, family));
+    for info in table.iter().filter(|info| !experts::is_of_experts(&info.name)) {
         let Some(name) = ggml_name(family, &info.name) else { continue };
         let shape: Vec<u32> = info.shape.iter().map(|&d| d as u32).collect();
         let mut values = pollster::block_on(weights.f32(&info.name, &shape)).expect("floats");

@@ -101,6 +101,24 @@ fn biases_that_the_architecture_has_anyway() {
     assert_close("qwen2", &logits(&file), &logits(&whole), 1e-6, 0.0);
 }
 
+/// Architectures with experts of which there is no file of llama.cpp: the same network as in safetensors.
+#[test]
+fn mixtures_without_published_files() {
+    let granite = json!({
+        "num_local_experts": 6, "num_experts_per_tok": 2, "residual_multiplier": 0.3, "embedding_multiplier": 3.0,
+        "attention_multiplier": 0.05, "logits_scaling": 2.0,
+    });
+    let phi = json!({
+        "num_local_experts": 5, "attention_bias": true, "lm_head_bias": true, "rope_theta": 1e5,
+    });
+    for (name, extra) in [("granitemoe", granite), ("phimoe", phi)] {
+        let made = Checkpoint::new(name, Dtype::F32, [64, 4, 2, 16, 96, 96], &extra);
+        let model = block_on(Model::load(&girih_tests::gpu(), made.source(), LoadOptions::default(), |_| ()));
+        let want = logits_of(&model.expect("loads"));
+        assert_close(name, &logits(&convert(made.source(), made.config())), &want, 1e-4, 0.0);
+    }
+}
+
 #[test]
 fn tensors_that_would_be_left_out_are_named() {
     for (model, tensor) in [

@@ -68,6 +68,10 @@ pub(super) const GGUF: Family = Family {
             let full = vec![Value::from("full_attention"); m.layers.min(1 << 16) as usize];
             config.insert("layer_types".to_owned(), full.into());
         }
+        // No key says that the bounds of the correction are not rounded.
+        if let Some(Value::Object(scaling)) = config.get_mut("rope_scaling") {
+            scaling.insert("truncate".to_owned(), false.into());
+        }
         Ok(())
     },
     ..Family::named("gpt-oss")

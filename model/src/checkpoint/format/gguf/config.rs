@@ -337,6 +337,10 @@ impl Gguf {
                 set(name, cap.into());
             }
         }
+        // For classes that have bounds. llama.cpp's converter writes none for OLMoE.
+        if let Some(bound) = float("attention.clamp_kqv")?.filter(|&v| v != 0.0) {
+            set("clip_qkv", bound.into());
+        }
         // For classes that have the flag. As in llama.cpp, their layers slide only where the file says which.
         if window.is_some() && self.metadata.contains_key(&key(PATTERN)) {
             set("use_sliding_window", true.into());
@@ -346,10 +350,9 @@ impl Gguf {
             set("layer_types", sliding.into_iter().map(name).collect());
         }
         let metadata = Metadata { gguf: self, family: family.name, layers, hidden, heads, head_dim, window };
+        c.extend(self.rope(family, factors, head_dim, context)?);
         (family.fields)(&metadata, &mut c)?;
         metadata.refuse_other_attention(family)?;
-        let rope = self.rope(family, factors, head_dim, context)?;
-        c.extend(rope);
         c.extend(self.special_tokens()?);
         // Absent means none here, not what the class of the configuration assumes.
         for name in ["bos_token_id", "eos_token_id", "pad_token_id"] {
