@@ -111,6 +111,19 @@ fn agrees(name: &str, prompt: &str) -> bool {
     name != "phi3_longrope" || prompt == "p70"
 }
 
+fn greedy(session: &mut Session, token_ids: &[u32], max_tokens: usize) -> Vec<u32> {
+    let options = GenerateOptions {
+        max_tokens,
+        sampling: Sampling::default(),
+        stop: Vec::new(),
+        stop_ids: Vec::new(),
+        continues: false,
+        slot: 0,
+    };
+    let flow = |_: &str| ControlFlow::Continue(());
+    block_on(generate(session, None, token_ids, &options, flow)).expect("generates").token_ids
+}
+
 fn compare(folder: &str) {
     let (files, tensors) = expected(folder);
     let mut compared = 0;
@@ -129,19 +142,9 @@ fn compare(folder: &str) {
             assert_close(&format!("{name} {prompt}"), got, &want_logits, tolerance(name), 0.0);
 
             let firm = want["firm_tokens"].as_u64().expect("a number") as usize;
-            let options = GenerateOptions {
-                max_tokens: firm,
-                sampling: Sampling::default(),
-                stop: Vec::new(),
-                stop_ids: Vec::new(),
-                continues: false,
-                slot: 0,
-            };
             if firm > 0 {
-                let flow = |_: &str| ControlFlow::Continue(());
-                let got =
-                    block_on(generate(&mut session, None, &token_ids, &options, flow)).expect("generates");
-                assert_eq!(got.token_ids, tokens(&want["greedy"])[..firm], "{name} {prompt}");
+                let got = greedy(&mut session, &token_ids, firm);
+                assert_eq!(got, tokens(&want["greedy"])[..firm], "{name} {prompt}");
             }
             compared += 1;
         }
@@ -160,4 +163,25 @@ fn logits_and_greedy_tokens_are_those_of_llama_cpp() {
 #[test]
 fn mixtures_of_experts_choose_and_compute_as_in_llama_cpp() {
     compare("gguf_moe");
+}
+
+/// Experts of several K-quants, with their own tokenizer.
+#[test]
+fn a_trained_mixture_tells_the_stories_of_llama_cpp() {
+    const NAME: &str = "fable-moe-q4_k_m";
+    if std::env::var("GIRIH_MODEL").is_ok_and(|only| only != NAME) {
+        return;
+    }
+    let dir = goldens::dir().join("gguf_moe");
+    let json = goldens::json(&dir.join("expected.json"));
+    let results = json["fable-moe"]["files"]["q4_k_m"]["results"].as_object().expect("prompts");
+    let model = load("gguf_moe", NAME);
+    let mut session = Session::new(&model, SessionOptions::default()).expect("a session");
+    for (prompt, want) in results {
+        let token_ids = model.tokenizer().expect("a tokenizer").encode(prompt, true).expect("encodes");
+        assert_eq!(token_ids, tokens(&want["input_ids"]), "{prompt}");
+        let firm = want["firm_tokens"].as_u64().expect("a number") as usize;
+        assert_eq!(greedy(&mut session, &token_ids, firm), tokens(&want["greedy"])[..firm], "{prompt}");
+    }
+    goldens::counted("gguf_moe: stories", results.len());
 }

@@ -47,9 +47,12 @@ pub(super) fn is_of_experts(name: &str) -> bool {
     [".experts.", ".input_linear.", ".output_linear."].iter().any(|part| name.contains(part))
 }
 
+/// Shape and values.
+type Values = (Vec<u64>, Vec<f32>);
+
 /// The tensors of all experts.
 pub(super) fn tensors(weights: &Weights, family: &Family) -> Vec<Tensor> {
-    let mut separate: BTreeMap<String, BTreeMap<usize, (Vec<u64>, Vec<f32>)>> = BTreeMap::new();
+    let mut separate: BTreeMap<String, BTreeMap<usize, Values>> = BTreeMap::new();
     let mut out = Vec::new();
     let mut push = |own: &str, shape: Vec<u64>, values: &[f32]| {
         let name = ggml_name(family, own).unwrap_or_else(|| panic!("ggml has no name for {own}"));
@@ -83,21 +86,19 @@ pub(super) fn tensors(weights: &Weights, family: &Family) -> Vec<Tensor> {
             }
             ("down_proj_bias", &[e, n]) => push(&own("down_proj_bias"), vec![e, n], &values),
             // Granite: gate rows first.
-            (_, &[e, n, k]) => match info.name.strip_suffix("input_linear.weight") {
-                Some(scope) => {
-                    let half = (n / 2 * k) as usize;
-                    let parts = values.chunks_exact(2 * half);
-                    let part = |at: usize| parts.clone().flat_map(move |v| &v[at..at + half]).copied();
-                    let shape = vec![e, n / 2, k];
-                    let [gate, up] = [0, half].map(|at| part(at).collect::<Vec<f32>>());
-                    push(&format!("{scope}experts.gate_proj.weight"), shape.clone(), &gate);
-                    push(&format!("{scope}experts.up_proj.weight"), shape, &up);
-                }
-                None => {
+            (_, &[e, n, k]) => {
+                let Some(scope) = info.name.strip_suffix("input_linear.weight") else {
                     let own = info.name.replace("output_linear", "experts.down_proj");
                     push(&own, vec![e, n, k], &values);
+                    continue;
+                };
+                let half = (n / 2 * k) as usize;
+                for (at, name) in [(0, "gate_proj"), (half, "up_proj")] {
+                    let parts = values.chunks_exact(2 * half).flat_map(|v| &v[at..at + half]);
+                    let part: Vec<f32> = parts.copied().collect();
+                    push(&format!("{scope}experts.{name}.weight"), vec![e, n / 2, k], &part);
                 }
-            },
+            }
             _ => panic!("{}: {:?}", info.name, info.shape),
         }
     }

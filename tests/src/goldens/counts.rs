@@ -11,6 +11,7 @@ const COUNTS: &[(&str, usize)] = &[
     ("gguf: prompts", 73),
     ("gguf_moe", 13),
     ("gguf_moe: prompts", 39),
+    ("gguf_moe: stories", 3),
     ("models", 31),
     ("models: causal", 28),
     ("models: causal in two styles", 28),
