@@ -31,3 +31,8 @@ pub use skip::take as take_skipped;
 pub fn fable() -> Arc<dyn ByteSource> {
     files::source(&files::root().join("assets/fable-5m"))
 }
+
+/// The files of the built-in mixture of experts.
+pub fn fable_moe() -> Arc<dyn ByteSource> {
+    files::source(&files::root().join("assets/fable-moe"))
+}

@@ -9,9 +9,9 @@ use girih_model::{
     GenerateOptions, Generated, Input, LoadError, LoadOptions, MemorySource, Model, Rows, RunError, Sampling,
     Session, SessionOptions, WeightPolicy, generate,
 };
-use girih_ops::{Format, WeightFormat};
+use girih_ops::{Format, QuantActivation, WeightFormat};
 use girih_tests::goldens::{self, assert_close};
-use girih_tests::{fable, gpu, load};
+use girih_tests::{fable, fable_moe, gpu, load};
 use pollster::block_on;
 
 const PROMPT: &str = "Once upon a time, there was a little";
@@ -68,6 +68,47 @@ fn matrices_in_several_parts_give_the_logits_and_the_text_of_one() {
         assert_eq!(got, want, "{what}");
         println!("{what}: {want:?}");
     }
+}
+
+/// Parts end where an expert does; what goes to experts of another part is left out by each.
+#[test]
+fn experts_in_several_parts_give_the_logits_and_the_text_of_one() {
+    let whole_gpu = gpu();
+    let limit = 704 << 10; // what the logits of all tokens take
+    let options = Options { max_binding_bytes: Some(limit), ..Options::default() };
+    let split_gpu = block_on(Gpu::new(options)).expect("an adapter");
+    let int8 = Some(QuantActivation::INT8);
+    for (force, activations) in [(None, None), (Some(Format::Q8_0.into()), int8)] {
+        let weights = WeightPolicy { force, activations };
+        let [whole, split] = [&whole_gpu, &split_gpu]
+            .map(|gpu| load(gpu, fable_moe(), LoadOptions { weights, ..LoadOptions::default() }));
+        let parts = |model: &Arc<Model>| {
+            let blocks = &model.decoder().expect("a decoder").blocks;
+            let mixture = blocks[0].feed_forward().mixture().expect("experts");
+            mixture.experts().map(|matrix| {
+                assert!(matrix.parts.iter().all(|part| part.rows % matrix.expert_rows() == 0));
+                matrix.parts.len()
+            })
+        };
+        assert_eq!(parts(&whole), [1, 1]);
+        let [gate_up, down] = parts(&split);
+        assert!(gate_up > 1 && (down > 1 || force.is_some()), "{gate_up}, {down}");
+        let what = format!("{force:?} in {gate_up} and {down} parts");
+        let [want, got] = [&whole, &split].map(|model| logits(model, SessionOptions::default()));
+        assert_close(&what, &got, &want, 1e-4, 1e-5);
+        let [want, got] = [&whole, &split].map(|model| {
+            let mut session = Session::new(model, SessionOptions::default()).expect("a session");
+            greedy(&mut session, 30).expect("generates").text
+        });
+        assert_eq!(got, want, "{what}");
+    }
+    // An expert of gate and up has 192 KiB.
+    let options = Options { max_binding_bytes: Some(160 << 10), ..Options::default() };
+    let small = block_on(Gpu::new(options)).expect("an adapter");
+    let options = LoadOptions { context: Some(128), ..LoadOptions::default() };
+    let error =
+        block_on(Model::load(&small, fable_moe(), options, |_| ())).expect_err("too large").to_string();
+    assert!(error.contains("an expert must fit one binding"), "{error}");
 }
 
 #[test]

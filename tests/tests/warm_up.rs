@@ -10,7 +10,7 @@ use girih_model::{
     WeightPolicy, generate,
 };
 use girih_ops::{Format, QuantActivation};
-use girih_tests::{fable, files, goldens, gpu, load};
+use girih_tests::{fable, fable_moe, files, goldens, gpu, load};
 
 fn options(max_tokens: usize, temperature: f32) -> GenerateOptions {
     let sampling = Sampling { temperature, seed: 1, ..Sampling::default() };
@@ -41,6 +41,13 @@ fn norms_behind_blocks_are_warmed_up_too() {
     let source = files::source(&goldens::dir().join("models/gemma2"));
     let model = load(&gpu(), source, LoadOptions::default());
     compiles_nothing_after_the_warm_up(&model, [1, 2, 3, 4, 5, 17, 64].into_iter());
+}
+
+/// Few slots go to their experts one by one, more in tiles.
+#[test]
+fn mixtures_are_warmed_up_too() {
+    let model = load(&gpu(), fable_moe(), LoadOptions::default());
+    compiles_nothing_after_the_warm_up(&model, [1, 2, 4, 5, 6, 7, 17, 40, 64, 129].into_iter());
 }
 
 /// Prompts of these lengths, a turn behind each, and decoding.

@@ -216,6 +216,11 @@ impl Mixture {
         }
     }
 
+    /// The matrices of all experts: gate and up, then down.
+    pub fn experts(&self) -> [&Matrix; 2] {
+        [&self.gate_up, &self.down]
+    }
+
     /// From logits to experts and weights.
     pub fn router(&self) -> &Router {
         &self.spec
