@@ -97,7 +97,8 @@ const QWEN: Experts = Experts {
 const MIXTRAL: Experts =
     Experts { scope: "block_sparse_moe", layout: Layout::Separate(["w1", "w3", "w2"]), ..QWEN };
 
-/// Every architecture with experts.
+/// Every architecture with experts. Heads have one size, that of dense ones: what differs is not in attention, whose kernels
+/// take long to compile.
 pub(super) const MADE: &[Made] = &[
     Made {
         model_type: "mixtral",
@@ -119,7 +120,7 @@ pub(super) const MADE: &[Made] = &[
             vec![(
                 "qwen2_moe",
                 Dtype::BF16,
-                [50, 5, 1, 24, 77, 77],
+                [50, 5, 1, 20, 77, 77],
                 json!({
                     "num_experts": 7, "num_experts_per_tok": 3, "moe_intermediate_size": 33,
                     "shared_expert_intermediate_size": 45, "norm_topk_prob": true,
@@ -152,7 +153,7 @@ pub(super) const MADE: &[Made] = &[
         odd: || {
             vec![(
                 "olmoe",
-                Dtype::F16,
+                Dtype::BF16,
                 [60, 3, 3, 20, 36, 77],
                 json!({ "num_experts": 6, "num_experts_per_tok": 1 }),
             )]
@@ -171,7 +172,7 @@ pub(super) const MADE: &[Made] = &[
             vec![(
                 "granitemoe",
                 Dtype::BF16,
-                [36, 3, 3, 96, 50, 77],
+                [36, 3, 3, 20, 50, 77],
                 json!({
                     "num_local_experts": 11, "num_experts_per_tok": 4, "residual_multiplier": 0.3,
                     "embedding_multiplier": 3.0, "attention_multiplier": 0.05, "logits_scaling": 2.0,
@@ -204,8 +205,8 @@ pub(super) const MADE: &[Made] = &[
         odd: || {
             vec![(
                 "ernie4_5_moe",
-                Dtype::F16,
-                [36, 6, 2, 40, 77, 77],
+                Dtype::F32,
+                [36, 6, 2, 20, 77, 77],
                 json!({
                     "moe_num_experts": 10, "moe_k": 4, "moe_intermediate_size": 25, "moe_num_shared_experts": 3,
                     "use_bias": true,
@@ -223,7 +224,7 @@ pub(super) const MADE: &[Made] = &[
             vec![(
                 "hunyuan_v1_moe",
                 Dtype::F32,
-                [50, 5, 1, 24, 36, 77],
+                [50, 5, 1, 20, 36, 77],
                 json!({
                     "num_experts": 6, "moe_topk": [2, 3],
                     "rope_scaling": { "type": "dynamic", "alpha": 50.0, "factor": 1.0 },
@@ -244,7 +245,7 @@ pub(super) const MADE: &[Made] = &[
             vec![(
                 "gpt_oss",
                 Dtype::BF16,
-                [36, 6, 2, 24, 50, 77],
+                [36, 6, 2, 20, 50, 77],
                 json!({ "num_local_experts": 5, "num_experts_per_tok": 3, "sliding_window": 5 }),
             )]
         },
@@ -258,7 +259,7 @@ pub(super) const MADE: &[Made] = &[
             vec![(
                 "phimoe",
                 Dtype::F32,
-                [50, 9, 3, 24, 36, 77],
+                [50, 9, 3, 20, 36, 77],
                 json!({ "num_local_experts": 7, "attention_bias": true, "lm_head_bias": true }),
             )]
         },
