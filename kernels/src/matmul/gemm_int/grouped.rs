@@ -210,7 +210,13 @@ fn cases() -> Vec<TestCase> {
     ] {
         for format in [Format::Q4_0, Format::MXFP4] {
             let name = format!("{format}_{name}");
-            cases.extend(case((&name, regime), (shape(dims, n, k), format), (plain, Slots), 0, &TILES));
+            cases.extend(case(
+                (&name, regime),
+                (shape(dims, n, k), format),
+                (plain, Slots),
+                0,
+                &[MEDIUM, DIRECT],
+            ));
         }
     }
     cases
