@@ -233,7 +233,7 @@ async fn wrong_arguments_are_errors(gpu: Gpu) {
     let glu = Linear { act: Act::Glu(GluAct::Silu), ..plain };
     assert_eq!(error(&matrix(3, 6), glu), "linear: rows of w is 3, must be even: pairs of gate and up");
     let cap = Linear { act: Act::SoftCap(0.0), ..plain };
-    assert_eq!(error(&matrix(3, 6), cap), "linear: soft cap is 0, must be positive and finite");
+    assert_eq!(error(&matrix(3, 6), cap), "linear: cap of the activation is 0, must be positive and finite");
     let bias = Linear { bias: Some(&x), ..plain };
     assert_eq!(error(&matrix(3, 6), bias), "linear: bias has shape [2, 6], must be [3]");
     assert!(frame.recording().commands().is_empty());
