@@ -3,11 +3,12 @@
 
 use super::super::bench::{format, weights};
 use super::super::product::Shape;
-use super::super::{gemm, gemv};
+use super::super::{WeightFormat, gemm, gemm_int, gemv, gemv_int, int};
 use super::{ExpertShape, seeded_groups};
 use crate::caps::Caps;
 use crate::case::{Arithmetic, BenchBuffer, BenchCase, hash};
 use crate::choice::Launch;
+use crate::quant::Format;
 
 /// Which experts tokens go to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +76,14 @@ fn parse(name: &str) -> Option<(ExpertShape, &str, &str, Option<u32>)> {
 /// What the last buffer holds, and how many experts are read, of routes and the height of tiles.
 type Rows = fn(&[[u32; 2]], ExpertShape, Option<u32>) -> (Vec<u32>, u64);
 
-fn case(name: String, rows: Rows, launches: fn(&Caps, &str) -> Vec<Launch>) -> Option<BenchCase> {
+/// Whether x was quantised before: then W has codes of integers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum X {
+    F32,
+    Int8,
+}
+
+fn case(name: String, x: X, rows: Rows, launches: fn(&Caps, &str) -> Vec<Launch>) -> Option<BenchCase> {
     let (shape, format_name, routing, height) = parse(&name)?;
     let (_, routing) = *ROUTINGS.iter().find(|(known, _)| *known == routing)?;
     let format = format(format_name)?;
@@ -86,7 +94,13 @@ fn case(name: String, rows: Rows, launches: fn(&Caps, &str) -> Vec<Launch>) -> O
     let [x_len, y_len] = [u64::from(tokens) * u64::from(k), shape.num_slots() * u64::from(n)];
     let mut buffers = vec![f32(x_len)];
     buffers.extend(weights(Shape { m: tokens, n: experts * n, k }, format));
-    buffers.extend([f32(4), f32(4), f32(y_len), BenchBuffer::U32(last)]);
+    buffers.extend([f32(4), f32(4), f32(y_len)]);
+    if x == X::Int8 {
+        let (codes, scales) = int::seeded_codes(tokens, k, true, 1);
+        buffers[0] = BenchBuffer::U32(bytemuck::pod_collect_to_vec(&codes));
+        buffers.push(BenchBuffer::U32(scales.into_iter().flatten().collect()));
+    }
+    buffers.push(BenchBuffer::U32(last));
     let row = format.row_bytes(k) + format.scale_row_bytes(k);
     Some(BenchCase {
         name,
@@ -94,7 +108,7 @@ fn case(name: String, rows: Rows, launches: fn(&Caps, &str) -> Vec<Launch>) -> O
         launches,
         bytes: chosen * u64::from(n) * row + 4 * (x_len + y_len),
         written: 4 * y_len,
-        arithmetic: Arithmetic::F32,
+        arithmetic: if x == X::Int8 { Arithmetic::Int8 } else { Arithmetic::F32 },
         flops: 2 * u64::from(tokens) * u64::from(slots) * u64::from(n) * u64::from(k),
     })
 }
@@ -119,7 +133,7 @@ pub(in super::super) fn routed() -> Vec<BenchCase> {
     let mut all = Vec::new();
     for experts in ["2 of 8, 2048x1024", "8 of 64, 2048x1024", "8 of 128, 768x1024"] {
         for format in ["f16", "q4_0", "mxfp4"] {
-            all.extend(case(format!("1 tokens, {experts} {format} balanced"), rows, launches));
+            all.extend(case(format!("1 tokens, {experts} {format} balanced"), X::F32, rows, launches));
         }
     }
     all
@@ -146,8 +160,53 @@ pub(in super::super) fn grouped() -> Vec<BenchCase> {
             for height in [8, 16, 32, 64] {
                 let name =
                     format!("256 tokens, 4 of {experts}, 768x768 {format} {routing}, tiles of {height}");
-                all.extend(case(name, rows, launches));
+                all.extend(case(name, X::F32, rows, launches));
             }
+        }
+    }
+    all
+}
+
+/// The format of a name, where a device multiplies integers at all.
+fn integers(caps: &Caps, name: &str) -> Option<Format> {
+    match format(name) {
+        Some(WeightFormat::Quant(format)) if caps.integer_dot => Some(format),
+        _ => None,
+    }
+}
+
+/// The middle one of [`routed`], of integers.
+pub(in super::super) fn routed_int() -> Vec<BenchCase> {
+    let rows = |routes: &[[u32; 2]], _: ExpertShape, _: Option<u32>| {
+        (routes.iter().flatten().copied().collect(), chosen(routes))
+    };
+    let launches = |caps: &Caps, name: &str| {
+        let of = parse(name).and_then(|(shape, named, ..)| Some((shape, integers(caps, named)?)));
+        of.map(|(shape, format)| gemv_int::routed::bench_launch(caps, shape, format)).into_iter().collect()
+    };
+    let case =
+        |format| case(format!("1 tokens, 8 of 64, 2048x1024 {format} balanced"), X::Int8, rows, launches);
+    ["q4_0", "mxfp4"].into_iter().filter_map(case).collect()
+}
+
+/// Two of [`grouped`], of integers.
+pub(in super::super) fn grouped_int() -> Vec<BenchCase> {
+    let rows = |routes: &[[u32; 2]], shape: ExpertShape, height: Option<u32>| {
+        (seeded_groups(routes, shape.experts, height.unwrap_or(8)).0, chosen(routes))
+    };
+    let launches = |caps: &Caps, name: &str| {
+        let of = parse(name).and_then(|(shape, named, routing, height)| {
+            let (_, routing) = ROUTINGS.iter().find(|(known, _)| *known == routing)?;
+            let count = seeded_groups(&routes(shape, *routing), shape.experts, height?).1;
+            gemm_int::grouped::bench_launch(caps, shape, integers(caps, named)?, height?, count)
+        });
+        of.into_iter().collect()
+    };
+    let mut all = Vec::new();
+    for experts in [8, 128] {
+        for height in [8, 64] {
+            let name = format!("256 tokens, 4 of {experts}, 768x768 q4_0 balanced, tiles of {height}");
+            all.extend(case(name, X::Int8, rows, launches));
         }
     }
     all

@@ -1,6 +1,7 @@
 //! The products of many quantised tokens with the experts that they go to: rows of x in tiles, each of one expert.
 
 use super::super::experts::{self, ExpertShape, GroupedArgs, XRows};
+use super::super::gemm::grouped;
 use super::super::int::{self, Weights, XRow};
 use super::super::or_dummy;
 use super::super::product::{EpilogueKind, Params};
@@ -9,7 +10,7 @@ use super::{DIRECT, FEW, FEWEST, LANES, LARGE, MEDIUM};
 use crate::buffer::Buffer;
 use crate::caps::Caps;
 use crate::case::{Regime, TestCase, Tolerance, seeded};
-use crate::choice::{Choice, Data};
+use crate::choice::{Choice, Data, Launch};
 use crate::error::KernelError;
 use crate::quant::{Format, WeightFormat};
 use crate::recorder::Recorder;
@@ -37,7 +38,7 @@ pub const KERNEL: Kernel = Kernel {
     spec: &SPEC,
     choices,
     cases,
-    benches: Vec::new,
+    benches: experts::bench::grouped_int,
     cases_of: Some(cases_of),
     tuning: None,
     cost: Some(experts::grouped_cost),
@@ -97,6 +98,23 @@ pub fn record(
         rec.dispatch(&SPEC, choice, &params, &buffers, args.grid.clone())?;
     }
     Ok(())
+}
+
+/// What is launched for tiles of a height, if that is the one for the shape.
+pub(in super::super) fn bench_launch(
+    caps: &Caps,
+    shape: ExpertShape,
+    format: Format,
+    height: u32,
+    tiles: u32,
+) -> Option<Launch> {
+    if height != grouped::tile_height(caps, shape) {
+        return None;
+    }
+    let tile = tile(caps, format.into(), height).ok()?;
+    let params = Params { slots_at: 4 * tiles, ..shape.plain_params(XRows::Tokens) };
+    let choice = choice(tile, format, EpilogueKind::default());
+    Some(Launch::new(choice, &params, [shape.n.div_ceil(tile.bn()), tiles, 1]))
 }
 
 fn choice(tile: Tile, format: Format, epilogue: EpilogueKind) -> Choice {

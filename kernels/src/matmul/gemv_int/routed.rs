@@ -9,7 +9,7 @@ use super::{CONFIGS, OperandKind};
 use crate::buffer::Buffer;
 use crate::caps::Caps;
 use crate::case::{Regime, TestCase, Tolerance, seeded};
-use crate::choice::{Choice, Data};
+use crate::choice::{Choice, Data, Launch};
 use crate::error::KernelError;
 use crate::quant::{Format, WeightFormat};
 use crate::recorder::Recorder;
@@ -56,7 +56,7 @@ pub const KERNEL: Kernel = Kernel {
     spec: &SPEC,
     choices,
     cases,
-    benches: Vec::new,
+    benches: experts::bench::routed_int,
     cases_of: Some(cases_of),
     tuning: None,
     cost: Some(experts::routed_cost),
@@ -95,6 +95,14 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: ExpertShape, x: XRows) 
         rec.dispatch(&SPEC, choice, &params, &buffers, [grid_x, grid_y, z as u32])?;
     }
     Ok(())
+}
+
+/// What `select` launches for the slots of tokens, without epilogue.
+pub(in super::super) fn bench_launch(caps: &Caps, shape: ExpertShape, format: Format) -> Launch {
+    let (choice, config) = select(caps, shape, format, EpilogueKind::default(), XRows::Tokens);
+    let [grid_x, grid_y, _] = config.grid(caps, shape.n);
+    let params = Params { grid_x, ..shape.plain_params(XRows::Tokens) };
+    Launch::new(choice, &params, [grid_x, grid_y, shape.num_slots() as u32])
 }
 
 /// What a product of one row takes.
