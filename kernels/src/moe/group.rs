@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 use girih_shaders::Selection;
 
-use super::MAX_EXPERTS;
+use super::{MAX_EXPERTS, array_bytes};
 use crate::buffer::Buffer;
 use crate::caps::Caps;
 use crate::case::{Element, Regime, TestCase, Tolerance, hash};
@@ -124,7 +124,8 @@ fn choice(wg: u32, experts: u32) -> Choice {
         variant: if wg == 1 { "serial" } else { "portable" },
         selection: Selection::new().set("WG", wg).set("EXPERTS", memory),
         invocations: wg,
-        workgroup_bytes: 12 * memory + 8 + 4 * wg,
+        // Counts, rows and tiles of experts; totals; a run of slots.
+        workgroup_bytes: 3 * array_bytes(memory) + array_bytes(2) + array_bytes(wg),
         requires: Requires::NOTHING,
         data: Data::Plain,
     }

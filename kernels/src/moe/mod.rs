@@ -11,6 +11,11 @@ pub mod route;
 
 pub use route::{MAX_EXPERTS, MAX_SLOTS};
 
+/// Bytes of workgroup memory of an array of so many words: each begins at a multiple of 16.
+fn array_bytes(words: u32) -> u32 {
+    (4 * words).next_multiple_of(16)
+}
+
 /// Expert of a slot that has none: too few logits were numbers.
 pub const NONE: u32 = u32::MAX;
 

@@ -3,6 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 use girih_shaders::Selection;
 
+use super::array_bytes;
 use super::reference::route;
 use super::{Choose, Groups, Normalise, Router, Score, Weight};
 use crate::buffer::Buffer;
@@ -144,13 +145,9 @@ pub fn record(
             return Err(KernelError::BadBuffer { kernel: SPEC.name, binding, got, want });
         }
     }
-    let (_, subgroup) = rows::pick(rec.caps(), SPEC.name, false, true);
-    let choice = choice(
-        workgroup(rec.caps(), router),
-        subgroup,
-        router,
-        [args.bias, args.expert_scale].map(|b| b.is_some()),
-    );
+    let wg = workgroup(rec.caps(), router);
+    let (_, subgroup) = rows::pick(rec.caps(), SPEC.name, false, wg > 1);
+    let choice = choice(wg, subgroup, router, [args.bias, args.expert_scale].map(|b| b.is_some()));
     let grid = rows::row_grid(rec.caps(), num_tokens);
     let params = Params { grid_x: grid[0], ..params(router, num_tokens) };
     let none = rec.gpu().dummy()?;
@@ -213,7 +210,9 @@ fn choice(wg: u32, subgroup: bool, router: &Router, [bias, expert_scale]: [bool;
         },
         invocations: wg,
         // A key and an index for each invocation, or for each subgroup of at least 4; keys and scores; groups and choices.
-        workgroup_bytes: if subgroup { 2 * wg } else { 8 * wg } + 8 * memory + 8 * MAX_SLOTS,
+        workgroup_bytes: 2 * array_bytes(if subgroup { wg.div_ceil(4) } else { wg })
+            + 2 * array_bytes(memory)
+            + 2 * array_bytes(MAX_SLOTS),
         requires: Requires::subgroups_if(subgroup),
         data: Data::Plain,
     }
