@@ -19,7 +19,7 @@ const COUNTS: &[(&str, usize)] = &[
     ("models: embedding", 2),
     ("models: in two styles", 30),
     ("models: texts", 6),
-    ("models: watched", 28),
+    ("models: watched", 27),
     ("ops/attention", 38),
     ("ops/attention: covered", 36),
     ("ops/awq", 3),
