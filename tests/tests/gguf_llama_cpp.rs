@@ -183,9 +183,7 @@ fn mixtures_of_experts_choose_and_compute_as_in_llama_cpp() {
 fn a_trained_mixture_tells_the_stories_of_llama_cpp() {
     const NAME: &str = "fable-moe-q4_k_m";
     if std::env::var("GIRIH_MODEL").is_ok_and(|only| only != NAME) || is_left_out(NAME) {
-        girih_tests::skipped(
-            "a trained mixture in K-quants: at t0 the formats of weights are those of dense models",
-        );
+        girih_tests::skipped("a trained mixture in K-quants at t0");
         return;
     }
     let dir = goldens::dir().join("gguf_moe");
