@@ -1,5 +1,4 @@
 // All strides are multiples of four.
-@group(0) @binding(7) var<storage, read_write> k: array<vec4<f32>>;
+//!import kv_cache/key_f32x4.wgsl
 @group(0) @binding(8) var<storage, read_write> v: array<vec4<f32>>;
-fn store_k(at: u32, x: vec4<f32>, left: u32) { k[at / 4u] = x; }
 fn store_v(at: u32, x: vec4<f32>, left: u32) { v[at / 4u] = x; }

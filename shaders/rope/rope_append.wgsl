@@ -19,23 +19,12 @@ struct Row { base: u32, position: u32, block: u32, w_base: u32, is_q: bool, scal
 //!import common/batch.wgsl
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(2) var<storage, read> seqs: array<Seq>;            // [S]
+//!import common/find_seq.wgsl
 //!import common/reduce.wgsl
 //!import kv_cache/io.wgsl
 //!import kv_cache/store_f32.wgsl
 //!import rope/angle_table.wgsl
 //!import rope/quad.wgsl
-
-// The sequence of token t: the last one that starts at or before it.
-fn find_seq(t: u32) -> u32 {
-    if p.one_token_each != 0u { return t; }
-    var low = 0u;
-    var high = p.num_seqs;
-    while high - low > 1u {
-        let middle = (low + high) / 2u;
-        if seqs[middle].q_base <= t { low = middle; } else { high = middle; }
-    }
-    return low;
-}
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3<u32>, lane: Lane) {

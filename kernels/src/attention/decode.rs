@@ -1,7 +1,7 @@
 //! Attention of one row of each sequence, with the keys split among workgroups.
 
 use crate::attention::measured::{self, Named};
-use crate::attention::{Args, BINDINGS, PROBLEM, Params, Problem, Shape, prefill, reference};
+use crate::attention::{Args, BINDINGS, MAX_VALUE_DIM, PROBLEM, Params, Problem, Shape, prefill, reference};
 use crate::caps::Caps;
 use crate::case::{BenchCase, Regime, TestCase};
 use crate::choice::{Choice, Data, Launch, Requires};
@@ -31,7 +31,7 @@ pub const KERNEL: Kernel = Kernel {
 /// sinks included; with more, [`merge`](crate::attention::merge) joins them and adds the sinks.
 ///
 /// # Errors
-/// Heads that do not divide, head dims over [`MAX_DIM`](crate::attention::MAX_DIM), no split, a sequence of more
+/// Heads that do not divide, head dims over [`MAX_KEY_DIM`](crate::attention::MAX_KEY_DIM), no split, a sequence of more
 /// than one row, as [`Recorder::dispatch`].
 pub fn record(rec: &mut Recorder, args: Args<'_>, shape: &Shape, splits: u32) -> Result<(), KernelError> {
     shape.check(SPEC.name)?;
@@ -129,9 +129,10 @@ fn blocks(shape: &Shape, most: u32) -> (u32, u32) {
     (count, shape.group().div_ceil(count))
 }
 
-/// Rows of a workgroup whose queries fit workgroup memory.
+/// Rows of a workgroup whose queries fit workgroup memory. All heads read the one latent of a token: four of them together, as
+/// many as fit.
 fn tile_rows(shape: &Shape) -> u32 {
-    (1024 / shape.head_dim).clamp(1, 8)
+    if shape.head_dim > MAX_VALUE_DIM { 4 } else { (1024 / shape.head_dim).clamp(1, 8) }
 }
 
 /// Vectors of keys, or of values, that an invocation has under way. To a CPU more of them are only more to compile: eight
@@ -320,6 +321,8 @@ fn problems() -> Vec<Problem> {
             window: Some(1),
             ..p
         },
+        // Latents with their rotated part: heads in blocks that do not fill the last.
+        Problem { name: "latent", regime: PartialTile, heads: [5, 1, 576, 512], seqs: &[(1, 70)], ..p },
         Problem {
             name: "equal_scores",
             regime: PartialTile,

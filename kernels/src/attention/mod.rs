@@ -12,6 +12,7 @@ use crate::rows;
 use crate::spec::{Binding, read, read_write};
 
 pub mod decode;
+pub mod linear_attention;
 mod measured;
 pub mod merge;
 pub mod prefill;
@@ -19,8 +20,10 @@ mod reference;
 
 /// Log of a sum over no keys: finite, because WGSL may assume that infinities do not occur.
 pub const EMPTY_LSE: f32 = -1.0e30;
-/// Largest head dim of keys and of values.
-pub const MAX_DIM: u32 = 512;
+/// Largest head dim of keys: that of latents with their rotated part.
+pub const MAX_KEY_DIM: u32 = 576;
+/// Largest head dim of values.
+pub const MAX_VALUE_DIM: u32 = 512;
 
 /// Same layout as `Params` in `attention/common.wgsl`.
 #[repr(C)]
@@ -139,10 +142,11 @@ impl Shape {
         if self.num_q_heads == 0 || !self.num_q_heads.is_multiple_of(self.num_kv_heads) {
             return bad("num_q_heads", self.num_q_heads, "a positive multiple of num_kv_heads");
         }
-        for (field, dim) in [("head_dim", self.head_dim), ("value_dim", self.value_dim)] {
-            if dim == 0 || dim > MAX_DIM {
-                return bad(field, dim, "1 to 512");
-            }
+        if self.head_dim == 0 || self.head_dim > MAX_KEY_DIM {
+            return bad("head_dim", self.head_dim, "1 to 576");
+        }
+        if self.value_dim == 0 || self.value_dim > MAX_VALUE_DIM {
+            return bad("value_dim", self.value_dim, "1 to 512");
         }
         if self.window == Some(0) {
             return bad("window", 0, "positive");

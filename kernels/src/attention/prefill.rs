@@ -30,7 +30,7 @@ pub const KERNEL: Kernel = Kernel {
 /// Appends `o = softmax(scale · q kᵀ) v` and its log-sum-exp.
 ///
 /// # Errors
-/// Heads that do not divide, head dims over [`MAX_DIM`](crate::attention::MAX_DIM), as [`Recorder::dispatch`].
+/// Heads that do not divide, head dims over [`MAX_KEY_DIM`](crate::attention::MAX_KEY_DIM), as [`Recorder::dispatch`].
 pub fn record(rec: &mut Recorder, args: Args<'_>, shape: &Shape) -> Result<(), KernelError> {
     shape.check(SPEC.name)?;
     let (choice, params, grid) = select(rec.caps(), shape, args.sinks.is_some());
@@ -393,6 +393,8 @@ fn problems() -> Vec<Problem> {
             ..p
         },
         Problem { name: "wide", regime: PartialTile, heads: [2, 1, 128, 256], seqs: &[(5, 40)], ..p },
+        // Latents with their rotated part.
+        Problem { name: "latent", regime: PartialTile, heads: [5, 1, 576, 512], seqs: &[(3, 40)], ..p },
         Problem { name: "d96", regime: PartialTile, heads: [2, 2, 96, 96], seqs: &[(34, 50)], ..p },
     ]
 }
@@ -473,7 +475,7 @@ fn bench_launch(caps: &Caps, name: &str) -> Vec<Launch> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attention::{MAX_DIM, decode};
+    use crate::attention::{MAX_KEY_DIM, MAX_VALUE_DIM, decode};
     use crate::caps::Tier;
 
     fn caps(tier: Tier, subgroup: Option<(u32, u32)>) -> Caps {
@@ -499,9 +501,10 @@ mod tests {
 
     #[test]
     fn every_head_dim_fits_16_kib() {
-        for dim in 1..=MAX_DIM {
+        for dim in 1..=MAX_KEY_DIM {
             for group in [1, 7, 12] {
-                let shape = Problem { heads: [group, 1, dim, dim], ..PROBLEM }.shape();
+                let heads = [group, 1, dim, dim.min(MAX_VALUE_DIM)];
+                let shape = Problem { heads, ..PROBLEM }.shape();
                 let baseline = Caps::baseline();
                 let prefill = select(&baseline, &shape, false).0.workgroup_bytes;
                 let decode = decode::tests_workgroup_bytes(&baseline, &shape);

@@ -1,5 +1,6 @@
 //! Rotary position embedding.
 
+pub mod latent_append;
 pub mod rope_append;
 pub mod rotate;
 
@@ -96,6 +97,11 @@ impl Rotation {
         }
         y
     }
+}
+
+/// As f16; NaN where f16 cannot hold it.
+pub(crate) fn half_or_nan(v: f32) -> half::f16 {
+    if v.abs() <= half::f16::MAX.to_f32() { half::f16::from_f32(v) } else { half::f16::NAN }
 }
 
 /// A table for tests: two blocks of `max_positions` rows, or two sets of (inv_freq, attention factor).

@@ -9,7 +9,7 @@ use crate::case::{Element, Regime, TestCase, Tolerance, seeded};
 use crate::choice::{Choice, Data, Launch, Requires};
 use crate::error::KernelError;
 use crate::recorder::Recorder;
-use crate::rope::{Angles, Rotation, Style, parts, test_table};
+use crate::rope::{Angles, Rotation, Style, half_or_nan, parts, test_table};
 use crate::rows;
 use crate::spec::{Cost, Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
@@ -248,11 +248,6 @@ fn choices() -> Vec<Choice> {
         all.extend(rows::widths().map(|(vec4, subgroup)| choice(wg, vec4, subgroup, mode)));
     }
     all
-}
-
-/// As f16; NaN where f16 cannot hold it.
-fn half_or_nan(v: f32) -> half::f16 {
-    if v.abs() <= half::f16::MAX.to_f32() { half::f16::from_f32(v) } else { half::f16::NAN }
 }
 
 fn clamped(x: Vec<f64>, bound: f64) -> Vec<f64> {
