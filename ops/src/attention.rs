@@ -29,7 +29,7 @@ pub struct Attention<'a> {
 /// q `[T, Hq·D]` → `[T, Hq·Dv]`
 ///
 /// # Errors
-/// Shapes that do not fit, head dims over 512, a window of 0, a cap that is not positive.
+/// Shapes that do not fit, head dims over 576 (keys) or 512 (values), a window of 0, a cap that is not positive.
 pub fn attention(
     frame: &mut Frame,
     q: &Tensor,
@@ -126,9 +126,13 @@ fn check_heads(kv: &KvView, opts: &Attention<'_>) -> Result<[u32; 2], OpError> {
     if kv_heads == 0 || heads == 0 || !heads.is_multiple_of(kv_heads) {
         return bad("num_q_heads", heads.into(), format!("a positive multiple of {kv_heads} key heads"));
     }
-    for (what, dim) in [("head_dim", kv.head_dim), ("value_dim", kv.value_dim)] {
-        if dim == 0 || dim > kernels::MAX_DIM {
-            return bad(what, dim.into(), format!("1 to {}", kernels::MAX_DIM));
+    let dims = [
+        ("head_dim", kv.head_dim, kernels::MAX_KEY_DIM),
+        ("value_dim", kv.value_dim, kernels::MAX_VALUE_DIM),
+    ];
+    for (what, dim, most) in dims {
+        if dim == 0 || dim > most {
+            return bad(what, dim.into(), format!("1 to {most}"));
         }
     }
     if opts.window == Some(0) {

@@ -153,28 +153,78 @@ pub struct KvSize {
     pub f16: bool,
 }
 
+/// Size of the cache of a layer with multi-head latent attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LatentSize {
+    /// Sequences.
+    pub slots: u32,
+    /// Tokens of a sequence.
+    pub capacity: u32,
+    /// Channels L of a latent.
+    pub latent_dim: u32,
+    /// Rotated channels R behind it.
+    pub rope_dim: u32,
+    /// Elements are f16 instead of f32.
+    pub f16: bool,
+}
+
 impl KvView {
+    /// Zeroed latents with their rotated parts, laid out `[slots, capacity, L + R]`: the one key head that all query heads
+    /// read. Values are the first L channels of the keys, in the same memory.
+    ///
+    /// # Errors
+    /// Memory that is exhausted, sizes over a limit of the device.
+    pub fn alloc_latent(gpu: &Gpu, size: LatentSize) -> Result<Self, OpError> {
+        let LatentSize { slots, capacity, latent_dim, rope_dim, f16 } = size;
+        let Some(head_dim) = latent_dim.checked_add(rope_dim) else {
+            let got = f64::from(latent_dim) + f64::from(rope_dim);
+            let want = "below 2^32".into();
+            return Err(OpError::Value { op: "kv_cache", what: "channels of a latent", got, want });
+        };
+        let k = gpu.alloc(layer_bytes(gpu, &[slots, capacity, head_dim], f16)?)?;
+        let strides = Strides { slot: capacity * head_dim, head: capacity * head_dim, token: head_dim };
+        Ok(Self {
+            v: k.clone(),
+            k,
+            f16,
+            num_kv_heads: 1,
+            head_dim,
+            value_dim: latent_dim,
+            k_strides: strides,
+            v_strides: strides,
+        })
+    }
+
+    /// Bytes of GPU memory.
+    pub fn bytes(&self) -> u64 {
+        let apart = if self.k.overlaps(&self.v) { 0 } else { self.v.size() };
+        self.k.size() + apart
+    }
+
+    /// Whether the sequences of a batch fit.
+    pub(crate) fn check_capacity(&self, op: &'static str, batch: &Batch) -> Result<(), OpError> {
+        for (what, strides) in [
+            ("keys that the cache can hold", self.k_strides),
+            ("values that the cache can hold", self.v_strides),
+        ] {
+            let head = if self.num_kv_heads > 1 { strides.head } else { strides.slot };
+            let next = [head, strides.slot].into_iter().filter(|&s| s > strides.token).min();
+            let capacity = next.map_or(u32::MAX, |next| next / strides.token.max(1));
+            if batch.max_kv_len > capacity {
+                let want = format!("at least {}, the batch's max_kv_len", batch.max_kv_len);
+                return Err(OpError::Value { op, what, got: capacity.into(), want });
+            }
+        }
+        Ok(())
+    }
+
     /// Zeroed keys and values, laid out `[slots, num_kv_heads, capacity, head_dim]`.
     ///
     /// # Errors
     /// Memory that is exhausted, sizes over a limit of the device.
     pub fn alloc(gpu: &Gpu, size: KvSize) -> Result<Self, OpError> {
         let KvSize { slots, num_kv_heads, capacity, head_dim, f16 } = size;
-        // Kernels count elements in 32 bits.
-        let elements = elements(&[slots, num_kv_heads, capacity, head_dim]).unwrap_or(u64::MAX / 4);
-        let each = if f16 { 2 } else { 4 };
-        let bytes = (each * elements).next_multiple_of(4);
-        let limit = gpu.caps().binding_bytes.min(each * u64::from(u32::MAX));
-        if bytes > limit {
-            let want =
-                format!("at most {limit} (one binding); lower the context length or the number of sequences");
-            return Err(OpError::Value {
-                op: "kv_cache",
-                what: "bytes of a layer's keys",
-                got: bytes as f64,
-                want,
-            });
-        }
+        let bytes = layer_bytes(gpu, &[slots, num_kv_heads, capacity, head_dim], f16)?;
         let strides =
             Strides { slot: num_kv_heads * capacity * head_dim, head: capacity * head_dim, token: head_dim };
         Ok(Self {
@@ -188,4 +238,18 @@ impl KvView {
             v_strides: strides,
         })
     }
+}
+
+/// Bytes of the keys of a layer, which fit a binding.
+fn layer_bytes(gpu: &Gpu, shape: &[u32], f16: bool) -> Result<u64, OpError> {
+    // Kernels count elements in 32 bits.
+    let elements = elements(shape).unwrap_or(u64::MAX / 4);
+    let each = if f16 { 2 } else { 4 };
+    let bytes = (each * elements).next_multiple_of(4);
+    let limit = gpu.caps().binding_bytes.min(each * u64::from(u32::MAX));
+    if bytes <= limit {
+        return Ok(bytes);
+    }
+    let want = format!("at most {limit} (one binding); lower the context length or the number of sequences");
+    Err(OpError::Value { op: "kv_cache", what: "bytes of a layer's keys", got: bytes as f64, want })
 }

@@ -34,6 +34,7 @@ mod embedding;
 mod error;
 mod frame;
 mod linear;
+mod linear_attention;
 mod matrix;
 mod mixture;
 pub mod moe;
@@ -45,16 +46,19 @@ mod tensor;
 mod transform;
 
 pub use attention::{Attention, attention, attention_with_lse};
-pub use batch::{Batch, Chunk, KvSize, KvView, Seq, Strides};
+pub use batch::{Batch, Chunk, KvSize, KvView, LatentSize, Seq, Strides};
 pub use elementwise::{Activation, Glu, GluLayout, activation, add, glu, glu_fused, scale_add};
 pub use embedding::{embedding, gather_rows};
 pub use error::OpError;
 pub use frame::{Arena, Frame};
 pub use linear::{Linear, Norm, NormAdd, linear, rms_norm_add_linear};
+pub use linear_attention::linear_attention;
 pub use matrix::{Format, Matrix, MatrixInput, Mix, Part, QuantActivation, WeightFormat, WeightType};
-pub use mixture::{ExpertPath, Experts, Mixture, expert_path, mixture};
+pub use mixture::{ExpertPath, Experts, Mixture, expert_path, linear_by_expert, mixture};
 pub use norm::{add_rms_norm, layer_norm, rms_norm, rms_norm_add, rms_norm_unit};
-pub use rope::{QkNorm, RopeAppend, RopeFreqs, RopeStyle, RopeTable, rope, rope_append};
+pub use rope::{
+    LatentAppend, QkNorm, RopeAppend, RopeFreqs, RopeStyle, RopeTable, latent_append, rope, rope_append,
+};
 pub use sampling::{argmax, greedy_step, top_k};
 pub use softmax::{Softmax, softmax};
 pub use tensor::{DType, Tensor};

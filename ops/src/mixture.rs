@@ -110,6 +110,39 @@ pub fn mixture(
     routed(frame, &h, experts.down, routes, (out, down, XRows::Weighted))
 }
 
+/// The product of each slot with the matrix of its expert: `y[t S + j] = x[t S + j] · W[e]ᵀ`, e the j-th expert of token t. Weights
+/// of routes are left out of account; rows of slots without an expert are undefined. A matrix for each head is a product of this
+/// kind too, with head h the expert of the h-th slot of every token.
+///
+/// # Shapes
+/// x `[T S, K]`, routes u32 `[T, S, 2]`, w `[E, N, K]` → `[T S, N]`
+///
+/// # Errors
+/// As [`mixture`].
+pub fn linear_by_expert(
+    frame: &mut Frame,
+    x: &Tensor,
+    routes: &Tensor,
+    w: &Matrix,
+) -> Result<Tensor, OpError> {
+    const OP: &str = "linear_by_expert";
+    let [tokens, slots, _] = routes.dims(OP, "routes")?;
+    routes.expect_dtype(OP, "routes", DType::U32)?;
+    routes.expect(OP, "routes", &[tokens, slots, 2])?;
+    x.expect_dtype(OP, "x", DType::F32)?;
+    x.expect(OP, "x", &[tokens.saturating_mul(slots), w.k])?;
+    let shape = ExpertShape { tokens, slots, experts: w.experts, n: w.expert_rows(), k: w.k };
+    let plain = Epilogue { bias: None, alpha: 1.0, act: Act::Identity, residual: None };
+    let of = (plain, shape, XRows::Slots);
+    if expert_path(frame.gpu().caps(), shape) == ExpertPath::Routed {
+        let x = Operand::new(frame, x, w, None, None)?;
+        return routed(frame, &x, w, routes, of);
+    }
+    let groups = Groups::of(frame, routes, [(w, shape), (w, shape)])?;
+    let x = Operand::new(frame, x, w, None, None)?;
+    groups.product(frame, &x, w, of, 0)
+}
+
 /// Checks all operands. The shapes of both products.
 fn check(
     x: &Tensor,

@@ -6,6 +6,10 @@ use girih_kernels::rope::{Angles, Style, rotate as kernel};
 
 use crate::{Batch, DType, Frame, KvView, OpError, Tensor};
 
+mod latent;
+
+pub use latent::{LatentAppend, latent_append};
+
 /// Which channels form a pair, of the R that are rotated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RopeStyle {
@@ -170,6 +174,20 @@ impl RopeTable {
         self.max_positions
     }
 
+    /// Sequences with more keys than this take the second block. The long view of a table is that block, for every sequence.
+    fn switch(&self) -> u32 {
+        if self.block == 1 { 0 } else { self.switch_len.unwrap_or(u32::MAX) }
+    }
+
+    fn check_positions(&self, op: &'static str, batch: &Batch) -> Result<(), OpError> {
+        if batch.max_kv_len <= self.max_positions {
+            return Ok(());
+        }
+        let want = format!("at most {}, the positions of the table", self.max_positions);
+        let got = f64::from(batch.max_kv_len);
+        Err(OpError::Value { op, what: "max_kv_len of the batch", got, want })
+    }
+
     /// The same angles with the long frequencies in the place of the short ones, for [`rope`], which knows no
     /// sequence lengths. `None` for a table without them.
     #[must_use]
@@ -315,20 +333,7 @@ pub fn rope_append(
     if kv.f16 && !head_dim.is_multiple_of(2) {
         return Err(value("head_dim", head_dim, "even in an f16 cache (two channels share a word)".into()));
     }
-    for (what, strides) in
-        [("keys that the cache can hold", kv.k_strides), ("values that the cache can hold", kv.v_strides)]
-    {
-        let head = if num_kv_heads > 1 { strides.head } else { strides.slot };
-        let next = [head, strides.slot].into_iter().filter(|&s| s > strides.token).min();
-        let capacity = next.map_or(u32::MAX, |next| next / strides.token.max(1));
-        if batch.max_kv_len > capacity {
-            return Err(value(
-                what,
-                capacity,
-                format!("at least {}, the batch's max_kv_len", batch.max_kv_len),
-            ));
-        }
-    }
+    kv.check_capacity(OP, batch)?;
     let (norm, norms, eps) = match opts.norm {
         QkNorm::None => (append_kernel::Norm::None, None, 0.0),
         QkNorm::PerHead { q, k, eps } | QkNorm::Rotated { q, k, eps } => {
@@ -353,19 +358,11 @@ pub fn rope_append(
     }
     if let Some((table, _)) = opts.rope {
         check_rotary_dim(OP, table, head_dim)?;
-        if batch.max_kv_len > table.max_positions {
-            let want = format!("at most {}, the positions of the table", table.max_positions);
-            return Err(value("max_kv_len of the batch", batch.max_kv_len, want));
-        }
+        table.check_positions(OP, batch)?;
     }
     let q = frame.alloc(&[num_tokens, num_q_heads.saturating_mul(head_dim)], DType::F32)?;
     let table = opts.rope.map(|(table, _)| table);
-    // The long view of a table is its second block, for every sequence.
-    let switch_len = match table {
-        Some(RopeTable { block: 1, .. }) => 0,
-        Some(RopeTable { switch_len: Some(len), .. }) => *len,
-        _ => u32::MAX,
-    };
+    let switch_len = table.map_or(u32::MAX, RopeTable::switch);
     let params = append_kernel::Params {
         num_tokens,
         num_seqs,

@@ -1,6 +1,11 @@
 //! Attention against independent results. Not covered: `alibi` (additive bias), `paged_decode` (page tables).
 
-use girih_ops::{Attention, Batch, Chunk, DType, Frame, Gpu, KvSize, KvView, Tensor, attention_with_lse};
+use girih_kernels::testing::seeded;
+use girih_ops::{
+    Attention, Batch, Chunk, DType, Frame, Gpu, KvSize, KvView, LatentAppend, LatentSize, Matrix, OpError,
+    RopeFreqs, RopeStyle, RopeTable, Tensor, WeightType, attention_with_lse, latent_append, linear_attention,
+    linear_by_expert,
+};
 use girih_tests::goldens::{self, Case, assert_close};
 use girih_tests::on_device;
 
@@ -335,4 +340,256 @@ async fn known_answers(gpu: Gpu) {
     let want = [0.100_482, -0.242_865, 0.214_79, 0.071_465, -0.233_681, -0.128_596, 0.126_641, -0.129_412];
     assert_close("B last", &last, &want, 2e-6, 0.0);
     assert_close("B sums", &sums, &[1.753_798, 4.245_079, 94.044_51], 6e-5, 1e-6);
+}
+
+/// Lightning attention against independent results: prompts whole, and in pieces that the state connects.
+#[on_device("goldens/ops/linear_attention_decay")]
+async fn linear_attention_agrees_with_the_goldens(gpu: Gpu) {
+    let goldens = goldens::op("linear_attention_decay");
+    for case in goldens.cases() {
+        let (shape, q) = case.f32("q");
+        let [b, h, t, d] = [shape[0], shape[1], shape[2], shape[3]].map(|n| n as usize);
+        let parts = [q, case.f32("k").1, case.f32("v").1];
+        let slopes = Tensor::from_f32(&gpu, &case.f32("slope").1, &[h as u32]).expect("uploads");
+        let begun = case.has("kv0");
+        for pieces in [vec![0..t], vec![0..1, 1..t - 1, t - 1..t]] {
+            let initial = if begun { case.f32("kv0").1 } else { vec![f32::NAN; b * h * d * d] };
+            let shape = [b, h, d, d].map(|n| n as u32);
+            let states = Tensor::from_f32(&gpu, &initial, &shape).expect("uploads");
+            let mut got = vec![0.0; b * h * t * d];
+            for rows in pieces {
+                // Of each sequence [T, H, 3, D].
+                let mut qkv = Vec::new();
+                for (i, row) in (0..b).flat_map(|i| rows.clone().map(move |row| (i, row))) {
+                    for (head, part) in (0..h).flat_map(|head| parts.iter().map(move |part| (head, part))) {
+                        qkv.extend_from_slice(&part[((i * h + head) * t + row) * d..][..d]);
+                    }
+                }
+                let ids = vec![0; rows.len()];
+                // A sequence that goes on has had a token before.
+                let start = (rows.start + usize::from(begun)) as u32;
+                let chunks: Vec<Chunk<'_>> =
+                    (0..b as u32).map(|slot| Chunk { slot, start, token_ids: &ids }).collect();
+                let batch = Batch::upload(&gpu, &chunks).expect("a batch");
+                let shape = [(b * rows.len()) as u32, (3 * h * d) as u32];
+                let qkv = Tensor::from_f32(&gpu, &qkv, &shape).expect("uploads");
+                let mut frame = Frame::new(&gpu);
+                let out = linear_attention(&mut frame, &qkv, &slopes, &states, &batch).expect("records");
+                frame.submit().expect("runs");
+                let out = out.to_f32(&gpu).await.expect("reads");
+                for (at, values) in out.chunks_exact(d).enumerate() {
+                    let (i, row, head) = (at / h / rows.len(), rows.start + at / h % rows.len(), at % h);
+                    got[((i * h + head) * t + row) * d..][..d].copy_from_slice(values);
+                }
+            }
+            assert_close(case.name, &got, &case.f32("out").1, 2e-5, 1e-5);
+            let last = states.to_f32(&gpu).await.expect("reads");
+            assert_close(&format!("{} states", case.name), &last, &case.f32("kv_last").1, 2e-5, 1e-5);
+        }
+    }
+}
+
+/// Multi-head latent attention by its definition, in f64: keys and values of every head, none absorbed.
+mod latent {
+    pub const HEADS: usize = 3;
+    /// L, R, Dn, Dv.
+    pub const DIMS: [usize; 4] = [12, 4, 6, 5];
+    pub const INV_FREQ: [f32; 2] = [1.0, 0.3];
+    pub const EPS: f32 = 1e-3;
+    pub const SCALE: f32 = 0.4;
+
+    /// What a layer is given of one token: latent and key, parts of the queries.
+    pub struct Token<'a> {
+        pub latent: &'a [f32],
+        pub nope: &'a [f32],
+        pub rope: &'a [f32],
+    }
+
+    pub struct Weights<'a> {
+        pub norm: &'a [f32],
+        /// `[H, Dn, L]`
+        pub keys: &'a [f32],
+        /// `[H, Dv, L]`
+        pub values: &'a [f32],
+    }
+
+    fn rotated(x: &[f32], position: usize) -> Vec<f64> {
+        let pair = |(i, pair): (usize, &[f32])| {
+            let (sin, cos) = f64::from(position as f32 * INV_FREQ[i]).sin_cos();
+            let [a, b] = [pair[0], pair[1]].map(f64::from);
+            [a * cos - b * sin, b * cos + a * sin]
+        };
+        x.chunks_exact(2).enumerate().flat_map(pair).collect()
+    }
+
+    fn times(matrix: &[f32], x: &[f64]) -> Vec<f64> {
+        let row = |row: &[f32]| row.iter().zip(x).map(|(&w, x)| f64::from(w) * x).sum();
+        matrix.chunks_exact(x.len()).map(row).collect()
+    }
+
+    /// Results `[H Dv]` of each token of a sequence.
+    pub fn attention(tokens: &[Token<'_>], w: &Weights<'_>) -> Vec<Vec<f64>> {
+        let [l, r, dn, dv] = DIMS;
+        let latents: Vec<Vec<f64>> = tokens
+            .iter()
+            .map(|token| {
+                let x = &token.latent[..l];
+                let mean_sq = x.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / l as f64;
+                let scale = (mean_sq + f64::from(EPS)).sqrt().recip();
+                x.iter().zip(w.norm).map(|(&x, &w)| f64::from(x) * scale * f64::from(w)).collect()
+            })
+            .collect();
+        let keys: Vec<Vec<f64>> = (0..).zip(tokens).map(|(i, t)| rotated(&t.latent[l..], i)).collect();
+        let head = |i: usize, h: usize| {
+            let mut query: Vec<f64> =
+                tokens[i].nope[h * dn..(h + 1) * dn].iter().map(|&v| f64::from(v)).collect();
+            query.extend(rotated(&tokens[i].rope[h * r..(h + 1) * r], i));
+            let scores: Vec<f64> = (0..=i)
+                .map(|j| {
+                    let mut key = times(&w.keys[h * dn * l..(h + 1) * dn * l], &latents[j]);
+                    key.extend(&keys[j]);
+                    f64::from(SCALE) * query.iter().zip(&key).map(|(q, k)| q * k).sum::<f64>()
+                })
+                .collect();
+            let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let shares: Vec<f64> = scores.iter().map(|s| (s - most).exp()).collect();
+            let sum: f64 = shares.iter().sum();
+            let mut out = vec![0.0; dv];
+            for (share, latent) in shares.iter().zip(&latents) {
+                let value = times(&w.values[h * dv * l..(h + 1) * dv * l], latent);
+                out.iter_mut().zip(value).for_each(|(o, v)| *o += share / sum * v);
+            }
+            out
+        };
+        (0..tokens.len()).map(|i| (0..HEADS).flat_map(|h| head(i, h)).collect()).collect()
+    }
+}
+
+/// The absorbed form over one cache of latents is attention with keys and values of every head: prompts of two sequences, then a
+/// token of each.
+#[on_device]
+async fn absorbed_latents_are_keys_and_values_of_every_head(gpu: Gpu) {
+    use latent::{DIMS, EPS, HEADS, INV_FREQ, SCALE, Token, Weights};
+    let [l, r, dn, dv] = DIMS;
+    // No outliers: they would hide all other keys.
+    let plain = |len, seed| seeded(len, seed).iter().map(|v: &f32| v.clamp(-1.0, 1.0)).collect::<Vec<_>>();
+    let lengths = [9, 4];
+    let tokens: usize = lengths.iter().map(|n| n + 1).sum();
+    let latents = plain(tokens * (l + r), 1);
+    let (nope, rope) = (plain(tokens * HEADS * dn, 2), plain(tokens * HEADS * r, 3));
+    let (norm, keys, values) = (plain(l, 4), plain(HEADS * dn * l, 5), plain(HEADS * dv * l, 6));
+    let of = |i: usize| Token {
+        latent: &latents[i * (l + r)..][..l + r],
+        nope: &nope[i * HEADS * dn..][..HEADS * dn],
+        rope: &rope[i * HEADS * r..][..HEADS * r],
+    };
+    let weights = Weights { norm: &norm, keys: &keys, values: &values };
+    let first = [0, lengths[0] + 1];
+    let sequence = |s: usize| (first[s]..=first[s] + lengths[s]).map(of).collect::<Vec<_>>();
+    let want = [0, 1].map(|s| latent::attention(&sequence(s), &weights));
+
+    let transposed = |h: usize, c: usize| (0..dn).map(move |i| (h * dn + i) * l + c);
+    let absorb: Vec<f32> =
+        (0..HEADS * l).flat_map(|row| transposed(row / l, row % l)).map(|i| keys[i]).collect();
+    let matrix = |data: &[f32], n: usize, k: usize| {
+        let whole = Matrix::from_f32(&gpu, data, (HEADS * n) as u32, k as u32, WeightType::F32);
+        Matrix { experts: HEADS as u32, ..whole.expect("uploads") }
+    };
+    let (absorb, expand) = (matrix(&absorb, l, dn), matrix(&values, dv, l));
+    let norm = Tensor::from_f32(&gpu, &norm, &[l as u32]).expect("uploads");
+    let freqs = RopeFreqs { inv_freq: &INV_FREQ, attention_factor: 1.0 };
+    let table = RopeTable::new(&gpu, r as u32, &freqs, None, 16).expect("a table");
+    for (f16, atol) in [(false, 2e-5), (true, 4e-3)] {
+        let size = LatentSize { slots: 2, capacity: 16, latent_dim: l as u32, rope_dim: r as u32, f16 };
+        let cache = KvView::alloc_latent(&gpu, size).expect("a cache");
+        assert_eq!(cache.bytes(), 2 * 16 * (l + r) as u64 * if f16 { 2 } else { 4 });
+        // Sequence 0 is in slot 1.
+        let run = async |rows: [std::ops::Range<usize>; 2], starts: [u32; 2]| {
+            let chosen: Vec<usize> = rows.iter().cloned().flatten().collect();
+            let ids: Vec<Vec<u32>> = rows.iter().map(|rows| vec![0; rows.len()]).collect();
+            let chunk = |s: usize| Chunk { slot: 1 - s as u32, start: starts[s], token_ids: &ids[s] };
+            let batch = Batch::upload(&gpu, &[chunk(0), chunk(1)]).expect("a batch");
+            let t = chosen.len();
+            let upload = |data: &[f32], rows: usize, columns: usize| {
+                let of = columns * rows / t;
+                let rows_of: Vec<f32> = chosen.iter().flat_map(|&i| &data[i * of..][..of]).copied().collect();
+                Tensor::from_f32(&gpu, &rows_of, &[rows as u32, columns as u32]).expect("uploads")
+            };
+            let [latents, nope, rope] = [(&latents, t, l + r), (&nope, t * HEADS, dn), (&rope, t, HEADS * r)]
+                .map(|(data, rows, columns)| upload(data, rows, columns));
+            let routes: Vec<u32> = (0..t).flat_map(|_| (0..HEADS as u32).flat_map(|h| [h, 0])).collect();
+            let routes = Tensor::from_u32(&gpu, &routes, &[t as u32, HEADS as u32, 2]).expect("uploads");
+            let mut frame = Frame::new(&gpu);
+            let absorbed = linear_by_expert(&mut frame, &nope, &routes, &absorb).expect("records");
+            let opts = LatentAppend {
+                num_q_heads: HEADS as u32,
+                norm: &norm,
+                eps: EPS,
+                rope: (&table, RopeStyle::Interleaved),
+            };
+            let parts = [&latents, &absorbed, &rope];
+            let q = latent_append(&mut frame, parts, &cache, &batch, &opts).expect("records");
+            let opts = Attention {
+                num_q_heads: HEADS as u32,
+                scale: SCALE,
+                causal: true,
+                window: None,
+                softcap: None,
+                sinks: None,
+            };
+            let (sums, _) = attention_with_lse(&mut frame, &q, &cache, &batch, &opts).expect("records");
+            let sums = sums.reshape(&[(t * HEADS) as u32, l as u32]).expect("sums of heads");
+            let out = linear_by_expert(&mut frame, &sums, &routes, &expand).expect("records");
+            frame.submit().expect("runs");
+            out.to_f32(&gpu).await.expect("reads")
+        };
+        let wanted = |rows: [std::ops::Range<usize>; 2]| -> Vec<f32> {
+            let of = |(s, rows): (usize, std::ops::Range<usize>)| want[s][rows].concat();
+            rows.into_iter().enumerate().flat_map(of).map(|v| v as f32).collect()
+        };
+        let got = run([0..9, first[1]..first[1] + 4], [0, 0]).await;
+        assert_close(&format!("prompts, f16 {f16}"), &got, &wanted([0..9, 0..4]), atol, 1e-5);
+        let got = run([9..10, first[1] + 4..first[1] + 5], [9, 4]).await;
+        assert_close(&format!("steps, f16 {f16}"), &got, &wanted([9..10, 4..5]), atol, 1e-5);
+    }
+}
+
+#[on_device]
+async fn latents_that_do_not_fit_are_refused(gpu: Gpu) {
+    let batch = Batch::upload(&gpu, &[Chunk { slot: 0, start: 0, token_ids: &[0; 3] }]).expect("a batch");
+    let zeros = |shape: &[u32]| {
+        Tensor::from_f32(&gpu, &vec![0.0; shape.iter().product::<u32>() as usize], shape).expect("uploads")
+    };
+    let freqs = RopeFreqs { inv_freq: &[1.0, 0.5], attention_factor: 1.0 };
+    let table = |positions| RopeTable::new(&gpu, 4, &freqs, None, positions).expect("a table");
+    let (long, short) = (table(8), table(2));
+    let size = LatentSize { slots: 1, capacity: 8, latent_dim: 6, rope_dim: 4, f16: false };
+    let (latents, absorbed, rope, norm) = (zeros(&[3, 10]), zeros(&[6, 6]), zeros(&[3, 8]), zeros(&[6]));
+    let record = |size: LatentSize, parts: [&Tensor; 3], norm: &Tensor, table: &RopeTable| {
+        let cache = KvView::alloc_latent(&gpu, size).expect("a cache");
+        let opts = LatentAppend { num_q_heads: 2, norm, eps: 1e-6, rope: (table, RopeStyle::Half) };
+        latent_append(&mut Frame::new(&gpu), parts, &cache, &batch, &opts).map(|_| ())
+    };
+    let parts = [&latents, &absorbed, &rope];
+    record(size, parts, &norm, &long).expect("fits");
+    let said = |result: Result<(), OpError>| result.expect_err("does not fit").to_string();
+    for (what, result) in [
+        ("positions of the table", record(size, parts, &norm, &short)),
+        ("the cache can hold", record(LatentSize { capacity: 2, ..size }, parts, &norm, &long)),
+        ("channels of a key", record(LatentSize { rope_dim: 2, ..size }, parts, &norm, &long)),
+        ("weight of the norm", record(size, parts, &zeros(&[5]), &long)),
+        ("latents", record(size, [&absorbed, &absorbed, &rope], &norm, &long)),
+        ("absorbed", record(size, [&latents, &latents, &rope], &norm, &long)),
+        ("q_rope", record(size, [&latents, &absorbed, &latents], &norm, &long)),
+    ] {
+        let error = said(result);
+        assert!(error.contains(what), "{what}: {error}");
+    }
+    let odd = LatentSize { latent_dim: 5, f16: true, ..size };
+    let (latents, absorbed) = (zeros(&[3, 9]), zeros(&[6, 5]));
+    let error = said(record(odd, [&latents, &absorbed, &rope], &zeros(&[5]), &long));
+    assert!(error.contains("even in an f16 cache"), "{error}");
+    let most = LatentSize { latent_dim: u32::MAX, ..size };
+    let error = KvView::alloc_latent(&gpu, most).map(|_| ()).expect_err("no such latents").to_string();
+    assert!(error.contains("below 2^32"), "{error}");
 }
