@@ -76,6 +76,18 @@ impl Checkpoint {
         for name in ["moe_intermediate_size", "shared_expert_intermediate_size"] {
             extra[name] = pick(18, &[1, 7, 16, 33, 64]).into();
         }
+        // Those of multi-head latent attention; others leave them out of account.
+        extra["q_lora_rank"] = [Value::Null, 5.into(), 24.into()][pick(19, &[0, 1, 2]) as usize].clone();
+        for (salt, name) in [(20, "kv_lora_rank"), (21, "qk_nope_head_dim"), (22, "v_head_dim")] {
+            extra[name] = pick(salt, &[2, 6, 16, 20, 32, 48]).into();
+        }
+        extra["qk_rope_head_dim"] = pick(23, &[2, 8, 12, 64]).into();
+        for name in ["n_group", "topk_group", "first_k_dense_replace"] {
+            extra[name] = 1.into();
+        }
+        if model == "pangu_pro_moe" {
+            extra["num_experts_per_tok"] = 1.into();
+        }
         if model == "phimoe" {
             (extra["num_local_experts"], extra["num_experts_per_tok"]) = (5.into(), 2.into());
         }
@@ -193,14 +205,28 @@ fn tensors(config: &Config) -> Vec<(String, Vec<u32>)> {
                 add(name(module, "bias"), &[n]);
             }
         };
-        if made.fused.contains(&"qkv_proj") {
+        let heads = config.num_attention_heads;
+        if let Some(latent) = config.latent {
+            let query = heads * (latent.nope_dim + latent.rope_dim);
+            match latent.q_rank {
+                None => linear("self_attn.q_proj", query, c, false),
+                Some(rank) => {
+                    linear("self_attn.q_a_proj", rank, c, config.attention_bias);
+                    linear("self_attn.q_b_proj", query, rank, false);
+                }
+            }
+            let joint = latent.rank + latent.rope_dim;
+            linear("self_attn.kv_a_proj_with_mqa", joint, c, config.attention_bias);
+            linear("self_attn.kv_b_proj", heads * (latent.nope_dim + latent.value_dim), latent.rank, false);
+        } else if made.fused.contains(&"qkv_proj") {
             linear("self_attn.qkv_proj", q + 2 * kv, c, false);
         } else {
             linear("self_attn.q_proj", q, c, config.attention_bias);
             linear("self_attn.k_proj", kv, c, config.attention_bias);
             linear("self_attn.v_proj", kv, c, config.attention_bias);
         }
-        linear("self_attn.o_proj", c, q, config.attention_output_bias);
+        let sums = config.latent.map_or(q, |latent| heads * latent.value_dim);
+        linear("self_attn.o_proj", c, sums, config.attention_output_bias);
         match (config.layer_experts(i as usize), made.experts) {
             (Some(layer), Some(experts)) => {
                 for (part, shape) in experts.tensors(config, layer) {
@@ -215,6 +241,12 @@ fn tensors(config: &Config) -> Vec<(String, Vec<u32>)> {
                 linear("mlp.gate_proj", f, c, config.mlp_bias);
                 linear("mlp.up_proj", f, c, config.mlp_bias);
                 linear("mlp.down_proj", c, f, config.mlp_bias);
+            }
+        }
+        if let Some(latent) = config.latent {
+            add(name("self_attn.kv_a_layernorm", "weight"), &[latent.rank]);
+            if let Some(rank) = latent.q_rank {
+                add(name("self_attn.q_a_layernorm", "weight"), &[rank]);
             }
         }
         let heads = match made.head_norms {

@@ -342,8 +342,19 @@ pub fn convert(source: std::sync::Arc<dyn ByteSource>, config: &Json) -> File {
     set("{}.feed_forward_length", Value::Uint(uint("intermediate_size").expect("intermediate size")));
     set("{}.attention.head_count", Value::Uint(heads));
     set("{}.attention.head_count_kv", Value::Uint(kv_heads));
-    set("{}.attention.key_length", Value::Uint(head_dim));
-    set("{}.attention.value_length", Value::Uint(head_dim));
+    if let Some(rank) = uint("kv_lora_rank") {
+        // As converters wrote it before they split kv_b.
+        let dim = |name| uint(name).expect("channels of a head");
+        let rotated = dim("qk_rope_head_dim");
+        set("{}.attention.key_length", Value::Uint(dim("qk_nope_head_dim") + rotated));
+        set("{}.attention.value_length", Value::Uint(dim("v_head_dim")));
+        set("{}.attention.q_lora_rank", Value::Uint(uint("q_lora_rank").unwrap_or(0)));
+        set("{}.attention.kv_lora_rank", Value::Uint(rank));
+        set("{}.rope.dimension_count", Value::Uint(rotated));
+    } else {
+        set("{}.attention.key_length", Value::Uint(head_dim));
+        set("{}.attention.value_length", Value::Uint(head_dim));
+    }
     for (key, name) in [
         ("attention.layer_norm_rms_epsilon", "rms_norm_eps"),
         ("attention.layer_norm_epsilon", "layer_norm_eps"),
@@ -408,6 +419,14 @@ pub fn convert(source: std::sync::Arc<dyn ByteSource>, config: &Json) -> File {
             set("{}.rope.scaling.factor", Value::Float(rope["factor"].as_f64().expect("a factor")));
             if let Some(original) = original {
                 set("{}.rope.scaling.original_context_length", Value::Uint(original));
+            }
+            if let [Some(factor), Some(all), Some(own)] =
+                ["factor", "mscale_all_dim", "mscale"].map(|name| rope[name].as_f64())
+            {
+                let magnitude = |scale: f64| 1.0 + 0.1 * scale * factor.ln();
+                let attention = magnitude(own) / magnitude(all) / magnitude(1.0);
+                set("{}.rope.scaling.yarn_log_multiplier", Value::Float(0.1 * all));
+                set("{}.rope.scaling.attn_factor", Value::Float(attention));
             }
         }
         Some("dynamic") => {

@@ -99,6 +99,13 @@ fn described(config: &Config, name: &str) -> Value {
             "swiglu_limit": experts.swiglu.map(|s| s[0]), "swiglu_alpha": experts.swiglu.map(|s| s[1]),
         })
     });
+    let latent = config.latent.map(|latent| {
+        json!({
+            "q_lora_rank": latent.q_rank, "kv_lora_rank": latent.rank, "qk_nope_head_dim": latent.nope_dim,
+            "qk_rope_head_dim": latent.rope_dim, "v_head_dim": latent.value_dim,
+            "rope_interleave": latent.interleaved,
+        })
+    });
     let eps = if matches!(config.model_type.as_str(), "bert" | "cohere") {
         config.layer_norm_eps
     } else {
@@ -117,7 +124,7 @@ fn described(config: &Config, name: &str) -> Value {
         "embedding_multiplier": config.embedding_multiplier, "residual_multiplier": config.residual_multiplier,
         "attention_multiplier": config.attention_multiplier, "logits_scaling": config.logits_scaling,
         "logit_scale": config.logit_scale, "use_qk_norm": config.use_qk_norm,
-        "clip_qkv": config.clip_qkv, "experts": experts,
+        "clip_qkv": config.clip_qkv, "experts": experts, "latent": latent,
         "type_vocab_size": config.type_vocab_size,
         "no_rope_layers": config.uses_rope.iter().map(|&r| u32::from(r)).collect::<Vec<_>>(),
         "sliding_window": config.sliding_window,
@@ -185,5 +192,7 @@ fn sparse_configurations_are_completed_as_in_transformers() {
             empty.insert(config.model_type);
         }
     }
+    // Not among the classes of transformers.
+    empty.insert("pangu_pro_moe".to_owned());
     assert_eq!(empty, MODEL_TYPES.iter().map(|m| (*m).to_owned()).collect());
 }

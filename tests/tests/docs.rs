@@ -61,7 +61,10 @@ fn the_table_of_architectures_is_the_list_of_model_types() {
         let window = if family.windowed { " with a sliding window" } else { "" };
         let shared = KNOWN.gguf.iter().any(|a| a.family.name == family.name && !a.family.mixture);
         let experts = if family.mixture && shared { " with experts" } else { "" };
-        let want = format!("`{}`{window}{experts}", family.name);
+        let want = match family.name {
+            "" => "none".to_owned(),
+            name => format!("`{name}`{window}{experts}"),
+        };
         assert_eq!(cells.last(), Some(&want), "{}", known.model_type);
     }
     let documented: BTreeSet<&str> = page

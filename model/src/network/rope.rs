@@ -232,6 +232,15 @@ impl RopeParameters {
         max.max(scaled.floor()) as u32
     }
 
+    /// Factor that yarn gives queries, and keys, beside that of cosine and sine (DeepSeek):
+    /// `0.1 · mscale_all_dim · ln(factor) + 1`; 1 without either.
+    pub fn magnitude_of_all(&self) -> f64 {
+        match self.scaling {
+            RopeScaling::Yarn { factor, mscale_all_dim: Some(all), .. } => magnitude(factor, all),
+            _ => 1.0,
+        }
+    }
+
     /// Whether the frequencies change with the length of the sequence.
     pub fn depends_on_length(&self) -> bool {
         matches!(self.scaling, RopeScaling::Dynamic { .. } | RopeScaling::LongRope { .. })
@@ -299,8 +308,7 @@ impl RopeParameters {
                 mscale_all_dim,
                 truncate,
             } => {
-                let magnitude =
-                    |scale: f64| if *factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 };
+                let magnitude = |scale: f64| magnitude(*factor, scale);
                 attention_factor = given.unwrap_or(match (mscale, mscale_all_dim) {
                     (Some(m), Some(all)) if *m != 0.0 && *all != 0.0 => magnitude(*m) / magnitude(*all),
                     _ => magnitude(1.0),
@@ -356,6 +364,11 @@ impl RopeParameters {
 }
 
 /// `theta^(2i/R)` for i below R/2, in f32 as torch has it.
+/// How much warmer yarn's attention is.
+fn magnitude(factor: f64, scale: f64) -> f64 {
+    if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 }
+}
+
 fn powers(theta: f64, half: usize) -> Vec<f32> {
     let dim = 2.0 * half as f32;
     (0..half).map(|i| f64::from(theta as f32).powf(f64::from((2 * i) as f32 / dim)) as f32).collect()

@@ -120,10 +120,9 @@ pub fn weight_bytes(table: &TensorTable, force: Option<WeightFormat>) -> u64 {
 pub fn scratch_bytes(config: &Config, context: u32) -> u64 {
     let wide = |n: u32| u64::from(n);
     let heads = wide(config.num_attention_heads);
-    let q = heads.saturating_mul(config.head_dim.into());
-    let kv = wide(config.num_key_value_heads).saturating_mul(config.head_dim.into());
-    // The residual stream, a norm and two results of C; [q | k | v], q and the result of attention; the gated product.
-    let parts = [4 * wide(config.hidden_size), q, kv, kv, q, q, config.feed_forward_channels(), heads];
+    // The residual stream, a norm and two results of C; those of attention; the gated product.
+    let feed_forward = config.feed_forward_channels();
+    let parts = [4 * wide(config.hidden_size), config.attention_channels(), feed_forward, heads];
     let row = parts.into_iter().fold(0, u64::saturating_add);
     let tokens = u64::from(context).min(PREFILL_TOKENS as u64);
     row.saturating_mul(tokens).saturating_add(config.vocab_size.into()).saturating_mul(4)

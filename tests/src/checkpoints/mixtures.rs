@@ -16,6 +16,8 @@ pub(super) struct Experts {
     router: (&'static str, bool),
     /// Tensor that is added for the choice, and whether it is a row.
     choice_bias: Option<(&'static str, bool)>,
+    /// Row of factors of the experts.
+    expert_scale: Option<&'static str>,
     layout: Layout,
     /// The network that all tokens go through.
     shared: &'static str,
@@ -49,6 +51,9 @@ impl Experts {
             Some((name, true)) => add(name.into(), &[1, e]),
             Some((name, false)) => add(name.into(), &[e]),
             None => {}
+        }
+        if let Some(name) = self.expert_scale {
+            add(name.into(), &[1, e]);
         }
         match self.layout {
             Layout::Separate([gate, up, down]) => {
@@ -90,6 +95,7 @@ const QWEN: Experts = Experts {
     scope: "mlp",
     router: ("gate", false),
     choice_bias: None,
+    expert_scale: None,
     layout: Layout::Separate(["gate_proj", "up_proj", "down_proj"]),
     shared: "shared_experts",
     shared_gate: None,
@@ -200,6 +206,23 @@ pub(super) const MADE: &[Made] = &[
         ..LLAMA
     },
     Made {
+        model_type: "deepseek_v3",
+        experts: Some(Experts { choice_bias: Some(("gate.e_score_correction_bias", false)), ..QWEN }),
+        odd: || {
+            vec![(
+                "deepseek_v3",
+                Dtype::BF16,
+                [50, 3, 3, 20, 50, 77],
+                json!({
+                    "q_lora_rank": 22, "kv_lora_rank": 18, "qk_nope_head_dim": 14, "qk_rope_head_dim": 6,
+                    "v_head_dim": 10, "attention_bias": true, "n_routed_experts": 6, "num_experts_per_tok": 2,
+                    "moe_intermediate_size": 36, "first_k_dense_replace": 1, "n_group": 3, "topk_group": 2,
+                }),
+            )]
+        },
+        ..LLAMA
+    },
+    Made {
         model_type: "ernie4_5_moe",
         experts: Some(Experts { choice_bias: Some(("moe_statics.e_score_correction_bias", true)), ..QWEN }),
         odd: || {
@@ -247,6 +270,22 @@ pub(super) const MADE: &[Made] = &[
                 Dtype::BF16,
                 [36, 6, 2, 20, 50, 77],
                 json!({ "num_local_experts": 5, "num_experts_per_tok": 3, "sliding_window": 5 }),
+            )]
+        },
+        ..LLAMA
+    },
+    Made {
+        model_type: "pangu_pro_moe",
+        experts: Some(Experts { shared: "shared_expert", expert_scale: Some("router_scale"), ..QWEN }),
+        odd: || {
+            vec![(
+                "pangu_pro_moe",
+                Dtype::BF16,
+                [60, 3, 1, 20, 36, 77],
+                json!({
+                    "num_experts": 9, "num_experts_per_tok": 3, "moe_intermediate_size": 20,
+                    "shared_expert_intermediate_size": 33,
+                }),
             )]
         },
         ..LLAMA

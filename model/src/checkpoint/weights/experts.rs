@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use girih_ops::{Gpu, Matrix, OpError};
 
-use super::rows::{Origin, Segment};
+use super::rows::{HeadRows, Origin, Segment};
 use super::{WeightPolicy, Weights};
 use crate::LoadError;
 use crate::checkpoint::source::ByteSource;
@@ -38,6 +38,10 @@ pub enum ExpertRows<'a> {
     StackedPair(&'a str, &'a str),
     /// A tensor of floats `[E, K, N]`.
     StackedTransposed(&'a str),
+    /// Rows of each head of a module: a matrix `[N, K]` of each of N rows.
+    Heads(&'a HeadRows<'a>),
+    /// The same, transposed: a matrix `[N, K]` of each of K rows.
+    HeadsTransposed(&'a HeadRows<'a>),
 }
 
 impl Weights {
@@ -158,6 +162,8 @@ impl Weights {
                 let origin = self.stack(name, [e, n], k).await?;
                 segments.push(Segment { origin, first: 0, rows: experts * rows_of, dst: 0, stride: 1 });
             }
+            ExpertRows::Heads(heads) => return self.head_segments(heads, experts * rows_of, k).await,
+            ExpertRows::HeadsTransposed(heads) => segments.push(self.transposed_heads(heads, n).await?),
             ExpertRows::StackedInterleaveHalves(name) => {
                 let origin = self.stack(name, [e, n], k).await?;
                 for i in 0..experts {

@@ -5,6 +5,7 @@
 mod experts;
 #[cfg(test)]
 mod experts_tests;
+mod heads;
 mod layout;
 mod rows;
 #[cfg(test)]
@@ -23,7 +24,7 @@ use crate::checkpoint::table::{TensorInfo, TensorTable};
 use crate::checkpoint::tensors::TensorScope;
 
 pub use experts::ExpertRows;
-pub use rows::TensorRows;
+pub use rows::{HeadRows, TensorRows};
 
 /// How weights are stored on the GPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -8,6 +8,7 @@ use girih_ops::kernels::quant::{self, Format, Row, quantize_row};
 
 use super::Weights;
 use super::experts::Transposed;
+use super::heads::HeadTransposed;
 use crate::LoadError;
 use crate::checkpoint::quantized::{self, QuantModule};
 use crate::checkpoint::table::{StoredType, TensorInfo};
@@ -32,6 +33,21 @@ pub enum TensorRows<'a> {
         /// Rows.
         rows: Range<u32>,
     },
+    /// The same rows of every head, one head behind the other.
+    Heads(HeadRows<'a>),
+}
+
+/// Some rows of each head of a module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeadRows<'a> {
+    /// Tensor or module.
+    pub name: &'a str,
+    /// Heads.
+    pub heads: u32,
+    /// Rows of a head.
+    pub of: u32,
+    /// Rows that are taken of a head.
+    pub rows: Range<u32>,
 }
 
 impl<'a> From<&'a str> for TensorRows<'a> {
@@ -47,6 +63,8 @@ pub(super) enum Origin<'a> {
     Dense(&'a TensorInfo),
     /// A tensor of floats whose matrices have rows where other ones have columns.
     Transposed(Arc<Transposed<'a>>),
+    /// Heads of a module, whose columns are rows here.
+    HeadTransposed(Arc<HeadTransposed<'a>>),
     /// A quantised module, with its name.
     Quant(Arc<QuantModule>, String),
 }
@@ -56,6 +74,7 @@ impl Origin<'_> {
         match self {
             Self::Dense(info) => &info.name,
             Self::Transposed(stack) => &stack.info.name,
+            Self::HeadTransposed(heads) => heads.origin.name(),
             Self::Quant(_, name) => name,
         }
     }
@@ -64,6 +83,7 @@ impl Origin<'_> {
         match self {
             Self::Dense(info) => info.shape.clone(),
             Self::Transposed(stack) => stack.info.shape.clone(),
+            Self::HeadTransposed(heads) => heads.origin.shape(),
             Self::Quant(module, _) => vec![module.n.into(), module.k.into()],
         }
     }
@@ -79,7 +99,7 @@ impl Origin<'_> {
 
     pub fn quant(&self) -> Option<&QuantModule> {
         match self {
-            Self::Dense(_) | Self::Transposed(_) => None,
+            Self::Dense(_) | Self::Transposed(_) | Self::HeadTransposed(_) => None,
             Self::Quant(module, _) => Some(module),
         }
     }
@@ -89,6 +109,7 @@ impl Origin<'_> {
         match self {
             Self::Dense(info) => Some(info),
             Self::Transposed(stack) => Some(stack.info),
+            Self::HeadTransposed(heads) => heads.origin.dense(),
             Self::Quant(..) => None,
         }
     }
@@ -241,6 +262,7 @@ impl Weights {
                 }
                 Ok(vec![Segment { origin, first: start, rows: n, dst: 0, stride: 1 }])
             }
+            TensorRows::Heads(ref heads) => self.head_segments(heads, n, columns).await,
         }
     }
 
@@ -267,6 +289,11 @@ impl Weights {
                     let bytes = stack.rows(self.source(), first..s.first + to).await?;
                     let converted = convert(stack.info, first * u64::from(k), bytes, format);
                     converted.map_err(|error| stack.as_stored(error))?
+                }
+                Origin::HeadTransposed(heads) => {
+                    let values = heads.rows(self, first..s.first + to).await?;
+                    let name = heads.origin.name();
+                    rounded(name, first * u64::from(k), values, format)?
                 }
                 Origin::Quant(module, _) => {
                     let rows = module.rows(self.source(), first as u32..(s.first + to) as u32).await?;
@@ -309,6 +336,7 @@ impl Weights {
                     let values = to_f32(stack.info, first, &bytes);
                     quantise(format, k, &values.map_err(|error| stack.as_stored(error))?)
                 }
+                Origin::HeadTransposed(heads) => quantise(format, k, &heads.rows(self, stored).await?),
                 Origin::Quant(module, _) => {
                     let stored = stored.start as u32..stored.end as u32;
                     let words = if module.format == format {
@@ -339,7 +367,12 @@ impl Weights {
         Ok((codes, scales))
     }
 
-    async fn dense_rows(&self, info: &TensorInfo, rows: Range<u64>, k: u32) -> Result<Vec<u8>, LoadError> {
+    pub(super) async fn dense_rows(
+        &self,
+        info: &TensorInfo,
+        rows: Range<u64>,
+        k: u32,
+    ) -> Result<Vec<u8>, LoadError> {
         let stored = u64::from(k) * info.dtype.bits() / 8;
         let range = info.range.start + rows.start * stored..info.range.start + rows.end * stored;
         self.source().read(&info.file, range).await
@@ -395,12 +428,17 @@ fn convert(info: &TensorInfo, first: u64, bytes: Vec<u8>, want: WeightFormat) ->
         return Ok(bytes);
     }
     drop(bytes);
+    rounded(&info.name, first, values, want)
+}
+
+/// Values as elements of a dense format; `first` is the index of the first of them.
+fn rounded(tensor: &str, first: u64, values: Vec<f32>, want: WeightFormat) -> Result<Vec<u8>, LoadError> {
     let checked = |i: usize, v: f32, back: f32| {
         if back.is_finite() {
             return Ok(());
         }
         let want = if want == WeightFormat::F16 { "F16" } else { "BF16" };
-        Err(LoadError::OutOfRange { tensor: info.name.clone(), index: first + i as u64, got: v, want })
+        Err(LoadError::OutOfRange { tensor: tensor.to_owned(), index: first + i as u64, got: v, want })
     };
     let mut out = Vec::with_capacity(values.len() * want.element_bytes().unwrap_or(4) as usize);
     for (i, v) in values.into_iter().enumerate() {

@@ -45,7 +45,7 @@ pub(super) async fn load(b: &Build<'_>) -> Result<Decoder, LoadError> {
         let spec = AttentionSpec { qk_norm, eps: cfg.layer_norm_eps, ..b.attention(i).interleaved() };
         blocks.push(Block::Parallel(Parallel {
             norm: Norm::layer(&w.scope("input_layernorm"), cfg.hidden_size, cfg.layer_norm_eps, false).await?,
-            attn: Attention::load(&w.scope("self_attn"), spec).await?,
+            attn: Attention::load(&w.scope("self_attn"), spec).await?.into(),
             mlp: b.mlp(&w).await?.into(),
         }));
     }

@@ -30,7 +30,7 @@ pub(super) const CLASS: Class = Class {
         layers: Sparse::From(1),
         shared: Shared::Times("n_shared_experts", 1),
         norm_topk_prob: true,
-        grouped: true,
+        groups: Some(([1, 1], 1.0)),
         score: Some(Score::Sigmoid),
         ..Experts::MIXTRAL
     }),

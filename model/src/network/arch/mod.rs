@@ -59,6 +59,7 @@ macro_rules! architectures {
 
 architectures!(
     cohere,
+    deepseek_v3,
     ernie4_5_moe,
     gemma,
     gemma2,
@@ -75,6 +76,7 @@ architectures!(
     olmo2,
     olmo3,
     olmoe,
+    pangu_pro_moe,
     phi3,
     phimoe,
     qwen2,

@@ -58,7 +58,7 @@ pub(super) async fn load(b: &Build<'_>) -> Result<Decoder, LoadError> {
         }
         blocks.push(Block::PreNorm(PreNorm {
             attn_norm: norm(&w, "input_layernorm").await?,
-            attn: Attention::load(&w.scope("self_attn"), b.attention(i)).await?,
+            attn: Attention::load(&w.scope("self_attn"), b.attention(i)).await?.into(),
             mlp_norm: norm(&w, "post_attention_layernorm").await?,
             mlp: b.feed_forward(i, &w, &|all, layer| {
                 let router = Router { choose: Choose::SparseMixer { eps: all.jitter }, ..ROUTER };

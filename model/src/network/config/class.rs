@@ -3,6 +3,7 @@
 
 use girih_ops::moe::Score;
 
+use super::latent::Latent;
 use crate::network::rope::RopeScaling;
 
 /// Fields of a configuration class and their defaults, as transformers has them.
@@ -64,6 +65,8 @@ pub(crate) struct Class {
     pub type_vocab_size: u32,
     /// Whether the class has `clip_qkv`; it is none.
     pub clips_qkv: bool,
+    /// For classes with multi-head latent attention.
+    pub latent: Option<Latent>,
     /// For classes with mixtures of experts.
     pub experts: Option<Experts>,
     /// Flags that ask for another attention than the one that is built in.
@@ -176,8 +179,10 @@ pub(crate) struct Experts {
     pub shared: Shared,
     /// Default of `norm_topk_prob`, for classes that have it.
     pub norm_topk_prob: bool,
-    /// Whether the class has `n_group`, `topk_group` and `routed_scaling_factor`; they are 1.
-    pub grouped: bool,
+    /// Whether a token takes one expert of each of as many groups as it has experts.
+    pub even_groups: bool,
+    /// Defaults of `n_group` and `topk_group`, and of `routed_scaling_factor`, for classes that have them.
+    pub groups: Option<([u32; 2], f32)>,
     /// Default of `scoring_func`, for classes that have it.
     pub score: Option<Score>,
     /// Default of `moe_norm_min`, for classes that have it.
@@ -197,7 +202,8 @@ impl Experts {
         layers: Sparse::All,
         shared: Shared::None,
         norm_topk_prob: false,
-        grouped: false,
+        even_groups: false,
+        groups: None,
         score: None,
         norm_min: None,
         jitter: None,
@@ -265,6 +271,7 @@ impl Class {
         logit_scale: None,
         qk_norm_flag: false,
         clips_qkv: false,
+        latent: None,
         experts: None,
         type_vocab_size: 0,
         refused_flags: &[],

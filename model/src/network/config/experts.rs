@@ -86,8 +86,13 @@ pub(super) fn read(
             Some(all.ok_or_else(|| f.bad(field, want()))?)
         }
     };
-    let groups =
-        if class.grouped { [f.size("n_group", MAX, 1)?, f.size("topk_group", MAX, 1)?] } else { [1, 1] };
+    let (groups, scale) = match class.groups {
+        None => ([1, 1], 1.0),
+        Some(([groups, keep], scale)) => (
+            [f.size("n_group", MAX, groups)?, f.size("topk_group", MAX, keep)?],
+            f.positive("routed_scaling_factor")?.unwrap_or(scale),
+        ),
+    };
     let mut resolved = Vec::new();
     let is_sparse = sparse(f, class.layers, layers)?;
     for ((is_sparse, &count), &per_token) in is_sparse.into_iter().zip(&counts).zip(&per_token) {
@@ -96,6 +101,11 @@ pub(super) fn read(
             return Err(bad(k_field, Some(&per_token.into()), want));
         }
         check_groups(groups, count, per_token)?;
+        if class.even_groups && !count.is_multiple_of(per_token) {
+            let want =
+                format!("a divisor of {count}, the experts ({count_field}): one is taken of each group");
+            return Err(bad(k_field, Some(&per_token.into()), want));
+        }
         resolved.push(is_sparse.then_some(LayerExperts {
             count,
             per_token,
@@ -118,7 +128,7 @@ pub(super) fn read(
         layers: resolved,
         norm_topk_prob: f.flag("norm_topk_prob")?.unwrap_or(class.norm_topk_prob),
         groups,
-        scale: if class.grouped { f.positive("routed_scaling_factor")?.unwrap_or(1.0) } else { 1.0 },
+        scale,
         score,
         norm_min: number("moe_norm_min", class.norm_min)?,
         jitter: number("router_jitter_noise", class.jitter)?,

@@ -7,6 +7,7 @@
 pub(crate) mod class;
 mod experts;
 mod fields;
+mod latent;
 mod layers;
 mod nested;
 
@@ -19,6 +20,7 @@ use crate::checkpoint::format::json;
 use crate::network::rope::{RopeParameters, RopeScaling};
 
 pub use experts::{Experts, LayerExperts};
+pub use latent::Latent;
 
 /// Activation of the MLP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -63,7 +65,7 @@ pub struct Config {
     pub num_attention_heads: u32,
     /// Key and value heads.
     pub num_key_value_heads: u32,
-    /// Channels of a head.
+    /// Channels of a head; with latents, those that are rotated.
     pub head_dim: u32,
     /// Activation of the MLP.
     pub hidden_act: HiddenAct,
@@ -118,6 +120,8 @@ pub struct Config {
     pub use_qk_norm: bool,
     /// Bound of queries, keys and values (olmoe).
     pub clip_qkv: Option<f32>,
+    /// Multi-head latent attention; `None` if the architecture has another.
+    pub latent: Option<Latent>,
     /// Mixtures of experts; `None` if the architecture has none.
     pub experts: Option<Experts>,
     /// Segments (bert); 0 elsewhere.
@@ -160,8 +164,12 @@ impl Config {
         let intermediate_size = f.size("intermediate_size", 1 << 24, class.intermediate_size)?;
         let num_hidden_layers = f.size("num_hidden_layers", 4096, class.layers)?;
         let heads = f.size("num_attention_heads", 4096, class.heads)?;
-        let kv_heads = kv_heads(&f, class, heads)?;
-        let head_dim = head_dim(&f, class, hidden_size, heads)?;
+        let latent = latent::read(&f, class)?;
+        // Heads share a latent; what rotates of a head is apart.
+        let (kv_heads, head_dim) = match latent {
+            Some(latent) => (heads, latent.rope_dim),
+            None => (kv_heads(&f, class, heads)?, head_dim(&f, class, hidden_size, heads)?),
+        };
         let max_position_embeddings =
             f.size("max_position_embeddings", 1 << 30, class.max_position_embeddings)?;
         let original =
@@ -251,6 +259,7 @@ impl Config {
                 Some(default) => f.positive("logit_scale")?.unwrap_or(default),
             },
             clip_qkv: if class.clips_qkv { f.positive("clip_qkv")? } else { None },
+            latent,
             experts: experts::read(&f, class, num_hidden_layers, intermediate_size)?,
             use_qk_norm: class.qk_norm_flag && f.flag("use_qk_norm")?.unwrap_or(false),
             type_vocab_size: match class.type_vocab_size {
@@ -268,6 +277,12 @@ impl Config {
 
     /// What attention scores are multiplied with.
     pub fn attention_scale(&self) -> f32 {
+        if let Some(latent) = self.latent {
+            let root = f64::from(latent.nope_dim + latent.rope_dim).sqrt();
+            // Twice the magnitude that yarn gives all dimensions: that of queries and that of keys.
+            let magnitude = self.rope.magnitude_of_all();
+            return (magnitude * magnitude / root) as f32;
+        }
         match (self.attention_multiplier, self.query_pre_attn_scalar) {
             (Some(m), _) => m,
             (None, Some(s)) => (f64::from(s)).powf(-0.5) as f32,
@@ -280,10 +295,31 @@ impl Config {
         self.logit_scale / self.logits_scaling
     }
 
+    /// Channels of the intermediate results of attention: queries, keys, values and sums.
+    pub fn attention_channels(&self) -> u64 {
+        let heads = u64::from(self.num_attention_heads);
+        let per_head = match self.latent {
+            // Queries in two parts, with the keys' products in them, put together; sums of latents, values.
+            Some(l) => {
+                let [rank, nope, rope, value] = [l.rank, l.nope_dim, l.rope_dim, l.value_dim].map(u64::from);
+                return heads * (nope + rope + 3 * rank + rope + value)
+                    + rank
+                    + rope
+                    + u64::from(l.q_rank.unwrap_or(0));
+            }
+            // [q | k | v], q and the sums.
+            None => 3 * heads + 2 * u64::from(self.num_key_value_heads),
+        };
+        per_head.saturating_mul(self.head_dim.into())
+    }
+
     /// Bytes of keys and values of one sequence of `tokens` tokens, as f32 in every layer; `u64::MAX` if they are more.
     pub fn cache_bytes(&self, tokens: u32) -> u64 {
-        let row = u64::from(self.num_key_value_heads) * u64::from(self.head_dim);
-        [u64::from(tokens), row, 2 * 4].into_iter().fold(self.num_hidden_layers.into(), u64::saturating_mul)
+        let row = match self.latent {
+            Some(latent) => u64::from(latent.rank) + u64::from(latent.rope_dim),
+            None => 2 * u64::from(self.num_key_value_heads) * u64::from(self.head_dim),
+        };
+        [u64::from(tokens), row, 4].into_iter().fold(self.num_hidden_layers.into(), u64::saturating_mul)
     }
 
     /// Rotary embedding of a layer; `None` if it has none.
@@ -327,7 +363,11 @@ fn names(f: &Fields<'_>) -> Vec<String> {
 /// What `model_type` says; where it is absent, the type whose models have a name like the first of `architectures`.
 fn model_type(f: &Fields<'_>, architectures: &[String], known: &[Named]) -> String {
     match f.get("model_type") {
-        Some(Value::String(name)) => name.clone(),
+        // Pangu calls its type as its class.
+        Some(Value::String(name)) => {
+            let of_class = known.iter().find(|named| named.class.name == name);
+            of_class.map_or(name.as_str(), |named| named.model_type).to_owned()
+        }
         Some(other) => json::excerpt(other),
         None => {
             let is_of = |named: &&Named| architectures.first().is_some_and(|name| named.class.is_of(name));

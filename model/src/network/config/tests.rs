@@ -314,6 +314,14 @@ fn experts_that_no_model_can_have_are_named() {
         ("ernie4_5_moe", r#"{"moe_layer_end_index": -2}"#, "moe_layer_end_index"),
         ("gpt_oss", r#"{"swiglu_limit": -7}"#, "swiglu_limit"),
         ("olmoe", r#"{"clip_qkv": 0}"#, "clip_qkv"),
+        ("pangu_pro_moe", r#"{"num_experts": 10, "num_experts_per_tok": 4}"#, "num_experts_per_tok"),
+        ("deepseek_v3", r#"{"kv_lora_rank": 0}"#, "kv_lora_rank"),
+        ("deepseek_v3", r#"{"kv_lora_rank": null}"#, "kv_lora_rank"),
+        ("deepseek_v3", r#"{"q_lora_rank": -1}"#, "q_lora_rank"),
+        ("deepseek_v3", r#"{"qk_rope_head_dim": 63}"#, "qk_rope_head_dim"),
+        ("deepseek_v3", r#"{"qk_nope_head_dim": "128"}"#, "qk_nope_head_dim"),
+        ("deepseek_v3", r#"{"v_head_dim": 1e9}"#, "v_head_dim"),
+        ("deepseek_v3", r#"{"rope_interleave": 1}"#, "rope_interleave"),
     ] {
         let mut fields = serde_json::json!({"num_key_value_heads": 4});
         let stated: Value = serde_json::from_str(json).expect("JSON");
@@ -321,6 +329,29 @@ fn experts_that_no_model_can_have_are_named() {
         let error = with(model, fields).expect_err(json);
         assert!(matches!(&error, LoadError::Config { field: f, .. } if f == field), "{json}: {error}");
     }
+}
+
+#[test]
+fn pangu_calls_its_type_as_its_class() {
+    let config = with("PanguProMoE", serde_json::json!({"num_key_value_heads": 4})).expect("valid");
+    assert_eq!(config.model_type, "pangu_pro_moe");
+    assert_eq!(config.layer_experts(0).map(|l| (l.count, l.per_token)), Some((64, 8)));
+}
+
+/// The cache holds a latent and a rotated key of each token; scores are warmer by both magnitudes of yarn.
+#[test]
+fn latent_attention() {
+    let config = with("deepseek_v3", serde_json::json!({"num_hidden_layers": 3})).expect("valid");
+    assert_eq!(config.cache_bytes(10), 3 * 10 * (512 + 64) * 4);
+    assert_eq!((config.num_key_value_heads, config.head_dim), (config.num_attention_heads, 64));
+    let plain = 1.0 / 192f32.sqrt();
+    assert!((config.attention_scale() - plain).abs() < 1e-7);
+    let yarn = serde_json::json!({"rope_scaling": {"type": "yarn", "factor": 40.0, "mscale": 1.0,
+        "mscale_all_dim": 1.0, "original_max_position_embeddings": 4096}});
+    let warmer = with("deepseek_v3", yarn).expect("valid").attention_scale() / plain;
+    assert!((warmer - (1.0 + 0.1 * 40f32.ln()).powi(2)).abs() < 1e-5, "{warmer}");
+    let direct = with("deepseek_v3", serde_json::json!({"q_lora_rank": null})).expect("valid");
+    assert_eq!(direct.latent.map(|latent| latent.q_rank), Some(None));
 }
 
 /// Hunyuan calls a larger theta dynamic, Phi 3.5 MoE has factors of cosine and sine for each list.

@@ -3,7 +3,7 @@
 use girih_ops::{Batch, Frame, KvView, OpError, Tensor};
 
 use super::attention::Residual;
-use super::{Attention, FeedForward, Linear, Norm, Stream};
+use super::{FeedForward, Linear, Norm, SelfAttention, Stream};
 
 /// One decoder layer.
 #[derive(Clone, Debug)]
@@ -21,7 +21,7 @@ pub enum Block {
 
 impl Block {
     /// The attention of the layer.
-    pub fn attention(&self) -> &Attention {
+    pub fn attention(&self) -> &SelfAttention {
         match self {
             Self::PreNorm(b) => &b.attn,
             Self::Sandwich(b) => &b.attn,
@@ -74,7 +74,7 @@ pub struct PreNorm {
     /// Norm before attention.
     pub attn_norm: Norm,
     /// Attention.
-    pub attn: Attention,
+    pub attn: SelfAttention,
     /// Norm before the MLP.
     pub mlp_norm: Norm,
     /// MLP.
@@ -105,7 +105,7 @@ pub struct Sandwich {
     /// Norm before attention.
     pub attn_norm: Norm,
     /// Attention.
-    pub attn: Attention,
+    pub attn: SelfAttention,
     /// Norm of what attention returns.
     pub attn_post_norm: Norm,
     /// Norm before the MLP.
@@ -135,7 +135,7 @@ impl Sandwich {
 #[derive(Clone, Debug)]
 pub struct PostNorm {
     /// Attention.
-    pub attn: Attention,
+    pub attn: SelfAttention,
     /// Norm of what attention returns.
     pub attn_post_norm: Norm,
     /// MLP.
@@ -165,7 +165,7 @@ pub struct Parallel {
     /// Norm before both.
     pub norm: Norm,
     /// Attention.
-    pub attn: Attention,
+    pub attn: SelfAttention,
     /// MLP.
     pub mlp: FeedForward,
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use girih_ops::{GluAct, RopeFreqs, RopeStyle, RopeTable};
 
 use super::{
-    Attention, AttentionSpec, Block, Decoder, FeedForward, Head, HeadNorm, Linear, Mixture, MixtureSpec, Mlp,
-    Modules, Norm, PostNorm, PreNorm, Sandwich, Scope,
+    Attention, AttentionSpec, Block, Decoder, FeedForward, Head, HeadNorm, HeadRoutes, LatentAttention,
+    LatentSpec, Linear, Mixture, MixtureSpec, Mlp, Modules, Norm, PostNorm, PreNorm, Sandwich, Scope,
+    SelfAttention,
 };
 use crate::error::LoadError;
 use crate::network::config::{Config, Experts, HiddenAct, LayerExperts};
@@ -33,6 +34,7 @@ pub struct Build<'a> {
     root: Scope,
     context: u32,
     ropes: Vec<(RopeParameters, Arc<RopeTable>)>,
+    heads: Arc<HeadRoutes>,
 }
 
 /// Where checkpoints keep the layers, and where the head: language models, the text part of multimodal ones (in
@@ -51,7 +53,8 @@ impl<'a> Build<'a> {
     pub fn new(checkpoint: &Scope, cfg: &'a Config, context: u32) -> Result<Self, LoadError> {
         let found = PREFIXES.iter().find(|[prefix, _]| checkpoint.scope(prefix).has("embed_tokens.weight"));
         let [weights, root] = found.unwrap_or(&PREFIXES[0]).map(|prefix| checkpoint.scope(prefix));
-        let mut build = Self { cfg, weights, root, context, ropes: Vec::new() };
+        let heads = Arc::new(HeadRoutes::new(cfg.num_attention_heads));
+        let mut build = Self { cfg, weights, root, context, ropes: Vec::new(), heads };
         for layer in 0..cfg.num_hidden_layers {
             if let Some(params) = cfg.layer_rope(layer as usize)
                 && !build.ropes.iter().any(|(known, _)| known == params)
@@ -104,6 +107,27 @@ impl<'a> Build<'a> {
             clip_qkv: cfg.clip_qkv,
             sinks: false,
         }
+    }
+
+    /// The attention of a layer, from projections to each head or to latents.
+    async fn self_attention(&self, w: &Scope, spec: AttentionSpec) -> Result<SelfAttention, LoadError> {
+        let w = w.scope("self_attn");
+        let (Some(dims), Some((table, _))) = (self.cfg.latent, &spec.rope) else {
+            return Ok(Attention::load(&w, spec).await?.into());
+        };
+        let style = if dims.interleaved { RopeStyle::Interleaved } else { RopeStyle::Half };
+        let spec = LatentSpec {
+            hidden_size: spec.hidden_size,
+            num_heads: spec.num_q_heads,
+            dims,
+            scale: spec.scale,
+            rope: (table.clone(), style),
+            bias: spec.qkv_bias,
+            // As the models' own code has it, whatever `rms_norm_eps` says.
+            eps: 1e-6,
+            heads: self.heads.clone(),
+        };
+        Ok(LatentAttention::load(&w, spec).await?.into())
     }
 
     /// An RMS norm over the hidden size.
@@ -171,7 +195,7 @@ impl<'a> Build<'a> {
             let plus_one = spec.plus_one;
             blocks.push(Block::PreNorm(PreNorm {
                 attn_norm: self.rms_norm(&w, "input_layernorm", plus_one).await?,
-                attn: Attention::load(&w.scope("self_attn"), spec).await?,
+                attn: self.self_attention(&w, spec).await?,
                 mlp_norm: self.rms_norm(&w, "post_attention_layernorm", plus_one).await?,
                 mlp: match mixture {
                     Some(mixture) => self.feed_forward(i, &w, mixture).await?,
@@ -190,7 +214,7 @@ impl<'a> Build<'a> {
             let w = self.layer(i);
             let spec = AttentionSpec { qk_norm: HeadNorm::Full, ..self.attention(i) };
             blocks.push(Block::PostNorm(PostNorm {
-                attn: Attention::load(&w.scope("self_attn"), spec).await?,
+                attn: self.self_attention(&w, spec).await?,
                 attn_post_norm: self.rms(&w, "post_attention_layernorm").await?,
                 mlp: self.mlp(&w).await?.into(),
                 mlp_post_norm: self.rms(&w, "post_feedforward_layernorm").await?,
@@ -217,7 +241,7 @@ impl<'a> Build<'a> {
                 mlp_norm: norm(mlp_norm).await?,
                 mlp: self.mlp(&w).await?.into(),
                 mlp_post_norm: norm(mlp_post_norm).await?,
-                attn: Attention::load(&w.scope("self_attn"), spec).await?,
+                attn: self.self_attention(&w, spec).await?,
             }));
         }
         Ok(blocks)

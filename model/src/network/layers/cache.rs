@@ -1,6 +1,6 @@
 //! Keys and values of all layers.
 
-use girih_ops::{Gpu, KvSize, KvView, OpError};
+use girih_ops::{Gpu, KvView, OpError};
 
 use super::Block;
 
@@ -18,13 +18,7 @@ impl Cache {
     /// # Errors
     /// Memory that is exhausted, a layer that exceeds a binding.
     pub fn alloc(gpu: &Gpu, blocks: &[Block], slots: u32, capacity: u32, f16: bool) -> Result<Self, OpError> {
-        let layer = |block: &Block| {
-            let spec = block.attention().spec();
-            KvView::alloc(
-                gpu,
-                KvSize { slots, num_kv_heads: spec.num_kv_heads, capacity, head_dim: spec.head_dim, f16 },
-            )
-        };
+        let layer = |block: &Block| block.attention().alloc_cache(gpu, slots, capacity, f16);
         Ok(Self { layers: blocks.iter().map(layer).collect::<Result<_, _>>()?, capacity, slots })
     }
 
@@ -45,6 +39,6 @@ impl Cache {
 
     /// Bytes of GPU memory.
     pub fn bytes(&self) -> u64 {
-        self.layers.iter().map(|l| l.k.size() + l.v.size()).sum()
+        self.layers.iter().map(KvView::bytes).sum()
     }
 }

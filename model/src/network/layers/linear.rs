@@ -5,7 +5,7 @@ use std::sync::Arc;
 use girih_ops::{Frame, Matrix, Norm, NormAdd, OpError, Tensor, layer_norm, rms_norm};
 
 use super::{Scope, Stream};
-use crate::checkpoint::weights::TensorRows;
+use crate::checkpoint::weights::{HeadRows, TensorRows};
 use crate::error::LoadError;
 
 /// `y = x · Wᵀ + b`, with what the block fuses before and after it.
@@ -26,6 +26,8 @@ pub enum Modules<'a> {
     Interleave(&'a str, &'a str),
     /// One module that holds gate and up below each other, read alternately.
     InterleaveHalves(&'a str),
+    /// The same rows of each head of one module.
+    Heads(&'a HeadRows<'a>),
 }
 
 impl Modules<'_> {
@@ -35,6 +37,7 @@ impl Modules<'_> {
             Self::Concat(names) => names.to_vec(),
             Self::Interleave(a, b) => vec![a, b],
             Self::InterleaveHalves(a) => vec![a],
+            Self::Heads(heads) => vec![heads.name],
         }
     }
 
@@ -49,6 +52,10 @@ impl Modules<'_> {
             }
             Self::Interleave(a, b) => load(TensorRows::Interleave(&full(a), &full(b))).await,
             Self::InterleaveHalves(a) => load(TensorRows::ConcatHalvesInterleaved(&full(a))).await,
+            Self::Heads(heads) => {
+                let name = full(heads.name);
+                load(TensorRows::Heads(HeadRows { name: &name, rows: heads.rows.clone(), ..*heads })).await
+            }
         }
     }
 }

@@ -72,6 +72,8 @@ pub struct MixtureNames {
     pub router: &'static str,
     /// Tensor that is added to the scores for the choice alone.
     pub choice_bias: Option<&'static str>,
+    /// Tensor with a factor of the weight of each expert.
+    pub expert_scale: Option<&'static str>,
     /// Gate, up and down of an expert: `experts.N.gate_proj.weight`, or stacked `experts.gate_proj.weight`.
     pub experts: [&'static str; 3],
     /// Tensors of all experts with gate and up in one, then down.
@@ -90,6 +92,7 @@ impl MixtureNames {
         scope: "mlp",
         router: "gate",
         choice_bias: None,
+        expert_scale: None,
         experts: ["gate_proj", "up_proj", "down_proj"],
         stacked: ["experts.gate_up_proj", "experts.down_proj"],
         layout: StackLayout::Halves,
@@ -189,11 +192,8 @@ impl Mixture {
         };
         Ok(Self {
             router: Linear::load_router(&w, names.router, [e, c], spec.router_bias).await?,
-            bias: match names.choice_bias {
-                Some(name) => Some(choice_bias(&w, name, e).await?),
-                None => None,
-            },
-            expert_scale: None,
+            bias: of_experts(&w, names.choice_bias, e).await?,
+            expert_scale: of_experts(&w, names.expert_scale, e).await?,
             gate_up: weights.experts(gpu, gate_up_rows, [e, 2 * i, c]).await?,
             gate_up_bias: bias(gate_up_bias, 2 * i).await?,
             down: weights.experts(gpu, down_rows, [e, c, i]).await?,
@@ -307,11 +307,12 @@ impl Shared {
     }
 }
 
-/// `[E]`, or `[1, E]` as ERNIE has it.
-async fn choice_bias(w: &Scope, name: &str, experts: u32) -> Result<Tensor, LoadError> {
+/// `[E]`, or `[1, E]` as ERNIE has it; none without a name.
+async fn of_experts(w: &Scope, name: Option<&str>, experts: u32) -> Result<Option<Tensor>, LoadError> {
+    let Some(name) = name else { return Ok(None) };
     let is_row = w.weights().info(name).is_some_and(|info| info.shape.len() == 2);
     let shape: &[u32] = if is_row { &[1, experts] } else { &[experts] };
-    w.place_vector(&w.weights().f32(name, shape).await?)
+    w.place_vector(&w.weights().f32(name, shape).await?).map(Some)
 }
 
 fn note_names(w: &Scope, part: &str) -> [String; 2] {

@@ -140,10 +140,7 @@ impl Session {
     /// Length above which a sequence takes other rotary frequencies (longrope), those of its first tokens included.
     pub fn rope_switch(&self) -> Option<usize> {
         let blocks = &self.model.decoder().ok()?.blocks;
-        blocks
-            .iter()
-            .find_map(|block| block.attention().spec().rope.as_ref()?.0.switch_len())
-            .map(|n| n as usize)
+        blocks.iter().find_map(|block| block.attention().rope()?.switch_len()).map(|n| n as usize)
     }
 
     /// Counts of what the device made so far.

@@ -160,6 +160,41 @@ impl Metadata<'_> {
         Ok(())
     }
 
+    /// Ranks and channels of multi-head latent attention. Files without the keys that end in `_mla` state the channels of a head
+    /// where others state those of the latent; yarn's two magnitudes are one, as llama.cpp has it.
+    ///
+    /// # Errors
+    /// Numbers that are missing, heads without channels that are not rotated.
+    pub fn latent(&self, config: &mut Map<String, Value>) -> Result<(), LoadError> {
+        const MAGNITUDE: &str = "rope.scaling.yarn_log_multiplier";
+        let needed = |name: &str| self.uint(name)?.ok_or_else(|| self.bad(name, "a whole number"));
+        let of_head = |name: &str, mla: &str| match self.uint(mla)? {
+            Some(n) => Ok(n),
+            None => needed(name),
+        };
+        let key = of_head("attention.key_length", "attention.key_length_mla")?;
+        let value = of_head("attention.value_length", "attention.value_length_mla")?;
+        let Some(nope) = key.checked_sub(self.head_dim).filter(|&nope| nope > 0) else {
+            let want = format!("more than {}, the rotated channels (rope.dimension_count)", self.head_dim);
+            return Err(self.bad("attention.key_length_mla", &want));
+        };
+        let q_rank = self.uint("attention.q_lora_rank")?.filter(|&rank| rank > 0);
+        config.insert("num_key_value_heads".to_owned(), self.heads.into());
+        config.insert("q_lora_rank".to_owned(), q_rank.into());
+        config.insert("kv_lora_rank".to_owned(), needed("attention.kv_lora_rank")?.into());
+        config.insert("qk_nope_head_dim".to_owned(), nope.into());
+        config.insert("qk_rope_head_dim".to_owned(), self.head_dim.into());
+        config.insert("v_head_dim".to_owned(), value.into());
+        if let (Some(Value::Object(scaling)), Some(log)) =
+            (config.get_mut("rope_scaling"), self.float(MAGNITUDE)?)
+        {
+            for name in ["mscale", "mscale_all_dim"] {
+                scaling.insert(name.to_owned(), (10.0 * log).into());
+            }
+        }
+        Ok(())
+    }
+
     /// Router, shared network and dense layers of the DeepSeek family. What is absent is what llama.cpp assumes.
     ///
     /// # Errors
@@ -227,12 +262,13 @@ impl Gguf {
         let name = self.text(KEY)?.unwrap_or_default();
         let window = self.metadata.get(&format!("{name}.attention.sliding_window"));
         let windowed = window.is_some_and(|w| !matches!(w, Meta::Uint(0) | Meta::Int(0)));
-        let named = || known.iter().filter(|a| a.family.name == name);
+        let is_known = |a: &&Architecture| !a.family.name.is_empty();
+        let named = || known.iter().filter(|a| is_known(a) && a.family.name == name);
         let mixture = self.uint(&format!("{name}.expert_count")).ok().flatten().is_some_and(|n| n > 0);
         let fits = |a: &&Architecture| (a.family.windowed, a.family.mixture) == (windowed, mixture);
         let near = |a: &&Architecture| a.family.mixture == mixture;
         named().find(fits).or_else(|| named().find(near)).or_else(|| named().next()).ok_or_else(|| {
-            let names: BTreeSet<_> = known.iter().map(|a| a.family.name).collect();
+            let names: BTreeSet<_> = known.iter().filter(is_known).map(|a| a.family.name).collect();
             let names = names.into_iter().collect::<Vec<_>>().join(", ");
             field(&self.file, KEY, format!("{name:?}"), &format!("one of {names}"))
         })
@@ -271,6 +307,7 @@ impl Gguf {
         let (hidden, heads) = (needed("embedding_length")?, needed("attention.head_count")?);
         let layers = needed("block_count")?;
         let head_dim = match uint("attention.key_length")? {
+            _ if family.latent => needed("rope.dimension_count")?,
             Some(dim) => dim,
             None if heads > 0 && hidden.is_multiple_of(heads) => hidden / heads,
             None => {
@@ -278,7 +315,8 @@ impl Gguf {
                 return Err(field(&self.file, &key("embedding_length"), hidden.to_string(), &want));
             }
         };
-        if let Some(values) = uint("attention.value_length")?.filter(|&v| v != head_dim) {
+        let values = uint("attention.value_length")?.filter(|&v| v != head_dim && !family.latent);
+        if let Some(values) = values {
             let want = format!("{head_dim}, as attention.key_length");
             return Err(field(&self.file, &key("attention.value_length"), values.to_string(), &want));
         }

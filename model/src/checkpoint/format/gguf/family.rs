@@ -37,6 +37,8 @@ pub struct Family {
     pub pairs_rows: bool,
     /// Norms hold 1 + w, where the model's own checkpoints hold w.
     pub plus_one: bool,
+    /// Attention is multi-head latent: its sizes have keys of their own, which [`Family::fields`] reads.
+    pub latent: bool,
     /// Scores have a factor of their own (`attention.scale`), which [`Family::fields`] reads.
     pub scaled_scores: bool,
     /// Names of a layer's modules, or single tensors with their kind, that differ from Llama's.
@@ -55,6 +57,14 @@ const BLOCK: Names = &[
     ("attn_output", "self_attn.o_proj"),
     ("attn_q_norm", "self_attn.q_norm"),
     ("attn_k_norm", "self_attn.k_norm"),
+    ("attn_q_a", "self_attn.q_a_proj"),
+    ("attn_q_a_norm", "self_attn.q_a_layernorm"),
+    ("attn_q_b", "self_attn.q_b_proj"),
+    ("attn_kv_a_mqa", "self_attn.kv_a_proj_with_mqa"),
+    ("attn_kv_a_norm", "self_attn.kv_a_layernorm"),
+    ("attn_kv_b", "self_attn.kv_b_proj"),
+    ("attn_k_b", "self_attn.k_b_proj"),
+    ("attn_v_b", "self_attn.v_b_proj"),
     ("ffn_norm", "post_attention_layernorm"),
     ("ffn_gate", "mlp.gate_proj"),
     ("ffn_up", "mlp.up_proj"),
@@ -98,6 +108,9 @@ const BERT: Names = &[
 ];
 
 impl Family {
+    /// That of an architecture of which no files are known.
+    pub const NONE: Self = Self::named("");
+
     /// A family whose files are like Llama's, but for the order of rows.
     pub const fn named(name: &'static str) -> Self {
         Self {
@@ -107,6 +120,7 @@ impl Family {
             encoder: false,
             pairs_rows: false,
             plus_one: false,
+            latent: false,
             scaled_scores: false,
             block: &[],
             fields: |_, _| Ok(()),
