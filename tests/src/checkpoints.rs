@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use girih_kernels::testing::hash;
 use girih_model::network::arch::MODEL_TYPES;
+use girih_model::network::config::LayerType;
 use girih_model::{Config, MemorySource};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorView, serialize};
@@ -206,7 +207,11 @@ fn tensors(config: &Config) -> Vec<(String, Vec<u32>)> {
             }
         };
         let heads = config.num_attention_heads;
-        if let Some(latent) = config.latent {
+        if config.layer_types[i as usize] == LayerType::Linear {
+            linear("self_attn.qkv_proj", 3 * q, c, false);
+            linear("self_attn.output_gate", q, c, false);
+            linear("self_attn.out_proj", c, q, false);
+        } else if let Some(latent) = config.latent {
             let query = heads * (latent.nope_dim + latent.rope_dim);
             match latent.q_rank {
                 None => linear("self_attn.q_proj", query, c, false),
@@ -226,7 +231,9 @@ fn tensors(config: &Config) -> Vec<(String, Vec<u32>)> {
             linear("self_attn.v_proj", kv, c, config.attention_bias);
         }
         let sums = config.latent.map_or(q, |latent| heads * latent.value_dim);
-        linear("self_attn.o_proj", c, sums, config.attention_output_bias);
+        if config.layer_types[i as usize] != LayerType::Linear {
+            linear("self_attn.o_proj", c, sums, config.attention_output_bias);
+        }
         match (config.layer_experts(i as usize), made.experts) {
             (Some(layer), Some(experts)) => {
                 for (part, shape) in experts.tensors(config, layer) {
@@ -242,6 +249,9 @@ fn tensors(config: &Config) -> Vec<(String, Vec<u32>)> {
                 linear("mlp.up_proj", f, c, config.mlp_bias);
                 linear("mlp.down_proj", c, f, config.mlp_bias);
             }
+        }
+        if config.layer_types[i as usize] == LayerType::Linear {
+            add(name("self_attn.norm", "weight"), &[q]);
         }
         if let Some(latent) = config.latent {
             add(name("self_attn.kv_a_layernorm", "weight"), &[latent.rank]);

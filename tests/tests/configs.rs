@@ -79,6 +79,7 @@ fn described(config: &Config, name: &str) -> Value {
     let kind = |t: &LayerType| match t {
         LayerType::Full => "full_attention",
         LayerType::Sliding => "sliding_attention",
+        LayerType::Linear => "linear_attention",
     };
     let act = match config.hidden_act {
         HiddenAct::Silu => "silu",
@@ -124,7 +125,7 @@ fn described(config: &Config, name: &str) -> Value {
         "embedding_multiplier": config.embedding_multiplier, "residual_multiplier": config.residual_multiplier,
         "attention_multiplier": config.attention_multiplier, "logits_scaling": config.logits_scaling,
         "logit_scale": config.logit_scale, "use_qk_norm": config.use_qk_norm,
-        "clip_qkv": config.clip_qkv, "experts": experts, "latent": latent,
+        "clip_qkv": config.clip_qkv, "experts": experts, "latent": latent, "normed_residual": config.normed_residual,
         "type_vocab_size": config.type_vocab_size,
         "no_rope_layers": config.uses_rope.iter().map(|&r| u32::from(r)).collect::<Vec<_>>(),
         "sliding_window": config.sliding_window,

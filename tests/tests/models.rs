@@ -105,6 +105,46 @@ async fn logits_and_layers_are_those_of_transformers(gpu: Gpu) {
     .await;
 }
 
+/// States only go forward: what was forgotten, and what decode steps ran ahead of, is computed anew.
+#[on_device("goldens/models")]
+async fn states_go_on_from_the_tokens_that_are_left(gpu: Gpu) {
+    let path = goldens::dir().join("models").join("minimax");
+    let model = load(&gpu, &path).await;
+    let ids = ids(&Tensors::open(&path.join("reference.safetensors")), "p17.input_ids");
+    // Pieces of a sequence, one after the other, in a session of its own.
+    let fresh = async |pieces: &[&[u32]]| {
+        let mut session = session(&model, 2);
+        let mut logits = Vec::new();
+        for piece in pieces {
+            logits = forward(&mut session, piece).await;
+        }
+        logits
+    };
+    let mut session = session(&model, 2);
+    forward(&mut session, &ids[..9]).await;
+    session.truncate(0, 5);
+    let want = fresh(&[&ids[..5], &ids[5..12]]).await;
+    assert_eq!(forward(&mut session, &ids[5..12]).await, want, "behind a truncated sequence");
+    // Steps that nobody takes the tokens of.
+    session.seek(Tail::Greedy, 0, ids[12]).expect("seek");
+    session.step(Tail::Greedy, 3).expect("step");
+    let want = fresh(&[&ids[..12], &ids[12..]]).await;
+    assert_eq!(forward(&mut session, &ids[12..]).await, want, "behind steps that ran ahead");
+    // Another sequence is another state; a step goes on from what is left, too.
+    let input = [Input { slot: 1, token_ids: &ids[..3] }];
+    session.forward(&input, Rows::All, None).expect("forward");
+    session.truncate(0, 4);
+    session.seek(Tail::Logits, 0, ids[4]).expect("seek");
+    session.step(Tail::Logits, 1).expect("step");
+    let plan = session.decode_plan(Tail::Logits).expect("plan");
+    let got = plan.outputs()[0].to_f32(&gpu).await.expect("read");
+    let want = fresh(&[&ids[..4], &ids[4..5]]).await;
+    assert_close("a step behind a truncated sequence", &got, &want, 1e-4, 1e-4);
+    session.truncate(0, 0);
+    let want = fresh(&[&ids]).await;
+    assert_eq!(forward(&mut session, &ids).await, want, "from the first token on");
+}
+
 #[on_device("goldens/models")]
 async fn both_styles_of_config_give_the_same_model(gpu: Gpu) {
     let mut found = models("causal");

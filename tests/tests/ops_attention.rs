@@ -227,10 +227,10 @@ async fn decode_takes_the_number_of_keys_from_the_device(gpu: Gpu) {
     let kv =
         KvView::alloc(&gpu, KvSize { slots: 1, num_kv_heads: kv_heads, capacity, head_dim: dim, f16: false })
             .expect("cache");
-    let values = girih_kernels::testing::seeded((kv_heads * capacity * dim) as usize, 1);
+    let values = seeded((kv_heads * capacity * dim) as usize, 1);
     gpu.write(&kv.k, 0, bytemuck::cast_slice(&values));
     gpu.write(&kv.v, 0, bytemuck::cast_slice(&values));
-    let q = girih_kernels::testing::seeded((heads * dim) as usize, 2);
+    let q = seeded((heads * dim) as usize, 2);
     let q = Tensor::from_f32(&gpu, &q, &[1, heads * dim]).expect("q");
     let sinks = Tensor::from_f32(&gpu, &[0.5, -1.0, 2.0, 0.0], &[heads]).expect("sinks");
     let opts = Attention {
@@ -382,7 +382,7 @@ async fn linear_attention_agrees_with_the_goldens(gpu: Gpu) {
                     got[((i * h + head) * t + row) * d..][..d].copy_from_slice(values);
                 }
             }
-            assert_close(case.name, &got, &case.f32("out").1, 2e-5, 1e-5);
+            assert_close(&case.name, &got, &case.f32("out").1, 2e-5, 1e-5);
             let last = states.to_f32(&gpu).await.expect("reads");
             assert_close(&format!("{} states", case.name), &last, &case.f32("kv_last").1, 2e-5, 1e-5);
         }

@@ -275,6 +275,22 @@ pub(super) const MADE: &[Made] = &[
         ..LLAMA
     },
     Made {
+        model_type: "minimax",
+        experts: Some(MIXTRAL),
+        odd: || {
+            vec![(
+                "minimax",
+                Dtype::F32,
+                [36, 3, 1, 20, 50, 77],
+                json!({
+                    "num_local_experts": 5, "linear_attn_alpha_factor": 1.5, "full_attn_beta_factor": 0.5,
+                    "mlp_alpha_factor": 2.0,
+                }),
+            )]
+        },
+        ..LLAMA
+    },
+    Made {
         model_type: "pangu_pro_moe",
         experts: Some(Experts { shared: "shared_expert", expert_scale: Some("router_scale"), ..QWEN }),
         odd: || {

@@ -71,6 +71,7 @@ architectures!(
     granitemoe,
     hunyuan_v1_moe,
     llama,
+    minimax,
     mistral,
     mixtral,
     olmo2,

@@ -65,6 +65,8 @@ pub(crate) struct Class {
     pub type_vocab_size: u32,
     /// Whether the class has `clip_qkv`; it is none.
     pub clips_qkv: bool,
+    /// Whether some layers have lightning attention, and all add to norms in place of the residual stream.
+    pub lightning: bool,
     /// For classes with multi-head latent attention.
     pub latent: Option<Latent>,
     /// For classes with mixtures of experts.
@@ -271,6 +273,7 @@ impl Class {
         logit_scale: None,
         qk_norm_flag: false,
         clips_qkv: false,
+        lightning: false,
         latent: None,
         experts: None,
         type_vocab_size: 0,

@@ -34,6 +34,12 @@ pub(super) fn types(
     uses_rope: &[bool],
 ) -> Result<(Vec<LayerType>, Option<u32>), LoadError> {
     let layers = uses_rope.len();
+    if class.lightning {
+        let every_second = |i| if i % 2 == 0 { LayerType::Full } else { LayerType::Linear };
+        let alternate = || Ok((0..layers).map(every_second).collect());
+        let stated = f.get("layer_types").map(|_| stated(f, layers, ("linear_attention", LayerType::Linear)));
+        return Ok((stated.unwrap_or_else(alternate)?, None));
+    }
     let slides = match class.slides {
         Slides::Never => false,
         Slides::All | Slides::Pattern(_) | Slides::Alternate => true,
@@ -52,7 +58,7 @@ pub(super) fn types(
         (0..layers).map(|i| if test(i) { LayerType::Sliding } else { LayerType::Full }).collect::<Vec<_>>()
     };
     let types = if f.get("layer_types").is_some() {
-        stated(f, layers)?
+        stated(f, layers, ("sliding_attention", LayerType::Sliding))?
     } else {
         match class.slides {
             Slides::Alternate => sliding(&|i| i % 2 == 0),
@@ -88,18 +94,18 @@ fn max_window_layers(f: &Fields<'_>, default: u32) -> Result<u64, LoadError> {
     layers.ok_or_else(|| f.bad(FIELD, "a whole number"))
 }
 
-/// `layer_types`.
-fn stated(f: &Fields<'_>, layers: usize) -> Result<Vec<LayerType>, LoadError> {
+/// `layer_types`: full attention, and another kind.
+fn stated(f: &Fields<'_>, layers: usize, other: (&str, LayerType)) -> Result<Vec<LayerType>, LoadError> {
     let list = f.get("layer_types").and_then(Value::as_array).filter(|list| list.len() == layers);
     let types = list.and_then(|list| {
         let parse = |v: &Value| match v.as_str() {
             Some("full_attention") => Some(LayerType::Full),
-            Some("sliding_attention") => Some(LayerType::Sliding),
+            Some(name) if name == other.0 => Some(other.1),
             _ => None,
         };
         list.iter().map(parse).collect::<Option<Vec<_>>>()
     });
-    let want = || format!("a list of {layers} of full_attention and sliding_attention");
+    let want = || format!("a list of {layers} of full_attention and {}", other.0);
     types.ok_or_else(|| f.bad("layer_types", want()))
 }
 

@@ -42,6 +42,8 @@ pub enum LayerType {
     Full,
     /// The last `sliding_window` tokens, its own included.
     Sliding,
+    /// All earlier tokens, by a state that forgets them (lightning attention).
+    Linear,
 }
 
 /// Configuration of a model.
@@ -120,6 +122,9 @@ pub struct Config {
     pub use_qk_norm: bool,
     /// Bound of queries, keys and values (olmoe).
     pub clip_qkv: Option<f32>,
+    /// Factors of the residual stream and of what is added, of full attention, linear attention and MLP; `None` if the
+    /// architecture has none.
+    pub normed_residual: Option<[[f32; 2]; 3]>,
     /// Multi-head latent attention; `None` if the architecture has another.
     pub latent: Option<Latent>,
     /// Mixtures of experts; `None` if the architecture has none.
@@ -259,6 +264,17 @@ impl Config {
                 Some(default) => f.positive("logit_scale")?.unwrap_or(default),
             },
             clip_qkv: if class.clips_qkv { f.positive("clip_qkv")? } else { None },
+            normed_residual: if class.lightning {
+                let factors = |of: &str| {
+                    let one = |name: &str| {
+                        Ok::<_, LoadError>(f.positive(&format!("{of}_{name}_factor"))?.unwrap_or(1.0))
+                    };
+                    Ok::<_, LoadError>([one("alpha")?, one("beta")?])
+                };
+                Some([factors("full_attn")?, factors("linear_attn")?, factors("mlp")?])
+            } else {
+                None
+            },
             latent,
             experts: experts::read(&f, class, num_hidden_layers, intermediate_size)?,
             use_qk_norm: class.qk_norm_flag && f.flag("use_qk_norm")?.unwrap_or(false),
@@ -307,19 +323,26 @@ impl Config {
                     + rope
                     + u64::from(l.q_rank.unwrap_or(0));
             }
+            // [q | k | v], sums, their norm, the gate and what it leaves.
+            None if self.normed_residual.is_some() => 7 * heads,
             // [q | k | v], q and the sums.
             None => 3 * heads + 2 * u64::from(self.num_key_value_heads),
         };
         per_head.saturating_mul(self.head_dim.into())
     }
 
-    /// Bytes of keys and values of one sequence of `tokens` tokens, as f32 in every layer; `u64::MAX` if they are more.
+    /// Bytes of keys and values, or states, of one sequence of `tokens` tokens, as f32 in every layer; `u64::MAX` if they are more.
     pub fn cache_bytes(&self, tokens: u32) -> u64 {
         let row = match self.latent {
             Some(latent) => u64::from(latent.rank) + u64::from(latent.rope_dim),
             None => 2 * u64::from(self.num_key_value_heads) * u64::from(self.head_dim),
         };
-        [u64::from(tokens), row, 4].into_iter().fold(self.num_hidden_layers.into(), u64::saturating_mul)
+        let layers = self.layer_types.iter().filter(|&&kind| kind != LayerType::Linear).count() as u64;
+        let heads = u64::from(self.num_attention_heads) * u64::from(self.head_dim);
+        let states =
+            (self.layer_types.len() as u64 - layers) * 4 * heads.saturating_mul(self.head_dim.into());
+        let keys = [u64::from(tokens), row, 4].into_iter().fold(layers, u64::saturating_mul);
+        keys.saturating_add(states)
     }
 
     /// Rotary embedding of a layer; `None` if it has none.

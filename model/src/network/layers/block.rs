@@ -1,9 +1,9 @@
-//! The four ways in which attention, feed-forward network, norms and residuals are put together.
+//! The five ways in which attention, feed-forward network, norms and residuals are put together.
 
-use girih_ops::{Batch, Frame, KvView, OpError, Tensor};
+use girih_ops::{Batch, Frame, OpError, Tensor};
 
 use super::attention::Residual;
-use super::{FeedForward, Linear, Norm, SelfAttention, Stream};
+use super::{FeedForward, LayerCache, Linear, Norm, SelfAttention, Stream};
 
 /// One decoder layer.
 #[derive(Clone, Debug)]
@@ -17,6 +17,8 @@ pub enum Block {
     PostNorm(PostNorm),
     /// Cohere.
     Parallel(Parallel),
+    /// MiniMax.
+    NormedResidual(NormedResidual),
 }
 
 impl Block {
@@ -27,6 +29,7 @@ impl Block {
             Self::Sandwich(b) => &b.attn,
             Self::PostNorm(b) => &b.attn,
             Self::Parallel(b) => &b.attn,
+            Self::NormedResidual(b) => &b.attn,
         }
     }
 
@@ -37,6 +40,7 @@ impl Block {
             Self::Sandwich(b) => &b.mlp,
             Self::PostNorm(b) => &b.mlp,
             Self::Parallel(b) => &b.mlp,
+            Self::NormedResidual(b) => &b.mlp,
         }
     }
 
@@ -51,7 +55,7 @@ impl Block {
         frame: &mut Frame,
         x: Stream<'_>,
         batch: &Batch,
-        cache: &KvView,
+        cache: &LayerCache,
     ) -> Result<Stream<'a>, OpError> {
         match self {
             Self::PreNorm(b) => {
@@ -61,6 +65,10 @@ impl Block {
             Self::Sandwich(b) => b.forward(frame, x, batch, cache),
             Self::PostNorm(b) => b.forward(frame, x, batch, cache),
             Self::Parallel(b) => {
+                let x = x.value(frame)?;
+                Ok(Stream::Value(b.forward(frame, &x, batch, cache)?))
+            }
+            Self::NormedResidual(b) => {
                 let x = x.value(frame)?;
                 Ok(Stream::Value(b.forward(frame, &x, batch, cache)?))
             }
@@ -89,7 +97,7 @@ impl PreNorm {
         frame: &mut Frame,
         x: &Tensor,
         batch: &Batch,
-        cache: &KvView,
+        cache: &LayerCache,
     ) -> Result<Tensor, OpError> {
         let alpha = self.residual_multiplier;
         let fused = Residual { norm: Some(&self.attn_norm), alpha, residual: Some(x) };
@@ -122,7 +130,7 @@ impl Sandwich {
         frame: &mut Frame,
         x: Stream<'_>,
         batch: &Batch,
-        cache: &KvView,
+        cache: &LayerCache,
     ) -> Result<Stream<'a>, OpError> {
         let (residual, x) = self.attn.forward_stream(frame, x, Some(&self.attn_norm), batch, cache)?;
         let x = Stream::NormAdd { residual, norm: &self.attn_post_norm, x };
@@ -150,7 +158,7 @@ impl PostNorm {
         frame: &mut Frame,
         x: Stream<'_>,
         batch: &Batch,
-        cache: &KvView,
+        cache: &LayerCache,
     ) -> Result<Stream<'a>, OpError> {
         let (residual, x) = self.attn.forward_stream(frame, x, None, batch, cache)?;
         let x = Stream::NormAdd { residual, norm: &self.attn_post_norm, x };
@@ -176,10 +184,46 @@ impl Parallel {
         frame: &mut Frame,
         x: &Tensor,
         batch: &Batch,
-        cache: &KvView,
+        cache: &LayerCache,
     ) -> Result<Tensor, OpError> {
         let fused = Residual { norm: Some(&self.norm), alpha: 1.0, residual: Some(x) };
         let y = self.attn.forward(frame, x, batch, cache, fused)?;
         self.mlp.forward(frame, x, Residual { residual: Some(&y), ..fused })
+    }
+}
+
+/// `n = norm(x); x = α n + β attn(n); n = norm(x); x = α n + β mlp(n)`: what is added to is the norm, not x.
+#[derive(Clone, Debug)]
+pub struct NormedResidual {
+    /// Norm before attention, and the same times α of attention.
+    pub attn_norms: [Norm; 2],
+    /// Attention.
+    pub attn: SelfAttention,
+    /// β of attention.
+    pub attn_beta: f32,
+    /// Norm before the MLP, and the same times its α.
+    pub mlp_norms: [Norm; 2],
+    /// MLP.
+    pub mlp: FeedForward,
+    /// β of the MLP.
+    pub mlp_beta: f32,
+}
+
+impl NormedResidual {
+    fn forward(
+        &self,
+        frame: &mut Frame,
+        x: &Tensor,
+        batch: &Batch,
+        cache: &LayerCache,
+    ) -> Result<Tensor, OpError> {
+        let [norm, scaled] = &self.attn_norms;
+        let residual = scaled.forward(frame, x)?;
+        let fused = Residual { norm: Some(norm), alpha: self.attn_beta, residual: Some(&residual) };
+        let x = self.attn.forward(frame, x, batch, cache, fused)?;
+        let [norm, scaled] = &self.mlp_norms;
+        let residual = scaled.forward(frame, &x)?;
+        let fused = Residual { norm: Some(norm), alpha: self.mlp_beta, residual: Some(&residual) };
+        self.mlp.forward(frame, &x, fused)
     }
 }

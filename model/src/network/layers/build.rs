@@ -110,7 +110,7 @@ impl<'a> Build<'a> {
     }
 
     /// The attention of a layer, from projections to each head or to latents.
-    async fn self_attention(&self, w: &Scope, spec: AttentionSpec) -> Result<SelfAttention, LoadError> {
+    pub async fn self_attention(&self, w: &Scope, spec: AttentionSpec) -> Result<SelfAttention, LoadError> {
         let w = w.scope("self_attn");
         let (Some(dims), Some((table, _))) = (self.cfg.latent, &spec.rope) else {
             return Ok(Attention::load(&w, spec).await?.into());

@@ -8,13 +8,12 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use girih_ops::kernels::matmul::gemv::MAX_M;
 use girih_ops::{
     Batch, DType, Frame, Gpu, KvView, LatentAppend, LatentSize, Linear as Fusion, Matrix, OpError, RopeStyle,
     RopeTable, Tensor, latent_append, linear_by_expert,
 };
 
-use super::{Linear, Modules, Norm, Residual, Scope, Stream};
+use super::{LayerCache, Linear, Modules, Norm, Residual, Scope, Stream};
 use crate::checkpoint::weights::{ExpertRows, HeadRows};
 use crate::error::LoadError;
 use crate::network::config::Latent;
@@ -138,19 +137,19 @@ impl LatentAttention {
         frame: &mut Frame,
         x: &Tensor,
         batch: &Batch,
-        cache: &KvView,
+        cache: &LayerCache,
         fused: Residual<'_>,
     ) -> Result<Tensor, OpError> {
         let Residual { norm, alpha, residual } = fused;
         let LatentSpec { num_heads: h, dims, scale, .. } = self.spec;
-        let tokens = batch.num_tokens();
+        let (tokens, cache) = (batch.num_tokens(), cache.keys()?);
         let rows = tokens.saturating_mul(h);
-        let (x, norm) = normalised(frame, x, norm)?;
+        let (x, norm) = Norm::once(norm, frame, x)?;
         let (q, q_norm) = match &self.q_latent {
             None => (x.clone(), norm),
             Some((linear, q_norm)) => {
                 let q = product(frame, linear, &x, norm)?; // [T, Rq]
-                normalised(frame, &q, Some(q_norm))?
+                Norm::once(Some(q_norm), frame, &q)?
             }
         };
         let nope = product(frame, &self.q_nope, &q, q_norm)?; // [T, H Dn]
@@ -189,7 +188,7 @@ impl LatentAttention {
         stream: Stream<'_>,
         norm: Option<&Norm>,
         batch: &Batch,
-        cache: &KvView,
+        cache: &LayerCache,
     ) -> Result<(Tensor, Tensor), OpError> {
         let x = stream.value(frame)?;
         let fused = Residual { norm, alpha: 1.0, residual: None };
@@ -200,19 +199,6 @@ impl LatentAttention {
 
 fn product(frame: &mut Frame, linear: &Linear, x: &Tensor, norm: Option<&Norm>) -> Result<Tensor, OpError> {
     linear.forward(frame, x, Fusion { norm: norm.map(Norm::prologue), ..Fusion::default() })
-}
-
-/// x and what is left of its norm: few rows are normalised by each product that reads them, more of them once.
-fn normalised<'a>(
-    frame: &mut Frame,
-    x: &Tensor,
-    norm: Option<&'a Norm>,
-) -> Result<(Tensor, Option<&'a Norm>), OpError> {
-    let many = x.shape().first().is_some_and(|&rows| rows > MAX_M);
-    match norm {
-        Some(norm) if many => Ok((norm.forward(frame, x)?, None)),
-        norm => Ok((x.clone(), norm)),
-    }
 }
 
 /// Routes by which head h of every token goes to the h-th matrix of a layer, for all layers.

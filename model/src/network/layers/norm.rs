@@ -1,5 +1,6 @@
 //! Normalisation layers: weights and epsilon; where they are applied is the block's business.
 
+use girih_ops::kernels::matmul::gemv::MAX_M;
 use girih_ops::{Frame, OpError, Tensor};
 
 use super::Scope;
@@ -61,6 +62,26 @@ impl Norm {
             Self::Rms { weight, eps } => girih_ops::rms_norm(frame, x, weight, *eps),
             Self::Layer { weight, bias, eps } => girih_ops::layer_norm(frame, x, weight, bias.as_ref(), *eps),
         }
+    }
+
+    /// x and what is left of its norm: few rows are normalised by each product that reads them, more of them once.
+    pub fn once<'a>(
+        norm: Option<&'a Self>,
+        frame: &mut Frame,
+        x: &Tensor,
+    ) -> Result<(Tensor, Option<&'a Self>), OpError> {
+        let many = x.shape().first().is_some_and(|&rows| rows > MAX_M);
+        match norm {
+            Some(norm) if many => Ok((norm.forward(frame, x)?, None)),
+            norm => Ok((x.clone(), norm)),
+        }
+    }
+
+    /// The same norm times a factor.
+    pub async fn rms_times(w: &Scope, size: u32, eps: f32, factor: f32) -> Result<Self, LoadError> {
+        let weight = w.weights().f32("weight", &[size]).await?;
+        let weight: Vec<f32> = weight.into_iter().map(|v| v * factor).collect();
+        Ok(Self::Rms { weight: w.place_vector(&weight)?, eps })
     }
 
     /// `residual + norm(x)`.

@@ -2,7 +2,7 @@
 
 use girih_ops::{Batch, Frame, Gpu, KvSize, KvView, OpError, RopeTable, Tensor};
 
-use super::{Attention, LatentAttention, Linear, Norm, Residual, Stream};
+use super::{Attention, LatentAttention, LayerCache, LightningAttention, Linear, Norm, Residual, Stream};
 
 /// What mixes the tokens of a sequence.
 #[derive(Clone, Debug)]
@@ -12,14 +12,22 @@ pub enum SelfAttention {
     Grouped(Attention),
     /// One latent for all heads.
     Latent(Box<LatentAttention>),
+    /// A state for each head.
+    Lightning(Box<LightningAttention>),
 }
 
 impl SelfAttention {
+    /// Whether what is kept of a sequence is a state, which only goes forward.
+    pub fn is_recurrent(&self) -> bool {
+        matches!(self, Self::Lightning(_))
+    }
+
     /// Its matrices that modules of the checkpoint are, in the order in which they are used.
     pub fn linears(&self) -> Vec<&Linear> {
         match self {
             Self::Grouped(attention) => attention.linears().to_vec(),
             Self::Latent(attention) => attention.linears(),
+            Self::Lightning(attention) => attention.linears().to_vec(),
         }
     }
 
@@ -28,6 +36,7 @@ impl SelfAttention {
         match self {
             Self::Grouped(attention) => attention.spec().rope.as_ref().map(|(table, _)| &**table),
             Self::Latent(attention) => Some(&*attention.spec().rope.0),
+            Self::Lightning(_) => None,
         }
     }
 
@@ -35,14 +44,22 @@ impl SelfAttention {
     ///
     /// # Errors
     /// Memory that is exhausted, a layer that exceeds a binding.
-    pub fn alloc_cache(&self, gpu: &Gpu, slots: u32, capacity: u32, f16: bool) -> Result<KvView, OpError> {
+    pub fn alloc_cache(
+        &self,
+        gpu: &Gpu,
+        slots: u32,
+        capacity: u32,
+        f16: bool,
+    ) -> Result<LayerCache, OpError> {
         match self {
             Self::Grouped(attention) => {
                 let spec = attention.spec();
                 let (num_kv_heads, head_dim) = (spec.num_kv_heads, spec.head_dim);
-                KvView::alloc(gpu, KvSize { slots, num_kv_heads, capacity, head_dim, f16 })
+                let size = KvSize { slots, num_kv_heads, capacity, head_dim, f16 };
+                KvView::alloc(gpu, size).map(LayerCache::Keys)
             }
-            Self::Latent(attention) => attention.alloc_cache(gpu, slots, capacity, f16),
+            Self::Latent(attention) => attention.alloc_cache(gpu, slots, capacity, f16).map(LayerCache::Keys),
+            Self::Lightning(attention) => attention.alloc_states(gpu, slots).map(LayerCache::States),
         }
     }
 
@@ -52,12 +69,13 @@ impl SelfAttention {
         frame: &mut Frame,
         x: &Tensor,
         batch: &Batch,
-        cache: &KvView,
+        cache: &LayerCache,
         fused: Residual<'_>,
     ) -> Result<Tensor, OpError> {
         match self {
-            Self::Grouped(attention) => attention.forward(frame, x, batch, cache, fused),
+            Self::Grouped(attention) => attention.forward(frame, x, batch, cache.keys()?, fused),
             Self::Latent(attention) => attention.forward(frame, x, batch, cache, fused),
+            Self::Lightning(attention) => attention.forward(frame, x, batch, cache, fused),
         }
     }
 
@@ -68,11 +86,12 @@ impl SelfAttention {
         stream: Stream<'_>,
         norm: Option<&Norm>,
         batch: &Batch,
-        cache: &KvView,
+        cache: &LayerCache,
     ) -> Result<(Tensor, Tensor), OpError> {
         match self {
-            Self::Grouped(attention) => attention.forward_stream(frame, stream, norm, batch, cache),
+            Self::Grouped(attention) => attention.forward_stream(frame, stream, norm, batch, cache.keys()?),
             Self::Latent(attention) => attention.forward_stream(frame, stream, norm, batch, cache),
+            Self::Lightning(attention) => attention.forward_stream(frame, stream, norm, batch, cache),
         }
     }
 }
@@ -86,5 +105,11 @@ impl From<Attention> for SelfAttention {
 impl From<LatentAttention> for SelfAttention {
     fn from(attention: LatentAttention) -> Self {
         Self::Latent(Box::new(attention))
+    }
+}
+
+impl From<LightningAttention> for SelfAttention {
+    fn from(attention: LightningAttention) -> Self {
+        Self::Lightning(Box::new(attention))
     }
 }

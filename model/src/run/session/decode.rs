@@ -28,6 +28,8 @@ pub struct DecodePlan {
     outputs: Vec<Tensor>,
     /// Steps that the cache has room for since [`Session::seek`].
     room: u32,
+    /// Slot that it was sought to.
+    slot: u32,
     _arena: Arena,
 }
 
@@ -65,7 +67,7 @@ impl Session {
     fn record_decode(&self, tail: Tail) -> Result<DecodePlan, RunError> {
         let arena = Arena::default();
         let (frame, batch, outputs) = self.record_step_in(tail, &arena)?;
-        Ok(DecodePlan { tail, plan: frame.plan()?, batch, outputs, room: 0, _arena: arena })
+        Ok(DecodePlan { tail, plan: frame.plan()?, batch, outputs, room: 0, slot: 0, _arena: arena })
     }
 
     /// Records what a [`Session::decode_plan`] holds without compiling anything: for looking at what a device
@@ -122,10 +124,16 @@ impl Session {
             return Err(RunError::TokenId { id: token, vocab_size });
         }
         let position = known.len() as u32;
+        if self.is_ahead(slot) {
+            let mut frame = Frame::with_arena(self.gpu(), self.arena.clone());
+            self.catch_up(&mut frame, slot)?;
+            frame.submit()?;
+            self.saw(slot, |_| position as usize);
+        }
         let room = self.cache.capacity().saturating_sub(position);
         let gpu = self.gpu().clone();
         let plan = self.plan_mut(tail)?;
-        plan.room = room;
+        (plan.room, plan.slot) = (room, slot);
         gpu.write(plan.batch.token_ids.buffer(), 0, bytemuck::bytes_of(&token));
         gpu.write(plan.batch.positions.buffer(), 0, bytemuck::bytes_of(&position));
         let seq = Seq { q_base: 0, q_len: 1, kv_len: position + 1, slot };
@@ -151,6 +159,8 @@ impl Session {
         };
         plan.room = room;
         gpu.replay(&plan.plan, steps);
+        let slot = plan.slot;
+        self.saw(slot, |seen| seen + steps as usize);
         Ok(())
     }
 

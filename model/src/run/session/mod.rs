@@ -63,6 +63,9 @@ pub struct Session {
     arena: Arena,
     /// Tokens in the cache, by slot.
     tokens: Vec<Vec<u32>>,
+    /// Of a model with states, how many tokens those of each slot have seen: more than there are in the cache, where some were
+    /// forgotten or a decode step ran ahead. States do not go back; such a sequence is computed anew before it goes on.
+    seen: Option<Vec<usize>>,
     plans: Vec<DecodePlan>,
     canceller: Canceller,
 }
@@ -80,6 +83,7 @@ impl Session {
         }
         let slots = options.slots.max(1);
         let blocks = &model.decoder()?.blocks;
+        let recurrent = blocks.iter().any(|block| block.attention().is_recurrent());
         let asked = memory::Choice::new(None, capacity, Some(options));
         let needs = |choice: &memory::Choice| memory::demand(model.config(), model.weight_bytes(), choice);
         // The weights are there already; they cannot be had in another format.
@@ -100,6 +104,7 @@ impl Session {
             cache,
             arena: Arena::default(),
             tokens: vec![Vec::new(); slots as usize],
+            seen: recurrent.then(|| vec![0; slots as usize]),
             plans: Vec::new(),
             canceller: Canceller::default(),
         })
@@ -318,14 +323,46 @@ impl Session {
             .map(|i| Chunk { slot: i.slot, start: self.tokens(i.slot).len() as u32, token_ids: i.token_ids })
             .collect();
         let batch = Batch::upload(self.gpu(), &chunks)?;
-        Ok((Frame::with_arena(self.gpu(), self.arena.clone()), batch))
+        let mut frame = Frame::with_arena(self.gpu(), self.arena.clone());
+        for input in inputs {
+            self.catch_up(&mut frame, input.slot)?;
+        }
+        Ok((frame, batch))
+    }
+
+    /// Whether the states of a slot have seen other tokens than the cache holds.
+    fn is_ahead(&self, slot: u32) -> bool {
+        let seen = self.seen.as_ref().and_then(|seen| seen.get(slot as usize));
+        seen.is_some_and(|&seen| seen != self.tokens(slot).len())
+    }
+
+    /// Records the tokens of a sequence once more, from the first on, where its states are ahead of the cache.
+    pub(super) fn catch_up(&self, frame: &mut Frame, slot: u32) -> Result<(), RunError> {
+        if !self.is_ahead(slot) {
+            return Ok(());
+        }
+        for (i, token_ids) in self.tokens(slot).chunks(PREFILL_TOKENS).enumerate() {
+            let start = (i * PREFILL_TOKENS) as u32;
+            let batch = Batch::upload(self.gpu(), &[Chunk { slot, start, token_ids }])?;
+            self.model.decoder()?.hidden(frame, &batch, &self.cache, None)?;
+        }
+        Ok(())
     }
 
     pub(super) fn append(&mut self, inputs: &[Input<'_>]) {
         for input in inputs {
             if let Some(tokens) = self.tokens.get_mut(input.slot as usize) {
                 tokens.extend_from_slice(input.token_ids);
+                let now = tokens.len();
+                self.saw(input.slot, |_| now);
             }
+        }
+    }
+
+    /// Counts the tokens that the states of a slot have seen.
+    pub(super) fn saw(&mut self, slot: u32, count: impl FnOnce(usize) -> usize) {
+        if let Some(seen) = self.seen.as_mut().and_then(|seen| seen.get_mut(slot as usize)) {
+            *seen = count(*seen);
         }
     }
 
