@@ -256,7 +256,13 @@ pub fn family(model_type: &str) -> &'static Family {
 fn ggml_name(family: &Family, name: &str) -> Option<String> {
     const TOP: [&str; 6] =
         ["token_embd", "position_embd", "token_types", "token_embd_norm", "output_norm", "output"];
-    const BLOCK: [&str; 26] = [
+    const BLOCK: [&str; 32] = [
+        "attn_q_a",
+        "attn_q_a_norm",
+        "attn_q_b",
+        "attn_kv_a_mqa",
+        "attn_kv_a_norm",
+        "attn_kv_b",
         "attn_norm",
         "attn_q",
         "attn_k",
