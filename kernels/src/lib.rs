@@ -41,6 +41,7 @@ pub mod explain;
 pub mod fused;
 pub mod grid;
 pub mod matmul;
+pub mod memory;
 pub mod moe;
 pub mod norm;
 pub mod probe;

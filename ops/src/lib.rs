@@ -35,6 +35,7 @@ mod error;
 mod frame;
 mod linear;
 mod matrix;
+pub mod memory;
 mod mixture;
 pub mod moe;
 mod norm;

@@ -81,6 +81,7 @@ const FLOORS_OF_KERNELS: &[&[&str]] = &[
         "elementwise",
         "embed",
         "matmul",
+        "memory",
         "moe",
         "norm",
         "probe",
