@@ -222,7 +222,8 @@ fn cases() -> Vec<TestCase> {
     vec![
         case(("one", OneTile), [1, 2, 36], 2, &[16, 64]),
         case(("odd", PartialTile), [5, 3, 33], 1, &[16]),
-        case(("copies", ManyTiles), [9, 12, 132], 0, &[16, 64]),
+        case(("partial", PartialTile), [4, 3, 68], 1, &[16]),
+        case(("copies", ManyTiles), [9, 12, 132], 0, &[16]),
         case(("longcat", Model), [3, 12, 1536], 0, &[256]),
         case(("moe_plus_plus", Model), [4, 2, 1024], 2, &[16, 256]),
     ]
