@@ -55,6 +55,7 @@ pub mod sealed;
 pub mod selftest;
 pub mod softmax;
 pub mod spec;
+pub mod ternary;
 pub mod testing;
 pub mod transform;
 pub mod tune;

@@ -51,5 +51,7 @@ pub const KERNELS: &[&Kernel] = &[
     &crate::sample::greedy_advance::KERNEL,
     &crate::sample::top_k::KERNEL,
     &crate::softmax::KERNEL,
+    &crate::ternary::ternary_decode::KERNEL,
+    &crate::ternary::ternary_gemv::KERNEL,
     &crate::transform::KERNEL,
 ];

@@ -43,6 +43,7 @@ mod rope;
 mod sampling;
 mod softmax;
 mod tensor;
+pub mod ternary;
 mod transform;
 
 pub use attention::{Attention, attention, attention_with_lse};
