@@ -54,6 +54,9 @@ pub enum OpError {
     /// A weight format that does not exist.
     #[error(transparent)]
     Format(#[from] girih_kernels::quant::FormatError),
+    /// A ternary matrix that does not decode.
+    #[error(transparent)]
+    Dictionary(#[from] girih_kernels::quant::dictionary::DictionaryError),
     /// The kernel refused.
     #[error(transparent)]
     Kernel(#[from] KernelError),

@@ -36,6 +36,7 @@ mod frame;
 mod linear;
 mod linear_attention;
 mod matrix;
+pub mod memory;
 mod mixture;
 pub mod moe;
 mod norm;
@@ -43,6 +44,7 @@ mod rope;
 mod sampling;
 mod softmax;
 mod tensor;
+pub mod ternary;
 mod transform;
 
 pub use attention::{Attention, attention, attention_with_lse};

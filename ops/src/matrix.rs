@@ -159,6 +159,41 @@ impl Matrix {
         Self::alloc_runs(gpu, &rows, experts, k)
     }
 
+    /// The experts of several matrices as those of one, in their order, without a copy: what layers that share their experts
+    /// route to (ReXMoE, 2510.17483).
+    ///
+    /// # Errors
+    /// No matrix, matrices of other rows or columns of an expert, or whose x is scaled, mixed or quantised; 2^32 rows or more.
+    pub fn pool(of: &[&Self]) -> Result<Self, OpError> {
+        let Some(first) = of.first() else {
+            return Err(value("matrices of a pool", 0.0, "at least 1".into()));
+        };
+        let mut pool = Self { n: 0, experts: 0, parts: Vec::new(), ..(*first).clone() };
+        for matrix in of {
+            for (what, got, want) in [
+                ("rows of an expert", matrix.expert_rows(), first.expert_rows()),
+                ("columns", matrix.k, first.k),
+            ] {
+                if got != want {
+                    return Err(value(what, got.into(), format!("{want}, as the first of the pool has")));
+                }
+            }
+            if of.len() > 1 && !matrix.input.is_plain() {
+                return Err(OpError::Unsupported {
+                    op: "matrix",
+                    what: "a pool whose x is transformed".into(),
+                });
+            }
+            let Some(n) = pool.n.checked_add(matrix.n) else {
+                return Err(value("rows", f64::from(pool.n) + f64::from(matrix.n), "below 2^32".into()));
+            };
+            let row0 = pool.n;
+            pool.parts.extend(matrix.parts.iter().cloned().map(|p| Part { row0: p.row0 + row0, ..p }));
+            (pool.n, pool.experts) = (n, pool.experts + matrix.experts);
+        }
+        Ok(pool)
+    }
+
     /// Rows of each expert.
     pub fn expert_rows(&self) -> u32 {
         self.n / self.experts.max(1)

@@ -8,7 +8,7 @@ use girih_kernels::matmul::{Act, Epilogue, ExpertShape, GluAct, GroupedArgs, XRo
 use girih_kernels::{Caps, Grid};
 
 use crate::linear::{fused_norm, int_parts, is_fused, parts, row_mix};
-use crate::moe::{SlotGroups, combine, group};
+use crate::moe::{Null, SlotGroups, combine, group, null_experts};
 use crate::{
     DType, Frame, Matrix, Norm, OpError, QuantActivation, Quantized, RowTransform, Tensor,
     fake_quantize_rows, layer_norm, quantize_rows, rms_norm, transform_rows,
@@ -40,11 +40,13 @@ pub struct Mixture<'a> {
     pub alpha: f32,
     /// Added at the end `[T, D]`.
     pub residual: Option<&'a Tensor>,
+    /// Experts without weights: routes to ids from E on.
+    pub null: Option<Null<'a>>,
 }
 
 impl Default for Mixture<'_> {
     fn default() -> Self {
-        Self { norm: None, alpha: 1.0, residual: None }
+        Self { norm: None, alpha: 1.0, residual: None, null: None }
     }
 }
 
@@ -66,7 +68,7 @@ pub fn expert_path(caps: &Caps, shape: ExpertShape) -> ExpertPath {
 }
 
 /// `y[t] = residual + alpha Σ_j w[t, j] · expert_e(norm(x[t]))`, e the j-th expert of token t, in the order of j. Choices without an
-/// expert are left out.
+/// expert are left out. What [experts without weights](Null) give is added before what the others give.
 ///
 /// Of few tokens only the weights of chosen experts are read, in two dispatches (three, where a matrix exceeds a binding); of
 /// many tokens the rows of each expert are brought together ([`expert_path`]): two products, one dispatch before and one
@@ -86,6 +88,16 @@ pub fn mixture(
     opts: &Mixture<'_>,
 ) -> Result<Tensor, OpError> {
     let [gate_up, down] = check(x, routes, experts, opts)?;
+    if let Some(null) = opts.null {
+        let x = match opts.norm {
+            Some(Norm::Rms { weight, eps }) => rms_norm(frame, x, weight, eps)?,
+            Some(Norm::Layer { weight, bias, eps }) => layer_norm(frame, x, weight, bias, eps)?,
+            None => x.clone(),
+        };
+        let residual = null_experts(frame, &x, routes, gate_up.experts, &null, opts.alpha, opts.residual)?;
+        let opts = Mixture { alpha: opts.alpha, residual: Some(&residual), ..Mixture::default() };
+        return mixture(frame, &x, routes, experts, &opts);
+    }
     let act = Act::Glu(experts.act);
     let bias = experts.gate_up_bias.map(Tensor::buffer);
     let into = Epilogue { bias, alpha: 1.0, act, residual: None };
@@ -97,14 +109,14 @@ pub fn mixture(
         let h = groups.product(frame, &x, experts.gate_up, (into, gate_up, XRows::Tokens), 0)?;
         let h = Operand::new(frame, &h, experts.down, None, None)?;
         let o = groups.product(frame, &h, experts.down, (out, down, XRows::Slots), 1)?;
-        return combine(frame, &o, routes, opts.alpha, opts.residual);
+        return combine(frame, &o, routes, down.experts, opts.alpha, opts.residual);
     }
     let x = Operand::new(frame, x, experts.gate_up, opts.norm, Some(&into))?;
     let h = routed(frame, &x, experts.gate_up, routes, (into, gate_up, XRows::Tokens))?;
     let h = Operand::new(frame, &h, experts.down, None, None)?;
     if experts.down.parts.len() > 1 {
         let o = routed(frame, &h, experts.down, routes, (out, down, XRows::Slots))?;
-        return combine(frame, &o, routes, opts.alpha, opts.residual);
+        return combine(frame, &o, routes, down.experts, opts.alpha, opts.residual);
     }
     let out = Epilogue { alpha: opts.alpha, residual: opts.residual.map(Tensor::buffer), ..out };
     routed(frame, &h, experts.down, routes, (out, down, XRows::Weighted))

@@ -1,9 +1,14 @@
 //! Mixture of experts: from logits to experts, slots by experts, sums of experts. The experts are in [`mixture()`](crate::mixture()).
 
+mod null;
+mod routers;
+
 use girih_kernels::moe::{combine as combine_kernel, group as group_kernel, route as route_kernel};
 use girih_kernels::{Buffer, Grid};
 
-pub use girih_kernels::moe::{Choose, Groups, NONE, Normalise, Router, Score, Weight};
+pub use girih_kernels::moe::{Choose, Groups, NONE, Normalise, NullExperts, Router, Score, Weight};
+pub use null::{Null, null_experts};
+pub use routers::{Recurrent, choose_tokens, random_routes, recurrent_logits, residual_logits};
 
 use crate::{DType, Frame, OpError, Tensor};
 
@@ -14,13 +19,16 @@ pub struct RouterVectors<'a> {
     pub bias: Option<&'a Tensor>,
     /// Factor of the weight `[E]`.
     pub expert_scale: Option<&'a Tensor>,
+    /// What the routes say in the place of each expert, u32 `[E]`: where E experts of several layers lie in one
+    /// [pool](crate::Matrix::pool) (ReXMoE, 2510.17483). An expert that the pool does not have is like [`NONE`].
+    pub table: Option<&'a Tensor>,
 }
 
 /// The experts of each token and their weights, as [`Router`] says. The better key first, the lower index among equals; -0 is 0.
 /// An expert whose logit is NaN is not chosen; slots for which there is none have the expert [`NONE`] and the weight 0.
 ///
 /// # Shapes
-/// logits `[T, E]`, bias, expert_scale `[E]` → u32 `[T, K, 2]`: expert, bits of its f32 weight
+/// logits `[T, E]`, bias, expert_scale, u32 table `[E]` → u32 `[T, K, 2]`: expert, bits of its f32 weight
 ///
 /// # Errors
 /// Shapes or types that do not fit, a router that asks for more experts, groups or tokens' experts than there are or than
@@ -36,10 +44,12 @@ pub fn route(
     logits.expect_dtype(op, "logits", DType::F32)?;
     logits.expect(op, "logits", &[tokens, router.experts])?;
     route_kernel::check(router)?;
-    let RouterVectors { bias, expert_scale } = vectors;
-    for (tensor, name) in [(bias, "bias"), (expert_scale, "expert_scale")] {
+    let RouterVectors { bias, expert_scale, table } = vectors;
+    for (tensor, name, dtype) in
+        [(bias, "bias", DType::F32), (expert_scale, "expert_scale", DType::F32), (table, "table", DType::U32)]
+    {
         if let Some(tensor) = tensor {
-            tensor.expect_dtype(op, name, DType::F32)?;
+            tensor.expect_dtype(op, name, dtype)?;
             tensor.expect(op, name, &[router.experts])?;
         }
     }
@@ -48,6 +58,7 @@ pub fn route(
         logits: logits.buffer(),
         bias: bias.map(Tensor::buffer),
         expert_scale: expert_scale.map(Tensor::buffer),
+        table: table.map(Tensor::buffer),
         routes: routes.buffer(),
     };
     route_kernel::record(frame.recorder(), args, router, tokens)?;
@@ -109,7 +120,8 @@ pub fn group(
     Ok(SlotGroups { groups, grids: [grid(0), grid(1)], max_tiles })
 }
 
-/// `y[t] = residual[t] + alpha Σ_j w[t, j] · o[t, j]` in the order of j; slots without an expert are left out.
+/// `y[t] = residual[t] + alpha Σ_j w[t, j] · o[t, j]` in the order of j. Slots whose expert is none of the first `experts` are left
+/// out: those without one, and [experts without weights](NullExperts).
 ///
 /// # Shapes
 /// o `[T K, N]`, routes u32 `[T, K, 2]`, residual `[T, N]` → `[T, N]`
@@ -120,6 +132,7 @@ pub fn combine(
     frame: &mut Frame,
     o: &Tensor,
     routes: &Tensor,
+    experts: u32,
     alpha: f32,
     residual: Option<&Tensor>,
 ) -> Result<Tensor, OpError> {
@@ -138,7 +151,7 @@ pub fn combine(
     if slots > 0 {
         let residual: Option<&Buffer> = residual.map(Tensor::buffer);
         let args = combine_kernel::Args { o: o.buffer(), routes: routes.buffer(), residual, y: y.buffer() };
-        combine_kernel::record(frame.recorder(), args, [tokens, k, n], alpha)?;
+        combine_kernel::record(frame.recorder(), args, [tokens, k, n], experts, alpha)?;
     }
     Ok(y)
 }

@@ -28,10 +28,12 @@ mod search;
 mod stats;
 #[cfg(test)]
 mod tables;
+mod ternary;
 mod transform;
 
 pub use error::QuantizeError;
 pub use linear::{LayerReport, Module, QuantizedLinear, QuantizedModule, quantize_linear};
 pub use scheme::{Scheme, SchemeInfo, schemes};
 pub use stats::InputStats;
+pub use ternary::TernaryMatrix;
 pub use transform::HostMix;

@@ -1,9 +1,10 @@
 // y[t] = residual[t] + alpha Σ_j weight[t, j] · o[t, j]     over the slots of a token, in their order
-// Slots without an expert are left out; what o holds there is not read. One V per invocation.
+// Slots whose expert is none of num_experts are left out; what o holds there is not read. One V per invocation.
 const WG: u32 = 256u; //!spec
 const HAS_RESIDUAL: bool = false; //!spec
-const NONE: u32 = 0xffffffffu;
-struct Params { num_tokens: u32, num_slots: u32, num_channels: u32, grid_x: u32, alpha: f32 }
+struct Params {
+    num_tokens: u32, num_slots: u32, num_channels: u32, grid_x: u32, alpha: f32, num_experts: u32
+}
 //!import common/lanes.wgsl
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> o: array<V>;                     // [T, K, N]
@@ -20,7 +21,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var sum = V(0.0);
     for (var slot = token * p.num_slots; slot < (token + 1u) * p.num_slots; slot++) {
         let route = routes[slot];
-        if route.x != NONE { sum += bitcast<f32>(route.y) * o[slot * width + i % width]; }
+        if route.x < p.num_experts { sum += bitcast<f32>(route.y) * o[slot * width + i % width]; }
     }
     if HAS_RESIDUAL { y[i] = residual[i] + p.alpha * sum; } else { y[i] = p.alpha * sum; }
 }

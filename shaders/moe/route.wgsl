@@ -1,12 +1,12 @@
 // Which K of E experts a token goes to, and with which weights:
 //   key = score(logit) + bias          of the groups that are kept; NaN logits have no key
 //   the K best keys, the lower index first among equals
-//   weight = score, or its softmax or sigmoid among the chosen; normalised; times scale and the expert's factor
+//   weight = score, or its softmax or sigmoid among the chosen; 0 of the last experts where they weigh nothing; normalised;
+//            times scale and the expert's factor
 // One workgroup for a token. An invocation owns every WG-th expert. Weights are few: the first invocation finishes them in order.
 const WG: u32 = 64u; //!spec
 // Room for this many experts.
 const EXPERTS: u32 = 64u; //!spec
-// 0 softmax, 1 sigmoid, 2 sqrt(softplus), 3 the logit
 const SCORE: u32 = 0u; //!spec
 const HAS_BIAS: bool = false; //!spec
 const BIAS_IN_WEIGHT: bool = false; //!spec
@@ -18,7 +18,10 @@ const WEIGHT: u32 = 0u; //!spec
 // 0 none, 1 by the sum + eps, 2 by at least eps
 const NORMALISE: u32 = 0u; //!spec
 const SPARSE_MIXER: bool = false; //!spec
+const HAS_WEIGHTLESS: bool = false; //!spec
 const HAS_EXPERT_SCALE: bool = false; //!spec
+// Whether routes say what a table has in the place of the expert.
+const HAS_TABLE: bool = false; //!spec
 const MAX_GROUPS: u32 = 64u;
 const MAX_K: u32 = 64u;
 struct Params {
@@ -31,35 +34,21 @@ struct Params {
     eps: f32,           // of the normalisation
     mixer_eps: f32,
     scale: f32,
+    first_weightless: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> logits: array<f32>;              // [T, E]
 @group(0) @binding(2) var<storage, read> bias: array<f32>;                // [E]
 @group(0) @binding(3) var<storage, read> expert_scale: array<f32>;        // [E]
-@group(0) @binding(4) var<storage, read_write> routes: array<vec2<u32>>;  // [T, K]: expert, bits of its weight
+@group(0) @binding(4) var<storage, read> table: array<u32>;               // [E]
+@group(0) @binding(5) var<storage, read_write> routes: array<vec2<u32>>;  // [T, K]: expert, bits of its weight
 //!import common/reduce_key.wgsl
 //!import common/activation.wgsl
+//!import moe/score.wgsl
 var<workgroup> keys: array<u32, EXPERTS>;
 var<workgroup> scores: array<f32, EXPERTS>;
 var<workgroup> group_keys: array<u32, MAX_GROUPS>;
 var<workgroup> chosen: array<u32, MAX_K>;
-
-fn is_nan(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }
-
-// exp(l - top), of infinite logits too: 1 for the top itself, 0 for minus infinity.
-fn exp_below(l: f32, top: f32) -> f32 {
-    if bitcast<u32>(l) == 0xff800000u { return 0.0; }
-    if bitcast<u32>(l) == bitcast<u32>(top) { return 1.0; }
-    return exp(max(l - top, -100.0));
-}
-
-fn score(l: f32) -> f32 {
-    switch SCORE {
-        case 1u: { return act_sigmoid(l); }
-        case 2u: { return sqrt(act_softplus(l)); }
-        default: { return l; }
-    }
-}
 
 // The better of two keys of a group in x, the other one in y.
 fn best_two(group: u32, size: u32) -> vec2<u32> {
@@ -172,6 +161,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, lane: Lane) {
             if WEIGHT == 1u { w = exp_below(w, key_value(largest.key)); }
             if WEIGHT == 2u { w = act_sigmoid(w); }
         }
+        if HAS_WEIGHTLESS && WEIGHT != 1u && e >= p.first_weightless { w = 0.0; }
         routes[at + j] = vec2<u32>(e, bitcast<u32>(w));
         sum += w;
     }
@@ -184,8 +174,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, lane: Lane) {
         var w = 0.0;
         if e != NONE && divisor != 0.0 {
             w = bitcast<f32>(routes[at + j].y) / divisor * p.scale;
+            if HAS_WEIGHTLESS && e >= p.first_weightless { w = 0.0; }
             if HAS_EXPERT_SCALE { w *= expert_scale[e]; }
         }
-        routes[at + j] = vec2<u32>(e, bitcast<u32>(w));
+        var name = e;
+        if HAS_TABLE && e != NONE { name = table[e]; }
+        routes[at + j] = vec2<u32>(name, bitcast<u32>(w));
     }
 }

@@ -7,6 +7,7 @@ pub mod files;
 pub mod gguf;
 pub mod goldens;
 pub mod on_device;
+pub mod routing;
 mod skip;
 
 #[cfg(not(target_arch = "wasm32"))]

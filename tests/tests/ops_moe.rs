@@ -1,339 +1,18 @@
-//! Mixtures of experts against independent results: routers, groups of slots, whole blocks.
+//! Mixtures of experts against independent results: groups of slots, whole blocks, experts without weights.
 
 use girih_kernels::matmul::gemv::routed as routed_gemv;
 use girih_kernels::matmul::{Act, Epilogue, ExpertShape, XRows};
 use girih_kernels::testing::{hash, seeded};
 use girih_ops::moe::{
-    Choose, Groups, NONE, Normalise, Router, RouterVectors, Score, Weight, combine, decode_routes, group,
-    route,
+    NONE, Null, NullExperts, Router, RouterVectors, Score, combine, group, null_experts, route,
 };
 use girih_ops::{
     Experts, Format, Frame, GluAct, Gpu, Matrix, MatrixInput, Mixture, Norm, QuantActivation, Tensor,
     WeightFormat, WeightType, mixture,
 };
-use girih_tests::goldens::{Case, assert_close, counted, op};
+use girih_tests::goldens::{assert_close, counted, op};
 use girih_tests::on_device;
-
-/// Experts of a token and their weights.
-type Slots = Vec<(u32, f32)>;
-
-/// A family on one input: its router, whether it has a bias, and the slots of three tokens.
-type FamilyCase = (&'static str, Router, bool, [Slots; 3]);
-
-/// Routes of logits `[T, E]`, a row for each token.
-async fn routes(
-    gpu: &Gpu,
-    router: &Router,
-    logits: &[f32],
-    [bias, scale]: [Option<&[f32]>; 2],
-) -> Vec<Vec<(u32, f32)>> {
-    let e = router.experts;
-    let vector = |v: Option<&[f32]>| v.map(|v| Tensor::from_f32(gpu, v, &[e]).expect("uploads"));
-    let (bias, scale) = (vector(bias), vector(scale));
-    let logits = Tensor::from_f32(gpu, logits, &[logits.len() as u32 / e, e]).expect("uploads");
-    let mut frame = Frame::new(gpu);
-    let vectors = RouterVectors { bias: bias.as_ref(), expert_scale: scale.as_ref() };
-    let routes = route(&mut frame, &logits, router, vectors).expect("records");
-    frame.submit().expect("runs");
-    let words = routes.to_u32(gpu).await.expect("reads");
-    decode_routes(&words).chunks(router.k as usize).map(<[(u32, f32)]>::to_vec).collect()
-}
-
-fn assert_routes(what: &str, got: &[(u32, f32)], want: &[(u32, f32)]) {
-    assert_eq!(got.len(), want.len(), "{what}");
-    for (g, w) in got.iter().zip(want) {
-        assert_eq!(g.0, w.0, "{what}: {got:?}, want {want:?}");
-        assert!((g.1 - w.1).abs() <= 2e-6 * (1.0 + w.1.abs()), "{what}: {got:?}, want {want:?}");
-    }
-}
-
-/// The router of a golden.
-fn router_of(case: &Case<'_>) -> Router {
-    let number = |name: &str| case.number(name).unwrap_or(0.0);
-    let experts = case.f32("logits").0[1];
-    let k = ["top_k", "top_k_total"].into_iter().find_map(|name| case.number(name)).unwrap_or(0.0) as u32;
-    let base = Router { experts, k, ..Router::default() };
-    let sum = Normalise::Sum { eps: 1e-20 };
-    let limited = |two_best, fill_zero| Groups::Limited {
-        groups: number("n_group") as u32,
-        keep: number("topk_group") as u32,
-        two_best,
-        fill_zero,
-    };
-    let scale = case.number("routed_scaling_factor").unwrap_or(1.0) as f32;
-    match case.name.as_str() {
-        name if name.starts_with("softmax") => {
-            Router { normalise: if case.flag("renorm") { sum } else { Normalise::None }, ..base }
-        }
-        "topk_then_softmax" => Router { score: Score::Logit, weight: Weight::Softmax, ..base },
-        "sigmoid_topk" => Router { score: Score::Logit, weight: Weight::Sigmoid, ..base },
-        name if name.starts_with("deepseek_v3") => Router {
-            score: Score::Sigmoid,
-            groups: limited(true, false),
-            normalise: if case.flag("norm_topk_prob") { sum } else { Normalise::None },
-            scale,
-            ..base
-        },
-        "deepseek_v2_group" => Router { groups: limited(false, true), scale, ..base },
-        "ernie" => Router { normalise: Normalise::AtLeast { least: number("norm_min") as f32 }, ..base },
-        name if name.starts_with("moge") => {
-            Router { groups: Groups::Each { groups: number("num_groups") as u32 }, ..base }
-        }
-        name => panic!("no router for {name}"),
-    }
-}
-
-/// Sets of expert and weight: goldens have the largest weight first, routes the largest key.
-#[on_device("goldens/ops/routing")]
-async fn routers_agree_with_the_goldens(gpu: Gpu) {
-    let goldens = op("routing");
-    let mut ran = 0;
-    for case in goldens.cases() {
-        let router = router_of(&case);
-        let logits = case.f32("logits").1;
-        let optional = |name: &str| case.has(name).then(|| case.f32(name).1);
-        let (bias, scale) = (optional("bias"), optional("router_scale"));
-        let mut kinds = vec![("weights", router, None)];
-        if case.has("weights_renorm") {
-            let normalise = Normalise::Sum { eps: 0.0 };
-            kinds.push(("weights_renorm", Router { normalise, ..router }, None));
-            kinds.push(("weights_scaled", router, scale.as_deref()));
-        }
-        for (tensor, router, scale) in kinds {
-            let got = routes(&gpu, &router, &logits, [bias.as_deref(), scale]).await;
-            let want: Vec<(u32, f32)> =
-                case.ints("indices").iter().map(|&e| e as u32).zip(case.f32(tensor).1).collect();
-            for (token, (mut got, want)) in got.into_iter().zip(want.chunks(router.k as usize)).enumerate() {
-                let mut want = want.to_vec();
-                got.sort_by_key(|r| r.0);
-                want.sort_by_key(|r| r.0);
-                assert_routes(&format!("{} {tensor}, token {token}", case.name), &got, &want);
-            }
-        }
-        ran += 1;
-    }
-    counted("ops/routing", ran);
-}
-
-/// Logits of three tokens over 16 experts: `l[t, e] = q² / 64 - 2`, `q = (A[t] e + B[t]) mod 16`.
-fn vector_logits() -> Vec<f32> {
-    let row = |(a, b): (u32, u32)| (0..16).map(move |e| ((a * e + b) % 16).pow(2) as f32 / 64.0 - 2.0);
-    [(5, 3), (11, 7), (3, 12)].into_iter().flat_map(row).collect()
-}
-
-/// Families of routers on one input, each with the experts and weights of three tokens.
-#[on_device]
-async fn families_route_as_published(gpu: Gpu) {
-    let base = Router { experts: 16, k: 4, ..Router::default() };
-    let sum = Normalise::Sum { eps: 1e-20 };
-    let sigmoid = Router { score: Score::Sigmoid, ..base };
-    let logit = Router { score: Score::Logit, ..base };
-    let limited = |two_best, fill_zero| Groups::Limited { groups: 4, keep: 2, two_best, fill_zero };
-    let deepseek = Router { groups: limited(true, false), normalise: sum, scale: 2.5, ..sigmoid };
-    let four = |w: [f32; 4], ids: [[u32; 4]; 3]| ids.map(|ids| ids.into_iter().zip(w).collect::<Vec<_>>());
-    let each = |rows: [([u32; 4], [f32; 4]); 3]| rows.map(|(ids, w)| ids.into_iter().zip(w).collect());
-    let plain = [[12, 15, 2, 5], [8, 5, 2, 15], [1, 6, 11, 0]];
-    let cases: Vec<FamilyCase> = vec![
-        ("olmoe", base, false, four([0.314117, 0.199665, 0.130944, 0.088601], plain)),
-        (
-            "mixtral",
-            Router { normalise: Normalise::Sum { eps: 0.0 }, ..base },
-            false,
-            four([0.428346, 0.272273, 0.178561, 0.120820], plain),
-        ),
-        (
-            "gpt_oss",
-            Router { weight: Weight::Softmax, ..logit },
-            false,
-            four([0.428346, 0.272273, 0.178561, 0.120820], plain),
-        ),
-        (
-            "deepseek_v2",
-            Router { groups: limited(false, true), ..base },
-            false,
-            each([
-                ([12, 15, 2, 14], [0.314117, 0.199665, 0.130944, 0.033108]),
-                ([8, 5, 9, 6], [0.314117, 0.199665, 0.044551, 0.033108]),
-                ([1, 6, 0, 5], [0.314117, 0.199665, 0.088601, 0.061853]),
-            ]),
-        ),
-        (
-            "deepseek_v3",
-            deepseek,
-            true,
-            each([
-                ([12, 2, 15, 14], [0.806286, 0.644026, 0.730834, 0.318854]),
-                ([8, 12, 9, 15], [0.912172, 0.525884, 0.436494, 0.625449]),
-                ([1, 6, 0, 5], [0.788990, 0.715156, 0.540987, 0.454867]),
-            ]),
-        ),
-        (
-            "deepseek_v3 without bias",
-            deepseek,
-            false,
-            each([
-                ([12, 15, 2, 14], [0.806286, 0.730834, 0.644026, 0.318854]),
-                ([8, 5, 9, 6], [0.899150, 0.815008, 0.430263, 0.355578]),
-                ([1, 6, 0, 5], [0.788990, 0.715156, 0.540987, 0.454867]),
-            ]),
-        ),
-        (
-            "glm4_moe",
-            Router { normalise: sum, ..sigmoid },
-            true,
-            each([
-                ([12, 2, 15, 5], [0.294912, 0.235562, 0.267314, 0.202212]),
-                ([2, 8, 5, 12], [0.243397, 0.304721, 0.276205, 0.175677]),
-                ([1, 6, 11, 0], [0.294912, 0.267314, 0.235562, 0.202212]),
-            ]),
-        ),
-        (
-            "pangu_pro_moe",
-            Router { groups: Groups::Each { groups: 4 }, ..base },
-            false,
-            each([
-                ([2, 5, 8, 12], [0.130944, 0.088601, 0.061853, 0.314117]),
-                ([2, 5, 8, 15], [0.130944, 0.199665, 0.314117, 0.088601]),
-                ([1, 6, 11, 15], [0.314117, 0.199665, 0.130944, 0.033108]),
-            ]),
-        ),
-        (
-            "ernie4_5_moe",
-            Router { normalise: Normalise::AtLeast { least: 1e-12 }, ..base },
-            true,
-            each([
-                ([12, 2, 7, 14], [0.635147, 0.264769, 0.033140, 0.066944]),
-                ([2, 8, 12, 7], [0.252346, 0.605346, 0.119200, 0.023108]),
-                ([1, 6, 2, 7], [0.589108, 0.374460, 0.018643, 0.017790]),
-            ]),
-        ),
-        (
-            "llama4",
-            Router { k: 1, weight: Weight::Sigmoid, ..logit },
-            false,
-            [12, 8, 1].map(|e| vec![(e, 0.819893)]),
-        ),
-        (
-            "phimoe",
-            Router { k: 2, choose: Choose::SparseMixer { eps: 0.01 }, ..logit },
-            false,
-            [[12, 15], [8, 5], [1, 6]].map(|ids| ids.map(|e| (e, 1.0)).to_vec()),
-        ),
-        (
-            "llada_moe",
-            Router { bias_in_weight: true, ..base },
-            true,
-            each([
-                ([12, 2, 7, 14], [0.439117, 0.255944, 0.141390, 0.095608]),
-                ([2, 8, 12, 7], [0.255944, 0.251617, 0.186853, 0.136991]),
-                ([1, 6, 2, 7], [0.314117, 0.199665, 0.134941, 0.134486]),
-            ]),
-        ),
-        (
-            "longcat",
-            Router { scale: 6.0, ..base },
-            true,
-            each([
-                ([12, 2, 7, 14], [1.884705, 0.785662, 0.098337, 0.198646]),
-                ([2, 8, 12, 7], [0.785662, 1.884705, 0.371120, 0.071945]),
-                ([1, 6, 2, 7], [1.884705, 1.197991, 0.059644, 0.056913]),
-            ]),
-        ),
-        (
-            "deepseek_v4",
-            Router { score: Score::SqrtSoftplus, normalise: sum, scale: 1.5, ..base },
-            true,
-            each([
-                ([12, 2, 15, 5], [0.444782, 0.350403, 0.396077, 0.308738]),
-                ([8, 2, 5, 12], [0.456023, 0.359259, 0.406087, 0.278631]),
-                ([1, 6, 11, 0], [0.444782, 0.396077, 0.350403, 0.308738]),
-            ]),
-        ),
-        (
-            "kolibri",
-            Router { weight: Weight::Sigmoid, normalise: sum, ..logit },
-            true,
-            four([0.294912, 0.267314, 0.235562, 0.202212], plain),
-        ),
-    ];
-    let logits = vector_logits();
-    let bias: Vec<f32> = (0..16).map(|e| ((7 * e % 5) as f32 - 2.0) / 16.0).collect();
-    for (name, router, has_bias, want) in cases {
-        let bias = has_bias.then_some(bias.as_slice());
-        let got = routes(&gpu, &router, &logits, [bias, None]).await;
-        for (token, (got, want)) in got.iter().zip(&want).enumerate() {
-            assert_routes(&format!("{name}, token {token}"), got, want);
-        }
-    }
-}
-
-/// Excluded groups as zeros or as minus infinity, with keys below zero (a trap of old forks).
-#[on_device]
-async fn what_excluded_groups_are_filled_with_decides(gpu: Gpu) {
-    let logits = [2.0, 1.0, -1.0, -2.0, 0.0, -0.5, -1.5, -3.0];
-    let bias = [0.0, 0.0, -0.9, -0.9, 0.0, 0.0, 0.0, 0.0];
-    let zero: [(u32, f32); 4] = [(0, 0.353820), (1, 0.293669), (4, 0.200852), (5, 0.151660)];
-    let infinity: [(u32, f32); 4] = [(0, 0.440398), (1, 0.365529), (2, 0.134471), (3, 0.059601)];
-    for (fill_zero, want) in [(true, zero), (false, infinity)] {
-        let groups = Groups::Limited { groups: 2, keep: 1, two_best: true, fill_zero };
-        let (score, normalise) = (Score::Sigmoid, Normalise::Sum { eps: 0.0 });
-        let router = Router { experts: 8, k: 4, score, groups, normalise, ..Router::default() };
-        let got = routes(&gpu, &router, &logits, [Some(&bias), None]).await;
-        assert_routes(&format!("fill zero: {fill_zero}"), &got[0], &want);
-    }
-}
-
-#[on_device]
-async fn the_sparse_mixer_weighs_near_ties(gpu: Gpu) {
-    let router = Router {
-        experts: 4,
-        k: 2,
-        score: Score::Logit,
-        choose: Choose::SparseMixer { eps: 0.01 },
-        ..Router::default()
-    };
-    for (logits, want) in [
-        ([2.0, 1.99, 1.0, -3.0], [0.502500, 1.0]),
-        ([2.0, 1.99, 1.97, -3.0], [0.337781, 0.505000]),
-        ([-1.0, -1.005, -1.5, -4.0], [0.501250, 1.0]),
-        ([0.0, 0.0, -1.0, -2.0], [0.5, 1.0]),
-        ([2.0, f32::NEG_INFINITY, f32::NEG_INFINITY, f32::NEG_INFINITY], [1.0, 0.0]),
-    ] {
-        let got = routes(&gpu, &router, &logits, [None; 2]).await;
-        assert_routes(&format!("{logits:?}"), &got[0], &[(0, want[0]), (1, want[1])]);
-    }
-}
-
-#[on_device]
-async fn ties_and_what_is_no_number_have_one_result(gpu: Gpu) {
-    let router =
-        |experts, k| Router { experts, k, normalise: Normalise::Sum { eps: 0.0 }, ..Router::default() };
-    let (nan, inf) = (f32::NAN, f32::INFINITY);
-    let third = 1.0 / 3.0;
-    let none = (NONE, 0.0);
-    let slots = |of: &[(u32, f32)]| -> Slots { of.to_vec() };
-    let cases: [(Router, &[f32], Slots); 7] = [
-        (
-            router(8, 3),
-            &[1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 0.0, 0.0],
-            slots(&[(4, 0.4223188), (5, 0.4223188), (0, 0.1553624)]),
-        ),
-        (router(4, 3), &[0.0, -0.0, 0.0, -0.0], slots(&[(0, third), (1, third), (2, third)])),
-        (router(4, 2), &[nan, 1.0, nan, 1.0], slots(&[(1, 0.5), (3, 0.5)])),
-        (router(4, 3), &[nan, 1.0, nan, nan], slots(&[(1, 1.0), none, none])),
-        (router(3, 2), &[nan, nan, nan], slots(&[none, none])),
-        (router(4, 3), &[-inf, 2.0, -inf, -inf], slots(&[(1, 1.0), (0, 0.0), (2, 0.0)])),
-        (router(4, 1), &[0.5, inf, 1.0, -inf], slots(&[(1, 1.0)])),
-    ];
-    for (router, logits, want) in cases {
-        let got = routes(&gpu, &router, logits, [None; 2]).await;
-        assert_routes(&format!("{logits:?}"), &got[0], &want);
-    }
-    // Not normalised: a row of nothing but minus infinity weighs nothing.
-    let plain = Router { normalise: Normalise::None, ..router(3, 1) };
-    let got = routes(&gpu, &plain, &[-inf; 3], [None; 2]).await;
-    assert_routes("all minus infinity", &got[0], &[(0, 0.0)]);
-}
+use girih_tests::routing::{routes, upload_routes};
 
 #[on_device]
 async fn slots_come_in_the_order_of_experts(gpu: Gpu) {
@@ -418,11 +97,6 @@ impl Block {
 
 fn swiglu(gate: f64, up: f64) -> f64 {
     gate / (1.0 + (-gate).exp()) * up
-}
-
-fn upload_routes(gpu: &Gpu, routes: &[Vec<(u32, f32)>]) -> Tensor {
-    let words: Vec<u32> = routes.iter().flatten().flat_map(|r| [r.0, r.1.to_bits()]).collect();
-    Tensor::from_u32(gpu, &words, &[routes.len() as u32, routes[0].len() as u32, 2]).expect("uploads")
 }
 
 async fn run(gpu: &Gpu, x: &[f32], routes: &Tensor, experts: &Experts<'_>, opts: &Mixture<'_>) -> Vec<f32> {
@@ -658,43 +332,136 @@ async fn biases_are_those_of_the_expert(gpu: Gpu) {
     }
 }
 
+/// W_c `[1, 2, 3]`, v `[1, 3]` of a published constant expert, and what it makes of x = [1, -2, 0.5].
+const MIX: [f32; 6] = [0.2, -0.1, 0.4, -0.3, 0.5, 0.1];
+const CONSTANT: [f32; 3] = [0.5, -0.5, 1.0];
+const OF_CONSTANT: [f32; 3] = [0.932064, -1.796191, 0.567936];
+
+#[on_device]
+async fn experts_without_weights_give_what_was_published(gpu: Gpu) {
+    let [mix, constant] = [(&MIX[..], &[1u32, 2, 3][..]), (&CONSTANT[..], &[1, 3])]
+        .map(|(values, shape)| Tensor::from_f32(&gpu, values, shape).expect("uploads"));
+    let kinds = NullExperts { constant: 1, copy: 1 };
+    let null = Null { kinds, constant: Some([&mix, &constant]) };
+    let x = [1.0, -2.0, 0.5];
+    // Experts 0 and 1 have weights, 2 is the constant one, 3 copies, 4 is of zero.
+    let cases: [(Vec<(u32, f32)>, [f32; 3]); 5] = [
+        (vec![(2, 1.0), (4, 0.0)], OF_CONSTANT),
+        (vec![(3, 1.0), (4, 7.0)], x),
+        (vec![(0, 0.5), (NONE, 0.0)], [0.0; 3]),
+        (vec![(3, 0.25), (3, 0.5)], x.map(|v| 0.75 * v)),
+        (vec![(2, 2.0), (3, -1.0)], [0, 1, 2].map(|i| 2.0 * OF_CONSTANT[i] - x[i])),
+    ];
+    let rows: Vec<f32> = x.into_iter().cycle().take(3 * cases.len()).collect();
+    let x = Tensor::from_f32(&gpu, &rows, &[cases.len() as u32, 3]).expect("uploads");
+    let routes = upload_routes(&gpu, &cases.each_ref().map(|c| c.0.clone()));
+    let mut frame = Frame::new(&gpu);
+    let y = null_experts(&mut frame, &x, &routes, 2, &null, 1.0, None).expect("records");
+    frame.submit().expect("runs");
+    let got = y.to_f32(&gpu).await.expect("reads");
+    assert_close("null experts", &got, &cases.each_ref().map(|c| c.1).concat(), 1e-6, 0.0);
+    // A copy of weight 1 is a copy.
+    assert_eq!(got[3..6], rows[3..6]);
+}
+
+/// Few tokens and many; experts with weights that nobody chose are NaN; a norm in front of all.
+#[on_device]
+async fn mixtures_have_experts_without_weights(gpu: Gpu) {
+    for tokens in [2u32, 40] {
+        let [e, i, d] = [4u32, 24, 36];
+        let mut block = Block::seeded([e, i, d]);
+        // 0..4 have weights, 4 and 5 copy, 6 is of zero.
+        let routes: Vec<Vec<(u32, f32)>> = (0..tokens)
+            .map(|t| {
+                let ids = [hash(t) % 7, hash(t + 100) % 7].map(|id| if id == 1 { 4 } else { id });
+                ids.map(|id| (id, 0.25 + (hash(t + id) % 8) as f32 / 8.0)).to_vec()
+            })
+            .collect();
+        let x = seeded((tokens * d) as usize, 9);
+        let norm: Vec<f32> = seeded(d as usize, 5).iter().map(|v| 1.0 + 0.1 * v).collect();
+        let normalised: Vec<f32> = x
+            .chunks_exact(d as usize)
+            .flat_map(|row| {
+                let scale = (row.iter().map(|v| v * v).sum::<f32>() / d as f32 + 1e-5).sqrt();
+                row.iter().zip(&norm).map(move |(v, w)| v / scale * w).collect::<Vec<_>>()
+            })
+            .collect();
+        let with_weights: Vec<Vec<(u32, f32)>> = routes
+            .iter()
+            .map(|of| of.iter().map(|&(id, w)| if id < e { (id, w) } else { (NONE, 0.0) }).collect())
+            .collect();
+        let mut want = block.apply(&normalised, &with_weights, swiglu);
+        for ((y, x), of) in
+            want.chunks_exact_mut(d as usize).zip(normalised.chunks_exact(d as usize)).zip(&routes)
+        {
+            let copied: f32 = of.iter().filter(|r| (4..6).contains(&r.0)).map(|r| r.1).sum();
+            y.iter_mut().zip(x).for_each(|(y, x)| *y += copied * x);
+        }
+        let size = (i * d) as usize;
+        block.gate[size..2 * size].fill(f32::NAN);
+        block.down[size..2 * size].fill(f32::NAN);
+        let [gate_up, down] = block.upload(&gpu, WeightType::F32);
+        let experts = Experts {
+            gate_up: &gate_up,
+            gate_up_bias: None,
+            down: &down,
+            down_bias: None,
+            act: GluAct::Silu,
+        };
+        let weight = Tensor::from_f32(&gpu, &norm, &[d]).expect("uploads");
+        let residual = seeded((tokens * d) as usize, 11);
+        let tensor = Tensor::from_f32(&gpu, &residual, &[tokens, d]).expect("uploads");
+        let opts = Mixture {
+            norm: Some(Norm::Rms { weight: &weight, eps: 1e-5 }),
+            alpha: 0.5,
+            residual: Some(&tensor),
+            null: Some(Null { kinds: NullExperts { constant: 0, copy: 2 }, constant: None }),
+        };
+        let got = run(&gpu, &x, &upload_routes(&gpu, &routes), &experts, &opts).await;
+        let want: Vec<f32> = want.iter().zip(&residual).map(|(y, r)| r + 0.5 * y).collect();
+        assert_close(&format!("{tokens} tokens"), &got, &want, 1e-4, 1e-4);
+    }
+}
+
+/// Layers that share experts: those of several matrices as those of one, under the names that a table gives them.
+#[on_device]
+async fn layers_share_experts_in_a_pool(gpu: Gpu) {
+    let blocks = [1u32, 3].map(|e| Block::seeded([e, 16, 24]));
+    let of = |values: fn(&Block) -> &Vec<f32>| blocks.iter().flat_map(|b| values(b).clone()).collect();
+    let whole = Block { dims: [4, 16, 24], gate: of(|b| &b.gate), up: of(|b| &b.up), down: of(|b| &b.down) };
+    let apart = blocks.each_ref().map(|b| b.upload(&gpu, WeightType::F32));
+    let [gate_up, down] = [0, 1].map(|i| Matrix::pool(&[&apart[0][i], &apart[1][i]]).expect("alike"));
+    assert_eq!([gate_up.experts, gate_up.n, down.experts, down.n], [4, 128, 4, 96]);
+    // (layer, expert) of names 0..4: (1, 2), (0, 0), (1, 1), (1, 0).
+    let table = [3u32, 0, 2, 1];
+    let logits = [0.5f32, 2.0, -1.0, 1.0, 3.0, 0.0, 1.5, 2.5];
+    let router = Router { experts: 4, k: 2, ..Router::default() };
+    let named = routes(&gpu, &router, &logits, [None; 2]).await;
+    assert_eq!([named[0][0].0, named[0][1].0, named[1][0].0, named[1][1].0], [1, 3, 0, 3]);
+    let placed: Vec<Vec<(u32, f32)>> =
+        named.iter().map(|of| of.iter().map(|&(e, w)| (table[e as usize], w)).collect()).collect();
+    let x = seeded(48, 9);
+    let tensor = Tensor::from_f32(&gpu, &x, &[2, 24]).expect("uploads");
+    let logits = Tensor::from_f32(&gpu, &logits, &[2, 4]).expect("uploads");
+    let table = Tensor::from_u32(&gpu, &table, &[4]).expect("uploads");
+    let experts =
+        Experts { gate_up: &gate_up, gate_up_bias: None, down: &down, down_bias: None, act: GluAct::Silu };
+    let mut frame = Frame::new(&gpu);
+    let vectors = RouterVectors { table: Some(&table), ..RouterVectors::default() };
+    let routes = route(&mut frame, &logits, &router, vectors).expect("records");
+    let y = mixture(&mut frame, &tensor, &routes, &experts, &Mixture::default()).expect("records");
+    frame.submit().expect("runs");
+    let got = y.to_f32(&gpu).await.expect("reads");
+    assert_close("pool", &got, &whole.apply(&x, &placed, swiglu), 1e-4, 1e-4);
+    let other = Matrix { k: 16, ..gate_up.clone() };
+    let error = Matrix::pool(&[&gate_up, &other]).expect_err("16 columns").to_string();
+    assert!(error.contains("columns is 16"), "{error}");
+    assert!(Matrix::pool(&[]).is_err());
+}
+
 #[on_device]
 async fn what_does_not_fit_is_a_typed_error(gpu: Gpu) {
     let mut frame = Frame::new(&gpu);
-    let logits = frame.alloc(&[2, 8], girih_ops::DType::F32).expect("allocates");
-    let of = |router: Router, frame: &mut Frame| {
-        route(frame, &logits, &router, RouterVectors::default()).expect_err("must fail").to_string()
-    };
-    let base = Router { experts: 8, k: 2, ..Router::default() };
-    for (router, part) in [
-        (Router { experts: 9, ..base }, "logits"),
-        (Router { k: 9, ..base }, "experts of a token is 9"),
-        (Router { k: 0, ..base }, "experts of a token is 0"),
-        (Router { groups: Groups::Each { groups: 3 }, ..base }, "groups of experts is 3"),
-        (Router { k: 3, groups: Groups::Each { groups: 2 }, ..base }, "experts of a token is 3"),
-        (
-            Router {
-                groups: Groups::Limited { groups: 4, keep: 5, two_best: true, fill_zero: false },
-                ..base
-            },
-            "groups that are kept is 5",
-        ),
-        (
-            Router {
-                groups: Groups::Limited { groups: 8, keep: 5, two_best: true, fill_zero: false },
-                ..base
-            },
-            "experts of a group is 1",
-        ),
-        (Router { choose: Choose::SparseMixer { eps: 0.01 }, ..base }, "sparse mixer"),
-        (
-            Router { weight: Weight::Softmax, normalise: Normalise::Sum { eps: 0.0 }, ..base },
-            "normalisations of a softmax is 1",
-        ),
-    ] {
-        let error = of(router, &mut frame);
-        assert!(error.contains(part), "{error}");
-    }
     let block = Block::seeded([2, 8, 16]);
     let [gate_up, down] = block.upload(&gpu, WeightType::F32);
     let routes = upload_routes(&gpu, &[vec![(0, 1.0)]]);
@@ -708,5 +475,8 @@ async fn what_does_not_fit_is_a_typed_error(gpu: Gpu) {
     let error = mixture(&mut frame, &x, &routes, &Experts { down: &other, ..experts }, &Mixture::default());
     assert!(error.expect_err("one expert").to_string().contains("experts of down"));
     let o = frame.alloc(&[3, 16], girih_ops::DType::F32).expect("allocates");
-    combine(&mut frame, &o, &routes, 1.0, None).expect_err("three slots of one");
+    let null = Null { kinds: NullExperts { constant: 1, copy: 0 }, constant: None };
+    let error = null_experts(&mut frame, &x, &routes, 2, &null, 1.0, None).expect_err("no weights");
+    assert!(error.to_string().contains("constant experts is 1"), "{error}");
+    combine(&mut frame, &o, &routes, 2, 1.0, None).expect_err("three slots of one");
 }

@@ -26,6 +26,8 @@ pub struct Params {
     pub grid_x: u32,
     /// Factor of the sum.
     pub alpha: f32,
+    /// Slots of other experts than the first so many are left out.
+    pub num_experts: u32,
 }
 
 /// Buffers.
@@ -33,7 +35,7 @@ pub struct Params {
 pub struct Args<'a> {
     /// What the slots give `[T, K, N]`, f32.
     pub o: &'a Buffer,
-    /// `[T, K, 2]`: expert, bits of its weight. Slots without an expert ([`NONE`](super::NONE)) are left out.
+    /// `[T, K, 2]`: expert, bits of its weight.
     pub routes: &'a Buffer,
     /// Added `[T, N]`.
     pub residual: Option<&'a Buffer>,
@@ -54,7 +56,9 @@ const SPEC: KernelSpec = KernelSpec {
 pub const KERNEL: Kernel =
     Kernel { spec: &SPEC, choices, cases, benches: Vec::new, cases_of: None, tuning: None, cost: None };
 
-/// Appends `y[t] = residual[t] + alpha Σ_j weight[t, j] · o[t, j]`, in the order of j.
+/// Appends `y[t] = residual[t] + alpha Σ_j weight[t, j] · o[t, j]`, in the order of j. Slots whose expert is none of
+/// `num_experts` are left out: those without one ([`NONE`](super::NONE)), and experts without weights
+/// ([`NullExperts`](super::NullExperts)).
 ///
 /// # Errors
 /// No slots or channels, buffers that are too short, sizes beyond 32 bits, and as [`Recorder::dispatch`].
@@ -62,6 +66,7 @@ pub fn record(
     rec: &mut Recorder,
     args: Args<'_>,
     [num_tokens, num_slots, num_channels]: [u32; 3],
+    num_experts: u32,
     alpha: f32,
 ) -> Result<(), KernelError> {
     rows::positive(SPEC.name, "slots of a token", num_slots)?;
@@ -83,7 +88,7 @@ pub fn record(
     let choice = choice(rows::flat_wg(rec.caps()), vec4, args.residual.is_some());
     let groups = (num_tokens * (num_channels / if vec4 { 4 } else { 1 })).div_ceil(choice.invocations);
     let grid = rows::row_grid(rec.caps(), groups);
-    let params = Params { num_tokens, num_slots, num_channels, grid_x: grid[0], alpha };
+    let params = Params { num_tokens, num_slots, num_channels, grid_x: grid[0], alpha, num_experts };
     let none = rec.gpu().dummy()?;
     rec.dispatch(&SPEC, choice, &params, &[args.o, args.routes, args.residual.unwrap_or(&none), args.y], grid)
 }
@@ -111,7 +116,7 @@ fn twin(call: &mut TwinCall<'_>) {
     let mut y: Vec<f32> = call.get(3);
     for i in 0..p.num_tokens as usize * n {
         let first = i / n * p.num_slots as usize;
-        let slots = (first..first + p.num_slots as usize).filter(|&slot| routes[slot][0] != super::NONE);
+        let slots = (first..first + p.num_slots as usize).filter(|&slot| routes[slot][0] < p.num_experts);
         let term = |slot: usize| f64::from(f32::from_bits(routes[slot][1])) * f64::from(o[slot * n + i % n]);
         let sum: f64 = slots.map(term).sum();
         y[i] = (residual.as_ref().map_or(0.0, |r| f64::from(r[i])) + f64::from(p.alpha) * sum) as f32;
@@ -121,15 +126,16 @@ fn twin(call: &mut TwinCall<'_>) {
 
 fn cases() -> Vec<TestCase> {
     use Regime::{ManyTiles, Model, OneTile, PartialTile};
+    const EXPERTS: u32 = 56;
     let case = |(name, regime): (&str, Regime), [t, k, n]: [u32; 3], residual: bool| {
         let mut o = seeded((t * k * n) as usize, 1);
         let route = |slot: u32| {
-            let none = slot % 5 == 3;
-            [if none { super::NONE } else { hash(slot) % 64 }, ((slot % 7) as f32 / 8.0).to_bits()]
+            let expert = if slot % 5 == 3 { super::NONE } else { hash(slot) % (EXPERTS + 8) };
+            [expert, ((slot % 7) as f32 / 8.0).to_bits()]
         };
         let routes: Vec<[u32; 2]> = (0..t * k).map(route).collect();
         for (row, route) in o.chunks_exact_mut(n as usize).zip(&routes) {
-            if route[0] == super::NONE {
+            if route[0] >= EXPERTS {
                 row.fill(POISON);
             }
         }
@@ -144,8 +150,9 @@ fn cases() -> Vec<TestCase> {
             }
             let groups = (t * n / if vec4 { 4 } else { 1 }).div_ceil(wg);
             let grid = rows::wrapped_grid(groups, 3);
+            let (grid_x, num_experts) = (grid[0], EXPERTS);
             let params =
-                Params { num_tokens: t, num_slots: k, num_channels: n, grid_x: grid[0], alpha: -0.7 };
+                Params { num_tokens: t, num_slots: k, num_channels: n, grid_x, alpha: -0.7, num_experts };
             case = case.launch(choice(wg, vec4, residual), &params, grid);
         }
         case

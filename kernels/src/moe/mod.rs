@@ -4,12 +4,25 @@
 //! whatever path computes it. *Routes* `[T, K, 2]` hold for each slot the expert, or [`NONE`], and the bits of its f32 weight.
 //! The products of experts are of the family [`matmul`](crate::matmul).
 
+pub mod choose_tokens;
 pub mod combine;
 pub mod group;
+pub mod gru;
+pub mod null_experts;
+pub mod random;
 mod reference;
 pub mod route;
+pub mod scores;
 
 pub use route::{MAX_EXPERTS, MAX_SLOTS};
+
+use crate::caps::Caps;
+use crate::rows;
+
+/// Grid and `grid_x` of a kernel with an invocation for each token.
+fn token_grid(caps: &Caps, tokens: u32, wg: u32) -> [u32; 3] {
+    rows::row_grid(caps, tokens.div_ceil(wg))
+}
 
 /// Bytes of workgroup memory of an array of so many words: each begins at a multiple of 16.
 fn array_bytes(words: u32) -> u32 {
@@ -103,8 +116,8 @@ pub enum Choose {
 
 /// A router: what becomes of the logits of a token. A family of models is one value of this.
 ///
-/// `key = score + bias`, groups, the K best keys; `weight = score` (with the bias, if `bias_in_weight`), what [`Weight`] and
-/// [`Normalise`] say, times `scale`, times the factor of the expert.
+/// `key = score + bias`, groups, the K best keys; `weight = score` (with the bias, if `bias_in_weight`), what [`Weight`] says,
+/// 0 for the last `weightless` experts, what [`Normalise`] says, times `scale`, times the factor of the expert.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Router {
     /// Experts E.
@@ -121,6 +134,9 @@ pub struct Router {
     pub weight: Weight,
     /// Whether the bias of the choice is part of the weight (LLaDA-MoE).
     pub bias_in_weight: bool,
+    /// The last so many experts weigh nothing, before weights are normalised: the zero experts of MoE++ (2410.07348), the class
+    /// that skips of ZAYA.
+    pub weightless: u32,
     /// How weights are normalised.
     pub normalise: Normalise,
     /// Factor of all weights.
@@ -138,8 +154,21 @@ impl Default for Router {
             choose: Choose::Best,
             weight: Weight::Score,
             bias_in_weight: false,
+            weightless: 0,
             normalise: Normalise::None,
             scale: 1.0,
         }
     }
+}
+
+/// Experts without weights: what they give is known of their kind. They stand behind those with weights: ids from `experts` on
+/// are first `constant`, then `copy`, then zero experts, as many as there are.
+///
+/// MoE++ (2410.07348) has two constant experts, one that copies and one of zero; `LongCat-Flash` has copies only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct NullExperts {
+    /// `a_1 x + a_2 v` with `a = softmax(W_c x)`, W_c `[2, D]` and v `[D]` of the expert.
+    pub constant: u32,
+    /// x
+    pub copy: u32,
 }

@@ -3,7 +3,7 @@
 use super::{Choose, Groups, NONE, Normalise, Router, Score, Weight};
 
 /// Order of f32 as order of u32: NaN is 0, below everything; -0 equals 0.
-fn order_key(x: f32) -> u32 {
+pub(super) fn order_key(x: f32) -> u32 {
     let bits = if x == 0.0 { 0 } else { x.to_bits() };
     match bits >> 31 {
         _ if x.is_nan() => 0,
@@ -69,6 +69,17 @@ fn limit(keys: &mut [u32], groups: Groups) {
     }
 }
 
+/// Scores of the logits of a token; of what is no number, itself.
+pub(super) fn scores(score: Score, logits: &[f32]) -> Vec<f64> {
+    let wide: Vec<f64> = logits.iter().map(|&l| l.into()).collect();
+    match score {
+        Score::Softmax => softmax_terms(&wide),
+        Score::Sigmoid => wide.iter().map(|&l| sigmoid(l)).collect(),
+        Score::SqrtSoftplus => wide.iter().map(|&l| ((-l.abs()).exp().ln_1p() + l.max(0.0)).sqrt()).collect(),
+        Score::Logit => wide,
+    }
+}
+
 /// Expert and weight of each slot of a token with these logits.
 pub(super) fn route(
     router: &Router,
@@ -77,12 +88,7 @@ pub(super) fn route(
     expert_scale: Option<&[f32]>,
 ) -> Vec<(u32, f64)> {
     let wide: Vec<f64> = logits.iter().map(|&l| l.into()).collect();
-    let mut scores: Vec<f64> = match router.score {
-        Score::Softmax => softmax_terms(&wide),
-        Score::Sigmoid => wide.iter().map(|&l| sigmoid(l)).collect(),
-        Score::SqrtSoftplus => wide.iter().map(|&l| ((-l.abs()).exp().ln_1p() + l.max(0.0)).sqrt()).collect(),
-        Score::Logit => wide.clone(),
-    };
+    let mut scores = scores(router.score, logits);
     let with_bias = |e: usize| scores[e] + bias.map_or(0.0, |b| f64::from(b[e]));
     let biased: Vec<f64> = (0..scores.len()).map(with_bias).collect();
     let key_of = |(&l, &key): (&f32, &f64)| if l.is_nan() { 0 } else { order_key(key as f32) };
@@ -118,6 +124,12 @@ pub(super) fn route(
         (Choose::Best, Weight::Sigmoid) => {
             weights.iter_mut().zip(&chosen).filter(|(_, e)| e.is_some()).for_each(|(w, _)| *w = sigmoid(*w));
         }
+    }
+    let first_weightless = keys.len() - router.weightless as usize;
+    for (weight, _) in
+        weights.iter_mut().zip(&chosen).filter(|(_, e)| e.is_some_and(|e| e >= first_weightless))
+    {
+        *weight = 0.0;
     }
     let sum: f64 = weights.iter().sum();
     let divisor = match router.normalise {

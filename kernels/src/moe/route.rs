@@ -38,6 +38,8 @@ pub struct Params {
     pub mixer_eps: f32,
     /// Factor of all weights.
     pub scale: f32,
+    /// Experts from this one on weigh nothing.
+    pub first_weightless: u32,
 }
 
 /// Buffers.
@@ -49,6 +51,8 @@ pub struct Args<'a> {
     pub bias: Option<&'a Buffer>,
     /// Factors of the weights `[E]`.
     pub expert_scale: Option<&'a Buffer>,
+    /// What the routes say in the place of each expert, u32 `[E]`: experts of several layers in one pool (ReXMoE, 2510.17483).
+    pub table: Option<&'a Buffer>,
     /// Routes `[T, K, 2]`: expert or [`NONE`](super::NONE), bits of its weight.
     pub routes: &'a Buffer,
 }
@@ -61,7 +65,7 @@ pub const MAX_SLOTS: u32 = 64;
 
 const SPEC: KernelSpec = KernelSpec {
     name: "moe_route",
-    bindings: &[read("logits"), read("bias"), read("expert_scale"), read_write("routes")],
+    bindings: &[read("logits"), read("bias"), read("expert_scale"), read("table"), read_write("routes")],
     params_bytes: size_of::<Params>(),
     twin,
 };
@@ -75,7 +79,8 @@ pub const KERNEL: Kernel =
 /// # Errors
 /// No experts, or too many; fewer than one or more than E of a token; groups that do not divide E or, where each gives some, K;
 /// fewer than one or more than all groups to keep; sums of two keys of groups of one expert; a sparse mixer of other than two
-/// logits, or with weights of another kind; a softmax of the chosen that is normalised again.
+/// logits, or with weights of another kind; a softmax of the chosen that is normalised again; more experts without weight than
+/// experts.
 pub fn check(router: &Router) -> Result<(), KernelError> {
     let bad = |field, got: u32, must_be| {
         Err(KernelError::BadParam { kernel: SPEC.name, field, got: got.into(), must_be })
@@ -86,6 +91,9 @@ pub fn check(router: &Router) -> Result<(), KernelError> {
     }
     if k == 0 || k > experts || k > MAX_SLOTS {
         return bad("experts of a token", k, "1 to the number of experts, at most 64");
+    }
+    if router.weightless > experts {
+        return bad("experts without weight", router.weightless, "at most the number of experts");
     }
     let groups = match router.groups {
         Groups::Any => 1,
@@ -139,6 +147,7 @@ pub fn record(
         ("logits", Some(args.logits), rows::product([4, t, e])),
         ("bias", args.bias, 4 * e),
         ("expert_scale", args.expert_scale, 4 * e),
+        ("table", args.table, 4 * e),
         ("routes", Some(args.routes), rows::product([8, t, k])),
     ] {
         if let Some(got) = buffer.map(Buffer::size).filter(|&size| size < want) {
@@ -147,11 +156,13 @@ pub fn record(
     }
     let wg = workgroup(rec.caps(), router);
     let (_, subgroup) = rows::pick(rec.caps(), SPEC.name, false, wg > 1);
-    let choice = choice(wg, subgroup, router, [args.bias, args.expert_scale].map(|b| b.is_some()));
+    let vectors = [args.bias, args.expert_scale, args.table];
+    let choice = choice(wg, subgroup, router, vectors.map(|b| b.is_some()));
     let grid = rows::row_grid(rec.caps(), num_tokens);
     let params = Params { grid_x: grid[0], ..params(router, num_tokens) };
     let none = rec.gpu().dummy()?;
-    let buffers = [args.logits, args.bias.unwrap_or(&none), args.expert_scale.unwrap_or(&none), args.routes];
+    let [bias, expert_scale, table] = vectors.map(|b| b.unwrap_or(&none));
+    let buffers = [args.logits, bias, expert_scale, table, args.routes];
     rec.dispatch(&SPEC, choice, &params, &buffers, grid)
 }
 
@@ -173,10 +184,21 @@ fn params(router: &Router, num_tokens: u32) -> Params {
     };
     let mixer_eps = if let Choose::SparseMixer { eps } = router.choose { eps } else { 0.0 };
     let (num_experts, num_slots, scale) = (router.experts, router.k, router.scale);
-    Params { num_tokens, num_experts, num_slots, num_groups, keep_groups, grid_x: 1, eps, mixer_eps, scale }
+    Params {
+        num_tokens,
+        num_experts,
+        num_slots,
+        num_groups,
+        keep_groups,
+        grid_x: 1,
+        eps,
+        mixer_eps,
+        scale,
+        first_weightless: num_experts - router.weightless,
+    }
 }
 
-fn choice(wg: u32, subgroup: bool, router: &Router, [bias, expert_scale]: [bool; 2]) -> Choice {
+fn choice(wg: u32, subgroup: bool, router: &Router, [bias, expert_scale, table]: [bool; 3]) -> Choice {
     let memory = router.experts.max(wg).next_power_of_two();
     let groups = match router.groups {
         Groups::Any => 0u32,
@@ -199,7 +221,9 @@ fn choice(wg: u32, subgroup: bool, router: &Router, [bias, expert_scale]: [bool;
         .set("WEIGHT", router.weight as u32)
         .set("NORMALISE", normalise)
         .set("SPARSE_MIXER", matches!(router.choose, Choose::SparseMixer { .. }))
-        .set("HAS_EXPERT_SCALE", expert_scale);
+        .set("HAS_WEIGHTLESS", router.weightless > 0)
+        .set("HAS_EXPERT_SCALE", expert_scale)
+        .set("HAS_TABLE", table);
     Choice {
         file: FILE,
         variant: rows::variant(false, subgroup),
@@ -243,6 +267,7 @@ fn router_of(s: &Selection, p: &Params) -> Router {
         },
         weight: [Weight::Score, Weight::Softmax, Weight::Sigmoid][number("WEIGHT").min(2) as usize],
         bias_in_weight: s.get_bool("BIAS_IN_WEIGHT"),
+        weightless: p.num_experts - p.first_weightless,
         normalise: match number("NORMALISE") {
             0 => Normalise::None,
             1 => Normalise::Sum { eps: p.eps },
@@ -259,47 +284,54 @@ fn twin(call: &mut TwinCall<'_>) {
     let logits: Vec<f32> = call.get(0);
     let vector = |name: &str, i: usize| call.selection.get_bool(name).then(|| call.get::<f32>(i));
     let (bias, expert_scale) = (vector("HAS_BIAS", 1), vector("HAS_EXPERT_SCALE", 2));
-    let mut routes: Vec<[u32; 2]> = call.get(3);
+    let table: Option<Vec<u32>> = call.selection.get_bool("HAS_TABLE").then(|| call.get(3));
+    let mut routes: Vec<[u32; 2]> = call.get(4);
     let tokens = logits.chunks_exact(router.experts as usize).take(p.num_tokens as usize);
     for (token, logits) in tokens.enumerate() {
         let of = route(&router, logits, bias.as_deref(), expert_scale.as_deref());
         for (j, (expert, weight)) in of.into_iter().enumerate() {
-            routes[token * router.k as usize + j] = [expert, (weight as f32).to_bits()];
+            let name = table.as_ref().and_then(|t| t.get(expert as usize)).copied().unwrap_or(expert);
+            routes[token * router.k as usize + j] = [name, (weight as f32).to_bits()];
         }
     }
-    call.put(3, &routes);
+    call.put(4, &routes);
 }
 
-/// Routers of families, each with whether it has a bias and factors.
-fn routers() -> Vec<(&'static str, Router, [bool; 2])> {
+/// Routers of families, each with whether it has a bias, factors, a table.
+fn routers() -> Vec<(&'static str, Router, [bool; 3])> {
     let base = Router { experts: 16, k: 4, ..Router::default() };
     let sum = |eps| Normalise::Sum { eps };
     let limited = |two_best, fill_zero| Groups::Limited { groups: 4, keep: 2, two_best, fill_zero };
     let sigmoid = Router { score: Score::Sigmoid, ..base };
     let logit = Router { score: Score::Logit, ..base };
     vec![
-        ("olmoe", base, [false; 2]),
-        ("mixtral", Router { normalise: sum(0.0), ..base }, [false; 2]),
-        ("gpt_oss", Router { weight: Weight::Softmax, ..logit }, [false; 2]),
-        ("deepseek_v2", Router { groups: limited(false, true), scale: 16.0, ..base }, [false; 2]),
+        ("olmoe", base, NOTHING),
+        ("mixtral", Router { normalise: sum(0.0), ..base }, NOTHING),
+        ("gpt_oss", Router { weight: Weight::Softmax, ..logit }, NOTHING),
+        ("deepseek_v2", Router { groups: limited(false, true), scale: 16.0, ..base }, NOTHING),
         (
             "deepseek_v3",
             Router { groups: limited(true, false), normalise: sum(1e-20), scale: 2.5, ..sigmoid },
-            [true, false],
+            BIAS,
         ),
-        ("minimax_m2", Router { normalise: sum(0.0), ..sigmoid }, [true, false]),
-        ("ernie", Router { normalise: Normalise::AtLeast { least: 1e-12 }, ..base }, [true, false]),
-        ("pangu", Router { groups: Groups::Each { groups: 4 }, ..base }, [false, true]),
-        ("llama_4", Router { k: 1, weight: Weight::Sigmoid, ..logit }, [false; 2]),
-        ("llada", Router { bias_in_weight: true, ..base }, [true, false]),
+        ("minimax_m2", Router { normalise: sum(0.0), ..sigmoid }, BIAS),
+        ("ernie", Router { normalise: Normalise::AtLeast { least: 1e-12 }, ..base }, BIAS),
+        ("pangu", Router { groups: Groups::Each { groups: 4 }, ..base }, [false, true, false]),
+        ("llama_4", Router { k: 1, weight: Weight::Sigmoid, ..logit }, NOTHING),
+        ("llada", Router { bias_in_weight: true, ..base }, BIAS),
+        ("moe_plus_plus", Router { k: 2, weightless: 1, normalise: sum(0.0), ..base }, NOTHING),
+        ("rexmoe", base, [false, false, true]),
         (
             "deepseek_v4",
             Router { score: Score::SqrtSoftplus, normalise: sum(1e-20), scale: 1.5, ..base },
-            [true, false],
+            BIAS,
         ),
-        ("phi", Router { k: 2, choose: Choose::SparseMixer { eps: 0.01 }, ..logit }, [false; 2]),
+        ("phi", Router { k: 2, choose: Choose::SparseMixer { eps: 0.01 }, ..logit }, NOTHING),
     ]
 }
+
+const NOTHING: [bool; 3] = [false; 3];
+const BIAS: [bool; 3] = [true, false, false];
 
 const WORKGROUPS: [u32; 4] = [1, 32, 64, 128];
 
@@ -315,14 +347,14 @@ fn choices() -> Vec<Choice> {
         all.extend(variants.map(|(wg, subgroup)| choice(wg, subgroup, &router, vectors)));
     }
     let most = Router { experts: MAX_EXPERTS, k: MAX_SLOTS, ..Router::default() };
-    all.push(choice(128, false, &most, [true; 2]));
+    all.push(choice(128, false, &most, [true; 3]));
     all
 }
 
 /// A case, whose logits are distinct multiples of a 16th but for some tokens: ties, zeros of both signs, NaN, infinities.
 fn case(
     (name, regime): (&str, Regime),
-    (router, [has_bias, has_scale]): (Router, [bool; 2]),
+    (router, vectors): (Router, [bool; 3]),
     num_tokens: u32,
     workgroups: &[u32],
 ) -> TestCase {
@@ -352,11 +384,12 @@ fn case(
         .input(&logits)
         .input(&vector(100, -0.0625))
         .input(&vector(200, 0.5))
+        .input(&(0..e).map(|i| 5 * i + 3).collect::<Vec<u32>>())
         .in_out(&routes, Element::Routes);
     let grid = rows::wrapped_grid(num_tokens, 4);
     for (wg, subgroup) in workgroups.iter().copied().flat_map(variants) {
         let params = Params { grid_x: grid[0], ..params(&router, num_tokens) };
-        case = case.launch(choice(wg, subgroup, &router, [has_bias, has_scale]), &params, grid);
+        case = case.launch(choice(wg, subgroup, &router, vectors), &params, grid);
     }
     case
 }
@@ -371,7 +404,7 @@ fn cases() -> Vec<TestCase> {
         cases.push(case((name, PartialTile), (router, vectors), 13, workgroups));
     }
     let softmax = Router { normalise: Normalise::Sum { eps: 0.0 }, ..Router::default() };
-    let of = |experts, k| (Router { experts, k, ..softmax }, [false; 2]);
+    let of = |experts, k| (Router { experts, k, ..softmax }, NOTHING);
     cases.extend([
         case(("one_expert", OneTile), of(1, 1), 3, &[1, 32]),
         case(("all_experts", PartialTile), of(7, 7), 6, &[1, 32]),
@@ -382,6 +415,6 @@ fn cases() -> Vec<TestCase> {
     let groups = Groups::Limited { groups: 8, keep: 4, two_best: true, fill_zero: false };
     let (score, normalise) = (Score::Sigmoid, Normalise::Sum { eps: 1e-20 });
     let deepseek = Router { experts: 256, k: 8, score, groups, normalise, scale: 2.5, ..softmax };
-    cases.push(case(("deepseek_v3_671b", Model), (deepseek, [true, false]), 8, &[1, 128]));
+    cases.push(case(("deepseek_v3_671b", Model), (deepseek, BIAS), 8, &[1, 128]));
     cases
 }

@@ -6,6 +6,7 @@
 //! kernels serves them all.
 
 mod activation;
+pub mod dictionary;
 pub mod float;
 mod format;
 pub mod hadamard;

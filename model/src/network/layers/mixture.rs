@@ -19,6 +19,7 @@ pub const SOFTMAX: Router = Router {
     choose: moe::Choose::Best,
     weight: moe::Weight::Score,
     bias_in_weight: false,
+    weightless: 0,
     normalise: moe::Normalise::None,
     scale: 1.0,
 };
@@ -251,7 +252,8 @@ impl Mixture {
         let prologue = norm.map(Norm::prologue);
         let logits = self.router.forward(frame, x, Fusion { norm: prologue, ..Fusion::default() })?; // [T, E]
         frame.note(&self.notes[0], &logits);
-        let vectors = RouterVectors { bias: self.bias.as_ref(), expert_scale: self.expert_scale.as_ref() };
+        let (bias, expert_scale) = (self.bias.as_ref(), self.expert_scale.as_ref());
+        let vectors = RouterVectors { bias, expert_scale, table: None };
         let routes = moe::route(frame, &logits, &self.spec, vectors)?; // [T, K, 2]
         frame.note(&self.notes[1], &routes);
         let experts = girih_ops::Experts {
@@ -261,7 +263,7 @@ impl Mixture {
             down_bias: self.down_bias.as_ref(),
             act: self.act,
         };
-        let opts = girih_ops::Mixture { norm: prologue, alpha, residual };
+        let opts = girih_ops::Mixture { norm: prologue, alpha, residual, null: None };
         let y = girih_ops::mixture(frame, x, &routes, &experts, &opts)?; // [T, C]
         let fused = Residual { norm, alpha, residual: Some(&y) };
         match &self.shared {
