@@ -2,6 +2,8 @@
 
 #[path = "command/chat.rs"]
 mod chat;
+#[path = "command/experts.rs"]
+mod experts;
 
 use std::fs;
 use std::io::Write;
