@@ -6,7 +6,7 @@ use safetensors::{Dtype, SafeTensors};
 
 use super::*;
 
-/// Golden mixtures that are stored dense, with layers that have experts, how many, and the scope of experts.
+/// Golden mixtures that are stored dense: layers with experts, experts of a layer, their scope.
 const MIXTURES: [(&str, usize, usize, &str); 8] = [
     ("mixtral", 2, 4, "block_sparse_moe.experts"),
     ("qwen2_moe", 2, 8, "mlp.experts"),
@@ -118,7 +118,11 @@ fn experts_of_every_architecture_are_quantised() {
         let got = logits(&folder, &["--model", out, "--ids", &ids]);
         let off = distance(&got, &want);
         println!("{model}: {off:.5} from the dense model");
-        assert!((1e-5..0.03).contains(&off), "{model}: {off}");
+        assert!((1e-3..0.15).contains(&off), "{model}: {off}");
+        // The dense model whose experts are rounded where they lie; its head has 8 bits, too.
+        let loaded = logits(&folder, &["--model", source, "--ids", &ids, "--weights", "int8"]);
+        let off = distance(&got, &loaded);
+        assert!(off < 0.01, "{model}: {off} from the model that is rounded on load");
         let decoded = logits(&folder, &["--model", out, "--ids", &ids, "--weights", "f32"]);
         let off = distance(&got, &decoded);
         assert!(off < 1e-4, "{model}: {off} from the decoded weights");
@@ -229,12 +233,10 @@ fn experts_without_tokens_are_said() {
 #[test]
 fn a_quantised_mixture_is_near_the_dense_one() {
     let folder = Folder::new("moe-near");
-    for (scheme, ratio, kl) in
-        [("w8a16", 1.01, 0.003), ("w4a16", 1.1, 0.1), ("w4a8-flat-free-gptq", 1.1, 0.1)]
-    {
+    for (scheme, ratio, kl) in [("w4a16", 1.1, 0.1), ("w4a8-flat-free-gptq", 1.02, 0.03)] {
         let out = folder.0.join(scheme);
         let path = out.to_str().expect("a path");
-        let args = ["quantize", "fable-moe", path, "--scheme", scheme, "--calib-tokens", "4096", "--json"];
+        let args = ["quantize", "fable-moe", path, "--scheme", scheme, "--calib-tokens", "2048", "--json"];
         let report = json(&args);
         let evaluation = &report["report"]["evaluation"];
         let number = |key: &str| evaluation[key].as_f64().expect(key);
@@ -243,6 +245,6 @@ fn a_quantised_mixture_is_near_the_dense_one() {
         assert!((0.0..kl).contains(&number("kl_per_token")), "{scheme}: {evaluation}");
         let [before, after] = ["bytes_before", "bytes_after"].map(|key| report["report"][key].as_f64());
         let share = after.zip(before).map(|(after, before)| after / before).expect("bytes");
-        assert!(share < if scheme == "w8a16" { 0.65 } else { 0.45 }, "{scheme}: {share}");
+        assert!(share < 0.45, "{scheme}: {share}");
     }
 }
