@@ -137,7 +137,7 @@ mod tests {
         assert_eq!(before.of(0), [1.0, 1.5]);
         assert_eq!(before.of(1), [2.0, 2.5]);
         assert_eq!(before.of(2), [1.0, 1.5, 2.0, 2.5]);
-        assert_eq!(before.of(3), []);
+        assert!(before.of(3).is_empty());
         // Each token once, and none that went nowhere.
         assert_eq!(before.all(), [1.0, 1.5, 2.0, 2.5]);
         let h: Vec<f32> = (0..12).map(|i| i as f32).collect();
