@@ -131,7 +131,6 @@ pub const PRESETS: &[Preset] = &[
         vocab_size: 50_304,
         experts: [64, 8],
         tied: false,
-        ..LLAMA
     },
 ];
 

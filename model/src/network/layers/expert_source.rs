@@ -128,7 +128,7 @@ impl ExpertSource {
 }
 
 impl ExpertMatrix {
-    fn of<'a>(self, [gate_up, down]: [ExpertRows<'a>; 2]) -> ExpertRows<'a> {
+    fn of(self, [gate_up, down]: [ExpertRows<'_>; 2]) -> ExpertRows<'_> {
         match self {
             Self::GateUp => gate_up,
             Self::Down => down,

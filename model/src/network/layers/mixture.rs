@@ -136,7 +136,6 @@ pub struct Mixture {
 
 /// The network that all tokens go through.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "one for a layer")]
 enum Shared {
     /// As it is.
     Plain(Mlp),
