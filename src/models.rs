@@ -115,16 +115,16 @@ impl ModelArgs {
         LoadOptions { context: self.context, weights, session }
     }
 
-    /// Loads a synthetic checkpoint.
+    /// Loads a synthetic checkpoint, which is called so.
     pub async fn load_synthetic(
         &self,
         gpu: &Gpu,
+        source: SyntheticSource,
         preset: &str,
         session: SessionOptions,
         global: &Global,
     ) -> Result<Arc<Model>, Failure> {
-        let source = Arc::new(SyntheticSource::new(preset)?);
-        load(gpu, source, self.options(Some(session)), preset, global).await
+        load(gpu, Arc::new(source), self.options(Some(session)), preset, global).await
     }
 }
 
@@ -138,7 +138,8 @@ pub struct LookedAt {
     model: ModelArgs,
     #[command(flatten)]
     session: SessionArgs,
-    /// A known shape instead of a checkpoint: llama-79m, llama-300mb, llama-3.2-1b, llama-3.1-8b
+    /// A known shape instead of a checkpoint: llama-79m, llama-300mb, llama-3.2-1b, llama-3.1-8b, qwen3-moe-13m,
+    /// qwen3-30b-a3b-layer, gpt-oss-20b-layer, olmoe-1b-7b
     #[arg(long, value_name = "PRESET", conflicts_with_all = ["model", "path"])]
     synthetic: Option<String>,
 }

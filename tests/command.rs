@@ -1,7 +1,11 @@
 //! The `girih` command as a user meets it: good input, and bad input that must give one clear error.
 
+#[path = "command/bench_experts.rs"]
+mod bench_experts;
 #[path = "command/chat.rs"]
 mod chat;
+#[path = "command/experts.rs"]
+mod experts;
 
 use std::fs;
 use std::io::Write;

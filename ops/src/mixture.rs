@@ -42,11 +42,14 @@ pub struct Mixture<'a> {
     pub residual: Option<&'a Tensor>,
     /// Experts without weights: routes to ids from E on.
     pub null: Option<Null<'a>>,
+    /// Name under which what the products with down are given is [noted](Frame::note): `[T S, I]`, the row of slot j of token
+    /// t is t S + j. Rows of slots without an expert may hold anything.
+    pub down_note: Option<&'a str>,
 }
 
 impl Default for Mixture<'_> {
     fn default() -> Self {
-        Self { norm: None, alpha: 1.0, residual: None, null: None }
+        Self { norm: None, alpha: 1.0, residual: None, null: None, down_note: None }
     }
 }
 
@@ -103,16 +106,20 @@ pub fn mixture(
     let into = Epilogue { bias, alpha: 1.0, act, residual: None };
     let bias = experts.down_bias.map(Tensor::buffer);
     let out = Epilogue { bias, alpha: 1.0, act: Act::Identity, residual: None };
+    let note =
+        |frame: &mut Frame, h: &Tensor| opts.down_note.into_iter().for_each(|name| frame.note(name, h));
     if expert_path(frame.gpu().caps(), gate_up) == ExpertPath::Grouped {
         let groups = Groups::of(frame, routes, [(experts.gate_up, gate_up), (experts.down, down)])?;
         let x = Operand::new(frame, x, experts.gate_up, opts.norm, None)?;
         let h = groups.product(frame, &x, experts.gate_up, (into, gate_up, XRows::Tokens), 0)?;
+        note(frame, &h);
         let h = Operand::new(frame, &h, experts.down, None, None)?;
         let o = groups.product(frame, &h, experts.down, (out, down, XRows::Slots), 1)?;
         return combine(frame, &o, routes, down.experts, opts.alpha, opts.residual);
     }
     let x = Operand::new(frame, x, experts.gate_up, opts.norm, Some(&into))?;
     let h = routed(frame, &x, experts.gate_up, routes, (into, gate_up, XRows::Tokens))?;
+    note(frame, &h);
     let h = Operand::new(frame, &h, experts.down, None, None)?;
     if experts.down.parts.len() > 1 {
         let o = routed(frame, &h, experts.down, routes, (out, down, XRows::Slots))?;

@@ -22,6 +22,7 @@ mod grid;
 mod linear;
 mod measure;
 mod parallel;
+mod plan;
 mod random;
 mod scheme;
 mod search;
@@ -33,6 +34,7 @@ mod transform;
 
 pub use error::QuantizeError;
 pub use linear::{LayerReport, Module, QuantizedLinear, QuantizedModule, quantize_linear};
+pub use plan::InputPlan;
 pub use scheme::{Scheme, SchemeInfo, schemes};
 pub use stats::InputStats;
 pub use ternary::TernaryMatrix;

@@ -1,16 +1,11 @@
 //! [`quantize_linear`].
 
-use girih_kernels::quant::{Code, Format, QuantActivation, Row, Scale, pack_row};
+use girih_kernels::quant::{Format, QuantActivation, Row};
 
 use crate::grid::{self, Rule};
-use crate::random::Random;
-use crate::scheme::Transform;
-use crate::search::{self, Problem};
-use crate::transform::{self, HostMix, Transformer};
-use crate::{InputStats, QuantizeError, Scheme, flat, gptq, measure, parallel};
-
-/// Rows of the sample that errors are reported on.
-const REPORTED: usize = 128;
+use crate::plan::{InputPlan, check_moments};
+use crate::transform::HostMix;
+use crate::{InputStats, QuantizeError, Scheme, parallel};
 
 /// A matrix to quantise.
 #[derive(Clone, Copy, Debug)]
@@ -96,110 +91,8 @@ pub(crate) fn round_nearest(format: Format, weight: &[f32], power: &[f32], rule:
     rounded
 }
 
-fn check(scheme: &Scheme, modules: &[Module], stats: Option<&InputStats>) -> Result<usize, QuantizeError> {
-    let shape =
-        |name: &str, want: String, got: String| QuantizeError::Shape { name: name.to_owned(), want, got };
-    let Some(first) = modules.first() else {
-        return Err(shape("", "at least one matrix".to_owned(), "none".to_owned()));
-    };
-    let k = first.weight.len().checked_div(first.n).unwrap_or(0);
-    for m in modules {
-        if k == 0 || m.n == 0 || m.weight.len() != m.n * k {
-            let want = format!("{} rows of {k} channels, both more than 0", m.n);
-            return Err(shape(m.name, want, format!("{} weights", m.weight.len())));
-        }
-        if !m.weight.iter().all(|w| w.is_finite()) {
-            return Err(QuantizeError::NotFinite { name: m.name.to_owned(), what: "the weight" });
-        }
-    }
-    let calibration = |want, got| QuantizeError::Calibration { scheme: scheme.to_string(), want, got };
-    if let Some(stats) = stats {
-        let sizes = [stats.k, stats.amax.len(), stats.mean_abs.len(), stats.sum_sq.len()];
-        if sizes.iter().any(|n| *n != k) || stats.sample.len() % k != 0 {
-            return Err(shape(first.name, format!("statistics of {k} channels"), format!("{sizes:?}")));
-        }
-        if !stats.sample.iter().all(|v| v.is_finite()) || !stats.sum_sq.iter().all(|v| v.is_finite()) {
-            return Err(QuantizeError::NotFinite { name: first.name.to_owned(), what: "the statistics" });
-        }
-        if stats.hessian.as_ref().is_some_and(|h| h.len() != k * k) {
-            return Err(shape(first.name, format!("second moments [{k}, {k}]"), "another size".to_owned()));
-        }
-    }
-    if scheme.needs_calibration() {
-        let stats = stats.ok_or_else(|| calibration("statistics", "none"))?;
-        let transformed = !matches!(scheme.transform(), Transform::None | Transform::Hadamard);
-        if stats.rows == 0 || (transformed && stats.sample.is_empty()) {
-            return Err(calibration("statistics and a sample", "no rows"));
-        }
-        if scheme.needs_hessian() && stats.hessian.is_none() {
-            return Err(calibration("second moments", "statistics without them"));
-        }
-    }
-    Ok(k)
-}
-
-/// MXFP4 and NVFP4 always take the best of a few scales: it costs little and FP4 grids gain most by it.
-fn scale_rule(scheme: &Scheme) -> Rule {
-    let fp4 = scheme.format().code == Code::E2m1;
-    if scheme.searches_scales() || fp4 { Rule::Search } else { Rule::Absmax }
-}
-
-/// What happens to inputs and weights before they are rounded: the transform, how the input is rounded, and what of the
-/// scheme cannot be done.
-fn plan(
-    scheme: &Scheme,
-    modules: &[Module],
-    stats: Option<&InputStats>,
-    k: usize,
-    seed: u64,
-) -> Result<(Transformer, QuantActivation, Option<String>), QuantizeError> {
-    let (format, activation) = (scheme.format(), scheme.activation());
-    let problem = stats.filter(|s| !s.sample.is_empty() && scheme.searches_scales());
-    let problem = problem.map(|stats| (Problem::new(format, scale_rule(scheme), modules, stats), stats));
-    let (scale, mix) = match (scheme.transform(), &problem) {
-        (Transform::Hadamard, _) if matches!(format.scale, Scale::E8m0 | Scale::E4m3) => {
-            (None, HostMix::hadamard_blocks(k, format.group))
-        }
-        (Transform::Hadamard, _) => (None, HostMix::hadamard(k)),
-        (Transform::Awq, Some((problem, stats))) => {
-            (search::awq(problem, activation, &stats.mean_abs)?, HostMix::None)
-        }
-        (Transform::FlatFree | Transform::Flat, Some((_, stats))) => {
-            let weights: Vec<&[f32]> = modules.iter().map(|m| m.weight).collect();
-            let mut scale = transform::balance(&weights, &stats.sum_sq, stats.rows);
-            // Signs keep channels that move together from adding up in one channel of the rotation.
-            let mut random = Random::new(seed);
-            for s in &mut scale {
-                *s = if random.bits() >> 63 == 0 { *s } else { -*s };
-            }
-            (Some(scale), HostMix::hadamard(k))
-        }
-        (Transform::None | Transform::Awq | Transform::FlatFree | Transform::Flat, _) => {
-            (None, HostMix::None)
-        }
-    };
-    let rotates = matches!(scheme.transform(), Transform::Hadamard | Transform::FlatFree | Transform::Flat);
-    let unrotated = (rotates && mix == HostMix::None)
-        .then(|| format!("not rotated: {k} channels have no Hadamard matrix"));
-    let transformer = Transformer::new(k, scale.clone(), mix)?;
-    let Some((problem, stats)) = &problem else { return Ok((transformer, activation, unrotated)) };
-    let activation = search::clip(problem, &transformer, activation);
-    match scale {
-        Some(scale) if scheme.transform() == Transform::Flat => {
-            let weights: Vec<&[f32]> = modules.iter().map(|m| m.weight).collect();
-            let start = (transformer, activation);
-            let ((transformer, activation), note) =
-                flat::train(problem, &stats.sample, &weights, &scale, start, seed)?;
-            // Where training was of no use the start is kept, rotated or not.
-            let notes =
-                note.map(|note| unrotated.iter().fold(note, |note, other| format!("{note}; {other}")));
-            Ok((transformer, activation, notes))
-        }
-        _ => Ok((transformer, activation, unrotated)),
-    }
-}
-
-/// Quantises matrices that share an input. The result depends on the arguments alone, not on the number of threads.
+/// Quantises matrices that share an input, all rows of which they are multiplied with: [`InputPlan`] and its
+/// [`round`](InputPlan::round). The result depends on the arguments alone, not on the number of threads.
 ///
 /// # Errors
 /// Shapes that do not fit, values that are not finite, statistics that the scheme needs and that are missing.
@@ -209,55 +102,10 @@ pub fn quantize_linear(
     stats: Option<&InputStats>,
     seed: u64,
 ) -> Result<QuantizedLinear, QuantizeError> {
-    let k = check(scheme, modules, stats)?;
-    let (transformer, activation, note) = plan(scheme, modules, stats, k, seed)?;
-    let (format, rule) = (scheme.format(), scale_rule(scheme));
-    let factor = match stats.and_then(|s| s.hessian.as_ref()) {
-        Some(hessian) if scheme.uses_gptq() => {
-            Some(gptq::Factor::new(transformer.second_moments(hessian), k, true)?)
-        }
-        _ => None,
-    };
-
-    let sample = stats.map(|s| s.sample.as_slice()).filter(|s| !s.is_empty());
-    let power = sample.map_or_else(|| vec![1.0; k], |x| measure::power(&transformer.inputs(x), k));
-    let sample = sample.map(|x| measure::spread(&x.chunks_exact(k).collect::<Vec<_>>(), REPORTED));
-    let sample = sample.as_deref();
-    let transformed = sample.map(|x| transformer.inputs(x));
-    let rounded_input = transformed.as_ref().map(|x| {
-        let mut x = x.clone();
-        x.chunks_exact_mut(k).for_each(|row| measure::round_activations(activation, row));
-        x
-    });
-    let input_sqnr = transformed.as_ref().zip(rounded_input.as_ref()).map(|(x, r)| measure::energies(x, r));
-    let mut quantized = Vec::with_capacity(modules.len());
-    for module in modules {
-        let weight = transformer.weights(module.weight);
-        let rounded = match &factor {
-            Some(factor) => factor.round(format, &weight, &power, rule),
-            None => round_nearest(format, &weight, &power, rule),
-        };
-        let (mut codes, mut scales) = (Vec::new(), Vec::new());
-        for row in &rounded.rows {
-            pack_row(format, row, &mut codes, &mut scales);
-        }
-        let (signal, noise) = measure::energies(&weight, &rounded.values);
-        let output = sample.zip(rounded_input.as_ref()).map(|(x, r)| {
-            let exact = measure::product(x, module.weight, k);
-            measure::energies(&exact, &measure::product(r, &rounded.values, k))
-        });
-        let report = LayerReport {
-            weight_sqnr_db: measure::decibels(signal, noise),
-            input_sqnr_db: input_sqnr.map(|(s, n)| measure::decibels(s, n)),
-            output_sqnr_db: output.map(|(s, n)| measure::decibels(s, n)),
-            amax_over_rms_before: sample.map(|x| measure::amax_over_rms(x, k)),
-            amax_over_rms_after: transformed.as_ref().map(|x| measure::amax_over_rms(x, k)),
-            condition: transformer.condition(),
-        };
-        quantized.push(QuantizedModule { name: module.name.to_owned(), format, codes, scales, report });
-    }
-    let (input_scale, mix) = transformer.parts();
-    Ok(QuantizedLinear { activation, input_scale, mix, modules: quantized, note })
+    check_moments(scheme, stats)?;
+    let plan = InputPlan::new(scheme, modules, stats, seed)?;
+    let quantized = plan.round(modules, stats)?;
+    Ok(plan.with(quantized))
 }
 
 #[cfg(test)]

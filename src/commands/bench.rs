@@ -5,10 +5,13 @@ use std::io::Write;
 use std::time::Instant;
 
 use clap::{Args, Subcommand};
+use girih_kernels::explain::{Explained, explain};
 use girih_kernels::{Gpu, wgpu};
+use girih_model::checkpoint::synthetic::ExpertChoice;
 use girih_model::{Input, Rows, Session, Tail};
 use serde_json::{Value, json};
 
+use crate::commands::bench_experts;
 use crate::error::Failure;
 use crate::models::{ModelArgs, SessionArgs};
 use crate::{Global, device};
@@ -36,9 +39,16 @@ struct BenchModel {
     model: ModelArgs,
     #[command(flatten)]
     session: SessionArgs,
-    /// Random weights of a known shape instead of a checkpoint: llama-79m, llama-300mb, llama-3.2-1b, llama-3.1-8b
+    /// Random weights of a known shape instead of a checkpoint: llama-79m, llama-300mb, llama-3.2-1b, llama-3.1-8b, qwen3-moe-13m,
+    /// qwen3-30b-a3b-layer, gpt-oss-20b-layer, olmoe-1b-7b
     #[arg(long, value_name = "PRESET", conflicts_with = "model")]
     synthetic: Option<String>,
+    /// How the tokens of a synthetic mixture are spread over its experts: balanced, skewed or one-hot
+    #[arg(long, value_name = "CHOICE", requires = "synthetic")]
+    routing: Option<ExpertChoice>,
+    /// Only the first N layers of a synthetic model
+    #[arg(long, value_name = "N", requires = "synthetic")]
+    layers: Option<u32>,
     /// Prompt length
     #[arg(short = 'p', long, default_value_t = 512, value_name = "N")]
     prompt: u32,
@@ -78,10 +88,13 @@ fn rate(tokens: u32, seconds: &[f64]) -> Rate {
 impl BenchModel {
     async fn run(self, gpu: &Gpu, global: &Global) -> Result<(), Failure> {
         let (model, name) = match &self.synthetic {
-            Some(preset) => (
-                self.model.load_synthetic(gpu, preset, self.session.options(), global).await?,
-                preset.clone(),
-            ),
+            Some(preset) => {
+                let source = bench_experts::synthetic(preset, self.routing, self.layers)?;
+                (
+                    self.model.load_synthetic(gpu, source, preset, self.session.options(), global).await?,
+                    preset.clone(),
+                )
+            }
             None => (self.model.load(gpu, Some(self.session.options()), global).await?, self.model.name()),
         };
         let context = model.context();
@@ -137,8 +150,12 @@ impl BenchModel {
         let dispatches = session.decode_plan(Tail::Greedy)?.plan().num_dispatches();
         let layers = model.config().num_hidden_layers;
         let kernels = profile(gpu, &mut session).await?;
+        let routing = self.synthetic.is_some().then(|| self.routing.unwrap_or_default().name());
+        let experts = bench_experts::report(&model, &session, &ids, routing).await?;
         let mut out = std::io::stdout().lock();
         let size = model.weight_bytes();
+        // Of a mixture a step reads the experts of one token.
+        let read = experts["active_bytes_per_token"].as_f64().unwrap_or(size as f64);
         if global.json {
             let report = json!({
                 "model": name, "device": device::describe(gpu.caps()), "weight_bytes": size,
@@ -147,7 +164,8 @@ impl BenchModel {
                     { "test": format!("tg{}", self.generate), "tokens_per_second": tg.mean, "stddev": tg.deviation },
                 ],
                 "dispatches_per_token": dispatches, "layers": layers, "cpu_encode_ms_per_token": encode_ms,
-                "made_after_warm_up": made, "decode_weight_gb_per_s": size as f64 * tg.mean / 1e9, "kernels": kernels,
+                "made_after_warm_up": made, "decode_weight_gb_per_s": read * tg.mean / 1e9, "kernels": kernels,
+                "experts": experts,
             });
             writeln!(out, "{report}")?;
             return Ok(());
@@ -168,6 +186,7 @@ impl BenchModel {
             "\n{dispatches} dispatches per token ({layers} layers), {encode_ms:.3} ms CPU encode per token"
         )?;
         writeln!(out, "{made} pipelines, bind groups and buffers made after the first run")?;
+        bench_experts::print(&mut out, &experts)?;
         writeln!(
             out,
             "\none decode step by kernel (no GB/s where a part is moved of what is bound: tables, caches):"
@@ -210,6 +229,14 @@ fn encode_ms(gpu: &Gpu, session: &mut Session) -> Result<f64, Failure> {
     Ok(times[times.len() / 2])
 }
 
+/// Of each dispatch of a decode step what it moves, if it is a product of experts: of their weights, those of the experts
+/// that are chosen.
+fn expert_bytes(gpu: &Gpu, session: &Session) -> Result<Vec<Option<u64>>, Failure> {
+    let frame = session.record_step(Tail::Greedy)?;
+    let of = |e: Explained| bench_experts::PRODUCTS.contains(&e.kernel).then_some(e.cost.bytes);
+    Ok(frame.recording().dispatches().map(|d| of(explain(gpu.caps(), d, 1))).collect())
+}
+
 /// Time of each kernel of one decode step, the slowest first; the median of five steps.
 async fn profile(gpu: &Gpu, session: &mut Session) -> Result<Vec<Value>, Failure> {
     if !gpu.caps().timestamps {
@@ -219,13 +246,15 @@ async fn profile(gpu: &Gpu, session: &mut Session) -> Result<Vec<Value>, Failure
     for _ in 0..5 {
         session.truncate(0, 0);
         session.seek(Tail::Greedy, 0, 1)?;
+        let bytes = expert_bytes(gpu, session)?;
         let timings = gpu.profile(session.decode_plan(Tail::Greedy)?.plan()).await?;
         let mut step: BTreeMap<String, (usize, f64, Option<u64>)> = BTreeMap::new();
-        for t in timings {
+        for (i, t) in timings.into_iter().enumerate() {
+            let moved = bytes.get(i).copied().flatten().or(t.moved_bytes);
             let entry = step.entry(t.label).or_insert((0, 0.0, Some(0)));
             entry.0 += 1;
             entry.1 += t.nanoseconds / 1e3;
-            entry.2 = entry.2.zip(t.moved_bytes).map(|(sum, bytes)| sum + bytes);
+            entry.2 = entry.2.zip(moved).map(|(sum, bytes)| sum + bytes);
         }
         for (label, (count, us, bytes)) in step {
             let entry = kernels.entry(label).or_default();

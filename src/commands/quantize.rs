@@ -21,7 +21,7 @@ const LISTED_K: u32 = 4096;
 /// Arguments.
 #[derive(Debug, Args)]
 pub struct Quantize {
-    /// Checkpoint folder to quantise; `fable-5m` is the built-in model where there is no such folder
+    /// Checkpoint folder to quantise; `fable-5m` and `fable-moe` are the built-in models where there are no such folders
     #[arg(value_name = "IN")]
     input: Option<PathBuf>,
     /// Folder to write

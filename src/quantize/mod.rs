@@ -1,15 +1,19 @@
 //! `girih quantize` from checkpoint to checkpoint: reads dense matrices, calibrates on the GPU, lets
 //! [`girih_quantize`] do the numerics, writes codes and scales.
 //!
-//! Matrices that share an input are one step. Steps are taken in groups whose statistics fit a memory budget: one pass
+//! Matrices that share an input are one step, and so are those of all experts of a layer: their input is scaled and mixed
+//! once for all. Steps are taken in groups whose statistics fit a memory budget: one pass
 //! of the calibration text for each group. A finished step is a file in `OUT.partial`, so an interrupted run goes on
 //! where it was; the folder gets its name when everything is in it.
 
 pub mod calibrate;
 mod digest;
 mod error;
+mod experts;
 mod folder;
 pub mod report;
+mod statistics;
+mod steps;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -19,9 +23,7 @@ use std::sync::Arc;
 use girih_model::checkpoint::source::{ByteSource, DirSource, read_whole};
 use girih_model::checkpoint::table::{StoredType, TensorTable};
 use girih_model::checkpoint::weights::{WeightPolicy, Weights};
-use girih_model::{
-    Comparison, EvalOptions, LoadError, LoadOptions, Model, RunError, Session, SessionOptions, compare,
-};
+use girih_model::{Comparison, EvalOptions, LoadError, LoadOptions, Model, Session, SessionOptions, compare};
 use girih_quantize::{HostMix, InputStats, Module, QuantizedLinear, Scheme, quantize_linear};
 use indicatif::ProgressBar;
 use serde_json::{Map, Value, json};
@@ -31,12 +33,12 @@ use calibrate::Calibration;
 pub use error::Error;
 pub use folder::check_target;
 use folder::{MANIFEST, Partial, hash};
+use statistics::Statistics;
+use steps::{LinearStep, Step, fitting, weight};
 use writer::{Entry, Origin};
 
 /// Version of the layout of `quantization_config`.
 const VERSION: u32 = 1;
-/// Rows of an input that statistics keep at most.
-const SAMPLE_ROWS: usize = 2048;
 /// Bytes of a weight file at most.
 const SHARD_BYTES: u64 = 4_000_000_000;
 /// Parts of an embedding model.
@@ -79,11 +81,14 @@ pub struct Written {
     pub resumed: usize,
 }
 
-/// Matrices that share an input.
-struct Step {
-    modules: Vec<String>,
-    rows: Vec<u32>,
-    k: u32,
+/// What is known about a quantised matrix beside its numbers.
+struct ModuleInfo {
+    rows: usize,
+    k: usize,
+    /// Rows of calibration that were left out.
+    rejected: u64,
+    /// Of an expert: layer, number, and how many tokens of calibration it was given, if there was calibration.
+    expert: Option<(u32, u32, Option<u64>)>,
 }
 
 /// Refuses a checkpoint that is quantised already, and returns its configuration.
@@ -114,12 +119,12 @@ impl Job<'_> {
         check_target(self.out, self.force)?;
         let mut config = dense_config(&**self.source, name).await?;
         let table = TensorTable::open(&**self.source).await?;
-        let steps = self.steps(&table)?;
+        let weights = Weights::new(self.source.clone(), table.clone(), WeightPolicy::default());
+        let steps = Step::all(self.model, &weights).await?;
         bar.set_message("reading the checkpoint");
         let partial = Partial::open(self.out, &self.manifest(&config, &table).await?, self.restart)?;
         let done: Vec<bool> = (0..steps.len()).map(|i| partial.info(i).is_some()).collect();
         let resumed = done.iter().filter(|d| **d).count();
-        let weights = Weights::new(self.source.clone(), table.clone(), WeightPolicy::default());
         bar.set_length(steps.len() as u64);
         bar.set_position(resumed as u64);
         let pending: Vec<usize> = (0..steps.len()).filter(|&i| !done[i]).collect();
@@ -127,24 +132,23 @@ impl Job<'_> {
         while !rest.is_empty() {
             let (group, tail) = rest.split_at(self.group(&steps, rest));
             rest = tail;
-            let mut stats = self.statistics(&steps, group, bar).await?;
-            for &i in group {
+            let wanted = |&i: &usize| {
                 let step = &steps[i];
-                bar.set_message(format!("rounding {}", step.modules[0]));
-                let stats = stats.remove(&step.modules[0]);
-                let rejected = stats.as_ref().map_or(0, |s| s.rejected);
-                if rejected > 0 {
-                    let rows = stats.as_ref().map_or(0, |s| s.rows) + rejected;
-                    bar.suspend(|| {
-                        eprintln!(
-                            "warning: {}: {rejected} of {rows} rows of calibration hold values that are not \
-                             finite, and are left out",
-                            step.modules.join(", ")
-                        );
-                    });
-                }
-                let quantized = self.quantize(step, &weights, stats).await?;
-                let (tensors, info) = tensors(step, &quantized, rejected);
+                Statistics::new(step, true, 0..self.first_experts(step), self)
+            };
+            let mut statistics: Vec<Statistics<'_>> = group.iter().map(wanted).collect();
+            self.collect(&mut statistics, bar).await?;
+            for (&i, statistics) in group.iter().zip(statistics) {
+                let step = &steps[i];
+                bar.set_message(format!("rounding {}", step.name()));
+                warn_of_rejected(step, &statistics, bar);
+                let (quantized, infos) = match step {
+                    Step::Linear(linear) => self.quantize(linear, &weights, statistics.all).await?,
+                    Step::Experts(experts) => {
+                        self.quantize_experts((step, experts), &weights, statistics, bar).await?
+                    }
+                };
+                let (tensors, info) = tensors(&quantized, &infos);
                 partial.write(i, tensors, &info)?;
                 bar.inc(1);
             }
@@ -162,71 +166,22 @@ impl Job<'_> {
         Ok(Written { partial, modules, bytes_before: table.bytes(), bytes_after, resumed })
     }
 
-    fn steps(&self, table: &TensorTable) -> Result<Vec<Step>, Failure> {
-        let mut steps = Vec::new();
-        for linear in self.model.linears() {
-            let k = linear.matrix().k;
-            let (mut rows, modules) = (Vec::new(), linear.modules().to_vec());
-            for module in &modules {
-                let info = table.get(&weight(module));
-                let dense = info.is_some_and(|i| {
-                    matches!(i.dtype, StoredType::F64 | StoredType::F32 | StoredType::F16 | StoredType::BF16)
-                });
-                match info {
-                    Some(info) if dense && info.shape.len() == 2 && info.shape[1] == u64::from(k) => {
-                        rows.push(info.shape[0] as u32);
-                    }
-                    _ => return Err(Error::NotDense { module: module.clone() }.into()),
-                }
-            }
-            steps.push(Step { modules, rows, k });
-        }
-        Ok(steps)
-    }
-
     /// How many of the steps share a pass of the calibration text.
     fn group(&self, steps: &[Step], rest: &[usize]) -> usize {
         if self.calibration.is_none() {
             return 1;
         }
-        let channels = rest.iter().map(|&i| u64::from(steps[i].k));
-        fitting(channels, self.scheme.needs_hessian(), self.memory).max(1)
-    }
-
-    async fn statistics(
-        &self,
-        steps: &[Step],
-        group: &[usize],
-        bar: &ProgressBar,
-    ) -> Result<BTreeMap<String, InputStats>, Failure> {
-        let Some(calibration) = self.calibration else { return Ok(BTreeMap::new()) };
-        let mut stats = BTreeMap::new();
-        for &i in group {
-            let k = steps[i].k as usize;
-            let empty = InputStats::new(k, self.scheme.needs_hessian(), SAMPLE_ROWS, self.seed);
-            stats.insert(steps[i].modules[0].clone(), empty);
-        }
-        let total = calibration.windows.len();
-        for (i, window) in calibration.windows.iter().enumerate() {
-            bar.set_message(format!("calibrating {} matrices, window {} of {total}", stats.len(), i + 1));
-            bar.tick();
-            let names = stats.keys().cloned().collect();
-            for (name, x) in self.model.linear_inputs(window, names)? {
-                let rows = x.to_f32(self.model.gpu()).await.map_err(RunError::from)?;
-                if let Some(stats) = stats.get_mut(&name) {
-                    stats.add(&rows);
-                }
-            }
-        }
-        Ok(stats)
+        let bytes = rest.iter().map(|&i| steps[i].bytes(self.scheme.needs_hessian()));
+        fitting(bytes, self.memory).max(1)
     }
 
     async fn quantize(
         &self,
-        step: &Step,
+        step: &LinearStep,
         weights: &Weights,
         stats: Option<InputStats>,
-    ) -> Result<QuantizedLinear, Failure> {
+    ) -> Result<(QuantizedLinear, Vec<ModuleInfo>), Failure> {
+        let stats = stats.filter(|_| self.calibration.is_some());
         let mut matrices = Vec::new();
         for (module, &n) in step.modules.iter().zip(&step.rows) {
             matrices.push(weights.matrix_f32(weight(module).as_str(), n, step.k).await?);
@@ -238,7 +193,9 @@ impl Job<'_> {
             .zip(&matrices)
             .map(|((name, &n), weight)| Module { name, n: n as usize, weight })
             .collect();
-        Ok(quantize_linear(&self.scheme, &modules, stats.as_ref(), self.seed)?)
+        let (k, rejected) = (step.k as usize, stats.as_ref().map_or(0, |s| s.rejected));
+        let infos = modules.iter().map(|m| ModuleInfo { rows: m.n, k, rejected, expert: None }).collect();
+        Ok((quantize_linear(&self.scheme, &modules, stats.as_ref(), self.seed)?, infos))
     }
 
     /// What must be equal for an unfinished run to go on.
@@ -294,8 +251,8 @@ impl Job<'_> {
             entries.insert(info.name.clone(), Entry { info: info.clone(), origin: Origin::Dense });
         }
         for (i, step) in steps.iter().enumerate() {
-            for module in &step.modules {
-                entries.remove(&weight(module));
+            for name in step.replaced() {
+                entries.remove(&name);
             }
             let part = TensorTable::open_file(&parts, &Partial::part(i)).await?;
             for info in part.iter() {
@@ -339,23 +296,16 @@ pub async fn evaluate(
     Ok(compare(&mut session, &mut reference, ids, options, |_| ()).await?)
 }
 
-/// How many of the steps, whose inputs have so many channels, share a pass of the text: their statistics and what the
-/// largest of them is rounded with fit the memory.
-fn fitting(channels: impl Iterator<Item = u64>, hessian: bool, memory: u64) -> usize {
-    // GPTQ, beside the second moments: their copy, then the factor, then its inverse and U.
-    const WORK: u64 = 12;
-    let (mut statistics, mut work) = (0u64, 0);
-    let fits = channels.take_while(|&k| {
-        let square = if hessian { k * k } else { 0 };
-        statistics += 4 * square + 4 * k * SAMPLE_ROWS as u64 + 32 * k;
-        work = work.max(WORK * square);
-        statistics + work <= memory
+/// Says how many rows of calibration cannot be used.
+fn warn_of_rejected(step: &Step, statistics: &Statistics<'_>, bar: &ProgressBar) {
+    let Some(stats) = statistics.all.as_ref().filter(|stats| stats.rejected > 0) else { return };
+    let (rejected, rows) = (stats.rejected, stats.rows + stats.rejected);
+    bar.suspend(|| {
+        eprintln!(
+            "warning: {}: {rejected} of {rows} rows of calibration hold values that are not finite, and are left out",
+            step.name()
+        );
     });
-    fits.count()
-}
-
-fn weight(module: &str) -> String {
-    format!("{module}.weight")
 }
 
 /// Whether a file of a checkpoint is copied.
@@ -384,14 +334,13 @@ fn id_bytes(windows: &[Vec<u32>]) -> Vec<u8> {
 type Tensors = Vec<(String, StoredType, Vec<usize>, Vec<u8>)>;
 
 /// The tensors of a step, and what the report and the configuration say about its modules.
-fn tensors(step: &Step, quantized: &QuantizedLinear, rejected: u64) -> (Tensors, Value) {
+fn tensors(quantized: &QuantizedLinear, modules: &[ModuleInfo]) -> (Tensors, Value) {
     let words = |v: &[u32]| v.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
     let floats = |v: &[f32]| v.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
     let (mut out, mut infos) = (Vec::new(), Vec::new());
-    let k = step.k;
-    for (m, &n) in quantized.modules.iter().zip(&step.rows) {
+    for (m, module) in quantized.modules.iter().zip(modules) {
         let name = |suffix: &str| format!("{}.{suffix}", m.name);
-        let rows = n as usize;
+        let ModuleInfo { rows, k, rejected, expert } = *module;
         let shape = |words: usize| vec![rows, words / rows.max(1)];
         out.push((name("weight_codes"), StoredType::U32, shape(m.codes.len()), words(&m.codes)));
         out.push((name("weight_scales"), StoredType::U32, shape(m.scales.len()), words(&m.scales)));
@@ -414,15 +363,21 @@ fn tensors(step: &Step, quantized: &QuantizedLinear, rejected: u64) -> (Tensors,
             }
         }
         let r = &m.report;
-        infos.push(json!({
-            "name": m.name, "rows": n, "columns": k, "format": m.format.to_string(),
+        let mut info = json!({
+            "name": m.name, "rows": rows, "columns": k, "format": m.format.to_string(),
             "activation": quantized.activation.to_string(), "hadamard": hadamard, "transform": transform,
             "input_scaled": quantized.input_scale.is_some(),
-            "bits_per_weight": 32.0 * (m.codes.len() + m.scales.len()) as f64 / (f64::from(n) * f64::from(k)),
+            "bits_per_weight": 32.0 * (m.codes.len() + m.scales.len()) as f64 / (rows as f64 * k as f64),
             "weight_sqnr_db": r.weight_sqnr_db, "input_sqnr_db": r.input_sqnr_db, "output_sqnr_db": r.output_sqnr_db,
             "amax_over_rms_before": r.amax_over_rms_before, "amax_over_rms_after": r.amax_over_rms_after,
             "condition": r.condition, "rejected_rows": rejected, "note": quantized.note,
-        }));
+        });
+        if let Some((layer, expert, tokens)) = expert {
+            info["layer"] = layer.into();
+            info["expert"] = expert.into();
+            info["tokens"] = tokens.into();
+        }
+        infos.push(info);
     }
     (out, Value::Array(infos))
 }
@@ -431,19 +386,6 @@ fn tensors(step: &Step, quantized: &QuantizedLinear, rejected: u64) -> (Tensors,
 mod tests {
     use super::*;
     use girih_model::MemorySource;
-
-    #[test]
-    fn steps_that_fit() {
-        let sample = 4096 * (4 * 2048 + 32);
-        let square = 4096u64 * 4096;
-        let count = |hessian, memory| fitting([4096; 8].into_iter(), hessian, memory);
-        assert_eq!(count(false, 3 * sample), 3);
-        // Twelve bytes of work, once, beside four for each.
-        assert_eq!(count(true, 3 * (sample + 4 * square)), 1);
-        assert_eq!(count(true, 3 * (sample + 4 * square) + 12 * square), 3);
-        let mixed = fitting([64, 4096].into_iter(), true, 12 * square);
-        assert_eq!(mixed, 1, "the larger one does not fit");
-    }
 
     #[test]
     fn texts_are_copied_and_our_own_files_are_not() {

@@ -1,5 +1,6 @@
 //! What a run did: JSON, a table, a page.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use girih_model::Comparison;
@@ -28,6 +29,7 @@ pub fn report(name: &str, job: &Job<'_>, written: &Written, evaluation: &Value) 
         "bits_per_weight": bits / weights.max(1.0),
         "evaluation": evaluation,
         "notes": notes(&written.modules),
+        "experts_without_tokens": experts_without_tokens(&written.modules),
         "modules": written.modules,
     })
 }
@@ -48,8 +50,34 @@ fn notes(modules: &[Value]) -> Vec<Value> {
     notes.into_iter().map(|(text, modules)| json!({ "note": text, "modules": modules })).collect()
 }
 
+/// Of each layer with experts that no token of calibration went to: those, and how many there are.
+fn experts_without_tokens(modules: &[Value]) -> Vec<Value> {
+    let mut layers: BTreeMap<u64, (BTreeSet<u64>, u64)> = BTreeMap::new();
+    for m in modules {
+        let (Some(layer), Some(expert)) = (m["layer"].as_u64(), m["expert"].as_u64()) else { continue };
+        let (without, count) = layers.entry(layer).or_default();
+        *count = (*count).max(expert + 1);
+        if m["tokens"] == 0 {
+            without.insert(expert);
+        }
+    }
+    let lacking = layers.into_iter().filter(|(_, (without, _))| !without.is_empty());
+    lacking.map(|(layer, (experts, of))| json!({ "layer": layer, "experts": experts, "of": of })).collect()
+}
+
 /// The notes of a report, a line each.
 fn note_lines(report: &Value) -> Vec<String> {
+    let without = report["experts_without_tokens"].as_array().into_iter().flatten().map(|layer| {
+        let experts: Vec<String> =
+            layer["experts"].as_array().into_iter().flatten().map(Value::to_string).collect();
+        format!(
+            "layer {}: no token of calibration went to {} of {} experts, whose weights are rounded to nearest: {}",
+            layer["layer"],
+            experts.len(),
+            layer["of"],
+            experts.join(", ")
+        )
+    });
     let line = |note: &Value| {
         let names: Vec<&str> =
             note["modules"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
@@ -57,7 +85,7 @@ fn note_lines(report: &Value) -> Vec<String> {
         let first = names.first().copied().unwrap_or_default();
         format!("{}: {first}{more}", note["note"].as_str().unwrap_or_default())
     };
-    report["notes"].as_array().into_iter().flatten().map(line).collect()
+    report["notes"].as_array().into_iter().flatten().map(line).chain(without).collect()
 }
 
 /// The part of the report about predictions.

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use girih_model::checkpoint::weights::{WeightPolicy, Weights};
 use girih_model::network::layers::Mixture;
 use girih_model::{Input, Rows, Session, SessionOptions};
-use girih_tests::{fable, gpu, load};
+use girih_ops::moe::decode_routes;
+use girih_tests::{fable, fable_moe, gpu, load};
 use pollster::block_on;
 
 const IDS: [u32; 7] = [0, 1062, 690, 262, 506, 15, 413];
@@ -79,6 +80,52 @@ fn captured_inputs_are_those_of_the_definition() {
     assert_eq!(read(&again), logits);
 }
 
+/// What experts are given, by few tokens and by many: the normalised x, and the gated products of the experts that routes
+/// name.
+#[test]
+fn inputs_of_experts_are_those_of_the_definition() {
+    const WIDTH: usize = 192;
+    let gpu = gpu();
+    let model = load(&gpu, fable_moe(), girih_model::LoadOptions::default());
+    let weights = block_on(Weights::open(fable_moe(), WeightPolicy::default())).expect("weights");
+    let many: Vec<u32> = (0..80).map(|i| IDS[i % IDS.len()] + i as u32).collect();
+    for ids in [&IDS[..], &many] {
+        for (layer, mixture) in model.mixtures().into_iter().step_by(3) {
+            let [_, routes] = mixture.notes();
+            let (input, down) = (mixture.router_module(), mixture.down_note());
+            let names: BTreeSet<String> = [input, routes, down].map(str::to_owned).into();
+            let notes = model.linear_inputs(ids, names).expect("runs");
+            let read = |name: &str| -> Vec<f64> {
+                let values = block_on(notes[name].to_f32(&gpu)).expect("values");
+                values.into_iter().map(f64::from).collect()
+            };
+            let (x, h) = (read(input), read(down));
+            let words = block_on(notes[routes].to_u32(&gpu)).expect("routes");
+            let slots = decode_routes(&words);
+            let k = mixture.router().k as usize;
+            assert_eq!((x.len(), h.len()), (ids.len() * HIDDEN, slots.len() * WIDTH));
+            // The same x as the products of a dense layer are given: of unit size but for the norm's weights.
+            let norm = format!("model.layers.{layer}.post_attention_layernorm.weight");
+            let norm = block_on(weights.f32(&norm, &[HIDDEN as u32])).expect("a norm");
+            for x in x.chunks(HIDDEN) {
+                let size = x.iter().zip(&norm).map(|(x, &w)| (x / f64::from(w)).powi(2)).sum::<f64>();
+                assert!((size / HIDDEN as f64 - 1.0).abs() < 0.01, "{size}");
+            }
+            let mut chosen = BTreeSet::new();
+            for (slot, &(expert, _)) in slots.iter().enumerate() {
+                chosen.insert(expert);
+                let x = &x[slot / k * HIDDEN..][..HIDDEN];
+                let name = |rest: &str| format!("model.layers.{layer}.mlp.experts.{expert}.{rest}");
+                let gate = product(x, &matrix(&weights, &name("gate_proj"), WIDTH, HIDDEN), HIDDEN);
+                let up = product(x, &matrix(&weights, &name("up_proj"), WIDTH, HIDDEN), HIDDEN);
+                let want: Vec<f64> = gate.iter().zip(&up).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
+                assert_near(&h[slot * WIDTH..][..WIDTH], &want, &format!("slot {slot} of layer {layer}"));
+            }
+            assert!(chosen.len() > 2, "{chosen:?}");
+        }
+    }
+}
+
 /// Every architecture says of which modules its matrices are made, and all of them can be watched.
 #[test]
 fn modules_are_those_of_the_checkpoint() {
@@ -121,11 +168,12 @@ fn modules_are_those_of_the_checkpoint() {
         if model.decoder().is_ok() {
             let mut session = Session::new(&model, SessionOptions::default()).expect("a session");
             let firsts = linears.iter().map(|l| (l.modules()[0].clone(), vec![3, l.matrix().k]));
-            // What a mixture is given, logits and routes.
+            // What a mixture is given, logits, routes, and what the down projections are given.
             let routed = mixtures.iter().flat_map(|(_, m)| {
                 let ([logits, routes], router) = (m.notes().clone(), m.router());
                 let input = (m.router_module().to_owned(), vec![3, model.config().hidden_size]);
-                [input, (logits, vec![3, router.experts]), (routes, vec![3, router.k, 2])]
+                let down = (m.down_note().to_owned(), vec![3 * router.k, m.experts()[1].k]);
+                [input, (logits, vec![3, router.experts]), (routes, vec![3, router.k, 2]), down]
             });
             let want: BTreeMap<String, Vec<u32>> = firsts.chain(routed).collect();
             let input = Input { slot: 0, token_ids: &[1, 2, 3] };

@@ -7,7 +7,7 @@ import { chooseFiles, chooseFolder, dropped } from "./files.js";
 import * as format from "./format.js";
 import type { ModelInfo } from "./girih/index.js";
 import { Progress } from "./progress.js";
-import { BUILT_IN } from "./session.js";
+import { BUILT_IN, MIXTURE } from "./session.js";
 import type { Choices, Session, Source } from "./session.js";
 import { set, settings } from "./store.js";
 
@@ -107,6 +107,7 @@ export function modelView(session: Session): void {
   urlInput.value = settings.url;
   urlInput.addEventListener("input", () => urlInput.setCustomValidity(""));
   byId("load-built-in", HTMLButtonElement).addEventListener("click", () => void load(BUILT_IN));
+  byId("load-mixture", HTMLButtonElement).addEventListener("click", () => void load(MIXTURE));
   const folderInput = byId("folder-input", HTMLInputElement);
   const fileInput = byId("file-input", HTMLInputElement);
   byId("choose-folder", HTMLButtonElement).addEventListener("click", () => void loadChosen(chooseFolder(folderInput)));

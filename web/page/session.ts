@@ -36,6 +36,13 @@ export const BUILT_IN: Source = {
   builtIn: true,
 };
 
+/** A mixture of experts that tells the same kind of stories, served beside it. */
+export const MIXTURE: Source = {
+  label: "fable-moe",
+  input: new URL("./models/fable-moe/", document.baseURI),
+  builtIn: true,
+};
+
 const TIERS: readonly Tier[] = ["t0", "t1", "t2", "t3", "t4"];
 
 function tierOf(name: string): Tier | undefined {

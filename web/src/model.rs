@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use girih_model::{Model, Prompt, RunError, Session, SessionOptions};
 use js_sys::{Array, Float32Array, Promise};
-use serde_json::json;
+use serde_json::{Value, json};
 use wasm_bindgen::JsValue;
 use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen_futures::future_to_promise;
@@ -97,6 +97,29 @@ impl EngineModel {
     pub fn render(&self, messages: JsValue, options: JsValue) -> Result<String, JsValue> {
         let conversation = conversation(&messages, &from_js(&options)?)?;
         self.chat.templates.render(&conversation).map_err(run_error)
+    }
+
+    /// Which experts the tokens go to, in one pass over all of them: of each layer that has experts its index, how many they
+    /// are, and for each token the chosen ones with their weights.
+    #[wasm_bindgen(unchecked_return_type = "Promise<Omit<Routing, \"tokenIds\">>")]
+    pub fn routing(&self, ids: Vec<u32>) -> Promise {
+        let model = self.model.clone();
+        future_to_promise(async move {
+            if let Some(id) = ids.iter().find(|id| **id >= model.config().vocab_size) {
+                let what = format!("token id {id} is none of the {} of the model", model.config().vocab_size);
+                return Err(failure(Code::BadArgument, &what));
+            }
+            if ids.is_empty() {
+                return Err(failure(Code::BadArgument, "found no tokens, wanted at least one"));
+            }
+            let routing = model.routing(&ids).await.map_err(run_error)?;
+            let layers: Vec<Value> = routing
+                .layers
+                .iter()
+                .map(|l| json!({ "layer": l.layer, "experts": l.experts, "routes": l.tokens }))
+                .collect();
+            Ok(to_js(&json!({ "layers": layers })))
+        })
     }
 
     /// One vector for each text, pooled as the model was trained.

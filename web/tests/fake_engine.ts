@@ -128,6 +128,7 @@ class FakeEngine implements Engine {
       session: () => session,
       tokenize: (text) => Uint32Array.from(text, (c) => c.codePointAt(0) ?? 0),
       detokenize: (ids) => String.fromCodePoint(...ids),
+      routing: async (ids) => ({ layers: [{ layer: 0, experts: 2, routes: Array.from(ids, (id): [number, number][] => [[id % 2, 1]]) }] }),
       embed: async (texts) => texts.map((text) => Float32Array.of(text.length)),
       free: () => undefined,
     };

@@ -11,6 +11,8 @@ export interface Logged {
 }
 
 export const MODEL = "/models/fable-5m/";
+/** A mixture of experts. */
+export const MIXTURE = "/models/fable-moe/";
 export const PROMPT = "Once upon a time";
 
 async function json<T>(path: string): Promise<T> {
@@ -53,9 +55,9 @@ export interface Golden {
   chat_greedy: { messages: { role: string; content: string }[]; prompt_ids: number[]; new_token_ids: number[]; text: string };
 }
 
-/** What an independent implementation computed for the model. */
-export function golden(): Promise<Golden> {
-  return json<Golden>("/goldens/trained/fable-5m/golden.json");
+/** What an independent implementation computed for a model. */
+export function golden(model = "fable-5m"): Promise<Golden> {
+  return json<Golden>(`/goldens/trained/${model}/golden.json`);
 }
 
 export async function sha256(data: Uint8Array<ArrayBuffer>): Promise<string> {

@@ -1,7 +1,7 @@
 // What the package is for: texts and vectors that agree with independent results.
 import type { GenerateOptions } from "./package.js";
 import { test } from "./registry.js";
-import { MODEL, PROMPT, bytes, golden } from "./server.js";
+import { MIXTURE, MODEL, PROMPT, bytes, golden } from "./server.js";
 import { engine, own, storyTeller, uncached } from "./setup.js";
 
 const GREEDY: GenerateOptions = { temperature: 0 };
@@ -164,6 +164,33 @@ test("a_sharded_and_a_quantised_checkpoint_give_the_golden_tokens", async (t) =>
     await t.rejects(tiny.generate("text").result, "bad-argument", /tokenizer/);
     await tiny.dispose();
   }
+});
+
+test("a_mixture_tells_its_story_and_says_where_tokens_went", async (t) => {
+  const girih = await uncached(t);
+  const model = await girih.loadModel(MIXTURE);
+  const story = (await golden("fable-moe")).greedy.find(({ prompt }) => prompt === PROMPT);
+  if (story === undefined) throw new Error(`no golden story begins with "${PROMPT}"`);
+  const { tokenIds } = await model.generate(PROMPT, { ...GREEDY, maxTokens: 12 }).result;
+  t.equal([...tokenIds], story.new_token_ids.slice(0, 12), "new tokens");
+  const routing = await model.routing(PROMPT);
+  t.equal([...routing.tokenIds], story.prompt_ids, "ids of the text");
+  t.equal(routing.layers.map(({ layer, experts }) => [layer, experts]), [[0, 8], [1, 8], [2, 8], [3, 8]], "layers");
+  for (const { layer, routes } of routing.layers) {
+    t.equal(routes.length, story.prompt_ids.length, `tokens of layer ${layer}`);
+    for (const chosen of routes) {
+      t.equal(new Set(chosen.map(([expert]) => expert)).size, 2, "two experts, not the same");
+      t.ok(chosen.every(([expert]) => Number.isInteger(expert) && expert >= 0 && expert < 8), "experts that there are");
+      t.ok(Math.abs(chosen.reduce((sum, [, weight]) => sum + weight, 0) - 1) < 1e-5, "weights sum to 1");
+    }
+  }
+  const taken = new Set(routing.layers.flatMap(({ routes }) => routes.flat().map(([expert]) => expert)));
+  t.ok(taken.size > 2, `experts ${[...taken].join(", ")}: tokens go to different ones`);
+  const ids = await model.routing(story.prompt_ids);
+  t.equal(ids.layers, routing.layers, "the same from token ids");
+  await t.rejects(model.routing([4096]), "bad-argument", /4096/);
+  await t.rejects(model.routing([]), "bad-argument", /at least one/);
+  t.equal((await (await storyTeller(t)).routing(PROMPT)).layers, [], "a dense model has none");
 });
 
 test("an_engine_runs_in_a_worker_of_the_page", async (t) => {

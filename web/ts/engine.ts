@@ -2,7 +2,7 @@
 import { GirihError } from "./errors.js";
 import type {
   BenchReport, BenchRow, Caps, Counters, EmbedOptions, GenerateOptions, GenerateResult, Message, ModelInfo, ModelSource,
-  TuneReport, TuneRow,
+  Routing, TuneReport, TuneRow,
 } from "./types.js";
 
 /** The module `girih_web.js`. */
@@ -56,6 +56,7 @@ export interface EngineModel {
   tokenize(text: string, addSpecial: boolean): Uint32Array;
   detokenize(ids: Uint32Array): string;
   embed(texts: string[], options: PromptOptions): Promise<Float32Array[]>;
+  routing(ids: Uint32Array): Promise<Omit<Routing, "tokenIds">>;
   free(): void;
 }
 

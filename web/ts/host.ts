@@ -67,6 +67,10 @@ export class EngineHost implements Peer {
     generate: (args, emit, signal) => this.#generate(args, emit, signal),
     stop: async ({ run }) => this.#stop(run),
     embed: ({ model, texts, options }) => this.#inTurn(this.#model(model), (m) => m.engine.embed(texts, options)),
+    routing: ({ model, input }) => this.#inTurn(this.#model(model), async ({ engine }) => {
+      const tokenIds = typeof input === "string" ? engine.tokenize(input, true) : input;
+      return { tokenIds, ...(await engine.routing(tokenIds)) };
+    }),
     tokenize: async ({ model, text }) => this.#model(model).engine.tokenize(text, true),
     detokenize: async ({ model, ids }) => this.#model(model).engine.detokenize(ids),
     bench: ({ kernels }, emit, signal) => this.#live().bench({ kernels }, (row) => {

@@ -20,7 +20,7 @@ import { nameFiles } from "./sources/files.js";
 import { support, webgpuAdvice } from "./support.js";
 import type {
   BenchOptions, BenchReport, CachedModel, Caps, CreateOptions, EmbedOptions, GenerateOptions, Generation, LoadOptions, Message,
-  ModelCache, ModelInfo, ModelInput, ModelSource, ProgressEvent, RebuildOptions, Stats, Support, TuneOptions, TuneReport,
+  ModelCache, ModelInfo, ModelInput, ModelSource, ProgressEvent, RebuildOptions, Routing, Stats, Support, TuneOptions, TuneReport,
 } from "./types.js";
 
 export { GirihError, type ErrorCode } from "./errors.js";
@@ -324,6 +324,15 @@ export class Model {
     const list = typeof texts === "string" ? [texts] : texts;
     const { signal, ...prompt } = options;
     return this.#peer().call("embed", { model: this.#loaded.id, texts: list, options: prompt }, { signal: this.#signal(signal) });
+  }
+
+  /**
+   * Which experts the tokens of a text go to, layer by layer, with their weights: those of one pass over the whole text. A
+   * model without experts has no such layers.
+   */
+  async routing(text: string | ArrayLike<number>): Promise<Routing> {
+    const input = typeof text === "string" ? text : toIds(text);
+    return this.#peer().call("routing", { model: this.#loaded.id, input }, { signal: this.#signal() });
   }
 
   /** The tokens of a text, with those that the model begins or ends a text with. */

@@ -5,7 +5,7 @@ import type { PromptOptions, SamplingOptions } from "./engine.js";
 import type { NamedFile } from "./sources/files.js";
 import type {
   BenchReport, BenchRow, CachedModel, Caps, Counters, GenerateResult, LostEvent, Manifest, Message, ModelInfo, ModelSource,
-  Notice, ProgressEvent, Tier, TuneReport, TuneRow,
+  Notice, ProgressEvent, Routing, Tier, TuneReport, TuneRow,
 } from "./types.js";
 
 /** A model as the host gets it. URLs are absolute. */
@@ -56,6 +56,7 @@ export interface Calls {
   /** Ends a generation early. Its result says `cancelled`. */
   stop: { args: { run: number }; result: void; event: never };
   embed: { args: { model: number; texts: string[]; options: PromptOptions }; result: Float32Array[]; event: never };
+  routing: { args: { model: number; input: string | Uint32Array }; result: Routing; event: never };
   tokenize: { args: { model: number; text: string }; result: Uint32Array; event: never };
   detokenize: { args: { model: number; ids: Uint32Array }; result: string; event: never };
   bench: { args: { kernels?: string }; result: BenchReport; event: BenchRow };

@@ -96,6 +96,23 @@ export interface RebuildOptions {
   device?: GPUDevice;
 }
 
+/** Which experts tokens go to: {@link Model.routing}. */
+export interface Routing {
+  tokenIds: Uint32Array;
+  /** The layers that have experts, from the first on; none if the model is no mixture of experts. */
+  layers: LayerRouting[];
+}
+
+/** The experts of one layer. */
+export interface LayerRouting {
+  /** Index of the layer. */
+  layer: number;
+  /** Number of experts. */
+  experts: number;
+  /** Of each token the chosen experts with the factors of what they give, in the order in which these are added up. */
+  routes: [expert: number, weight: number][][];
+}
+
 /** Options of {@link Model.embed}. */
 export interface EmbedOptions {
   /** A prompt of the model to put in front of each text, by its name: `"query"`. Its default, if it has one, if left out. */

@@ -13,7 +13,7 @@ use crate::checkpoint::weights::Weights;
 use crate::error::{LoadError, OutOfMemory, RunError};
 use crate::network::arch::{self, Network};
 use crate::network::config::Config;
-use crate::network::layers::{Block, Decoder, Encoder, EncoderLayer, Linear, Scope};
+use crate::network::layers::{Block, Decoder, Encoder, EncoderLayer, Linear, Mixture, Scope};
 use crate::run::embedding_config::{EmbeddingConfig, Prompts};
 use crate::run::generation_config::GenerationConfig;
 use crate::run::memory::{self, Choice, Offer};
@@ -349,6 +349,13 @@ impl Model {
             Network::Decoder(decoder) => decoder.blocks.iter().flat_map(Block::linears).collect(),
             Network::Encoder(encoder) => encoder.layers.iter().flat_map(EncoderLayer::linears).collect(),
         }
+    }
+
+    /// The mixtures of experts of its blocks, with the indices of their layers.
+    pub fn mixtures(&self) -> Vec<(u32, &Mixture)> {
+        let Network::Decoder(decoder) = &self.network else { return Vec::new() };
+        let blocks = (0..).zip(&decoder.blocks);
+        blocks.filter_map(|(layer, block)| Some((layer, block.feed_forward().mixture()?))).collect()
     }
 
     /// The encoder, if the model is one.

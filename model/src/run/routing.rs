@@ -33,9 +33,8 @@ impl Model {
     /// # Errors
     /// As [`Model::states`]; an encoder.
     pub async fn routing(self: &Arc<Self>, token_ids: &[u32]) -> Result<Routing, RunError> {
-        let blocks = (0..).zip(&self.decoder()?.blocks);
-        let mixtures: Vec<_> =
-            blocks.filter_map(|(layer, block)| Some((layer, block.feed_forward().mixture()?))).collect();
+        self.decoder()?;
+        let mixtures = self.mixtures();
         if mixtures.is_empty() {
             return Ok(Routing { layers: Vec::new() });
         }

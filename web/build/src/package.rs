@@ -14,8 +14,8 @@ use wasm_bindgen_cli_support::Bindgen;
 use crate::manifest::{self, Manifest, ManifestError};
 use crate::size::{self, Breakdown, FileSize, Report, Size};
 
-/// The model that the site comes with.
-const SITE_MODEL: &str = "fable-5m";
+/// The models that the site comes with, beside the module; the page fetches the one that is chosen.
+const SITE_MODELS: [&str; 2] = ["fable-5m", "fable-moe"];
 
 /// Passes of binaryen. LLVM has done most of it: of the engine's module, 4.06 MB and 1.054 MB after brotli, -O1 leaves
 /// 3.95 and 1.046 in 16 s of one core, -Oz 3.84 and 1.065 in 48 s.
@@ -88,7 +88,7 @@ pub enum PackageError {
         /// What came of it.
         message: String,
     },
-    /// The manifest of the site's model.
+    /// The manifest of one of the site's models.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
     /// TypeScript that compiles, but not to where it is served from.
@@ -142,9 +142,11 @@ pub fn make(paths: &Paths) -> Result<Report, PackageError> {
     for name in ["kernels.html", "kernels.js"] {
         copy(&root.join("tests/browser").join(name), &tests.join(name))?;
     }
-    let model = site.join("models").join(SITE_MODEL);
-    copy_tree(&root.join("assets").join(SITE_MODEL), &model, &|_| true)?;
-    Manifest::of(&model)?.write(&model)?;
+    for name in SITE_MODELS {
+        let model = site.join("models").join(name);
+        copy_tree(&root.join("assets").join(name), &model, &|_| true)?;
+        Manifest::of(&model)?.write(&model)?;
+    }
     for wanted in [package.join("index.js"), package.join("index.d.ts"), site.join("page.js")] {
         if !wanted.is_file() {
             return Err(PackageError::NotCompiled(wanted));

@@ -1,5 +1,6 @@
 //! The matrices of all experts of a mixture.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -74,7 +75,42 @@ impl Weights {
     ) -> Result<Vec<f32>, LoadError> {
         let all = all_rows([e, n, k])?;
         let segments = self.expert_segments(rows, [e, n], Some(k)).await?;
-        self.matrix_values(&segments, all, k).await
+        self.matrix_values(&segments, 0..all, k).await
+    }
+
+    /// The rows `[N, K]` of one expert on the host, in f32, as [`Weights::matrix_f32`].
+    ///
+    /// # Errors
+    /// As [`Weights::experts`]; an expert that there is none of.
+    pub async fn expert_f32(
+        &self,
+        rows: ExpertRows<'_>,
+        [e, n, k]: [u32; 3],
+        expert: u32,
+    ) -> Result<Vec<f32>, LoadError> {
+        all_rows([e, n, k])?;
+        if expert >= e {
+            let (got, want) = (expert.into(), format!("one of {e}"));
+            return Err(OpError::Value { op: "experts", what: "expert", got, want }.into());
+        }
+        let segments = self.expert_segments(rows, [e, n], Some(k)).await?;
+        self.matrix_values(&segments, expert * n..(expert + 1) * n, k).await
+    }
+
+    /// The tensors of floats that the matrices of all experts are read from, in the order of names.
+    ///
+    /// # Errors
+    /// As [`Weights::experts`].
+    pub async fn expert_tensors(
+        &self,
+        rows: ExpertRows<'_>,
+        [e, n, k]: [u32; 3],
+    ) -> Result<Vec<TensorInfo>, LoadError> {
+        all_rows([e, n, k])?;
+        let segments = self.expert_segments(rows, [e, n], Some(k)).await?;
+        let tensors = segments.iter().filter_map(|s| s.origin.dense());
+        let tensors: BTreeMap<&str, &TensorInfo> = tensors.map(|info| (info.name.as_str(), info)).collect();
+        Ok(tensors.into_values().cloned().collect())
     }
 
     /// The biases of all experts `[E, N]`, in the order of their rows; separate ones are `experts.N.gate_proj.bias`.

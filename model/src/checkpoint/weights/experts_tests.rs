@@ -98,6 +98,29 @@ fn every_form_gives_the_same_rows() {
     assert!(w.report().unused.iter().all(|name| name.ends_with("bias") || name.ends_with("router.weight")));
 }
 
+/// One expert at a time, and which tensors all of them are in.
+#[test]
+fn experts_one_by_one() {
+    let w = checkpoint(F16, WeightPolicy::default());
+    let shape = [E, 2 * I, K];
+    for (rows, names) in
+        FORMS.into_iter().zip([&[][..], &["rows"], &["halves"], &["gate", "up"], &["turned"]])
+    {
+        let each: Vec<f32> =
+            (0..E).flat_map(|e| block_on(w.expert_f32(rows, shape, e)).expect("loads")).collect();
+        assert!(each == want(), "{rows:?}");
+        let tensors = block_on(w.expert_tensors(rows, shape)).expect("there are");
+        let found: Vec<&str> = tensors.iter().map(|info| info.name.trim_start_matches("m.")).collect();
+        if names.is_empty() {
+            assert_eq!(found.len() as u32, 2 * E, "{found:?}");
+        } else {
+            assert_eq!(found, names);
+        }
+        let error = block_on(w.expert_f32(rows, shape, E)).expect_err("no such expert").to_string();
+        assert!(error.contains("one of 3"), "{error}");
+    }
+}
+
 /// Every way of splitting the rows of all experts into chunks gives the same bytes, packed ones too.
 #[test]
 fn chunks_join_seamlessly() {

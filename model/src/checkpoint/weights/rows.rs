@@ -166,19 +166,20 @@ impl Weights {
         k: u32,
     ) -> Result<Vec<f32>, LoadError> {
         let segments = self.segments(&rows.into(), n, Some(k)).await?;
-        self.matrix_values(&segments, n, k).await
+        self.matrix_values(&segments, 0..n, k).await
     }
 
+    /// Some rows of a matrix.
     pub(super) async fn matrix_values(
         &self,
         segments: &[Segment<'_>],
-        n: u32,
+        rows: Range<u32>,
         k: u32,
     ) -> Result<Vec<f32>, LoadError> {
         for info in segments.iter().filter_map(|s| s.origin.dense()) {
             float_type(info)?;
         }
-        let bytes = self.rows(segments, &(0..n), k, WeightFormat::F32).await?;
+        let bytes = self.rows(segments, &rows, k, WeightFormat::F32).await?;
         Ok(bytes.as_chunks().0.iter().map(|&c| f32::from_le_bytes(c)).collect())
     }
 

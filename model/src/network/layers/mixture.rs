@@ -5,7 +5,7 @@ use girih_ops::moe::{self, Router, RouterVectors, Score};
 use girih_ops::{Frame, GluAct, Linear as Fusion, Matrix, OpError, Tensor};
 
 use super::build::glu;
-use super::{Linear, Mlp, Norm, Residual, Scope, Stream};
+use super::{ExpertSource, Linear, Mlp, Norm, Residual, Scope, Stream};
 use crate::checkpoint::weights::ExpertRows;
 use crate::error::LoadError;
 use crate::network::config::{Config, LayerExperts};
@@ -130,16 +130,21 @@ pub struct Mixture {
     shared: Option<Shared>,
     /// Names under which logits and routes are noted.
     notes: [String; 2],
+    /// Name under which what gate and up are given is noted, where that of the router will not do.
+    input_note: Option<String>,
+    /// Name under which what the products with down are given is noted.
+    down_note: String,
+    /// Where the experts lie in the checkpoint; `None` if they are no experts there.
+    source: Option<ExpertSource>,
 }
 
 /// The network that all tokens go through.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "one for a layer")]
 enum Shared {
     /// As it is.
     Plain(Mlp),
-    /// Times the sigmoid of a logit: a mixture of one expert.
-    Gated(Box<Mixture>),
+    /// Times the sigmoid of a logit: a mixture of one expert, whose matrices are linear layers of the checkpoint.
+    Gated(Box<Mixture>, [Linear; 2]),
 }
 
 impl Mixture {
@@ -148,35 +153,8 @@ impl Mixture {
         let MixtureSpec { hidden_size: c, intermediate_size: i, router, names, .. } = spec;
         let w = layer.scope(names.scope);
         let (weights, gpu, e) = (w.weights(), w.gpu(), router.experts);
+        let experts = ExpertSource::find(weights, names);
         let [gate, up, down] = names.experts.map(|name| format!("experts.{name}"));
-        let [gate_weight, up_weight, down_weight] =
-            [&gate, &up, &down].map(|module| format!("{module}.weight"));
-        let [gate_up_stack, down_stack] = names.stacked;
-        let [gate_up_module, down_module] = names.stacked.map(|module| format!("{module}.weight"));
-        let (gate_up_rows, down_rows) = if w.has(gate_up_stack) {
-            match names.layout {
-                StackLayout::Halves => {
-                    (ExpertRows::StackedInterleaveHalves(gate_up_stack), ExpertRows::Stacked(down_stack))
-                }
-                StackLayout::Transposed => {
-                    (ExpertRows::StackedTransposed(gate_up_stack), ExpertRows::StackedTransposed(down_stack))
-                }
-            }
-        } else if w.has(&format!("{gate_up_stack}_blocks")) {
-            (ExpertRows::Stacked(gate_up_stack), ExpertRows::Stacked(down_stack))
-        } else if w.has(&gate_weight) {
-            (ExpertRows::StackedPair(&gate_weight, &up_weight), ExpertRows::Stacked(&down_weight))
-        } else if w.has(&gate_up_module) {
-            let down = if w.has(&down_module) { &down_module } else { &down_weight };
-            (ExpertRows::StackedInterleaveHalves(&gate_up_module), ExpertRows::Stacked(down))
-        } else {
-            let [gate, up, down] = names.experts;
-            let scope = "experts";
-            (
-                ExpertRows::Separate { scope, gate_up: [gate, up] },
-                ExpertRows::SeparateOne { scope, name: down },
-            )
-        };
         let bias = async |rows: ExpertRows<'_>, n: u32| {
             if !spec.bias {
                 return Ok::<_, LoadError>(None);
@@ -191,13 +169,21 @@ impl Mixture {
         } else {
             (ExpertRows::Stacked(&gate_up_stack_bias), ExpertRows::Stacked(&down_stack_bias))
         };
+        let matrices = async |[gate_up, down]: [ExpertRows<'_>; 2]| {
+            Ok::<_, LoadError>([
+                weights.experts(gpu, gate_up, [e, 2 * i, c]).await?,
+                weights.experts(gpu, down, [e, c, i]).await?,
+            ])
+        };
+        let router_module = Linear::load_router(&w, names.router, [e, c], spec.router_bias).await?;
+        let [gate_up, down] = experts.with(matrices).await?;
         Ok(Self {
-            router: Linear::load_router(&w, names.router, [e, c], spec.router_bias).await?,
+            router: router_module,
             bias: of_experts(&w, names.choice_bias, e).await?,
             expert_scale: of_experts(&w, names.expert_scale, e).await?,
-            gate_up: weights.experts(gpu, gate_up_rows, [e, 2 * i, c]).await?,
+            gate_up,
             gate_up_bias: bias(gate_up_bias, 2 * i).await?,
-            down: weights.experts(gpu, down_rows, [e, c, i]).await?,
+            down,
             down_bias: bias(down_bias, c).await?,
             act: spec.act,
             shared: match spec.shared_intermediate_size {
@@ -206,14 +192,18 @@ impl Mixture {
             },
             spec: router,
             notes: note_names(&w, ""),
+            input_note: None,
+            down_note: weights.full("experts.down_inputs"),
+            source: Some(experts),
         })
     }
 
-    /// Its matrices that every token is multiplied with as in a dense layer: those of a shared network without a gate.
+    /// Its matrices that every token is multiplied with as in a dense layer: those of a shared network.
     pub fn linears(&self) -> Vec<&Linear> {
         match &self.shared {
             Some(Shared::Plain(mlp)) => mlp.linears().to_vec(),
-            Some(Shared::Gated(_)) | None => Vec::new(),
+            Some(Shared::Gated(_, linears)) => linears.iter().collect(),
+            None => Vec::new(),
         }
     }
 
@@ -233,6 +223,17 @@ impl Mixture {
         self.router.modules().first().map_or("", String::as_str)
     }
 
+    /// Where the experts lie in the checkpoint.
+    pub fn expert_source(&self) -> Option<&ExpertSource> {
+        self.source.as_ref()
+    }
+
+    /// Name under which what the products with the down projections are given is [noted](Frame::note): `[T K, I]`, the row of
+    /// choice j of token t is t K + j. Rows of choices without an expert may hold anything.
+    pub fn down_note(&self) -> &str {
+        &self.down_note
+    }
+
     /// Names under which the logits `[T, E]` and the routes u32 `[T, K, 2]` are [noted](Frame::note).
     pub fn notes(&self) -> &[String; 2] {
         &self.notes
@@ -243,6 +244,10 @@ impl Mixture {
     /// Few rows are normalised by each product that reads them, more of them once.
     pub fn forward(&self, frame: &mut Frame, x: &Tensor, fused: Residual<'_>) -> Result<Tensor, OpError> {
         let Residual { norm, alpha, residual } = fused;
+        if let Some(name) = self.input_note.as_ref().filter(|name| frame.watches(name)) {
+            let x = norm.map(|norm| norm.forward(frame, x)).transpose()?.unwrap_or_else(|| x.clone()); // [T, C]
+            frame.note(name, &x);
+        }
         let many = x.shape().first().is_some_and(|&rows| rows > MAX_M);
         let normalised = match norm {
             Some(norm) if many => Some(norm.forward(frame, x)?), // [T, C]
@@ -263,13 +268,14 @@ impl Mixture {
             down_bias: self.down_bias.as_ref(),
             act: self.act,
         };
-        let opts = girih_ops::Mixture { norm: prologue, alpha, residual, null: None };
+        let down_note = Some(self.down_note.as_str());
+        let opts = girih_ops::Mixture { norm: prologue, alpha, residual, null: None, down_note };
         let y = girih_ops::mixture(frame, x, &routes, &experts, &opts)?; // [T, C]
         let fused = Residual { norm, alpha, residual: Some(&y) };
         match &self.shared {
             None => Ok(y),
             Some(Shared::Plain(mlp)) => mlp.forward(frame, x, fused),
-            Some(Shared::Gated(mixture)) => mixture.forward(frame, x, fused),
+            Some(Shared::Gated(mixture, _)) => mixture.forward(frame, x, fused),
         }
     }
 
@@ -292,8 +298,10 @@ impl Shared {
         let size = [c, width];
         let mlp = Mlp::load(&w.scope(names.shared), size, act, spec.shared_bias).await?;
         let Some(gate) = names.shared_gate else { return Ok(Self::Plain(mlp)) };
-        let [gate_up, down] = mlp.linears();
-        Ok(Self::Gated(Box::new(Mixture {
+        let linears = mlp.linears().map(Linear::clone);
+        let [gate_up, down] = &linears;
+        let first = |linear: &Linear| linear.modules().first().cloned();
+        let mixture = Mixture {
             router: Linear::load_router(w, gate, [1, c], false).await?,
             spec: Router { experts: 1, k: 1, score: Score::Sigmoid, ..SOFTMAX },
             bias: None,
@@ -305,7 +313,11 @@ impl Shared {
             act,
             shared: None,
             notes: note_names(w, names.shared),
-        })))
+            input_note: first(gate_up),
+            down_note: first(down).unwrap_or_default(),
+            source: None,
+        };
+        Ok(Self::Gated(Box::new(mixture), linears))
     }
 }
 
