@@ -1,6 +1,7 @@
 //! One module per subcommand.
 
 pub mod bench;
+mod bench_experts;
 pub mod bench_kernels;
 pub mod bench_quality;
 pub mod chat;

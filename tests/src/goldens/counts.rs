@@ -18,6 +18,7 @@ const COUNTS: &[(&str, usize)] = &[
     ("models: converted to GGUF", 25),
     ("models: embedding", 2),
     ("models: in two styles", 30),
+    ("models: mixtures of experts", 9),
     ("models: texts", 6),
     ("models: watched", 27),
     ("ops/attention", 38),

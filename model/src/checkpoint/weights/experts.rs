@@ -54,7 +54,7 @@ impl Weights {
         [e, n, k]: [u32; 3],
     ) -> Result<Matrix, LoadError> {
         let all = all_rows([e, n, k])?;
-        let segments = self.expert_segments(rows, [e, n], Some(k)).await?;
+        let segments = self.expert_segments(rows, [e, n], Some(k), 0..e).await?;
         let layout = self.layout(&segments, [e, all], self.policy())?;
         self.upload(gpu, segments, layout, [e, n, k]).await
     }
@@ -69,7 +69,7 @@ impl Weights {
         [e, n, k]: [u32; 3],
     ) -> Result<Vec<f32>, LoadError> {
         let all = all_rows([e, n, k])?;
-        let segments = self.expert_segments(rows, [e, n], Some(k)).await?;
+        let segments = self.expert_segments(rows, [e, n], Some(k), 0..e).await?;
         self.matrix_values(&segments, all, k).await
     }
 
@@ -83,7 +83,7 @@ impl Weights {
         [e, n]: [u32; 2],
     ) -> Result<Vec<f32>, LoadError> {
         let all = all_rows([e, n, 1])?;
-        let segments = self.expert_segments(rows, [e, n], None).await?;
+        let segments = self.expert_segments(rows, [e, n], None, 0..e).await?;
         for info in segments.iter().filter_map(|s| s.origin.dense()) {
             float_type(info)?;
         }
@@ -100,13 +100,15 @@ impl Weights {
         self.upload(gpu, segments, layout, [1, e, d]).await
     }
 
-    /// Where the rows of all experts come from, in the order of experts; together they fill `e * n` rows of `k` (elements
-    /// if `k` is `None`) exactly once.
+    /// Where the rows of experts come from, in the order of experts; together they fill `n` rows of `k` (elements if `k` is
+    /// `None`) of each of the `which` exactly once, those of expert i from row `i * n` on. What holds all experts in one is
+    /// there as a whole.
     pub(super) async fn expert_segments(
         &self,
         rows: ExpertRows<'_>,
         [e, n]: [u32; 2],
         k: Option<u32>,
+        which: Range<u32>,
     ) -> Result<Vec<Segment<'_>>, LoadError> {
         let halves = match rows {
             ExpertRows::Separate { gate_up: [name, _], .. }
@@ -134,15 +136,15 @@ impl Weights {
         let mut segments = Vec::new();
         match rows {
             ExpertRows::Separate { scope, gate_up } => {
-                for i in 0..e {
-                    for (which, name) in (0..).zip(gate_up) {
+                for i in which {
+                    for (first, name) in (0..).zip(gate_up) {
                         let origin = self.expert(scope, i, name, half, k).await?;
-                        segments.push(alternate(origin, 0, i.into(), which));
+                        segments.push(alternate(origin, 0, i.into(), first));
                     }
                 }
             }
             ExpertRows::SeparateOne { scope, name } => {
-                for i in 0..e {
+                for i in which {
                     let origin = self.expert(scope, i, name, rows_of, k).await?;
                     segments.push(whole(origin, 0, i.into()));
                 }
@@ -160,7 +162,7 @@ impl Weights {
             }
             ExpertRows::StackedInterleaveHalves(name) => {
                 let origin = self.stack(name, [e, n], k).await?;
-                for i in 0..experts {
+                for i in which.map(u64::from) {
                     segments.push(alternate(origin.clone(), i * rows_of, i, 0));
                     segments.push(alternate(origin.clone(), i * rows_of + half, i, 1));
                 }
@@ -168,7 +170,7 @@ impl Weights {
             ExpertRows::StackedPair(gate, up) => {
                 let gate = self.stack(gate, [e, halves], k).await?;
                 let up = self.stack(up, [e, halves], k).await?;
-                for i in 0..experts {
+                for i in which.map(u64::from) {
                     segments.push(alternate(gate.clone(), i * half, i, 0));
                     segments.push(alternate(up.clone(), i * half, i, 1));
                 }
@@ -197,6 +199,7 @@ impl Weights {
         let want: Vec<u64> = [e, n].into_iter().chain(k).map(u64::from).collect();
         let full = self.full(name);
         let origin = match k {
+            Some(_) if let Some(module) = self.kept_stack(&full) => Origin::Quant(module, full.clone()),
             Some(columns) if !self.tensors.has_tensor(name) => {
                 match self.loading.quantization.modules.get(&full) {
                     Some(stored) => {
@@ -226,7 +229,7 @@ impl Weights {
 }
 
 /// Rows of all experts.
-fn all_rows([e, n, k]: [u32; 3]) -> Result<u32, LoadError> {
+pub(super) fn all_rows([e, n, k]: [u32; 3]) -> Result<u32, LoadError> {
     match e.checked_mul(n) {
         _ if k == 0 => {
             let (what, want) = ("columns of an expert", "at least 1".to_owned());
