@@ -51,20 +51,15 @@ pub struct ModelArgs {
 /// What the next layer's experts are guessed from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Guess {
-    /// Nothing: none are read before they are chosen.
     Off,
-    /// The next layer's router.
     Gate,
-    /// What followed so far.
     Statistics,
 }
 
 /// Which expert makes room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum EvictionRule {
-    /// The longest unused.
     Lru,
-    /// The least often used.
     Lfu,
 }
 

@@ -150,7 +150,7 @@ fn layer(
         zeros.map(|zeros| Tensor::from_f32(gpu, &zeros, &[n])).transpose()
     };
     let bias_rows = [bias(0)?, bias(1)?];
-    Ok(Layer { layer, per_token, bias_rows, matrices, share_of, shares, sources, biases })
+    Ok(Layer { index: layer, per_token, sources, biases, bias_rows, matrices, share_of, shares })
 }
 
 /// Matrices of places one behind the other.

@@ -77,7 +77,8 @@ pub struct Offered {
 /// The experts of one mixture.
 #[derive(Debug)]
 struct Layer {
-    layer: u32,
+    /// In the model.
+    index: u32,
     per_token: u32,
     sources: [ExpertSource; 2],
     biases: [Option<Vec<f32>>; 2],

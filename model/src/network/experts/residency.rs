@@ -113,13 +113,14 @@ impl Residency {
 
     /// Places whose experts may go, in the order in which they are taken.
     fn victims(&self, is_kept: impl Fn(Key) -> bool) -> Vec<u32> {
-        let mut places: Vec<(Option<([u64; 2], Reverse<Key>)>, u32)> = (0..)
-            .zip(&self.places)
-            .filter(|(_, held)| !held.is_some_and(&is_kept))
-            .map(|(place, held)| (held.map(|key| (self.rank(key), Reverse(key))), place))
-            .collect();
-        places.sort_unstable();
-        places.into_iter().map(|(_, place)| place).collect()
+        let free = (0..).zip(&self.places).filter(|(_, held)| !held.is_some_and(&is_kept));
+        let mut places: Vec<u32> = free.map(|(place, _)| place).collect();
+        // Empty ones first; among experts of one rank, the one behind the other.
+        places.sort_by_key(|&place| {
+            let held = self.places.get(place as usize).copied().flatten();
+            (held.map(|key| (self.rank(key), Reverse(key))), place)
+        });
+        places
     }
 
     fn rank(&self, key: Key) -> [u64; 2] {

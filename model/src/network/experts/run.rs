@@ -238,7 +238,7 @@ impl Layer {
 
     pub(super) async fn read(&self, expert: u32) -> Result<Words, RunError> {
         let [gate_up, down] = &self.sources;
-        let failed = |source| RunError::Expert { layer: self.layer, expert, source: Box::new(source) };
+        let failed = |source| RunError::Expert { layer: self.index, expert, source: Box::new(source) };
         Ok([gate_up.read(expert).await.map_err(failed)?, down.read(expert).await.map_err(failed)?])
     }
 
