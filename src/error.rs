@@ -68,7 +68,10 @@ pub enum Failure {
 
 fn load_exit_code(error: &LoadError) -> u8 {
     match error {
-        LoadError::Context { .. } | LoadError::UnknownPreset { .. } => 4,
+        LoadError::Context { .. }
+        | LoadError::UnknownPreset { .. }
+        | LoadError::ExpertMemory { .. }
+        | LoadError::NoExperts => 4,
         LoadError::OutOfMemory(_) | LoadError::Op(_) | LoadError::Gpu(_) | LoadError::Record(_) => 1,
         _ => 3,
     }
@@ -82,7 +85,7 @@ impl Failure {
                 GpuError::NoAdapter { .. } | GpuError::NoSuchAdapter { .. } | GpuError::TooSmall { .. },
             ) => 2,
             Self::Load(error) => load_exit_code(error),
-            Self::Model { source, .. } => load_exit_code(source),
+            Self::Model { source, .. } | Self::Run(RunError::Expert { source, .. }) => load_exit_code(source),
             Self::Argument(_)
             | Self::Gpu(GpuError::UnknownTier(_) | GpuError::NoTier { .. } | GpuError::NoKernels { .. })
             | Self::Run(

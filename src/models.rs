@@ -9,7 +9,10 @@ use girih_kernels::Gpu;
 use girih_kernels::selftest::Kept;
 use girih_model::checkpoint::source::{ByteSource, DirSource};
 use girih_model::checkpoint::synthetic::SyntheticSource;
-use girih_model::{LoadError, LoadOptions, Model, SessionOptions, WeightPolicy, weight_format};
+use girih_model::{
+    Eviction, ExpertMemory, LoadError, LoadOptions, Model, Prefetch, SessionOptions, WeightPolicy,
+    weight_format,
+};
 use girih_ops::{QuantActivation, WeightFormat};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -33,6 +36,31 @@ pub struct ModelArgs {
     /// Multiply quantised layers with activations of type float, int8 or one like int8-token
     #[arg(long, value_name = "TYPE", value_parser = parse_activations)]
     pub activations: Option<QuantActivation>,
+    /// Keep so many bytes of experts on the GPU, like 800M or 1.5G, and read the others when they are chosen (mixtures of experts)
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub expert_memory: Option<u64>,
+    /// Which expert makes room: the longest unused (lru) or the least often used (lfu)
+    #[arg(long, value_name = "RULE", value_enum, requires = "expert_memory", default_value_t = EvictionRule::Lru)]
+    pub expert_eviction: EvictionRule,
+    /// Read experts before they are chosen: those that the next layer's router would choose of this layer's input (gate), or those
+    /// that have followed so far (statistics)
+    #[arg(long, value_name = "GUESS", value_enum, requires = "expert_memory", default_value_t = Guess::Off)]
+    pub expert_prefetch: Guess,
+}
+
+/// What the next layer's experts are guessed from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Guess {
+    Off,
+    Gate,
+    Statistics,
+}
+
+/// Which expert makes room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EvictionRule {
+    Lru,
+    Lfu,
 }
 
 /// How the cache of a conversation is kept.
@@ -60,6 +88,24 @@ impl SessionArgs {
 fn parse_weights(s: &str) -> Result<WeightFormat, String> {
     let names = "neither f32, f16, bf16, int8, int4, mxfp4, nvfp4 nor a format";
     weight_format(s).map_err(|e| format!("{names}: {e}"))
+}
+
+/// `1500000`, `800M`, `1.5G`: K, M and G are powers of 1000, Ki, Mi and Gi of 1024.
+fn parse_bytes(s: &str) -> Result<u64, String> {
+    const UNITS: [(&str, f64); 6] =
+        [("Ki", 1024.0), ("Mi", 1_048_576.0), ("Gi", 1_073_741_824.0), ("K", 1e3), ("M", 1e6), ("G", 1e9)];
+    let bare = s.strip_suffix('B').unwrap_or(s);
+    let unit = UNITS.iter().find_map(|&(unit, size)| Some((bare.strip_suffix(unit)?, size)));
+    let (number, size) = unit.unwrap_or((bare, 1.0));
+    if let (Ok(bytes), 1.0) = (number.parse::<u64>(), size) {
+        return Ok(bytes);
+    }
+    let number: f64 = number.trim().parse().map_err(|_| "not a number of bytes like 800M or 1.5G")?;
+    let bytes = number * size;
+    if !(0.0..9e18).contains(&bytes) {
+        return Err("must be 0 to 9e18 bytes".into());
+    }
+    Ok(bytes as u64)
 }
 
 fn parse_activations(s: &str) -> Result<QuantActivation, String> {
@@ -112,7 +158,17 @@ impl ModelArgs {
 
     fn options(&self, session: Option<SessionOptions>) -> LoadOptions {
         let weights = WeightPolicy { force: self.weights, activations: self.activations };
-        LoadOptions { context: self.context, weights, session }
+        let eviction = match self.expert_eviction {
+            EvictionRule::Lru => Eviction::Lru,
+            EvictionRule::Lfu => Eviction::Lfu,
+        };
+        let prefetch = match self.expert_prefetch {
+            Guess::Off => Prefetch::Off,
+            Guess::Gate => Prefetch::Gate,
+            Guess::Statistics => Prefetch::Statistics,
+        };
+        let experts = self.expert_memory.map(|bytes| ExpertMemory { bytes, eviction, prefetch });
+        LoadOptions { context: self.context, weights, experts, session }
     }
 
     /// Loads a synthetic checkpoint, which is called so.
@@ -230,4 +286,29 @@ pub async fn load(
     tracing::debug!("self-test: {} launches", report.ran);
     note_blocked(model.gpu(), global);
     Ok(model)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_have_units() {
+        for (text, want) in [
+            ("0", 0),
+            ("18446744073709551615", u64::MAX),
+            ("800M", 800_000_000),
+            ("1.5G", 1_500_000_000),
+            ("1.5GB", 1_500_000_000),
+            ("3Ki", 3072),
+            ("2MiB", 2 << 20),
+            ("1Gi", 1 << 30),
+            ("64K", 64_000),
+        ] {
+            assert_eq!(parse_bytes(text), Ok(want), "{text}");
+        }
+        for text in ["", "M", "-1M", "1T", "nanG", "infG", "1e30", "12 apples", "99999999999G"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
+        }
+    }
 }

@@ -9,6 +9,7 @@ use crate::grid::Grid;
 use crate::recorder::{self, Command, Dispatch, Recorder};
 use crate::spec::{Access, KernelSpec};
 use crate::twin::TwinCall;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A recording made ready: pipelines compiled, parameters on the device, bind groups made. Replaying it creates
@@ -79,7 +80,11 @@ impl Plan {
 
     /// For an encoder that is submitted at once.
     fn encode_into(&self, encoder: &mut wgpu::CommandEncoder) {
-        let mut steps = self.steps.iter().peekable();
+        Self::encode_steps(&self.steps, encoder);
+    }
+
+    fn encode_steps(steps: &[Step], encoder: &mut wgpu::CommandEncoder) {
+        let mut steps = steps.iter().peekable();
         while let Some(step) = steps.peek() {
             if let Step::Copy { src, dst } = step {
                 encoder.copy_buffer_to_buffer(src.raw(), src.offset(), dst.raw(), dst.offset(), src.size());
@@ -155,6 +160,21 @@ impl Gpu {
         self.queue().submit([encoder.finish()]);
         self.count(|c| &c.submits);
         self.count_by(u64::from(times) * plan.labels.len() as u64, |c| &c.dispatches);
+    }
+
+    /// Runs some commands of a plan once, in a submission of their own: a segment of what was recorded, between two
+    /// places where the host takes part. What does not lie in the plan is left out.
+    pub fn replay_range(&self, plan: &Plan, commands: Range<usize>) {
+        let end = commands.end.min(plan.steps.len());
+        let Some(steps) = plan.steps.get(commands.start..end).filter(|steps| !steps.is_empty()) else {
+            return;
+        };
+        let mut encoder = self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        Plan::encode_steps(steps, &mut encoder);
+        self.queue().submit([encoder.finish()]);
+        self.count(|c| &c.submits);
+        let dispatches = steps.iter().filter(|step| matches!(step, Step::Dispatch { .. })).count();
+        self.count_by(dispatches as u64, |c| &c.dispatches);
     }
 
     fn layout_params(recorder: &Recorder, slot: u64) -> u64 {

@@ -1,6 +1,7 @@
 //! One forward pass: what was recorded, and the memory of its intermediate results.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use girih_kernels::{Buffer, Dispatch, Gpu, GpuError, KernelError, Plan, Recorder};
@@ -59,10 +60,28 @@ impl Arena {
     }
 }
 
+/// A place of a recording where the host takes part: it reads `routes`, which the commands before have written, sees to it
+/// that experts lie on the device, says in `places` where, and runs `commands` as often as it takes until each slot has
+/// had its expert ([`mixture_in_places`](crate::mixture_in_places)).
+#[derive(Clone, Debug)]
+pub struct BreakPoint {
+    /// Of the recording.
+    pub commands: Range<usize>,
+    /// Which mixture it is, as its caller counts them.
+    pub mixture: usize,
+    /// u32 `[T, S, 2]`: expert, bits of its weight.
+    pub routes: Tensor,
+    /// u32 `[T, S, 2]`: place of the expert, or [`NONE`](crate::moe::NONE) for slots that are left out this time; any word.
+    pub places: Tensor,
+    /// A later mixture, and the routes that it is likely to choose, u32 `[T, S', 2]`.
+    pub guess: Option<(usize, Tensor)>,
+}
+
 /// A recording and its arena.
 #[derive(Debug)]
 pub struct Frame {
     recorder: Recorder,
+    breaks: Vec<BreakPoint>,
     arena: Arena,
     watch: Option<Box<Watch>>,
 }
@@ -82,7 +101,7 @@ impl Frame {
 
     /// A frame whose intermediate results come from `arena`.
     pub fn with_arena(gpu: &Gpu, arena: Arena) -> Self {
-        Self { recorder: Recorder::new(gpu), arena, watch: None }
+        Self { recorder: Recorder::new(gpu), breaks: Vec::new(), arena, watch: None }
     }
 
     /// The device.
@@ -98,6 +117,37 @@ impl Frame {
     /// The recording, to look at.
     pub fn recording(&self) -> &Recorder {
         &self.recorder
+    }
+
+    /// Where the host takes part, in their order. A frame that has such places runs in segments ([`Frame::segments`]).
+    pub fn breaks(&self) -> &[BreakPoint] {
+        &self.breaks
+    }
+
+    /// The host takes part from now on.
+    pub(crate) fn push_break(&mut self, point: BreakPoint) {
+        self.breaks.push(point);
+    }
+
+    /// Without the host its recording would compute something else.
+    fn must_be_whole(&self) -> Result<(), KernelError> {
+        match self.breaks.len() as u64 {
+            0 => Ok(()),
+            got => {
+                let (kernel, field) = ("frame", "number of places where the host takes part");
+                Err(KernelError::BadParam { kernel, field, got, must_be: "0 of what runs as a whole" })
+            }
+        }
+    }
+
+    /// Makes what was recorded ready for being run in segments ([`Gpu::replay_range`]), and starts anew.
+    ///
+    /// # Errors
+    /// As [`Gpu::plan`].
+    pub fn segments(&mut self) -> Result<(Plan, Vec<BreakPoint>), KernelError> {
+        let plan = self.recorder.gpu().plan(&self.recorder)?;
+        self.recorder.clear();
+        Ok((plan, std::mem::take(&mut self.breaks)))
     }
 
     /// Keeps from now on what is [noted](Frame::note) under these names.
@@ -140,8 +190,9 @@ impl Frame {
     /// Runs what was recorded and starts anew.
     ///
     /// # Errors
-    /// As [`Gpu::submit`].
+    /// As [`Gpu::submit`]; a recording that has [`BreakPoint`]s.
     pub fn submit(&mut self) -> Result<(), KernelError> {
+        self.must_be_whole()?;
         let gpu = self.recorder.gpu().clone();
         gpu.submit(&self.recorder)?;
         self.recorder.clear();
@@ -151,8 +202,9 @@ impl Frame {
     /// [`Frame::submit`] with the CPU twin of every kernel that `on_cpu` picks instead of its shader.
     ///
     /// # Errors
-    /// As [`Gpu::run_twins`].
+    /// As [`Gpu::run_twins`]; a recording that has [`BreakPoint`]s.
     pub async fn run_twins(&mut self, on_cpu: impl FnMut(&Dispatch) -> bool) -> Result<(), KernelError> {
+        self.must_be_whole()?;
         let gpu = self.recorder.gpu().clone();
         gpu.run_twins(self.recorder.commands(), on_cpu).await?;
         self.recorder.clear();
@@ -163,8 +215,9 @@ impl Frame {
     /// plan if the frame's arena is not used by anything else.
     ///
     /// # Errors
-    /// As [`Gpu::plan`].
+    /// As [`Gpu::plan`]; a recording that has [`BreakPoint`]s.
     pub fn plan(self) -> Result<Plan, KernelError> {
+        self.must_be_whole()?;
         self.recorder.gpu().plan(&self.recorder)
     }
 }

@@ -52,11 +52,13 @@ pub use batch::{Batch, Chunk, KvSize, KvView, LatentSize, Seq, Strides};
 pub use elementwise::{Activation, Glu, GluLayout, activation, add, glu, glu_fused, scale_add};
 pub use embedding::{embedding, gather_rows};
 pub use error::OpError;
-pub use frame::{Arena, Frame};
+pub use frame::{Arena, BreakPoint, Frame};
 pub use linear::{Linear, Norm, NormAdd, linear, rms_norm_add_linear};
 pub use linear_attention::linear_attention;
 pub use matrix::{Format, Matrix, MatrixInput, Mix, Part, QuantActivation, WeightFormat, WeightType};
-pub use mixture::{ExpertPath, Experts, Mixture, expert_path, linear_by_expert, mixture};
+pub use mixture::{
+    Elsewhere, ExpertPath, Experts, Mixture, expert_path, linear_by_expert, mixture, mixture_in_places,
+};
 pub use norm::{add_rms_norm, layer_norm, rms_norm, rms_norm_add, rms_norm_unit};
 pub use rope::{
     LatentAppend, QkNorm, RopeAppend, RopeFreqs, RopeStyle, RopeTable, latent_append, rope, rope_append,

@@ -10,7 +10,7 @@ use girih_kernels::{Caps, Grid};
 use crate::linear::{fused_norm, int_parts, is_fused, parts, row_mix};
 use crate::moe::{Null, SlotGroups, combine, group, null_experts};
 use crate::{
-    DType, Frame, Matrix, Norm, OpError, QuantActivation, Quantized, RowTransform, Tensor,
+    BreakPoint, DType, Frame, Matrix, Norm, OpError, QuantActivation, Quantized, RowTransform, Tensor,
     fake_quantize_rows, layer_norm, quantize_rows, rms_norm, transform_rows,
 };
 
@@ -98,7 +98,7 @@ pub fn mixture(
             None => x.clone(),
         };
         let residual = null_experts(frame, &x, routes, gate_up.experts, &null, opts.alpha, opts.residual)?;
-        let opts = Mixture { alpha: opts.alpha, residual: Some(&residual), ..Mixture::default() };
+        let opts = Mixture { norm: None, residual: Some(&residual), null: None, ..*opts };
         return mixture(frame, &x, routes, experts, &opts);
     }
     let act = Act::Glu(experts.act);
@@ -109,24 +109,102 @@ pub fn mixture(
     let note =
         |frame: &mut Frame, h: &Tensor| opts.down_note.into_iter().for_each(|name| frame.note(name, h));
     if expert_path(frame.gpu().caps(), gate_up) == ExpertPath::Grouped {
-        let groups = Groups::of(frame, routes, [(experts.gate_up, gate_up), (experts.down, down)])?;
+        let height = grouped_gemm::tile_height(frame.gpu().caps(), gate_up);
+        let products = [(experts.gate_up, gate_up), (experts.down, down)];
+        let groups = Groups::of(frame, routes, products, height)?;
         let x = Operand::new(frame, x, experts.gate_up, opts.norm, None)?;
-        let h = groups.product(frame, &x, experts.gate_up, (into, gate_up, XRows::Tokens), 0)?;
+        let h = product_rows(frame, gate_up, act, XRows::Tokens)?;
+        groups.product(frame, &x, experts.gate_up, (into, gate_up, XRows::Tokens), 0, &h)?;
         note(frame, &h);
         let h = Operand::new(frame, &h, experts.down, None, None)?;
-        let o = groups.product(frame, &h, experts.down, (out, down, XRows::Slots), 1)?;
+        let o = product_rows(frame, down, Act::Identity, XRows::Slots)?;
+        groups.product(frame, &h, experts.down, (out, down, XRows::Slots), 1, &o)?;
         return combine(frame, &o, routes, down.experts, opts.alpha, opts.residual);
     }
     let x = Operand::new(frame, x, experts.gate_up, opts.norm, Some(&into))?;
-    let h = routed(frame, &x, experts.gate_up, routes, (into, gate_up, XRows::Tokens))?;
+    let h = product_rows(frame, gate_up, act, XRows::Tokens)?;
+    routed(frame, &x, experts.gate_up, routes, (into, gate_up, XRows::Tokens), &h)?;
     note(frame, &h);
     let h = Operand::new(frame, &h, experts.down, None, None)?;
     if experts.down.parts.len() > 1 {
-        let o = routed(frame, &h, experts.down, routes, (out, down, XRows::Slots))?;
+        let o = product_rows(frame, down, Act::Identity, XRows::Slots)?;
+        routed(frame, &h, experts.down, routes, (out, down, XRows::Slots), &o)?;
         return combine(frame, &o, routes, down.experts, opts.alpha, opts.residual);
     }
     let out = Epilogue { alpha: opts.alpha, residual: opts.residual.map(Tensor::buffer), ..out };
-    routed(frame, &h, experts.down, routes, (out, down, XRows::Weighted))
+    let y = product_rows(frame, down, Act::Identity, XRows::Weighted)?;
+    routed(frame, &h, experts.down, routes, (out, down, XRows::Weighted), &y)?;
+    Ok(y)
+}
+
+/// Experts of which not all are on the device.
+#[derive(Clone, Debug)]
+pub struct Elsewhere {
+    /// The number of the mixture, as its caller counts them.
+    pub mixture: usize,
+    /// Experts that there are.
+    pub experts: u32,
+    /// A later mixture, and the routes that it is likely to choose.
+    pub guess: Option<(usize, Tensor)>,
+}
+
+/// [`mixture()`] of more experts than the device holds: `experts` are the P that lie there now, and the host takes part at a
+/// [`BreakPoint`], which the frame notes. The products of the
+/// slots lie in rows of their own and are added up at the end in the order of j, so the result does not depend on which
+/// experts lie where, nor on how often the host runs the commands between: the same bits for every P. Path and tiles are
+/// those of [`mixture()`] with all experts.
+///
+/// # Shapes
+/// x `[T, D]`, routes u32 `[T, S, 2]` → y `[T, D]`; matrices `[P, N, K]`, biases of `max(P, S)` experts, in the order of places.
+///
+/// # Errors
+/// As [`mixture()`].
+pub fn mixture_in_places(
+    frame: &mut Frame,
+    x: &Tensor,
+    routes: &Tensor,
+    experts: &Experts<'_>,
+    opts: &Mixture<'_>,
+    elsewhere: Elsewhere,
+) -> Result<Tensor, OpError> {
+    if opts.null.is_some() {
+        let want = "none, of experts that are not all on the device".into();
+        return Err(OpError::Value { op: OP, what: "kinds of experts without weights", got: 1.0, want });
+    }
+    let [_, slots, _] = routes.dims(OP, "routes")?;
+    let places = experts.gate_up.experts.max(slots);
+    let [gate_up, down] = check_shapes(x, routes, experts, opts, places)?;
+    let act = Act::Glu(experts.act);
+    let bias = experts.gate_up_bias.map(Tensor::buffer);
+    let into = Epilogue { bias, alpha: 1.0, act, residual: None };
+    let bias = experts.down_bias.map(Tensor::buffer);
+    let out = Epilogue { bias, alpha: 1.0, act: Act::Identity, residual: None };
+    let all = ExpertShape { experts: elsewhere.experts.max(slots), ..gate_up };
+    let path = expert_path(frame.gpu().caps(), all);
+    // What outlives a run of the commands between must not share memory with what those take and give back.
+    let fused = Some(&into).filter(|_| path == ExpertPath::Routed);
+    let x = Operand::new(frame, x, experts.gate_up, opts.norm, fused)?;
+    let o = product_rows(frame, down, Act::Identity, XRows::Slots)?;
+    let here = frame.alloc(routes.shape(), DType::U32)?;
+    let first = frame.recording().commands().len();
+    let h = product_rows(frame, gate_up, act, XRows::Tokens)?;
+    let (into, out) = ((into, gate_up, XRows::Tokens), (out, down, XRows::Slots));
+    if path == ExpertPath::Grouped {
+        let height = grouped_gemm::tile_height(frame.gpu().caps(), all);
+        let products = [(experts.gate_up, gate_up), (experts.down, down)];
+        let groups = Groups::of(frame, &here, products, height)?;
+        groups.product(frame, &x, experts.gate_up, into, 0, &h)?;
+        let h = Operand::new(frame, &h, experts.down, None, None)?;
+        groups.product(frame, &h, experts.down, out, 1, &o)?;
+    } else {
+        routed(frame, &x, experts.gate_up, &here, into, &h)?;
+        let h = Operand::new(frame, &h, experts.down, None, None)?;
+        routed(frame, &h, experts.down, &here, out, &o)?;
+    }
+    let commands = first..frame.recording().commands().len();
+    let Elsewhere { mixture, guess, .. } = elsewhere;
+    frame.push_break(BreakPoint { commands, mixture, routes: routes.clone(), places: here, guess });
+    combine(frame, &o, routes, all.experts, opts.alpha, opts.residual)
 }
 
 /// The product of each slot with the matrix of its expert: `y[t S + j] = x[t S + j] · W[e]ᵀ`, e the j-th expert of token t. Weights
@@ -153,13 +231,17 @@ pub fn linear_by_expert(
     let shape = ExpertShape { tokens, slots, experts: w.experts, n: w.expert_rows(), k: w.k };
     let plain = Epilogue { bias: None, alpha: 1.0, act: Act::Identity, residual: None };
     let of = (plain, shape, XRows::Slots);
+    let y = product_rows(frame, shape, Act::Identity, XRows::Slots)?;
     if expert_path(frame.gpu().caps(), shape) == ExpertPath::Routed {
         let x = Operand::new(frame, x, w, None, None)?;
-        return routed(frame, &x, w, routes, of);
+        routed(frame, &x, w, routes, of, &y)?;
+        return Ok(y);
     }
-    let groups = Groups::of(frame, routes, [(w, shape), (w, shape)])?;
+    let height = grouped_gemm::tile_height(frame.gpu().caps(), shape);
+    let groups = Groups::of(frame, routes, [(w, shape), (w, shape)], height)?;
     let x = Operand::new(frame, x, w, None, None)?;
-    groups.product(frame, &x, w, of, 0)
+    groups.product(frame, &x, w, of, 0, &y)?;
+    Ok(y)
 }
 
 /// Checks all operands. The shapes of both products.
@@ -168,6 +250,17 @@ fn check(
     routes: &Tensor,
     experts: &Experts<'_>,
     opts: &Mixture<'_>,
+) -> Result<[ExpertShape; 2], OpError> {
+    check_shapes(x, routes, experts, opts, experts.gate_up.experts)
+}
+
+/// The same, with biases of `count` experts, which the shapes tell.
+fn check_shapes(
+    x: &Tensor,
+    routes: &Tensor,
+    experts: &Experts<'_>,
+    opts: &Mixture<'_>,
+    count: u32,
 ) -> Result<[ExpertShape; 2], OpError> {
     let Experts { gate_up, gate_up_bias, down, down_bias, act } = *experts;
     let [tokens, d] = x.dims(OP, "x")?;
@@ -201,10 +294,11 @@ fn check(
         }
         None => Ok(()),
     };
-    optional(gate_up_bias, "bias of gate and up", &[gate_up.n])?;
-    optional(down_bias, "bias of down", &[down.n])?;
+    let biases = |w: &Matrix| w.expert_rows().saturating_mul(count);
+    optional(gate_up_bias, "bias of gate and up", &[biases(gate_up)])?;
+    optional(down_bias, "bias of down", &[biases(down)])?;
     optional(opts.residual, "residual", &[tokens, down.expert_rows()])?;
-    let shape = |w: &Matrix| ExpertShape { tokens, slots, experts: w.experts, n: w.expert_rows(), k: w.k };
+    let shape = |w: &Matrix| ExpertShape { tokens, slots, experts: count, n: w.expert_rows(), k: w.k };
     Ok([shape(gate_up), shape(down)])
 }
 
@@ -248,16 +342,21 @@ impl<'a> Operand<'a> {
     }
 }
 
-/// The products of slots, each by itself, or their sums.
+/// Room for what a product gives.
+fn product_rows(frame: &mut Frame, shape: ExpertShape, act: Act, rows: XRows) -> Result<Tensor, OpError> {
+    let y_rows = if rows == XRows::Weighted { shape.tokens } else { shape.num_slots() as u32 };
+    frame.alloc(&[y_rows, act.columns(shape.n)], DType::F32)
+}
+
+/// The products of slots, each by itself, or their sums, into y.
 fn routed(
     frame: &mut Frame,
     x: &Operand<'_>,
     w: &Matrix,
     routes: &Tensor,
     (epilogue, shape, rows): (Epilogue<'_>, ExpertShape, XRows),
-) -> Result<Tensor, OpError> {
-    let y_rows = if rows == XRows::Weighted { shape.tokens } else { shape.num_slots() as u32 };
-    let y = frame.alloc(&[y_rows, epilogue.act.columns(shape.n)], DType::F32)?;
+    y: &Tensor,
+) -> Result<(), OpError> {
     let (routes, result) = (routes.buffer(), y.buffer());
     match x {
         Operand::Float(x, norm) => {
@@ -273,7 +372,7 @@ fn routed(
             routed_gemv_int::record(frame.recorder(), args, shape, rows)?;
         }
     }
-    Ok(y)
+    Ok(())
 }
 
 /// Slots by their experts, in tiles that serve both products.
@@ -287,10 +386,10 @@ impl Groups {
         frame: &mut Frame,
         routes: &Tensor,
         products: [(&Matrix, ExpertShape); 2],
+        height: u32,
     ) -> Result<Self, OpError> {
         let caps = frame.gpu().caps().clone();
-        let shape = products[0].1;
-        let height = grouped_gemm::tile_height(&caps, shape);
+        let experts = products[0].0.experts;
         let mut columns = [1; 2];
         for (columns, (w, shape)) in columns.iter_mut().zip(products) {
             let codes = w.input.activation != QuantActivation::Float && caps.integer_dot;
@@ -299,10 +398,10 @@ impl Groups {
                 *columns = of(&caps, shape, part.format, height)?.max(*columns);
             }
         }
-        Ok(Self { height, slots: group(frame, routes, shape.experts, height, columns)? })
+        Ok(Self { height, slots: group(frame, routes, experts, height, columns)? })
     }
 
-    /// The products of all slots with one matrix, the `grid`-th of those that the groups were made for.
+    /// The products of all slots with one matrix, the `grid`-th of those that the groups were made for, into y.
     fn product(
         &self,
         frame: &mut Frame,
@@ -310,8 +409,8 @@ impl Groups {
         w: &Matrix,
         (epilogue, shape, rows): (Epilogue<'_>, ExpertShape, XRows),
         grid: usize,
-    ) -> Result<Tensor, OpError> {
-        let y = frame.alloc(&[shape.num_slots() as u32, epilogue.act.columns(shape.n)], DType::F32)?;
+        y: &Tensor,
+    ) -> Result<(), OpError> {
         let grid: &Grid = &self.slots.grids[grid];
         let parts = match x {
             Operand::Float(..) => parts(w),
@@ -337,6 +436,6 @@ impl Groups {
                 grouped_gemm_int::record(frame.recorder(), args, x.scales.buffer(), shape, rows)?;
             }
         }
-        Ok(y)
+        Ok(())
     }
 }

@@ -11,7 +11,7 @@ use girih_model::checkpoint::synthetic::ExpertChoice;
 use girih_model::{Input, Rows, Session, Tail};
 use serde_json::{Value, json};
 
-use crate::commands::bench_experts;
+use crate::commands::{bench_expert_memory, bench_experts};
 use crate::error::Failure;
 use crate::models::{ModelArgs, SessionArgs};
 use crate::{Global, device};
@@ -108,9 +108,14 @@ impl BenchModel {
         let mut session = Session::new(&model, self.session.options())?;
         let vocab_size = model.config().vocab_size;
         let ids: Vec<u32> = (0..self.prompt).map(|i| girih_kernels::testing::hash(i) % vocab_size).collect();
+        let experts = model.experts().cloned();
+        let reset = || experts.iter().for_each(|experts| experts.reset_counts());
         let mut prefill = Vec::new();
         for run in 0..=self.repetitions {
             session.truncate(0, 0);
+            if run == 1 {
+                reset();
+            }
             let start = Instant::now();
             session.forward(&[Input { slot: 0, token_ids: &ids }], Rows::Last, None)?;
             gpu.wait_idle();
@@ -118,6 +123,7 @@ impl BenchModel {
                 prefill.push(start.elapsed().as_secs_f64()); // the first run compiles
             }
         }
+        let prefill_counts = experts.as_ref().map(|experts| experts.counts());
         let mut decode = Vec::new();
         let mut after_warm_up = None;
         for run in 0..=self.repetitions {
@@ -134,6 +140,7 @@ impl BenchModel {
             gpu.wait_idle();
             if run == 0 {
                 after_warm_up = Some(gpu.counters());
+                reset();
                 continue;
             }
             decode.push(start.elapsed().as_secs_f64());
@@ -149,13 +156,20 @@ impl BenchModel {
         let (pp, tg) = (rate(self.prompt, &prefill), rate(self.generate, &decode));
         let dispatches = session.decode_plan(Tail::Greedy)?.plan().num_dispatches();
         let layers = model.config().num_hidden_layers;
-        let kernels = profile(gpu, &mut session).await?;
+        let counts = prefill_counts.zip(experts.as_ref().map(|experts| experts.counts()));
+        let cache = experts.as_deref().zip(counts).map(|(experts, (prefill, decode))| {
+            let tokens = [self.prompt, self.generate].map(|n| u64::from(n) * self.repetitions as u64);
+            bench_expert_memory::report(experts, [prefill, decode], tokens)
+        });
+        let locality = bench_expert_memory::locality(gpu, &mut session, self.generate).await?;
+        // A step that reads experts does not run as a whole.
+        let kernels = if experts.is_some() { Vec::new() } else { profile(gpu, &mut session).await? };
         let routing = self.synthetic.is_some().then(|| self.routing.unwrap_or_default().name());
-        let experts = bench_experts::report(&model, &session, &ids, routing).await?;
+        let mixture = bench_experts::report(&model, &session, &ids, routing).await?;
         let mut out = std::io::stdout().lock();
         let size = model.weight_bytes();
         // Of a mixture a step reads the experts of one token.
-        let read = experts["active_bytes_per_token"].as_f64().unwrap_or(size as f64);
+        let read = mixture["active_bytes_per_token"].as_f64().unwrap_or(size as f64);
         if global.json {
             let report = json!({
                 "model": name, "device": device::describe(gpu.caps()), "weight_bytes": size,
@@ -165,7 +179,7 @@ impl BenchModel {
                 ],
                 "dispatches_per_token": dispatches, "layers": layers, "cpu_encode_ms_per_token": encode_ms,
                 "made_after_warm_up": made, "decode_weight_gb_per_s": read * tg.mean / 1e9, "kernels": kernels,
-                "experts": experts,
+                "experts": mixture, "expert_memory": cache, "locality": locality,
             });
             writeln!(out, "{report}")?;
             return Ok(());
@@ -186,7 +200,11 @@ impl BenchModel {
             "\n{dispatches} dispatches per token ({layers} layers), {encode_ms:.3} ms CPU encode per token"
         )?;
         writeln!(out, "{made} pipelines, bind groups and buffers made after the first run")?;
-        bench_experts::print(&mut out, &experts)?;
+        bench_experts::print(&mut out, &mixture)?;
+        bench_expert_memory::print(&mut out, cache.as_ref(), locality.as_ref())?;
+        if kernels.is_empty() {
+            return Ok(());
+        }
         writeln!(
             out,
             "\none decode step by kernel (no GB/s where a part is moved of what is bound: tables, caches):"

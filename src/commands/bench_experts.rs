@@ -9,7 +9,7 @@ use girih_kernels::explain::{Explained, explain};
 use girih_kernels::matmul::ExpertShape;
 use girih_model::checkpoint::synthetic::{ExpertChoice, Preset, SyntheticSource};
 use girih_model::{Model, Session, Tail};
-use girih_ops::{ExpertPath, Frame, expert_path};
+use girih_ops::{ExpertPath, Frame, Matrix, expert_path};
 use serde_json::{Value, json};
 
 use crate::error::Failure;
@@ -47,7 +47,7 @@ fn moved(frame: &Frame, model: &Model) -> [u64; 2] {
     })
 }
 
-/// What the report has under `experts`; null for models without.
+/// What the report has under `experts`; null for models without, and where experts are in a cache.
 pub async fn report(
     model: &Arc<Model>,
     session: &Session,
@@ -55,11 +55,13 @@ pub async fn report(
     routing: Option<&str>,
 ) -> Result<Value, Failure> {
     let mixtures = model.mixtures();
-    let Some((_, first)) = mixtures.first() else { return Ok(Value::Null) };
+    let Some((_, first)) = mixtures.first().filter(|_| model.experts().is_none()) else {
+        return Ok(Value::Null);
+    };
     let [count, chosen] = [first.router().experts, first.router().k];
     let (mut all, mut active) = (0f64, 0f64);
     for (_, mixture) in &mixtures {
-        let bytes: u64 = mixture.experts().iter().map(|matrix| matrix.bytes()).sum();
+        let bytes: u64 = mixture.experts().into_iter().flatten().map(Matrix::bytes).sum();
         let router = mixture.router();
         all += bytes as f64;
         active += bytes as f64 * f64::from(router.k) / f64::from(router.experts);
@@ -72,7 +74,7 @@ pub async fn report(
     let [moved_step, moved_experts] = moved(&session.record_step(Tail::Greedy)?, model);
 
     let spread = spread(model, ids).await?;
-    let [gate_up, _] = first.experts();
+    let Some([gate_up, _]) = first.experts() else { return Ok(Value::Null) };
     let path = |tokens| {
         let (n, k) = (gate_up.expert_rows(), gate_up.k);
         let shape = ExpertShape { tokens, slots: chosen, experts: count, n, k };

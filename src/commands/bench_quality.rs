@@ -67,6 +67,10 @@ impl BenchQuality {
             let message = "--weights and --activations change what schemes are compared with: the model as it is stored";
             return Err(Failure::Argument(message.into()));
         }
+        if self.model.expert_memory.is_some() {
+            let message = "--expert-memory: schemes are compared with all experts on the GPU";
+            return Err(Failure::Argument(message.into()));
+        }
         let source = self.model.source();
         dense_config(&*source, &self.model.name()).await?;
         let model = self.model.load(gpu, Some(SessionOptions::default()), global).await?;

@@ -28,7 +28,7 @@ pub struct Logits {
     #[arg(long)]
     layers: bool,
     /// Compute with the CPU definition of every kernel instead of its shader: the numbers that the GPU's should be
-    #[arg(long)]
+    #[arg(long, conflicts_with = "expert_memory")]
     reference: bool,
 }
 
@@ -50,7 +50,7 @@ impl Logits {
                 frame.run_twins(|_| true).await?;
                 result
             } else {
-                session.forward(&[input], Rows::All, layers)?
+                session.forward_async(&[input], Rows::All, layers).await?
             };
             logits = le_bytes(&result.to_f32(&gpu).await?);
             let names =

@@ -1,6 +1,7 @@
 //! One module per subcommand.
 
 pub mod bench;
+mod bench_expert_memory;
 pub mod bench_experts;
 pub mod bench_kernels;
 pub mod bench_quality;

@@ -72,7 +72,8 @@ impl Step {
         }
         for (layer, mixture) in model.mixtures() {
             let Some(source) = mixture.expert_source() else { continue };
-            let matrices = [ExpertMatrix::GateUp, ExpertMatrix::Down].into_iter().zip(mixture.experts());
+            let Some(matrices) = mixture.experts() else { continue };
+            let matrices = [ExpertMatrix::GateUp, ExpertMatrix::Down].into_iter().zip(matrices);
             let inputs = [mixture.router_module(), mixture.down_note()];
             for ((of, matrix), input) in matrices.zip(inputs) {
                 let shape = [matrix.experts, matrix.expert_rows(), matrix.k];

@@ -460,7 +460,8 @@ const FLOORS_OF_MODEL: &[&[&str]] = &[
     &["checkpoint::weights"],
     &["network::rope", "text::pieces", "text::chat"],
     &["network::config", "text::vocabulary"],
-    &["network::layers", "text::tokenizer"],
+    &["network::experts", "text::tokenizer"],
+    &["network::layers"],
     &["network::arch"],
     &["run::sampler", "run::pooling"],
     &["run::generation_config", "run::embedding_config"],
@@ -478,6 +479,7 @@ const FLOORS_OF_MODEL: &[&[&str]] = &[
         "run::routing",
         "run::tune",
     ],
+    &["run::locality"],
 ];
 
 /// What the text side may use besides itself.

@@ -85,7 +85,7 @@ fn experts_in_several_parts_give_the_logits_and_the_text_of_one() {
         let parts = |model: &Arc<Model>| {
             let blocks = &model.decoder().expect("a decoder").blocks;
             let mixture = blocks[0].feed_forward().mixture().expect("experts");
-            mixture.experts().map(|matrix| {
+            mixture.experts().expect("experts").each_ref().map(|matrix| {
                 assert!(matrix.parts.iter().all(|part| part.rows % matrix.expert_rows() == 0));
                 matrix.parts.len()
             })

@@ -229,7 +229,7 @@ async fn load(
             let _ = on_progress.call3(&JsValue::UNDEFINED, &stage.into(), &done.into(), &total.into());
         }
     };
-    let loading = LoadOptions { context, weights: policy, session: Some(kept) };
+    let loading = LoadOptions { context, weights: policy, session: Some(kept), ..LoadOptions::default() };
     let mut tested = gpu.clone();
     if optional(&options, "selfTest", "true or false", Value::as_bool)?.unwrap_or(false) {
         // Not borrowed while the device works: the page may ask for the verdict.

@@ -11,6 +11,8 @@ pub struct Counters {
     pub bind_groups: u64,
     /// Buffers.
     pub buffers: u64,
+    /// Bytes of the buffers that kernels may bind, those that were freed included.
+    pub buffer_bytes: u64,
     /// Queue submissions.
     pub submits: u64,
     /// Dispatches encoded.
@@ -22,6 +24,7 @@ pub(crate) struct AtomicCounters {
     pub pipelines: AtomicU64,
     pub bind_groups: AtomicU64,
     pub buffers: AtomicU64,
+    pub buffer_bytes: AtomicU64,
     pub submits: AtomicU64,
     pub dispatches: AtomicU64,
 }
@@ -32,6 +35,7 @@ impl AtomicCounters {
             pipelines: self.pipelines.load(Ordering::Relaxed),
             bind_groups: self.bind_groups.load(Ordering::Relaxed),
             buffers: self.buffers.load(Ordering::Relaxed),
+            buffer_bytes: self.buffer_bytes.load(Ordering::Relaxed),
             submits: self.submits.load(Ordering::Relaxed),
             dispatches: self.dispatches.load(Ordering::Relaxed),
         }

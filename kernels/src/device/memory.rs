@@ -73,6 +73,7 @@ impl Gpu {
     /// A buffer that nobody else knows: the last handle frees its memory.
     fn own(&self, buffer: wgpu::Buffer) -> Buffer {
         self.count(|c| &c.buffers);
+        self.count_by(buffer.size(), |c| &c.buffer_bytes);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         Buffer::owned(buffer, id, self.inner.shared.graveyard.clone())
     }

@@ -343,6 +343,22 @@ pub enum LoadError {
         /// Tokens allowed.
         limit: u32,
     },
+    /// Less memory for experts than the smallest cache takes.
+    #[error(
+        "the memory of experts is {got} bytes, must be at least {want}: {}",
+        if *.kinds == 1 { "one expert".to_owned() } else { format!("one expert of each of {kinds} shapes and formats") }
+    )]
+    ExpertMemory {
+        /// Bytes asked for.
+        got: u64,
+        /// Bytes of one expert of each kind.
+        want: u64,
+        /// Shapes and formats.
+        kinds: usize,
+    },
+    /// A memory of experts for a model that has none.
+    #[error("the memory of experts was given for a model that has no experts")]
+    NoExperts,
     /// A synthetic model that is not known.
     #[error("no preset is called {got:?}; there are: {known}")]
     UnknownPreset {

@@ -2,7 +2,7 @@
 
 use girih_ops::{GpuError, KernelError, OpError};
 
-use super::{OutOfMemory, SampleError, TextError, device};
+use super::{LoadError, OutOfMemory, SampleError, TextError, device};
 
 /// A model cannot be run.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -97,6 +97,22 @@ pub enum RunError {
         /// Names of the checkpoint's prompts.
         known: Vec<String>,
     },
+    /// An expert that is not on the device cannot be brought there.
+    #[error("layer {layer}, expert {expert}: {source}")]
+    Expert {
+        /// Index of the layer.
+        layer: u32,
+        /// Index of the expert.
+        expert: u32,
+        /// What is wrong.
+        source: Box<LoadError>,
+    },
+    /// A call that returns at once, of a model whose experts must be waited for.
+    #[error(
+        "experts of this model are read while it runs, which this call cannot wait for: use one that can \
+         (`Session::forward_async`, `Session::step_async`)"
+    )]
+    Waits,
     /// The cache does not fit.
     #[error("{0}")]
     OutOfMemory(#[from] OutOfMemory),
@@ -124,6 +140,7 @@ impl RunError {
         match self {
             Self::Gpu(error) | Self::Kernel(KernelError::Gpu(error)) => Some(error),
             Self::Op(error) => device(error),
+            Self::Expert { source, .. } => source.device(),
             _ => None,
         }
     }

@@ -2,5 +2,6 @@
 
 pub mod arch;
 pub mod config;
+pub mod experts;
 pub mod layers;
 pub mod rope;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use girih_ops::{Batch, Chunk, Frame, Tensor};
 
 use crate::error::RunError;
+use crate::network::experts::now;
 use crate::run::model::Model;
 use crate::run::options::SessionOptions;
 use crate::run::session::{Input, Session};
@@ -25,7 +26,7 @@ impl Session {
         let (mut frame, batch) = self.start(inputs)?;
         frame.watch(names);
         self.model().decoder()?.hidden(&mut frame, &batch, self.cache(), None)?;
-        frame.submit()?;
+        now(self.run(&mut frame))?;
         self.append(inputs);
         Ok(frame.take_notes())
     }

@@ -93,10 +93,10 @@ fn left(meminfo: &str) -> Option<u64> {
     field("MemAvailable")?.checked_add(swap)?.checked_mul(1024)
 }
 
-/// Bytes of weights as they are stored, or in another format.
-pub fn weight_bytes(table: &TensorTable, force: Option<WeightFormat>) -> u64 {
-    let Some(force) = force else { return table.bytes() };
+/// Bytes of weights as they are stored, or in another format; of experts at most `experts`.
+pub fn weight_bytes(table: &TensorTable, force: Option<WeightFormat>, experts: Option<u64>) -> u64 {
     let bytes = |w: &TensorInfo| {
+        let Some(force) = force else { return w.range.end - w.range.start };
         let count = w.shape.iter().fold(1, |product: u64, &d| product.saturating_mul(d));
         if count == 0 {
             return 0;
@@ -112,7 +112,13 @@ pub fn weight_bytes(table: &TensorTable, force: Option<WeightFormat>) -> u64 {
             (dense, _) => count.saturating_mul(dense.element_bytes().unwrap_or(4).into()),
         }
     };
-    table.iter().map(bytes).fold(0, u64::saturating_add)
+    // Theirs: `experts.3.up_proj.weight`, `experts.up_proj`; and as GGUF has them.
+    let is_expert = |w: &TensorInfo| w.name.contains(".experts.") || w.name.contains("_exps.");
+    let sum = |of_experts: bool| {
+        let tensors = table.iter().filter(|w| is_expert(w) == of_experts);
+        tensors.map(bytes).fold(0, u64::saturating_add)
+    };
+    sum(false).saturating_add(sum(true).min(experts.unwrap_or(u64::MAX)))
 }
 
 /// Bytes of intermediate results, about: those of a layer for the largest piece of a prompt, and one row of logits.
@@ -353,8 +359,8 @@ mod tests {
         };
         let table = TensorTable::new(vec![info("empty", &[0, 1 << 32], 0), info("w", &[8, 64], 2048)]);
         let table = table.expect("a table");
-        assert_eq!(weight_bytes(&table, Some(WeightFormat::Quant(Format::Q4_0))), 288);
-        assert_eq!(weight_bytes(&table, Some(WeightFormat::F16)), 1024);
-        assert_eq!(weight_bytes(&table, None), 2048);
+        assert_eq!(weight_bytes(&table, Some(WeightFormat::Quant(Format::Q4_0)), None), 288);
+        assert_eq!(weight_bytes(&table, Some(WeightFormat::F16), None), 1024);
+        assert_eq!(weight_bytes(&table, None, None), 2048);
     }
 }

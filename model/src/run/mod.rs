@@ -6,6 +6,7 @@ pub mod embedding_config;
 pub mod eval;
 pub mod generate;
 pub mod generation_config;
+pub mod locality;
 pub mod memory;
 pub mod model;
 mod needs;

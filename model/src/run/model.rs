@@ -13,6 +13,7 @@ use crate::checkpoint::weights::Weights;
 use crate::error::{LoadError, OutOfMemory, RunError};
 use crate::network::arch::{self, Network};
 use crate::network::config::Config;
+use crate::network::experts::ExpertCache;
 use crate::network::layers::{Block, Decoder, Encoder, EncoderLayer, Linear, Mixture, Scope};
 use crate::run::embedding_config::{EmbeddingConfig, Prompts};
 use crate::run::generation_config::GenerationConfig;
@@ -67,6 +68,7 @@ pub struct Model {
     gpu: Gpu,
     config: Config,
     network: Network,
+    experts: Option<Arc<ExpertCache>>,
     tokenizer: Option<Tokenizer>,
     chat: ChatTemplates,
     generation: GenerationConfig,
@@ -187,23 +189,38 @@ impl Model {
         let asked = Choice::new(options.weights.force, context, options.session);
         let dense = quantization.modules.is_empty();
         let weighed = table.clone();
-        let needs =
-            |choice: &Choice| memory::demand(&config, memory::weight_bytes(&weighed, choice.weights), choice);
+        let memory_of_experts = options.experts.map(|experts| experts.bytes);
+        let needs = |choice: &Choice| {
+            let weights = memory::weight_bytes(&weighed, choice.weights, memory_of_experts);
+            memory::demand(&config, weights, choice)
+        };
         tracing::info!("needs {}", needs(&asked));
         if let Some(refused) = memory::refusal(&asked, dense, &Offer::of(gpu.caps()), needs) {
             return Err(refused.into());
         }
         let weights = Weights::with_quantization(source, table, quantization, options.weights);
-        let network =
-            arch::load(&Scope::new(weights.clone(), gpu), &config, context).await.map_err(|error| {
-                let said = match &error {
-                    LoadError::Op(e) => OutOfMemory::said(e),
-                    LoadError::Gpu(e) => OutOfMemory::gpu(e),
-                    _ => None,
-                };
-                let memory = said.map(|message| memory::exhausted(&asked, dense, message, needs));
-                memory.map_or(error, LoadError::from)
-            })?;
+        let experts = options.experts.map(ExpertCache::new);
+        let scope = Scope::new(weights.clone(), gpu).with_experts(experts.clone());
+        let loading = async {
+            let network = arch::load(&scope, &config, context).await?;
+            if let Some(experts) = &experts {
+                weights.place(experts.allocate(gpu)?[1], 0);
+                if let Network::Decoder(decoder) = &network {
+                    let all = || decoder.blocks.iter().filter_map(|block| block.feed_forward().mixture());
+                    all().zip(all().skip(1)).for_each(|(mixture, next)| mixture.precede(next));
+                }
+            }
+            Ok(network)
+        };
+        let network = loading.await.map_err(|error| {
+            let said = match &error {
+                LoadError::Op(e) => OutOfMemory::said(e),
+                LoadError::Gpu(e) => OutOfMemory::gpu(e),
+                _ => None,
+            };
+            let memory = said.map(|message| memory::exhausted(&asked, dense, message, needs));
+            memory.map_or(error, LoadError::from)
+        })?;
         gpu.check()?;
         let report = weights.report();
         if weights.table().is_used_as_a_whole() && !report.unused.is_empty() {
@@ -217,6 +234,7 @@ impl Model {
             gpu: gpu.clone(),
             config,
             network,
+            experts,
             tokenizer,
             chat,
             generation,
@@ -242,6 +260,11 @@ impl Model {
     /// Tokens that a sequence can have.
     pub fn context(&self) -> u32 {
         self.context
+    }
+
+    /// The cache of its experts, if not all of them are on the GPU.
+    pub fn experts(&self) -> Option<&Arc<ExpertCache>> {
+        self.experts.as_ref()
     }
 
     /// Bytes of weights on the GPU.

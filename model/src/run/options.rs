@@ -2,6 +2,8 @@
 
 use crate::checkpoint::weights::WeightPolicy;
 
+pub use crate::network::experts::{Eviction, ExpertMemory, Prefetch};
+
 /// Context length used where nothing else is asked for; the cache is sized by it.
 pub const DEFAULT_CONTEXT: u32 = 4096;
 
@@ -33,6 +35,9 @@ pub struct LoadOptions {
     pub context: Option<u32>,
     /// How weights are stored on the GPU; as in the checkpoint by default.
     pub weights: WeightPolicy,
+    /// How many experts of a mixture may be on the GPU; the others are read from the checkpoint when they are chosen. All of
+    /// them if `None`.
+    pub experts: Option<ExpertMemory>,
     /// The session that will be opened on the model: where the device is known not to have the memory for it, nothing is
     /// loaded, and the kernels that it needs are tested. If `None`, memory is asked for weights and intermediate results
     /// only, and the kernels are those of a session with defaults.

@@ -18,6 +18,7 @@ const COUNTS: &[(&str, usize)] = &[
     ("models: converted to GGUF", 27),
     ("models: embedding", 2),
     ("models: in two styles", 33),
+    ("models: mixtures of experts", 12),
     ("models: texts", 6),
     ("models: watched", 30),
     ("ops/attention", 38),

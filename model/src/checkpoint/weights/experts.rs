@@ -59,7 +59,7 @@ impl Weights {
         [e, n, k]: [u32; 3],
     ) -> Result<Matrix, LoadError> {
         let all = all_rows([e, n, k])?;
-        let segments = self.expert_segments(rows, [e, n], Some(k)).await?;
+        let segments = self.expert_segments(rows, [e, n], Some(k), 0..e).await?;
         let layout = self.layout(&segments, [e, all], self.policy())?;
         self.upload(gpu, segments, layout, [e, n, k]).await
     }
@@ -74,7 +74,7 @@ impl Weights {
         [e, n, k]: [u32; 3],
     ) -> Result<Vec<f32>, LoadError> {
         let all = all_rows([e, n, k])?;
-        let segments = self.expert_segments(rows, [e, n], Some(k)).await?;
+        let segments = self.expert_segments(rows, [e, n], Some(k), 0..e).await?;
         self.matrix_values(&segments, 0..all, k).await
     }
 
@@ -93,7 +93,7 @@ impl Weights {
             let (got, want) = (expert.into(), format!("one of {e}"));
             return Err(OpError::Value { op: "experts", what: "expert", got, want }.into());
         }
-        let segments = self.expert_segments(rows, [e, n], Some(k)).await?;
+        let segments = self.expert_segments(rows, [e, n], Some(k), 0..e).await?;
         self.matrix_values(&segments, expert * n..(expert + 1) * n, k).await
     }
 
@@ -107,7 +107,7 @@ impl Weights {
         [e, n, k]: [u32; 3],
     ) -> Result<Vec<TensorInfo>, LoadError> {
         all_rows([e, n, k])?;
-        let segments = self.expert_segments(rows, [e, n], Some(k)).await?;
+        let segments = self.expert_segments(rows, [e, n], Some(k), 0..e).await?;
         let tensors = segments.iter().filter_map(|s| s.origin.dense());
         let tensors: BTreeMap<&str, &TensorInfo> = tensors.map(|info| (info.name.as_str(), info)).collect();
         Ok(tensors.into_values().cloned().collect())
@@ -123,7 +123,7 @@ impl Weights {
         [e, n]: [u32; 2],
     ) -> Result<Vec<f32>, LoadError> {
         let all = all_rows([e, n, 1])?;
-        let segments = self.expert_segments(rows, [e, n], None).await?;
+        let segments = self.expert_segments(rows, [e, n], None, 0..e).await?;
         for info in segments.iter().filter_map(|s| s.origin.dense()) {
             float_type(info)?;
         }
@@ -140,13 +140,15 @@ impl Weights {
         self.upload(gpu, segments, layout, [1, e, d]).await
     }
 
-    /// Where the rows of all experts come from, in the order of experts; together they fill `e * n` rows of `k` (elements
-    /// if `k` is `None`) exactly once.
+    /// Where the rows of experts come from, in the order of experts; together they fill `n` rows of `k` (elements if `k` is
+    /// `None`) of each of the `which` exactly once, those of expert i from row `i * n` on. What holds all experts in one is
+    /// there as a whole.
     pub(super) async fn expert_segments(
         &self,
         rows: ExpertRows<'_>,
         [e, n]: [u32; 2],
         k: Option<u32>,
+        which: Range<u32>,
     ) -> Result<Vec<Segment<'_>>, LoadError> {
         let halves = match rows {
             ExpertRows::Separate { gate_up: [name, _], .. }
@@ -174,15 +176,15 @@ impl Weights {
         let mut segments = Vec::new();
         match rows {
             ExpertRows::Separate { scope, gate_up } => {
-                for i in 0..e {
-                    for (which, name) in (0..).zip(gate_up) {
+                for i in which {
+                    for (first, name) in (0..).zip(gate_up) {
                         let origin = self.expert(scope, i, name, half, k).await?;
-                        segments.push(alternate(origin, 0, i.into(), which));
+                        segments.push(alternate(origin, 0, i.into(), first));
                     }
                 }
             }
             ExpertRows::SeparateOne { scope, name } => {
-                for i in 0..e {
+                for i in which {
                     let origin = self.expert(scope, i, name, rows_of, k).await?;
                     segments.push(whole(origin, 0, i.into()));
                 }
@@ -202,7 +204,7 @@ impl Weights {
             ExpertRows::HeadsTransposed(heads) => segments.push(self.transposed_heads(heads, n).await?),
             ExpertRows::StackedInterleaveHalves(name) => {
                 let origin = self.stack(name, [e, n], k).await?;
-                for i in 0..experts {
+                for i in which.map(u64::from) {
                     segments.push(alternate(origin.clone(), i * rows_of, i, 0));
                     segments.push(alternate(origin.clone(), i * rows_of + half, i, 1));
                 }
@@ -210,7 +212,7 @@ impl Weights {
             ExpertRows::StackedPair(gate, up) => {
                 let gate = self.stack(gate, [e, halves], k).await?;
                 let up = self.stack(up, [e, halves], k).await?;
-                for i in 0..experts {
+                for i in which.map(u64::from) {
                     segments.push(alternate(gate.clone(), i * half, i, 0));
                     segments.push(alternate(up.clone(), i * half, i, 1));
                 }
@@ -239,6 +241,7 @@ impl Weights {
         let want: Vec<u64> = [e, n].into_iter().chain(k).map(u64::from).collect();
         let full = self.full(name);
         let origin = match k {
+            Some(_) if let Some(module) = self.kept_stack(&full) => Origin::Quant(module, full.clone()),
             Some(columns) if !self.tensors.has_tensor(name) => {
                 match self.loading.quantization.modules.get(&full) {
                     Some(stored) => {
@@ -268,7 +271,7 @@ impl Weights {
 }
 
 /// Rows of all experts.
-fn all_rows([e, n, k]: [u32; 3]) -> Result<u32, LoadError> {
+pub(super) fn all_rows([e, n, k]: [u32; 3]) -> Result<u32, LoadError> {
     match e.checked_mul(n) {
         _ if k == 0 => {
             let (what, want) = ("columns of an expert", "at least 1".to_owned());

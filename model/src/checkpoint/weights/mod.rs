@@ -2,6 +2,7 @@
 //!
 //! Host memory stays bounded: a matrix travels in chunks of rows of at most 32 MB.
 
+mod expert_reader;
 mod experts;
 #[cfg(test)]
 mod experts_tests;
@@ -12,6 +13,7 @@ mod rows;
 mod tests;
 mod upload;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use girih_ops::WeightFormat;
@@ -23,6 +25,7 @@ use crate::checkpoint::source::ByteSource;
 use crate::checkpoint::table::{TensorInfo, TensorTable};
 use crate::checkpoint::tensors::TensorScope;
 
+pub use expert_reader::{ExpertReader, ExpertWords};
 pub use experts::ExpertRows;
 pub use rows::{HeadRows, TensorRows};
 
@@ -76,6 +79,8 @@ struct Loading {
     staged: Mutex<u64>,
     /// Bytes and numbers on the GPU.
     placed: Mutex<(u64, u64)>,
+    /// Stacks of quantised experts that are read one by one, by their names.
+    stacks: Mutex<HashMap<String, Arc<QuantModule>>>,
 }
 
 /// Tensors and quantised modules of a checkpoint, at a place in its tree of names, and how they are to be loaded. Clones
@@ -109,8 +114,8 @@ impl Weights {
         policy: WeightPolicy,
     ) -> Self {
         let notes = Mutex::new(quantization.notes.clone());
-        let (staged, placed) = (Mutex::default(), Mutex::default());
-        let loading = Loading { quantization, policy, notes, staged, placed };
+        let (staged, placed, stacks) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let loading = Loading { quantization, policy, notes, staged, placed, stacks };
         Self { tensors: TensorScope::new(source, table), loading: Arc::new(loading) }
     }
 

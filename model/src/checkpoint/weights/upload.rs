@@ -130,7 +130,7 @@ impl Weights {
 }
 
 /// Transforms of x, on the GPU.
-fn input(
+pub(super) fn input(
     gpu: &Gpu,
     activation: QuantActivation,
     input: &quantized::InputTransform,

@@ -1,14 +1,17 @@
 //! Mixture of experts: a router sends each token to a few of many gated networks.
 
+use std::sync::{Arc, OnceLock};
+
 use girih_ops::kernels::matmul::gemv::MAX_M;
 use girih_ops::moe::{self, Router, RouterVectors, Score};
-use girih_ops::{Frame, GluAct, Linear as Fusion, Matrix, OpError, Tensor};
+use girih_ops::{Elsewhere, Frame, GluAct, Linear as Fusion, Matrix, OpError, Tensor};
 
 use super::build::glu;
 use super::{ExpertSource, Linear, Mlp, Norm, Residual, Scope, Stream};
 use crate::checkpoint::weights::ExpertRows;
 use crate::error::LoadError;
 use crate::network::config::{Config, LayerExperts};
+use crate::network::experts::{ExpertCache, FEW_TOKENS, Offered, Prefetch};
 
 /// Softmax over all experts, weights as they come: what the routers of most families differ from.
 pub const SOFTMAX: Router = Router {
@@ -122,10 +125,7 @@ pub struct Mixture {
     bias: Option<Tensor>,
     /// Factors of the experts `[E]`.
     expert_scale: Option<Tensor>,
-    gate_up: Matrix,
-    gate_up_bias: Option<Tensor>,
-    down: Matrix,
-    down_bias: Option<Tensor>,
+    experts: Held,
     act: GluAct,
     shared: Option<Shared>,
     /// Names under which logits and routes are noted.
@@ -136,6 +136,79 @@ pub struct Mixture {
     down_note: String,
     /// Where the experts lie in the checkpoint; `None` if they are no experts there.
     source: Option<ExpertSource>,
+}
+
+/// Where the experts are.
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one for a layer, mostly of the larger kind")]
+enum Held {
+    /// On the device: gate and up, then down.
+    Here { matrices: [Matrix; 2], biases: [Option<Tensor>; 2] },
+    /// In a cache, where the mixture has this number. The gate of the one behind it, once there is one, tells what to read.
+    Cached { cache: Arc<ExpertCache>, mixture: usize, next: Arc<OnceLock<Gate>> },
+}
+
+impl Held {
+    /// Loads them, or tells the cache of them. Names and shapes of gate and up, then down.
+    async fn load(
+        w: &Scope,
+        rows: [ExpertRows<'_>; 2],
+        shapes: [[u32; 3]; 2],
+        biases: [Option<Vec<f32>>; 2],
+        per_token: u32,
+    ) -> Result<Self, LoadError> {
+        let (weights, gpu) = (w.weights(), w.gpu());
+        let ([gate_up, down], [gate_up_shape, down_shape]) = (rows, shapes);
+        if let Some(cache) = w.experts() {
+            let sources = [
+                weights.expert_reader(gpu, gate_up, gate_up_shape).await?,
+                weights.expert_reader(gpu, down, down_shape).await?,
+            ];
+            let layer = layer_of(&weights.full(""));
+            let mixture = cache.offer(Offered { layer, sources, biases, per_token });
+            return Ok(Self::Cached { cache: cache.clone(), mixture, next: Arc::default() });
+        }
+        let place = |values: &Option<Vec<f32>>| values.as_deref().map(|v| w.place_apart(v)).transpose();
+        Ok(Self::Here {
+            matrices: [
+                weights.experts(gpu, gate_up, gate_up_shape).await?,
+                weights.experts(gpu, down, down_shape).await?,
+            ],
+            biases: [place(&biases[0])?, place(&biases[1])?],
+        })
+    }
+
+    fn parts(&self) -> Option<(&[Matrix; 2], &[Option<Tensor>; 2])> {
+        match self {
+            Self::Here { matrices, biases } => Some((matrices, biases)),
+            Self::Cached { cache, mixture, .. } => cache.places(*mixture),
+        }
+    }
+}
+
+/// What chooses experts.
+#[derive(Clone, Debug)]
+struct Gate {
+    router: Linear,
+    spec: Router,
+    bias: Option<Tensor>,
+    expert_scale: Option<Tensor>,
+}
+
+impl Gate {
+    /// What it would choose of what another router is given.
+    fn routes(&self, frame: &mut Frame, x: &Tensor, norm: Option<&Norm>) -> Result<Tensor, OpError> {
+        let fused = Fusion { norm: norm.map(Norm::prologue), ..Fusion::default() };
+        let logits = self.router.forward(frame, x, fused)?; // [T, E]
+        let vectors =
+            RouterVectors { bias: self.bias.as_ref(), expert_scale: self.expert_scale.as_ref(), table: None };
+        moe::route(frame, &logits, &self.spec, vectors) // [T, K, 2]
+    }
+}
+
+/// The index of a layer in the name of something below it: `model.layers.3.mlp`.
+fn layer_of(name: &str) -> u32 {
+    name.split('.').find_map(|step| step.parse().ok()).unwrap_or(0)
 }
 
 /// The network that all tokens go through.
@@ -152,15 +225,14 @@ impl Mixture {
     pub async fn load(layer: &Scope, spec: MixtureSpec) -> Result<Self, LoadError> {
         let MixtureSpec { hidden_size: c, intermediate_size: i, router, names, .. } = spec;
         let w = layer.scope(names.scope);
-        let (weights, gpu, e) = (w.weights(), w.gpu(), router.experts);
+        let (weights, e) = (w.weights(), router.experts);
         let experts = ExpertSource::find(weights, names);
         let [gate, up, down] = names.experts.map(|name| format!("experts.{name}"));
         let bias = async |rows: ExpertRows<'_>, n: u32| {
             if !spec.bias {
                 return Ok::<_, LoadError>(None);
             }
-            let values = weights.experts_bias_f32(rows, [e, n]).await?;
-            w.place_apart(&values).map(Some)
+            weights.experts_bias_f32(rows, [e, n]).await.map(Some)
         };
         let [gate_bias, up_bias, down_bias] = [&gate, &up, &down].map(|module| format!("{module}_bias"));
         let [gate_up_stack_bias, down_stack_bias] = names.stacked.map(|name| format!("{name}_bias"));
@@ -169,22 +241,15 @@ impl Mixture {
         } else {
             (ExpertRows::Stacked(&gate_up_stack_bias), ExpertRows::Stacked(&down_stack_bias))
         };
-        let matrices = async |[gate_up, down]: [ExpertRows<'_>; 2]| {
-            Ok::<_, LoadError>([
-                weights.experts(gpu, gate_up, [e, 2 * i, c]).await?,
-                weights.experts(gpu, down, [e, c, i]).await?,
-            ])
-        };
         let router_module = Linear::load_router(&w, names.router, [e, c], spec.router_bias).await?;
-        let [gate_up, down] = experts.with(matrices).await?;
+        let shapes = [[e, 2 * i, c], [e, c, i]];
+        let biases = [bias(gate_up_bias, 2 * i).await?, bias(down_bias, c).await?];
+        let held = experts.with(async |rows| Held::load(&w, rows, shapes, biases, router.k).await).await?;
         Ok(Self {
             router: router_module,
             bias: of_experts(&w, names.choice_bias, e).await?,
             expert_scale: of_experts(&w, names.expert_scale, e).await?,
-            gate_up,
-            gate_up_bias: bias(gate_up_bias, 2 * i).await?,
-            down,
-            down_bias: bias(down_bias, c).await?,
+            experts: held,
             act: spec.act,
             shared: match spec.shared_intermediate_size {
                 Some(width) => Some(Shared::load(&w, &spec, width).await?),
@@ -207,9 +272,24 @@ impl Mixture {
         }
     }
 
-    /// The matrices of all experts: gate and up, then down.
-    pub fn experts(&self) -> [&Matrix; 2] {
-        [&self.gate_up, &self.down]
+    /// The matrices of all experts, gate and up, then down; of those that have a place, if they are in a cache.
+    pub fn experts(&self) -> Option<&[Matrix; 2]> {
+        self.experts.parts().map(|(matrices, _)| matrices)
+    }
+
+    /// Tells a mixture whose experts are in a cache which one comes behind it there.
+    pub fn precede(&self, other: &Self) {
+        if let (Held::Cached { mixture, next, .. }, Held::Cached { mixture: behind, .. }) =
+            (&self.experts, &other.experts)
+            && mixture + 1 == *behind
+        {
+            let _ = next.set(Gate {
+                router: other.router.clone(),
+                spec: other.spec,
+                bias: other.bias.clone(),
+                expert_scale: other.expert_scale.clone(),
+            });
+        }
     }
 
     /// From logits to experts and weights.
@@ -261,16 +341,27 @@ impl Mixture {
         let vectors = RouterVectors { bias, expert_scale, table: None };
         let routes = moe::route(frame, &logits, &self.spec, vectors)?; // [T, K, 2]
         frame.note(&self.notes[1], &routes);
-        let experts = girih_ops::Experts {
-            gate_up: &self.gate_up,
-            gate_up_bias: self.gate_up_bias.as_ref(),
-            down: &self.down,
-            down_bias: self.down_bias.as_ref(),
-            act: self.act,
+        let Some(([gate_up, down], [gate_up_bias, down_bias])) = self.experts.parts() else {
+            let want = "a cache that was allocated".into();
+            return Err(OpError::Value { op: "mixture", what: "places of experts", got: 0.0, want });
         };
+        let (gate_up_bias, down_bias) = (gate_up_bias.as_ref(), down_bias.as_ref());
+        let experts = girih_ops::Experts { gate_up, gate_up_bias, down, down_bias, act: self.act };
         let down_note = Some(self.down_note.as_str());
         let opts = girih_ops::Mixture { norm: prologue, alpha, residual, null: None, down_note };
-        let y = girih_ops::mixture(frame, x, &routes, &experts, &opts)?; // [T, C]
+        let y = match &self.experts {
+            Held::Here { .. } => girih_ops::mixture(frame, x, &routes, &experts, &opts)?, // [T, C]
+            Held::Cached { cache, mixture, next } => {
+                let few = x.shape().first().is_some_and(|&rows| rows as usize <= FEW_TOKENS);
+                let guesses = few && cache.memory().prefetch == Prefetch::Gate;
+                let guess = match next.get().filter(|_| guesses) {
+                    Some(gate) => Some((mixture + 1, gate.routes(frame, x, norm)?)),
+                    None => None,
+                };
+                let elsewhere = Elsewhere { mixture: *mixture, experts: self.spec.experts, guess };
+                girih_ops::mixture_in_places(frame, x, &routes, &experts, &opts, elsewhere)? // [T, C]
+            }
+        };
         let fused = Residual { norm, alpha, residual: Some(&y) };
         match &self.shared {
             None => Ok(y),
@@ -306,10 +397,10 @@ impl Shared {
             spec: Router { experts: 1, k: 1, score: Score::Sigmoid, ..SOFTMAX },
             bias: None,
             expert_scale: None,
-            gate_up: gate_up.matrix().clone(),
-            gate_up_bias: gate_up.bias().cloned(),
-            down: down.matrix().clone(),
-            down_bias: down.bias().cloned(),
+            experts: Held::Here {
+                matrices: [gate_up.matrix().clone(), down.matrix().clone()],
+                biases: [gate_up.bias().cloned(), down.bias().cloned()],
+            },
             act,
             shared: None,
             notes: note_names(w, names.shared),

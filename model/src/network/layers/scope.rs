@@ -7,6 +7,7 @@ use girih_ops::{Buffer, DType, Gpu, Matrix, Tensor};
 use crate::checkpoint::tensors::TensorScope;
 use crate::checkpoint::weights::{TensorRows, Weights};
 use crate::error::LoadError;
+use crate::network::experts::ExpertCache;
 
 /// Bytes that the memory of all vectors has at most.
 const VECTORS: u64 = 64 << 20;
@@ -18,18 +19,31 @@ pub struct Scope {
     gpu: Gpu,
     /// Memory of all vectors, once there is one, and how much of it is taken.
     vectors: Arc<Mutex<Option<(Buffer, u64)>>>,
+    /// Where experts go, if not all of them are to be on the device.
+    experts: Option<Arc<ExpertCache>>,
 }
 
 impl Scope {
     /// The root of a checkpoint.
     pub fn new(weights: Weights, gpu: &Gpu) -> Self {
-        Self { weights, gpu: gpu.clone(), vectors: Arc::default() }
+        Self { weights, gpu: gpu.clone(), vectors: Arc::default(), experts: None }
+    }
+
+    /// The same with experts in a cache.
+    #[must_use]
+    pub fn with_experts(self, experts: Option<Arc<ExpertCache>>) -> Self {
+        Self { experts, ..self }
+    }
+
+    /// Where experts go, if not all of them are to be on the device.
+    pub fn experts(&self) -> Option<&Arc<ExpertCache>> {
+        self.experts.as_ref()
     }
 
     /// The scope `name` below this one.
     #[must_use]
     pub fn scope(&self, name: &str) -> Self {
-        Self { weights: self.weights.scope(name), gpu: self.gpu.clone(), vectors: self.vectors.clone() }
+        Self { weights: self.weights.scope(name), ..self.clone() }
     }
 
     /// Names and bytes of tensors.

@@ -185,6 +185,8 @@ async fn greedy(
 ) -> Result<Finish, RunError> {
     let (gpu, slot) = (session.gpu().clone(), output.options.slot);
     let mut bursts = BURSTS.into_iter().chain(std::iter::repeat(BURSTS[BURSTS.len() - 1]));
+    // Steps that read experts are over when they return.
+    let is_waiting = session.model().experts().is_some();
     let mut input = *output.history.last().ok_or(RunError::EmptyPrompt)?;
     let mut submitted = 0; // steps
     let mut seen = 0; // tokens taken from `out`
@@ -193,8 +195,9 @@ async fn greedy(
     let wanted = output.left();
     loop {
         while pending.len() < 2 && submitted < room.min(wanted) {
-            let steps = (bursts.next().unwrap_or(1) as usize).min(room.min(wanted) - submitted);
-            session.step(Tail::Greedy, steps as u32)?;
+            let burst = if is_waiting { 1 } else { bursts.next().unwrap_or(1) };
+            let steps = (burst as usize).min(room.min(wanted) - submitted);
+            session.step_async(Tail::Greedy, steps as u32).await?;
             submitted += steps;
             let out = session.decode_plan(Tail::Greedy)?.outputs()[0].buffer();
             let range = out.slice(0, 4 * (1 + submitted as u64)).unwrap_or_else(|| out.clone());
@@ -234,7 +237,7 @@ async fn sampled(
         if session.room(slot) == 0 {
             return Ok(Finish::Context);
         }
-        session.step(tail, 1)?;
+        session.step_async(tail, 1).await?;
         let input = *output.history.last().ok_or(RunError::EmptyPrompt)?;
         let outputs = session.decode_plan(tail)?.outputs();
         let token = if tail == Tail::Candidates {

@@ -1,9 +1,10 @@
 //! Decode steps: recorded once, replayed as often as tokens are wanted.
 
-use girih_ops::{Arena, Batch, Frame, Plan, Seq, Tensor};
+use girih_ops::{Arena, Batch, BreakPoint, Frame, Plan, Seq, Tensor};
 
 use super::Session;
 use crate::error::RunError;
+use crate::network::experts::now;
 
 /// Candidates that a decode step leaves for the host to sample from.
 pub const CANDIDATES: u32 = 64;
@@ -24,6 +25,8 @@ pub enum Tail {
 pub struct DecodePlan {
     pub(super) tail: Tail,
     plan: Plan,
+    /// Where the host takes part in a step.
+    breaks: Vec<BreakPoint>,
     batch: Batch,
     outputs: Vec<Tensor>,
     /// Steps that the cache has room for since [`Session::seek`].
@@ -66,8 +69,9 @@ impl Session {
 
     fn record_decode(&self, tail: Tail) -> Result<DecodePlan, RunError> {
         let arena = Arena::default();
-        let (frame, batch, outputs) = self.record_step_in(tail, &arena)?;
-        Ok(DecodePlan { tail, plan: frame.plan()?, batch, outputs, room: 0, slot: 0, _arena: arena })
+        let (mut frame, batch, outputs) = self.record_step_in(tail, &arena)?;
+        let (plan, breaks) = frame.segments()?;
+        Ok(DecodePlan { tail, plan, breaks, batch, outputs, room: 0, slot: 0, _arena: arena })
     }
 
     /// Records what a [`Session::decode_plan`] holds without compiling anything: for looking at what a device
@@ -148,9 +152,20 @@ impl Session {
     /// the session what was appended with [`Session::note`].
     ///
     /// # Errors
-    /// More steps than the cache has room for; as [`Session::decode_plan`].
+    /// More steps than the cache has room for; as [`Session::decode_plan`]; experts that would have to be waited for, as in a
+    /// browser.
     pub fn step(&mut self, tail: Tail, steps: u32) -> Result<(), RunError> {
+        now(self.step_async(tail, steps))
+    }
+
+    /// [`Session::step`], waiting for experts that are read while a step runs. Of a model that has all of them on the GPU it waits
+    /// for nothing.
+    ///
+    /// # Errors
+    /// As [`Session::step`]; experts that cannot be read.
+    pub async fn step_async(&mut self, tail: Tail, steps: u32) -> Result<(), RunError> {
         let gpu = self.gpu().clone();
+        let experts = self.model.experts().cloned();
         let context = self.cache.capacity();
         let plan = self.plan_mut(tail)?;
         let Some(room) = plan.room.checked_sub(steps) else {
@@ -158,7 +173,14 @@ impl Session {
             return Err(RunError::PromptTooLong { length, context });
         };
         plan.room = room;
-        gpu.replay(&plan.plan, steps);
+        match experts.filter(|_| !plan.breaks.is_empty()) {
+            None => gpu.replay(&plan.plan, steps),
+            Some(experts) => {
+                for _ in 0..steps {
+                    experts.run(&gpu, &plan.plan, &plan.breaks).await?;
+                }
+            }
+        }
         let slot = plan.slot;
         self.saw(slot, |seen| seen + steps as usize);
         Ok(())

@@ -12,6 +12,7 @@ use girih_ops::{Arena, Batch, Chunk, Frame, Gpu, Tensor};
 pub use decode::{CANDIDATES, DecodePlan, Tail};
 
 use crate::error::{OutOfMemory, RunError};
+use crate::network::experts::now;
 use crate::network::layers::{Cache, Trace};
 use crate::run::memory::{self, Offer};
 use crate::run::model::Model;
@@ -182,8 +183,23 @@ impl Session {
     /// submission).
     ///
     /// # Errors
-    /// Unknown slots, unknown token ids, more tokens than the cache holds, a device that fails.
+    /// Unknown slots, unknown token ids, more tokens than the cache holds, a device that fails; experts that would have to be
+    /// waited for, as in a browser.
     pub fn forward(
+        &mut self,
+        inputs: &[Input<'_>],
+        rows: Rows,
+        trace: Option<&mut Trace>,
+    ) -> Result<Tensor, RunError> {
+        now(self.forward_async(inputs, rows, trace))
+    }
+
+    /// [`Session::forward`], waiting for experts that are read while it runs. Of a model that has all of them on the GPU it waits
+    /// for nothing.
+    ///
+    /// # Errors
+    /// As [`Session::forward`]; experts that cannot be read.
+    pub async fn forward_async(
         &mut self,
         inputs: &[Input<'_>],
         rows: Rows,
@@ -195,18 +211,30 @@ impl Session {
         if rows == Rows::Last && trace.is_none() && total > PREFILL_TOKENS {
             // All but the last piece only fill the cache.
             for input in &mut rest {
-                while self.fill(input)? {}
+                while self.fill(input).await? {}
             }
         }
         let (mut frame, logits) = self.record_pass(&rest, rows, trace)?;
-        frame.submit()?;
+        self.run(&mut frame).await?;
         self.append(&rest);
         Ok(logits)
     }
 
+    /// Runs what was recorded, in segments where experts are brought in between.
+    pub(in crate::run) async fn run(&self, frame: &mut Frame) -> Result<(), RunError> {
+        match self.model.experts().filter(|_| !frame.breaks().is_empty()) {
+            None => frame.submit()?,
+            Some(experts) => {
+                let (plan, breaks) = frame.segments()?;
+                experts.run(self.gpu(), &plan, &breaks).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Appends the first piece of an input that is longer than one submission takes, and takes it from the input.
     /// False, and nothing, where the rest is one piece: it is the one that logits are computed of.
-    fn fill(&mut self, input: &mut Input<'_>) -> Result<bool, RunError> {
+    async fn fill(&mut self, input: &mut Input<'_>) -> Result<bool, RunError> {
         if input.token_ids.len() <= PREFILL_TOKENS {
             return Ok(false);
         }
@@ -218,7 +246,7 @@ impl Session {
         let piece = [Input { token_ids: piece, ..*input }];
         let (mut frame, batch) = self.start(&piece)?;
         self.model.decoder()?.hidden(&mut frame, &batch, &self.cache, None)?;
-        frame.submit()?;
+        self.run(&mut frame).await?;
         self.append(&piece);
         input.token_ids = tail;
         Ok(true)
@@ -234,7 +262,7 @@ impl Session {
         self.check(&[input])?;
         let gpu = self.gpu().clone();
         let mut running = None;
-        while self.fill(&mut input)? {
+        while self.fill(&mut input).await? {
             // Read after the piece before this one: it is done when the bytes are here.
             let done = gpu.read_later(&gpu.dummy()?);
             if let Some(before) = running.replace(done) {
@@ -244,7 +272,7 @@ impl Session {
                 return Ok(None);
             }
         }
-        self.forward(&[input], Rows::Last, None).map(Some)
+        self.forward_async(&[input], Rows::Last, None).await.map(Some)
     }
 
     /// Records what [`Session::forward`] runs, in one piece, and returns it with the logits that it will write:
@@ -289,7 +317,7 @@ impl Session {
         let rows = (LOGITS / self.model.config().vocab_size.max(1) as usize).clamp(1, PREFILL_TOKENS);
         let size = self.piece(self.tokens(input.slot).len(), input.token_ids.len(), rows);
         let (piece, tail) = input.token_ids.split_at(size);
-        let logits = self.forward(&[Input { token_ids: piece, ..*input }], Rows::All, None)?;
+        let logits = self.forward_async(&[Input { token_ids: piece, ..*input }], Rows::All, None).await?;
         input.token_ids = tail;
         Ok(logits.to_f32(self.gpu()).await?)
     }
@@ -312,7 +340,7 @@ impl Session {
         let decoder = self.model.decoder()?;
         let x = decoder.hidden(&mut frame, &batch, &self.cache, trace)?;
         let x = decoder.norm.forward(&mut frame, &x)?;
-        frame.submit()?;
+        now(self.run(&mut frame))?;
         self.append(inputs);
         Ok(x)
     }

@@ -58,12 +58,12 @@ impl Session {
             }
         }
         for length in [1, 8.min(longest), longest.min(64)] {
-            self.forward(&[Input { slot: 0, token_ids: &ids[..length] }], Rows::Last, None)?;
+            self.forward_async(&[Input { slot: 0, token_ids: &ids[..length] }], Rows::Last, None).await?;
             self.truncate(0, 0);
         }
         for tail in tails {
             self.seek(tail, 0, 0)?;
-            self.step(tail, 1)?;
+            self.step_async(tail, 1).await?;
         }
         gpu.read(&gpu.dummy()?).await?;
         progress(total, total);
