@@ -124,7 +124,7 @@ impl Seeded {
             for i in 0.. {
                 let bits = hash(row * 7919 + i);
                 // Not beyond the row, whose last pair is one of zeros.
-                let code = if bits % 3 == 0 { bits >> 16 } else { (bits >> 8) % 3000 } as u16;
+                let code = if bits.is_multiple_of(3) { bits >> 16 } else { (bits >> 8) % 3000 } as u16;
                 if left <= 14 || pairs(code) >= left {
                     break;
                 }
@@ -159,7 +159,7 @@ fn values(call: &crate::twin::TwinCall<'_>, n: u32, k: u32) -> Vec<f32> {
     let rows = TernaryRows {
         n,
         k,
-        starts: &starts[..n as usize + 1],
+        starts: &starts[..=n as usize],
         codes: &codes[..end.min(codes.len())],
         levels: &levels[..n as usize],
     };
