@@ -121,9 +121,7 @@ fn choice(wg: u32, subgroup: bool, weight: SlotWeight) -> Choice {
         },
         invocations: wg,
         // Keys and indices of rows and columns, next columns; what is compared; sums of exponentials.
-        workgroup_bytes: 5 * words(MAX_SLOTS)
-            + 2 * words(best)
-            + if weight == SlotWeight::Probability { words(2 * wg) } else { 0 },
+        workgroup_bytes: 5 * words(MAX_SLOTS) + 2 * words(best) + words(2 * wg),
         requires: Requires::subgroups_if(subgroup),
         data: Data::Plain,
     }

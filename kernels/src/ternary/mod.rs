@@ -81,7 +81,7 @@ fn pick(caps: &Caps, kernel: &str, k: u32) -> (Team, u32) {
     if caps.subgroups() && is_free("subgroup") { (Team::Subgroups, wg) } else { (Team::Workgroup, wg) }
 }
 
-fn choice(file: &'static str, (team, wg): (Team, u32), sums: bool) -> Choice {
+fn choice(file: &'static str, (team, wg): (Team, u32)) -> Choice {
     let selection = Selection::new().set("WG", wg);
     let array = |words: u32| (4 * words).next_multiple_of(16);
     let (variant, selection, words) = match team {
@@ -95,7 +95,7 @@ fn choice(file: &'static str, (team, wg): (Team, u32), sums: bool) -> Choice {
         selection,
         invocations: wg,
         // Counts of pairs, sums.
-        workgroup_bytes: array(words) * (1 + u32::from(sums)),
+        workgroup_bytes: 2 * array(words),
         requires: Requires::subgroups_if(team == Team::Subgroups),
         data: Data::Plain,
     }
