@@ -121,9 +121,7 @@ fn choice(wg: u32, subgroup: bool, weight: SlotWeight) -> Choice {
         },
         invocations: wg,
         // Keys and indices of rows and columns, next columns; what is compared; sums of exponentials.
-        workgroup_bytes: 5 * words(MAX_SLOTS)
-            + 2 * words(best)
-            + if weight == SlotWeight::Probability { words(2 * wg) } else { 0 },
+        workgroup_bytes: 5 * words(MAX_SLOTS) + 2 * words(best) + words(2 * wg),
         requires: Requires::subgroups_if(subgroup),
         data: Data::Plain,
     }
@@ -219,13 +217,13 @@ fn twin(call: &mut TwinCall<'_>) {
 
 fn cases() -> Vec<TestCase> {
     use Regime::{ManyTiles, Model, OneTile, PartialTile};
+    use SlotWeight::{Probability, Relu, Score, Softmax};
     // `values`: how many scores there are, so that few make many ties.
     let case = |(name, regime): (&str, Regime), sizes: [u32; 4], values: u32, of: &[(u32, SlotWeight)]| {
         let [q, r, c, k] = sizes;
         let scores = |n: u32, seed: u32| -> Vec<f32> {
             let score = |i: u32| match (hash(i + seed) % 31, i / n) {
-                (_, 4) => f32::NAN,
-                (0, _) => f32::NAN,
+                (_, 4) | (0, _) => f32::NAN,
                 (1, _) => f32::NEG_INFINITY,
                 (2, 2) => f32::INFINITY,
                 (3, _) => -0.0,
@@ -245,7 +243,6 @@ fn cases() -> Vec<TestCase> {
         }
         case
     };
-    use SlotWeight::{Probability, Relu, Score, Softmax};
     // All weights in one invocation; in many, the one that shares most.
     vec![
         case(("one", OneTile), [2, 1, 1, 1], 64, &[(1, Softmax), (32, Probability)]),

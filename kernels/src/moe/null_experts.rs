@@ -128,8 +128,7 @@ fn params(
 fn choice(wg: u32, (vec4, subgroup): (bool, bool), [constant, residual]: [bool; 2]) -> Choice {
     let selection = Selection::new().set("HAS_CONSTANT", constant).set("HAS_RESIDUAL", residual);
     let choice = rows::reducing(FILE, wg, vec4, subgroup, selection);
-    let of_constant = array_bytes(if constant { MAX_SLOTS } else { 0 });
-    Choice { workgroup_bytes: choice.workgroup_bytes.next_multiple_of(16) + of_constant, ..choice }
+    Choice { workgroup_bytes: choice.workgroup_bytes.next_multiple_of(16) + array_bytes(MAX_SLOTS), ..choice }
 }
 
 fn choices() -> Vec<Choice> {

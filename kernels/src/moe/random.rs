@@ -45,7 +45,7 @@ pub const KERNEL: Kernel =
 /// The expert of a position: `floor(E · u)`, u in 0..1 from 24 bits of `pcg(position + pcg(layer + pcg(seed)))`.
 pub fn expert(experts: u32, seed: u32, layer: u32, position: u32) -> u32 {
     let bits = pcg(position.wrapping_add(pcg(layer.wrapping_add(pcg(seed))))) >> 8;
-    (u64::from(bits) * u64::from(experts) >> 24) as u32
+    ((u64::from(bits) * u64::from(experts)) >> 24) as u32
 }
 
 /// The permuted congruential generator RXS-M-XS of 32 bits (O'Neill 2014), as a hash (Jarzynski and Olano 2020).

@@ -204,13 +204,13 @@ impl TernaryRows<'_> {
                 let (what, got) = ("the words", codes.len() as u64);
                 return Err(DictionaryError::Length { what, got, want: to.into() });
             };
-            let entries = codes.iter().map(|&code| dictionary()[usize::from(code)]);
+            let mut entries = codes.iter().map(|&code| dictionary()[usize::from(code)]);
             let got: u64 = entries.clone().map(|entry| u64::from(entry[0] & 15)).sum();
             let want = k.div_ceil(2);
             if got != u64::from(want) {
                 return Err(DictionaryError::Pairs { row, got, want });
             }
-            if k % 2 == 1 && entries.last().and_then(|entry| symbols(entry).last()) != Some(0) {
+            if k % 2 == 1 && entries.next_back().and_then(|entry| symbols(entry).last()) != Some(0) {
                 return Err(DictionaryError::Behind { row });
             }
         }

@@ -81,7 +81,7 @@ fn pick(caps: &Caps, kernel: &str, k: u32) -> (Team, u32) {
     if caps.subgroups() && is_free("subgroup") { (Team::Subgroups, wg) } else { (Team::Workgroup, wg) }
 }
 
-fn choice(file: &'static str, (team, wg): (Team, u32), sums: bool) -> Choice {
+fn choice(file: &'static str, (team, wg): (Team, u32)) -> Choice {
     let selection = Selection::new().set("WG", wg);
     let array = |words: u32| (4 * words).next_multiple_of(16);
     let (variant, selection, words) = match team {
@@ -95,7 +95,7 @@ fn choice(file: &'static str, (team, wg): (Team, u32), sums: bool) -> Choice {
         selection,
         invocations: wg,
         // Counts of pairs, sums.
-        workgroup_bytes: array(words) * (1 + u32::from(sums)),
+        workgroup_bytes: 2 * array(words),
         requires: Requires::subgroups_if(team == Team::Subgroups),
         data: Data::Plain,
     }
@@ -124,7 +124,7 @@ impl Seeded {
             for i in 0.. {
                 let bits = hash(row * 7919 + i);
                 // Not beyond the row, whose last pair is one of zeros.
-                let code = if bits % 3 == 0 { bits >> 16 } else { (bits >> 8) % 3000 } as u16;
+                let code = if bits.is_multiple_of(3) { bits >> 16 } else { (bits >> 8) % 3000 } as u16;
                 if left <= 14 || pairs(code) >= left {
                     break;
                 }
@@ -159,7 +159,7 @@ fn values(call: &crate::twin::TwinCall<'_>, n: u32, k: u32) -> Vec<f32> {
     let rows = TernaryRows {
         n,
         k,
-        starts: &starts[..n as usize + 1],
+        starts: &starts[..=n as usize],
         codes: &codes[..end.min(codes.len())],
         levels: &levels[..n as usize],
     };

@@ -49,11 +49,11 @@ pub fn record(rec: &mut Recorder, of: Matrix<'_>, w: &Buffer) -> Result<(), Kern
     let team = pick(rec.caps(), SPEC.name, of.k);
     let grid = grid(of.n, team, rec.caps().workgroups);
     let params = Params { n: of.n, k: of.k, grid_x: grid[0] };
-    rec.dispatch(&SPEC, choice(FILE, team, false), &params, &[dictionary, codes, starts, levels, w], grid)
+    rec.dispatch(&SPEC, choice(FILE, team), &params, &[dictionary, codes, starts, levels, w], grid)
 }
 
 fn choices() -> Vec<Choice> {
-    TEAMS.map(|team| choice(FILE, team, false)).into()
+    TEAMS.map(|team| choice(FILE, team)).into()
 }
 
 /// The definition.
@@ -71,7 +71,7 @@ fn cases() -> Vec<TestCase> {
         for team in TEAMS {
             let grid = grid(n, team, 3);
             let params = Params { n, k, grid_x: grid[0] };
-            case = case.launch(choice(FILE, team, false), &params, grid);
+            case = case.launch(choice(FILE, team), &params, grid);
         }
         case
     };

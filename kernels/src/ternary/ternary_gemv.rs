@@ -74,11 +74,11 @@ pub fn record(
 fn launch(caps: &Caps, [num_rows, n, k]: [u32; 3]) -> Launch {
     let team = pick(caps, SPEC.name, k);
     let [x, y, _] = grid(n, team, caps.workgroups);
-    Launch::new(choice(FILE, team, true), &Params { num_rows, n, k, grid_x: x }, [x, y, num_rows])
+    Launch::new(choice(FILE, team), &Params { num_rows, n, k, grid_x: x }, [x, y, num_rows])
 }
 
 fn choices() -> Vec<Choice> {
-    TEAMS.map(|team| choice(FILE, team, true)).into()
+    TEAMS.map(|team| choice(FILE, team)).into()
 }
 
 /// The definition, in f64.
@@ -112,7 +112,7 @@ fn cases() -> Vec<TestCase> {
         for team in TEAMS {
             let [x, y, _] = grid(n, team, 3);
             let params = Params { num_rows: m, n, k, grid_x: x };
-            case = case.launch(choice(FILE, team, true), &params, [x, y, m]);
+            case = case.launch(choice(FILE, team), &params, [x, y, m]);
         }
         case
     };

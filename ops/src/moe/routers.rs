@@ -70,17 +70,14 @@ pub fn recurrent_logits(
     }
     let biased = |bias| Linear { bias: Some(bias), ..Linear::default() };
     let of_input = linear(frame, &u, from_input, &biased(input_bias))?; // [T, 3 P]
-    let of_state = match state {
-        Some(state) => {
-            state.expect_dtype(op, "state", DType::F32)?;
-            state.expect(op, "state", &[tokens, p])?;
-            linear(frame, state, from_state, &biased(state_bias))? // [T, 3 P]
-        }
-        None => {
-            state_bias.expect_dtype(op, "state_bias", DType::F32)?;
-            state_bias.expect(op, "state_bias", &[from_state.n])?;
-            state_bias.clone()
-        }
+    let of_state = if let Some(state) = state {
+        state.expect_dtype(op, "state", DType::F32)?;
+        state.expect(op, "state", &[tokens, p])?;
+        linear(frame, state, from_state, &biased(state_bias))? // [T, 3 P]
+    } else {
+        state_bias.expect_dtype(op, "state_bias", DType::F32)?;
+        state_bias.expect(op, "state_bias", &[from_state.n])?;
+        state_bias.clone()
     };
     let next = frame.alloc(&[tokens, p], DType::F32)?;
     let args = gru::Args {
