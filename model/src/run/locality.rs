@@ -198,8 +198,8 @@ mod tests {
         };
         let same = layer(1, vec![vec![0, 1]; 12]);
         let got = Locality::of(&[layer(0, trace()), same], 4).expect("long enough");
-        assert!((got.srp - (0.725 + 1.0) / 2.0).abs() < 1e-9, "{got:?}");
-        let lru = |hits: f64| (hits / 24.0 + 22.0 / 24.0) / 2.0;
+        assert!((got.srp - f64::midpoint(0.725, 1.0)).abs() < 1e-9, "{got:?}");
+        let lru = |hits: f64| f64::midpoint(hits / 24.0, 22.0 / 24.0);
         assert!((got.caches[0].lru - lru(13.0)).abs() < 1e-9 && (got.caches[1].lru - lru(17.0)).abs() < 1e-9);
         assert!((got.caches[0].lfu - lru(10.0)).abs() < 1e-9 && (got.caches[0].sch - lru(15.0)).abs() < 1e-9);
         assert_eq!(Locality::of(&[], 4), None);

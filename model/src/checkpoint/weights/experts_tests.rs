@@ -129,7 +129,7 @@ fn chunks_join_seamlessly() {
     let format = Format::Q8_0;
     let mut packed = Vec::new();
     for rows in FORMS {
-        let segments = block_on(w.expert_segments(rows, [E, 2 * I], Some(K))).expect("fits");
+        let segments = block_on(w.expert_segments(rows, [E, 2 * I], Some(K), 0..E)).expect("fits");
         let whole = block_on(w.rows(&segments, &(0..n), K, WeightFormat::F16)).expect("loads");
         let codes = block_on(w.packed_rows(&segments, &(0..n), K, format)).expect("loads");
         for size in 1..=n {
@@ -154,10 +154,30 @@ fn chunks_join_seamlessly() {
     }
 }
 
+/// An expert that is read by itself has the rows that it has among all of them.
+#[test]
+fn experts_are_read_one_by_one() {
+    let w = checkpoint(F16, WeightPolicy::default());
+    let n = 2 * I;
+    for rows in FORMS {
+        let all = block_on(w.expert_segments(rows, [E, n], Some(K), 0..E)).expect("fits");
+        for expert in 0..E {
+            let one = block_on(w.expert_segments(rows, [E, n], Some(K), expert..expert + 1)).expect("fits");
+            let range = expert * n..(expert + 1) * n;
+            let read =
+                |segments: &[_]| block_on(w.rows(segments, &range, K, WeightFormat::F16)).expect("loads");
+            assert!(read(&one) == read(&all), "{rows:?}, expert {expert}");
+            let pack =
+                |segments: &[_]| block_on(w.packed_rows(segments, &range, K, Format::Q8_0)).expect("loads");
+            assert!(pack(&one) == pack(&all), "{rows:?}, expert {expert}, packed");
+        }
+    }
+}
+
 #[test]
 fn formats_of_experts() {
     let layout = |w: &Weights, rows| {
-        let segments = block_on(w.expert_segments(rows, [E, 2 * I], Some(K))).expect("fits");
+        let segments = block_on(w.expert_segments(rows, [E, 2 * I], Some(K), 0..E)).expect("fits");
         w.layout(&segments, [E, E * 2 * I], w.policy()).expect("floats").parts
     };
     for (force, want) in [
@@ -188,7 +208,7 @@ fn formats_that_differ() {
     let w = quantised(&list);
     let parts = |pair: [&str; 2], e| {
         let rows = ExpertRows::Separate { scope: "m", gate_up: pair };
-        let segments = block_on(w.expert_segments(rows, [e, 2], Some(64))).expect("fits");
+        let segments = block_on(w.expert_segments(rows, [e, 2], Some(64), 0..e)).expect("fits");
         let layout = w.layout(&segments, [e, 2 * e], w.policy()).expect("floats");
         let rows = block_on(w.experts_f32(rows, [e, 2, 64])).expect("loads");
         (layout.parts, rows)
@@ -204,7 +224,7 @@ fn formats_that_differ() {
         ("m.0.b.weight_scales", U8, &[1, 2], &scales),
     ]);
     let rows = ExpertRows::Separate { scope: "m", gate_up: ["a", "b"] };
-    let segments = block_on(w.expert_segments(rows, [1, 2], Some(64))).expect("fits");
+    let segments = block_on(w.expert_segments(rows, [1, 2], Some(64), 0..1)).expect("fits");
     let layout = w.layout(&segments, [1, 2], w.policy()).expect("floats");
     assert_eq!(layout.parts, [(2, WeightFormat::F32)]);
     assert_eq!(w.report().notes.len(), 1);
