@@ -145,7 +145,7 @@ impl Job<'_> {
                 let (quantized, infos) = match step {
                     Step::Linear(linear) => self.quantize(linear, &weights, statistics.all).await?,
                     Step::Experts(experts) => {
-                        self.quantize_experts((step, experts), &weights, statistics, bar).await?
+                        self.quantize_experts((step, experts.as_ref()), &weights, statistics, bar).await?
                     }
                 };
                 let (tensors, info) = tensors(&quantized, &infos);

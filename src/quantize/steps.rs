@@ -24,7 +24,7 @@ pub enum Step {
     /// Those of a linear layer.
     Linear(LinearStep),
     /// Those of all experts of a layer: gate and up, or down.
-    Experts(ExpertStep),
+    Experts(Box<ExpertStep>),
 }
 
 /// The modules of a linear layer.
@@ -83,7 +83,7 @@ impl Step {
                     let module = if of == ExpertMatrix::Down { down } else { gate };
                     return Err(Error::NotDense { module }.into());
                 }
-                steps.push(Self::Experts(ExpertStep {
+                steps.push(Self::Experts(Box::new(ExpertStep {
                     layer,
                     of,
                     shape,
@@ -91,7 +91,7 @@ impl Step {
                     input: input.to_owned(),
                     routes: mixture.notes()[1].clone(),
                     replaced: tensors.into_iter().map(|info| info.name).collect(),
-                }));
+                })));
             }
         }
         Ok(steps)
