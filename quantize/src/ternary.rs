@@ -209,7 +209,7 @@ mod tests {
         };
         let cost = bits(&seeded(&mut random, 1 << 20, 885));
         assert!((cost - 0.736).abs() < 0.003, "{cost}");
-        assert!((bits(&[0; 28 * 1000]) - 16.0 / 28.0).abs() < 1e-6);
+        assert!((bits(&vec![0; 28 * 1000]) - 16.0 / 28.0).abs() < 1e-6);
     }
 
     #[test]

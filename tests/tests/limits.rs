@@ -236,13 +236,16 @@ fn memory_is_told_before_it_is_taken() {
     let choice = Choice::new(None, model.context(), Some(SessionOptions::default()));
     let told = memory::demand(model.config(), model.weight_bytes(), &choice);
     assert_eq!(told.cache, session.cache().bytes());
-    assert_eq!(told.layer, session.cache().layer(0).k.size());
+    assert_eq!(told.layer, session.cache().layer(0).keys().expect("keys").k.size());
     // Every buffer that the largest piece of a prompt writes, the cache apart.
     let ids = vec![1; model.context() as usize];
     let input = [Input { slot: 0, token_ids: &ids }];
     let (frame, _) = session.record(&input, Rows::Last, None).expect("records");
     let layers = (0..model.config().num_hidden_layers as usize).map(|i| session.cache().layer(i));
-    let cached: Vec<Buffer> = layers.flat_map(|layer| [layer.k.clone(), layer.v.clone()]).collect();
+    let cached: Vec<Buffer> = layers
+        .map(|layer| layer.keys().expect("keys"))
+        .flat_map(|keys| [keys.k.clone(), keys.v.clone()])
+        .collect();
     let mut known = cached.clone();
     for dispatch in frame.recording().dispatches() {
         for (binding, buffer) in dispatch.spec.bindings.iter().zip(&dispatch.buffers) {

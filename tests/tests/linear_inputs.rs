@@ -172,7 +172,7 @@ fn modules_are_those_of_the_checkpoint() {
             let routed = mixtures.iter().flat_map(|(_, m)| {
                 let ([logits, routes], router) = (m.notes().clone(), m.router());
                 let input = (m.router_module().to_owned(), vec![3, model.config().hidden_size]);
-                let down = (m.down_note().to_owned(), vec![3 * router.k, m.experts()[1].k]);
+                let down = (m.down_note().to_owned(), vec![3 * router.k, m.experts().expect("experts")[1].k]);
                 [input, (logits, vec![3, router.experts]), (routes, vec![3, router.k, 2]), down]
             });
             let want: BTreeMap<String, Vec<u32>> = firsts.chain(routed).collect();

@@ -337,6 +337,9 @@ const MIX: [f32; 6] = [0.2, -0.1, 0.4, -0.3, 0.5, 0.1];
 const CONSTANT: [f32; 3] = [0.5, -0.5, 1.0];
 const OF_CONSTANT: [f32; 3] = [0.932064, -1.796191, 0.567936];
 
+/// Routes of a token, and what comes of it.
+type Case = (Vec<(u32, f32)>, [f32; 3]);
+
 #[on_device]
 async fn experts_without_weights_give_what_was_published(gpu: Gpu) {
     let [mix, constant] = [(&MIX[..], &[1u32, 2, 3][..]), (&CONSTANT[..], &[1, 3])]
@@ -345,7 +348,7 @@ async fn experts_without_weights_give_what_was_published(gpu: Gpu) {
     let null = Null { kinds, constant: Some([&mix, &constant]) };
     let x = [1.0, -2.0, 0.5];
     // Experts 0 and 1 have weights, 2 is the constant one, 3 copies, 4 is of zero.
-    let cases: [(Vec<(u32, f32)>, [f32; 3]); 5] = [
+    let cases: [Case; 5] = [
         (vec![(2, 1.0), (4, 0.0)], OF_CONSTANT),
         (vec![(3, 1.0), (4, 7.0)], x),
         (vec![(0, 0.5), (NONE, 0.0)], [0.0; 3]),
@@ -416,6 +419,7 @@ async fn mixtures_have_experts_without_weights(gpu: Gpu) {
             alpha: 0.5,
             residual: Some(&tensor),
             null: Some(Null { kinds: NullExperts { constant: 0, copy: 2 }, constant: None }),
+            down_note: None,
         };
         let got = run(&gpu, &x, &upload_routes(&gpu, &routes), &experts, &opts).await;
         let want: Vec<f32> = want.iter().zip(&residual).map(|(y, r)| r + 0.5 * y).collect();

@@ -12,7 +12,8 @@ use girih_tests::on_device;
 fn sparse(len: u32, zeros: u32) -> Vec<f32> {
     let value = |i: u32| {
         let size = if hash(i) % 1000 < zeros { 0.01 } else { 0.8 };
-        size * (1.0 + (hash(i + 9) % 50) as f32 / 200.0) * if hash(i + 5) % 2 == 0 { 1.0 } else { -1.0 }
+        size * (1.0 + (hash(i + 9) % 50) as f32 / 200.0)
+            * if hash(i + 5).is_multiple_of(2) { 1.0 } else { -1.0 }
     };
     (0..len).map(value).collect()
 }

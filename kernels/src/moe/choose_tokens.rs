@@ -46,7 +46,7 @@ pub const KERNEL: Kernel =
 
 /// Appends the choice of each expert: the `capacity` tokens with its largest scores, the earlier token first among equals. NaN
 /// is not chosen. Scores `[E, T]`; routes `[T, E, 2]`: the expert and the bits of `scale · score`, or
-/// [`NONE`](super::NONE) and 0 where it does not take the token.
+/// [`NONE`] and 0 where it does not take the token.
 ///
 /// # Errors
 /// No experts or too many, 2^24 tokens or more, no capacity or one beyond the tokens, buffers that are too short, sizes beyond 32

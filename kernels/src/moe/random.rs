@@ -130,7 +130,9 @@ mod tests {
         let draws = |seed, layer| -> Vec<u32> { (0..16_000).map(|p| expert(16, seed, layer, p)).collect() };
         for (seed, layer) in [(0, 0), (1, 0), (0, 1), (u32::MAX, 30)] {
             let mut counts = [0u32; 16];
-            draws(seed, layer).into_iter().for_each(|e| counts[e as usize] += 1);
+            for e in draws(seed, layer) {
+                counts[e as usize] += 1;
+            }
             let chi: f64 = counts.iter().map(|&n| (f64::from(n) - 1000.0).powi(2) / 1000.0).sum();
             assert!(chi < 37.7, "{seed} {layer}: {chi} {counts:?}");
         }

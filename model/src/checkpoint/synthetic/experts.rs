@@ -95,7 +95,9 @@ mod tests {
                 let experts = choice.of_token(token, SIZE);
                 let distinct: std::collections::BTreeSet<u32> = experts.iter().copied().collect();
                 assert_eq!((experts.len(), distinct.len()), (4, 4), "{choice:?}, token {token}");
-                experts.iter().for_each(|&expert| counts[expert as usize] += 1);
+                for &expert in &experts {
+                    counts[expert as usize] += 1;
+                }
             }
             counts
         };

@@ -7,7 +7,6 @@ use super::{FeedForward, LayerCache, Linear, Norm, SelfAttention, Stream};
 
 /// One decoder layer.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "a few dozen for a model, all of one kind")]
 pub enum Block {
     /// Llama and most others.
     PreNorm(PreNorm),

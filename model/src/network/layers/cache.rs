@@ -6,7 +6,6 @@ use super::Block;
 
 /// What a layer keeps of sequences.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "a few dozen for a model")]
 pub enum LayerCache {
     /// Keys and values of every token, or latents.
     Keys(KvView),
