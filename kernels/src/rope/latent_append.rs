@@ -7,10 +7,10 @@ use girih_shaders::Selection;
 use crate::buffer::Buffer;
 use crate::caps::Caps;
 use crate::case::{Element, Regime, TestCase, Tolerance, seeded};
-use crate::choice::{Choice, Data, Launch, Requires};
+use crate::choice::{Choice, Data, Launch};
 use crate::error::KernelError;
 use crate::recorder::Recorder;
-use crate::rope::{Angles, Rotation, Style, half_or_nan, parts, test_table};
+use crate::rope::{Angles, Rotation, Style, appending, half_or_nan, parts, test_table};
 use crate::rows;
 use crate::spec::{Cost, Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
@@ -28,7 +28,7 @@ pub struct Params {
     /// Channels L of a latent.
     pub latent_dim: u32,
     /// Rotated channels R.
-    pub rope_dim: u32,
+    pub head_dim: u32,
     /// Pairs that are rotated, R/2.
     pub num_pairs: u32,
     /// Rows of a block of the table.
@@ -101,7 +101,7 @@ pub const KERNEL: Kernel =
 fn cost(launch: &Launch, _: &[u64], _: u32) -> Cost {
     let p: Params = bytemuck::pod_read_unaligned(&launch.params);
     let [tokens, heads, latent, rope, pairs] =
-        [p.num_tokens, p.num_q_heads, p.latent_dim, p.rope_dim, p.num_pairs].map(u64::from);
+        [p.num_tokens, p.num_q_heads, p.latent_dim, p.head_dim, p.num_pairs].map(u64::from);
     let element = if launch.choice.data == (Data::KeysValues { f16: true }) { 2 } else { 4 };
     let row = latent + rope;
     Cost { bytes: tokens * (8 * heads * row + (4 + element) * row + 8 * pairs), flops: 0 }
@@ -119,14 +119,14 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, params: Params, mode: Mode) ->
     rows::positive(SPEC.name, "latent_dim", params.latent_dim)?;
     rows::positive(SPEC.name, "num_q_heads", params.num_q_heads)?;
     rows::positive(SPEC.name, "max_positions", params.max_positions)?;
-    if params.num_pairs == 0 || params.num_pairs.checked_mul(2) != Some(params.rope_dim) {
-        return bad("rope_dim", params.rope_dim, "positive, twice the pairs of the table");
+    if params.num_pairs == 0 || params.num_pairs.checked_mul(2) != Some(params.head_dim) {
+        return bad("head_dim", params.head_dim, "positive, twice the pairs of the table");
     }
     if mode.f16 && !strides(&params).iter().all(|s| s.is_multiple_of(2)) {
         return bad("latent_dim or a stride", params.latent_dim, "even in an f16 cache");
     }
-    let Some(width) = params.latent_dim.checked_add(params.rope_dim) else {
-        return bad("latent_dim", params.latent_dim, "below 2^32 less rope_dim");
+    let Some(width) = params.latent_dim.checked_add(params.head_dim) else {
+        return bad("latent_dim", params.latent_dim, "below 2^32 less head_dim");
     };
     let rows_of_heads = rows::elements(SPEC.name, params.num_tokens, params.num_q_heads)?;
     rows::elements(SPEC.name, rows_of_heads, width)?;
@@ -142,7 +142,7 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, params: Params, mode: Mode) ->
 }
 
 fn strides(p: &Params) -> [u32; 4] {
-    [p.latent_dim, p.rope_dim, p.k_slot, p.k_token]
+    [p.latent_dim, p.head_dim, p.k_slot, p.k_token]
 }
 
 fn fits_vec4(p: &Params) -> bool {
@@ -162,27 +162,8 @@ fn choice(wg: u32, vec4: bool, subgroup: bool, mode: Mode) -> Choice {
     if vec4 {
         selection = selection.part("latent_io", "kv_cache/latent_io4.wgsl");
     }
-    let store = match (mode.f16, vec4) {
-        (false, false) => None,
-        (false, true) => Some("kv_cache/key_f32x4.wgsl"),
-        (true, false) => Some("kv_cache/key_f16.wgsl"),
-        (true, true) => Some("kv_cache/key_f16x4.wgsl"),
-    };
-    if let Some(store) = store {
-        selection = selection.part("key_f32", store);
-    }
-    if subgroup {
-        selection = selection.part("reduce", "common/reduce_subgroup.wgsl");
-    }
-    Choice {
-        file: "rope/latent_append.wgsl",
-        variant: rows::variant(vec4, subgroup),
-        selection,
-        invocations: wg,
-        workgroup_bytes: if subgroup { wg } else { 4 * wg },
-        requires: Requires::subgroups_if(subgroup),
-        data: Data::KeysValues { f16: mode.f16 },
-    }
+    let stores = ["kv_cache/key_f32x4.wgsl", "kv_cache/key_f16.wgsl", "kv_cache/key_f16x4.wgsl"];
+    appending("rope/latent_append.wgsl", wg, (vec4, subgroup), selection, mode.f16, ("key_f32", stores))
 }
 
 fn choices() -> Vec<Choice> {
@@ -211,7 +192,7 @@ fn twin(call: &mut TwinCall<'_>) {
     let mut k: Vec<f32> =
         if f16 { call.get::<half::f16>(6).iter().map(|v| v.to_f32()).collect() } else { call.get(6) };
     let mut q: Vec<f32> = call.get(7);
-    let [heads, latent, rope] = [p.num_q_heads, p.latent_dim, p.rope_dim].map(|n| n as usize);
+    let [heads, latent, rope] = [p.num_q_heads, p.latent_dim, p.head_dim].map(|n| n as usize);
     let width = latent + rope;
     let wide = |x: &[f32]| x.iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
     for seq in seqs.chunks_exact(4).take(p.num_seqs as usize) {
@@ -310,7 +291,7 @@ fn case(
         num_seqs: seqs.len() as u32,
         num_q_heads,
         latent_dim,
-        rope_dim,
+        head_dim: rope_dim,
         num_pairs: rope_dim / 2,
         max_positions: CAPACITY,
         switch_len: 8,

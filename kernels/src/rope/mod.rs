@@ -6,6 +6,8 @@ pub mod rotate;
 
 use girih_shaders::Selection;
 
+use crate::choice::{Choice, Data, Requires};
+use crate::rows;
 use crate::twin::TwinCall;
 
 /// Which channels form a pair, of the R that are rotated.
@@ -96,6 +98,39 @@ impl Rotation {
             y[to.1] = x[from.1] * cos + x[from.0] * sin;
         }
         y
+    }
+}
+
+/// A choice of a file that imports `common/reduce.wgsl` and a part that writes keys in f32, one by one: `stores` are those of four
+/// f32, of f16 and of four f16.
+fn appending(
+    file: &'static str,
+    wg: u32,
+    (vec4, subgroup): (bool, bool),
+    mut selection: Selection,
+    f16: bool,
+    (slot, stores): (&'static str, [&'static str; 3]),
+) -> Choice {
+    let store = match (f16, vec4) {
+        (false, false) => None,
+        (false, true) => Some(stores[0]),
+        (true, false) => Some(stores[1]),
+        (true, true) => Some(stores[2]),
+    };
+    if let Some(store) = store {
+        selection = selection.part(slot, store);
+    }
+    if subgroup {
+        selection = selection.part("reduce", "common/reduce_subgroup.wgsl");
+    }
+    Choice {
+        file,
+        variant: rows::variant(vec4, subgroup),
+        selection,
+        invocations: wg,
+        workgroup_bytes: if subgroup { wg } else { 4 * wg },
+        requires: Requires::subgroups_if(subgroup),
+        data: Data::KeysValues { f16 },
     }
 }
 

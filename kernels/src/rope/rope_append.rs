@@ -6,10 +6,10 @@ use girih_shaders::Selection;
 use crate::buffer::Buffer;
 use crate::caps::Caps;
 use crate::case::{Element, Regime, TestCase, Tolerance, seeded};
-use crate::choice::{Choice, Data, Launch, Requires};
+use crate::choice::{Choice, Data, Launch};
 use crate::error::KernelError;
 use crate::recorder::Recorder;
-use crate::rope::{Angles, Rotation, Style, half_or_nan, parts, test_table};
+use crate::rope::{Angles, Rotation, Style, appending, half_or_nan, parts, test_table};
 use crate::rows;
 use crate::spec::{Cost, Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
@@ -206,27 +206,8 @@ fn choice(wg: u32, vec4: bool, subgroup: bool, mode: Mode) -> Choice {
     if vec4 {
         selection = selection.part("io", "kv_cache/io4.wgsl");
     }
-    let store = match (mode.f16, vec4) {
-        (false, false) => None,
-        (false, true) => Some("kv_cache/store_f32x4.wgsl"),
-        (true, false) => Some("kv_cache/store_f16.wgsl"),
-        (true, true) => Some("kv_cache/store_f16x4.wgsl"),
-    };
-    if let Some(store) = store {
-        selection = selection.part("store_f32", store);
-    }
-    if subgroup {
-        selection = selection.part("reduce", "common/reduce_subgroup.wgsl");
-    }
-    Choice {
-        file: FILE,
-        variant: rows::variant(vec4, subgroup),
-        selection,
-        invocations: wg,
-        workgroup_bytes: if subgroup { wg } else { 4 * wg },
-        requires: Requires::subgroups_if(subgroup),
-        data: Data::KeysValues { f16: mode.f16 },
-    }
+    let stores = ["kv_cache/store_f32x4.wgsl", "kv_cache/store_f16.wgsl", "kv_cache/store_f16x4.wgsl"];
+    appending(FILE, wg, (vec4, subgroup), selection, mode.f16, ("store_f32", stores))
 }
 
 fn choices() -> Vec<Choice> {

@@ -75,7 +75,7 @@ pub fn latent_append(
         num_seqs,
         num_q_heads: heads,
         latent_dim,
-        rope_dim,
+        head_dim: rope_dim,
         num_pairs: table.num_pairs,
         max_positions: table.max_positions,
         switch_len: table.switch(),

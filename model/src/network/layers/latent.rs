@@ -13,7 +13,7 @@ use girih_ops::{
     RopeTable, Tensor, latent_append, linear_by_expert,
 };
 
-use super::{LayerCache, Linear, Modules, Norm, Residual, Scope, Stream};
+use super::{LayerCache, Linear, Modules, Norm, Residual, Scope};
 use crate::checkpoint::weights::{ExpertRows, HeadRows};
 use crate::error::LoadError;
 use crate::network::config::Latent;
@@ -179,21 +179,6 @@ impl LatentAttention {
         let values = linear_by_expert(frame, &sums, &routes, &self.expand)?; // [T H, Dv]
         let values = values.reshape(&[tokens, h * dims.value_dim])?;
         self.o.forward(frame, &values, Fusion { alpha, residual, ..Fusion::default() })
-    }
-
-    /// `attention(norm(x))` of the residual stream x, and the value of that: `[T, C]`, `[T, C]`.
-    pub fn forward_stream(
-        &self,
-        frame: &mut Frame,
-        stream: Stream<'_>,
-        norm: Option<&Norm>,
-        batch: &Batch,
-        cache: &LayerCache,
-    ) -> Result<(Tensor, Tensor), OpError> {
-        let x = stream.value(frame)?;
-        let fused = Residual { norm, alpha: 1.0, residual: None };
-        let y = self.forward(frame, &x, batch, cache, fused)?;
-        Ok((x, y))
     }
 }
 

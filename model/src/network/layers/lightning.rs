@@ -4,7 +4,7 @@ use girih_ops::{
     Act, Activation, Batch, Frame, Gpu, Linear as Fusion, OpError, Tensor, glu, linear_attention,
 };
 
-use super::{LayerCache, Linear, Modules, Norm, Residual, Scope, Stream};
+use super::{LayerCache, Linear, Modules, Norm, Residual, Scope};
 use crate::error::LoadError;
 use crate::network::config::HiddenAct;
 
@@ -115,20 +115,6 @@ impl LightningAttention {
         let sums = self.norm.forward(frame, &sums)?;
         let gated = glu(frame, &gate, &sums, Activation::Sigmoid)?;
         self.out.forward(frame, &gated, Fusion { alpha, residual, ..Fusion::default() })
-    }
-
-    /// `attention(norm(x))` of the residual stream x, and the value of that: `[T, C]`, `[T, C]`.
-    pub fn forward_stream(
-        &self,
-        frame: &mut Frame,
-        stream: Stream<'_>,
-        norm: Option<&Norm>,
-        batch: &Batch,
-        cache: &LayerCache,
-    ) -> Result<(Tensor, Tensor), OpError> {
-        let x = stream.value(frame)?;
-        let y = self.forward(frame, &x, batch, cache, Residual { norm, alpha: 1.0, residual: None })?;
-        Ok((x, y))
     }
 }
 

@@ -90,8 +90,12 @@ impl SelfAttention {
     ) -> Result<(Tensor, Tensor), OpError> {
         match self {
             Self::Grouped(attention) => attention.forward_stream(frame, stream, norm, batch, cache.keys()?),
-            Self::Latent(attention) => attention.forward_stream(frame, stream, norm, batch, cache),
-            Self::Lightning(attention) => attention.forward_stream(frame, stream, norm, batch, cache),
+            Self::Latent(_) | Self::Lightning(_) => {
+                let x = stream.value(frame)?;
+                let y =
+                    self.forward(frame, &x, batch, cache, Residual { norm, alpha: 1.0, residual: None })?;
+                Ok((x, y))
+            }
         }
     }
 }

@@ -131,7 +131,7 @@ impl Session {
         if self.is_ahead(slot) {
             let mut frame = Frame::with_arena(self.gpu(), self.arena.clone());
             self.catch_up(&mut frame, slot)?;
-            frame.submit()?;
+            now(self.run(&mut frame))?;
             self.saw(slot, |_| position as usize);
         }
         let room = self.cache.capacity().saturating_sub(position);
