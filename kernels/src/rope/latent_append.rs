@@ -322,7 +322,7 @@ fn case(
     modes.iter().enumerate().fold(case, |case, (i, &mode)| {
         // One mode of a case also runs scalar.
         let fits = fits_vec4(&params);
-        let runs = rows::widths().filter(|&(vec4, _)| vec4 == fits || !vec4 && i == 0 && latent_dim < 512);
+        let runs = rows::widths().filter(|&(vec4, _)| vec4 == fits || !vec4 && i == 0);
         runs.fold(case, |case, (vec4, subgroup)| {
             case.launch(choice(if i == 0 { 64 } else { 16 }, vec4, subgroup, mode), &params, grid)
         })

@@ -38,6 +38,8 @@ pub(super) fn metadata(out: &mut File, arch: &str, config: &Json) {
     match config["scoring_func"].as_str() {
         Some("softmax") => set("expert_gating_func", Value::Uint(1)),
         Some("sigmoid") => set("expert_gating_func", Value::Uint(2)),
+        // What its class does; llama.cpp's converter leaves it out then, and llama.cpp takes softmax.
+        None if config["model_type"] == "deepseek_v3" => set("expert_gating_func", Value::Uint(2)),
         _ => {}
     }
 }
