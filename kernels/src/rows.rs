@@ -2,6 +2,7 @@
 
 use girih_shaders::Selection;
 
+use crate::buffer::Buffer;
 use crate::caps::Caps;
 use crate::choice::{Choice, Data, Requires};
 use crate::error::KernelError;
@@ -114,6 +115,19 @@ pub(crate) fn elements(kernel: &'static str, num_rows: u32, num_channels: u32) -
         got: u64::from(num_rows) * u64::from(num_channels),
         must_be: "below 2^32",
     })
+}
+
+/// Refuses buffers of fewer bytes than wanted.
+pub(crate) fn check_sizes<const N: usize>(
+    kernel: &'static str,
+    buffers: [(&'static str, Option<&Buffer>, u64); N],
+) -> Result<(), KernelError> {
+    for (binding, buffer, want) in buffers {
+        if let Some(got) = buffer.map(Buffer::size).filter(|&size| size < want) {
+            return Err(KernelError::BadBuffer { kernel, binding, got, want });
+        }
+    }
+    Ok(())
 }
 
 /// A product of sizes; `u64::MAX`, which no buffer has, where it does not fit.

@@ -105,6 +105,17 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: Shape) -> Result<(), Ke
     let slot = rows::elements(SPEC.name, num_heads, head_dim * head_dim)?;
     let row = rows::elements(SPEC.name, num_heads, 3 * head_dim)?;
     rows::elements(SPEC.name, num_tokens, row)?;
+    let [t, s, h, d] = [num_tokens, num_seqs, num_heads, head_dim].map(u64::from);
+    rows::check_sizes(
+        SPEC.name,
+        [
+            ("qkv", Some(args.qkv), 12 * t * h * d),
+            ("slopes", Some(args.slopes), 4 * h),
+            ("seqs", Some(args.seqs), 16 * s),
+            ("states", Some(args.states), 4 * h * d * d),
+            ("o", Some(args.o), 4 * t * h * d),
+        ],
+    )?;
     let choice = select(rec.caps(), head_dim);
     let params = Params { num_tokens, num_heads, head_dim, slot };
     let buffers = [args.qkv, args.slopes, args.seqs, args.states, args.o];

@@ -8,7 +8,7 @@ pub(super) mod bench;
 use std::ops::Range;
 
 use super::Act;
-use super::product::{Epilogue, EpilogueKind, Params, Part, Shape, check_sizes};
+use super::product::{Epilogue, EpilogueKind, Params, Part, Shape};
 use super::reference::{self, Finish};
 use super::tuning::Recorded;
 use crate::buffer::Buffer;
@@ -107,7 +107,7 @@ impl ExpertShape {
         let y_bytes = rows::product([4, self.y_rows(x), epilogue.act.columns(self.n).into()]);
         let bias_bytes = rows::product([4, self.experts.into(), self.n.into()]);
         let bias = ("bias", epilogue.bias, bias_bytes);
-        check_sizes(kernel, [bias, ("residual", epilogue.residual, y_bytes), ("y", Some(y), y_bytes)])
+        rows::check_sizes(kernel, [bias, ("residual", epilogue.residual, y_bytes), ("y", Some(y), y_bytes)])
     }
 
     /// Those of the product with one part of W.
@@ -175,7 +175,7 @@ pub(super) fn check_grouped(
         return Err(KernelError::BadParam { kernel, field: "weighted sums", got: 1, must_be });
     }
     let groups = rows::product([4, 4 * u64::from(args.max_tiles) + shape.num_slots()]);
-    check_sizes(kernel, [("groups", Some(args.groups), groups)])
+    rows::check_sizes(kernel, [("groups", Some(args.groups), groups)])
 }
 
 /// What a grouped product reads at most: the weights of all experts.

@@ -5,7 +5,7 @@ mod measured;
 
 use girih_shaders::Selection;
 
-use super::product::{Epilogue, EpilogueKind, Params, Part, Shape, check_result, check_sizes};
+use super::product::{Epilogue, EpilogueKind, Params, Part, Shape, check_result};
 use super::tile::{ENOUGH_GROUPS, Plan, Tile};
 use super::{QUANT_FORMATS, WeightFormat, or_dummy, parts, reference, split_sum, tuning};
 use crate::buffer::Buffer;
@@ -68,7 +68,7 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: Shape) -> Result<(), Ke
         return Ok(());
     }
     let x_bytes = rows::product([4, shape.m.into(), shape.k.into()]);
-    check_sizes(SPEC.name, [("x", Some(args.x), x_bytes)])?;
+    rows::check_sizes(SPEC.name, [("x", Some(args.x), x_bytes)])?;
     check_result(SPEC.name, &args.epilogue, args.y, [shape.m, shape.n])?;
     let plan = plan(rec.caps(), shape, &formats(args.parts));
     let Plan { tile, splits, split_k8 } = plan;

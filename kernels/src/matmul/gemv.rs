@@ -7,7 +7,7 @@ pub mod routed;
 use girih_shaders::Selection;
 
 use super::few_rows::{self, Candidates, Config, Kind, LANES, NARROW_LANES};
-use super::product::{Epilogue, EpilogueKind, Params, Part, Shape, check_result, check_sizes};
+use super::product::{Epilogue, EpilogueKind, Params, Part, Shape, check_result};
 use super::tuning;
 use super::{QUANT_FORMATS, WeightFormat, or_dummy, parts, product, reference};
 use crate::buffer::Buffer;
@@ -18,6 +18,7 @@ use crate::error::KernelError;
 use crate::fused::Norm;
 use crate::quant::Format;
 use crate::recorder::Recorder;
+use crate::rows;
 use crate::spec::{Kernel, KernelSpec, Tuning, read, read_write};
 use crate::twin::TwinCall;
 
@@ -111,7 +112,10 @@ fn prepare(
     let row_bytes = 4 * u64::from(shape.k);
     let x = ("x", Some(args.x), u64::from(shape.m) * row_bytes);
     let norm_vectors = [("norm_weight", norm_weight, row_bytes), ("norm_bias", norm_bias, row_bytes)];
-    check_sizes(spec.name, [x, norm_vectors[0], norm_vectors[1], ("norm_add_weight", added, row_bytes)])?;
+    rows::check_sizes(
+        spec.name,
+        [x, norm_vectors[0], norm_vectors[1], ("norm_add_weight", added, row_bytes)],
+    )?;
     check_result(spec.name, &args.epilogue, args.y, [shape.m, shape.n])?;
     let vectors = product::vectors(spec.name, rec.gpu(), [norm_weight, norm_bias, bias, added])?;
     let (vectors, [norm_weight_at, norm_bias_at, bias_at, norm_add_weight_at]) = vectors;

@@ -11,7 +11,7 @@ use girih_shaders::Selection;
 use super::bench::{int_case as bench_case, parse_int as parse_bench};
 use super::few_rows::{self, Candidates, Config, Kind, LANES};
 use super::int::{self, Weights, XRow};
-use super::product::{Epilogue, EpilogueKind, Params, Part, Shape, check_result, check_sizes};
+use super::product::{Epilogue, EpilogueKind, Params, Part, Shape, check_result};
 use super::tuning;
 use super::{or_dummy, product, reference};
 use crate::buffer::Buffer;
@@ -21,6 +21,7 @@ use crate::choice::{Choice, Data, Launch};
 use crate::error::KernelError;
 use crate::quant::{Code, Format, Scale, Super, SuperScale, WeightFormat};
 use crate::recorder::Recorder;
+use crate::rows;
 use crate::spec::{Kernel, KernelSpec, Tuning, read, read_write};
 use crate::twin::TwinCall;
 
@@ -121,7 +122,7 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: Shape) -> Result<(), Ke
     let row_bytes = 4 * u64::from(shape.k);
     if let Operand::Float { x, .. } = args.input {
         let x = ("x", Some(x), u64::from(shape.m) * row_bytes);
-        check_sizes(kernel, [x, ("norm_weight", norm_weight, row_bytes)])?;
+        rows::check_sizes(kernel, [x, ("norm_weight", norm_weight, row_bytes)])?;
     }
     check_result(kernel, &args.epilogue, args.y, [shape.m, shape.n])?;
     let gpu = rec.gpu().clone();

@@ -286,11 +286,7 @@ pub(super) fn check_codes(
     shape: Shape,
 ) -> Result<(), KernelError> {
     let bytes = |each| rows::product([each, shape.m.into(), shape.num_blocks().into()]);
-    for (binding, buffer, want) in [("x", codes, bytes(32)), ("x_scales", scales, bytes(8))] {
-        if buffer.size() < want {
-            return Err(KernelError::BadBuffer { kernel, binding, got: buffer.size(), want });
-        }
-    }
+    rows::check_sizes(kernel, [("x", Some(codes), bytes(32)), ("x_scales", Some(scales), bytes(8))])?;
     Ok(())
 }
 

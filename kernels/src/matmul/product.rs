@@ -165,7 +165,7 @@ impl Part<'_> {
     /// Checks sizes. The buffer of scales, if the format has one; what stands in for it, if not.
     pub(super) fn scales(&self, kernel: &'static str, gpu: &Gpu, k: u32) -> Result<Buffer, KernelError> {
         let want = rows::product([self.rows.into(), self.format.row_bytes(k)]);
-        check_sizes(kernel, [("w", Some(self.buffer), want)])?;
+        rows::check_sizes(kernel, [("w", Some(self.buffer), want)])?;
         let want = rows::product([self.rows.into(), self.format.scale_row_bytes(k)]);
         match self.scales {
             Some(scales) if scales.size() >= want => Ok(scales.clone()),
@@ -359,19 +359,6 @@ pub(super) fn join<const N: usize>(vectors: [&[f32]; N]) -> (Vec<f32>, [u32; N])
     (all, at)
 }
 
-/// Refuses buffers of fewer bytes than wanted.
-pub(super) fn check_sizes<const N: usize>(
-    kernel: &'static str,
-    buffers: [(&'static str, Option<&Buffer>, u64); N],
-) -> Result<(), KernelError> {
-    for (binding, buffer, want) in buffers {
-        if let Some(got) = buffer.map(Buffer::size).filter(|&size| size < want) {
-            return Err(KernelError::BadBuffer { kernel, binding, got, want });
-        }
-    }
-    Ok(())
-}
-
 /// Refuses operands of an epilogue for `[m, n]` and results that are too short.
 pub(super) fn check_result(
     kernel: &'static str,
@@ -381,5 +368,5 @@ pub(super) fn check_result(
 ) -> Result<(), KernelError> {
     let y_bytes = rows::product([4, m.into(), epilogue.act.columns(n).into()]);
     let bias = ("bias", epilogue.bias, 4 * u64::from(n));
-    check_sizes(kernel, [bias, ("residual", epilogue.residual, y_bytes), ("y", Some(y), y_bytes)])
+    rows::check_sizes(kernel, [bias, ("residual", epilogue.residual, y_bytes), ("y", Some(y), y_bytes)])
 }

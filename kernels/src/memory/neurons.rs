@@ -103,17 +103,16 @@ pub fn record(
     let (slots, values) = (slots?, values?);
     let scale_bytes = rows::product([rows.into(), format.scale_row_bytes(num_channels)]);
     let none = rec.gpu().dummy()?;
-    for (binding, buffer, want) in [
-        ("routes", Some(args.routes), 8 * slots),
-        ("w", Some(args.table), rows::product([rows.into(), format.row_bytes(num_channels)])),
-        ("w_scales", (scale_bytes > 0).then(|| args.scales.unwrap_or(&none)), scale_bytes),
-        ("x", Some(args.x), 4 * values),
-        ("y", Some(args.y), 8 * slots),
-    ] {
-        if let Some(got) = buffer.map(Buffer::size).filter(|&size| size < want) {
-            return Err(KernelError::BadBuffer { kernel: SPEC.name, binding, got, want });
-        }
-    }
+    rows::check_sizes(
+        SPEC.name,
+        [
+            ("routes", Some(args.routes), 8 * slots),
+            ("w", Some(args.table), rows::product([rows.into(), format.row_bytes(num_channels)])),
+            ("w_scales", (scale_bytes > 0).then(|| args.scales.unwrap_or(&none)), scale_bytes),
+            ("x", Some(args.x), 4 * values),
+            ("y", Some(args.y), 8 * slots),
+        ],
+    )?;
     let launch = launch(rec.caps(), shape, format, act);
     rec.launch(&SPEC, &launch, &[args.routes, args.table, args.scales.unwrap_or(&none), args.x, args.y])
 }

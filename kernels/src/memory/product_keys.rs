@@ -81,15 +81,14 @@ pub fn record(
     }
     rows::elements(SPEC.name, num_queries, num_rows.max(num_columns).max(num_slots))?;
     let [q, r, c, k] = [num_queries, num_rows, num_columns, num_slots].map(u64::from);
-    for (binding, buffer, want) in [
-        ("rows", args.rows, 4 * q * r),
-        ("columns", args.columns, 4 * q * c),
-        ("routes", args.routes, 8 * q * k),
-    ] {
-        if buffer.size() < want {
-            return Err(KernelError::BadBuffer { kernel: SPEC.name, binding, got: buffer.size(), want });
-        }
-    }
+    rows::check_sizes(
+        SPEC.name,
+        [
+            ("rows", Some(args.rows), 4 * q * r),
+            ("columns", Some(args.columns), 4 * q * c),
+            ("routes", Some(args.routes), 8 * q * k),
+        ],
+    )?;
     let launch = launch(rec.caps(), [num_queries, num_rows, num_columns, num_slots], weight);
     rec.launch(&SPEC, &launch, &[args.rows, args.columns, args.routes])
 }

@@ -106,17 +106,16 @@ pub fn record(
     let (slots, values) = (slots?, values?);
     let scale_bytes = rows::product([rows.into(), format.scale_row_bytes(num_channels)]);
     let none = rec.gpu().dummy()?;
-    for (binding, buffer, want) in [
-        ("routes", Some(args.routes), 8 * slots),
-        ("w", Some(args.table), rows::product([rows.into(), format.row_bytes(num_channels)])),
-        ("w_scales", (scale_bytes > 0).then(|| args.scales.unwrap_or(&none)), scale_bytes),
-        ("residual", args.residual, 4 * values),
-        ("y", Some(args.y), 4 * values),
-    ] {
-        if let Some(got) = buffer.map(Buffer::size).filter(|&size| size < want) {
-            return Err(KernelError::BadBuffer { kernel: SPEC.name, binding, got, want });
-        }
-    }
+    rows::check_sizes(
+        SPEC.name,
+        [
+            ("routes", Some(args.routes), 8 * slots),
+            ("w", Some(args.table), rows::product([rows.into(), format.row_bytes(num_channels)])),
+            ("w_scales", (scale_bytes > 0).then(|| args.scales.unwrap_or(&none)), scale_bytes),
+            ("residual", args.residual, 4 * values),
+            ("y", Some(args.y), 4 * values),
+        ],
+    )?;
     let launch = launch(rec.caps(), shape, format, (alpha, [args.residual.is_some(), adds]));
     let [scales, residual] = [args.scales, args.residual].map(|b| b.unwrap_or(&none));
     rec.launch(&SPEC, &launch, &[args.routes, args.table, scales, residual, args.y])

@@ -71,11 +71,7 @@ pub fn record(
         return bad("tokens of an expert", capacity, "1 to the number of tokens");
     }
     let len = u64::from(rows::elements(SPEC.name, num_tokens, num_experts)?);
-    for (binding, buffer, want) in [("scores", scores, 4 * len), ("routes", routes, 8 * len)] {
-        if buffer.size() < want {
-            return Err(KernelError::BadBuffer { kernel: SPEC.name, binding, got: buffer.size(), want });
-        }
-    }
+    rows::check_sizes(SPEC.name, [("scores", Some(scores), 4 * len), ("routes", Some(routes), 8 * len)])?;
     let (_, subgroup) = rows::pick(rec.caps(), SPEC.name, false, true);
     let choice = choice(rows::row_wg(rec.caps(), num_tokens), subgroup);
     let grid = rows::row_grid(rec.caps(), num_experts);

@@ -74,16 +74,15 @@ pub fn record(
     let slots = rows::elements(SPEC.name, num_tokens, num_slots)?;
     rows::elements(SPEC.name, slots, num_channels)?;
     let [t, s, n] = [num_tokens, slots, num_channels].map(u64::from);
-    for (binding, buffer, want) in [
-        ("o", Some(args.o), 4 * s * n),
-        ("routes", Some(args.routes), 8 * s),
-        ("residual", args.residual, 4 * t * n),
-        ("y", Some(args.y), 4 * t * n),
-    ] {
-        if let Some(got) = buffer.map(Buffer::size).filter(|&size| size < want) {
-            return Err(KernelError::BadBuffer { kernel: SPEC.name, binding, got, want });
-        }
-    }
+    rows::check_sizes(
+        SPEC.name,
+        [
+            ("o", Some(args.o), 4 * s * n),
+            ("routes", Some(args.routes), 8 * s),
+            ("residual", args.residual, 4 * t * n),
+            ("y", Some(args.y), 4 * t * n),
+        ],
+    )?;
     let (vec4, _) = rows::pick(rec.caps(), SPEC.name, num_channels.is_multiple_of(4), false);
     let choice = choice(rows::flat_wg(rec.caps()), vec4, args.residual.is_some());
     let groups = (num_tokens * (num_channels / if vec4 { 4 } else { 1 })).div_ceil(choice.invocations);

@@ -96,15 +96,14 @@ pub fn record(
     if max_tiles > rec.caps().workgroups {
         return bad("tiles", max_tiles, "at most the workgroups along an axis");
     }
-    for (binding, buffer, want) in [
-        ("routes", args.routes, rows::product([8, slots.into()])),
-        ("groups", args.groups, groups_bytes(slots, max_tiles)),
-        ("grids", args.grids, GRIDS_BYTES),
-    ] {
-        if buffer.size() < want {
-            return Err(KernelError::BadBuffer { kernel: SPEC.name, binding, got: buffer.size(), want });
-        }
-    }
+    rows::check_sizes(
+        SPEC.name,
+        [
+            ("routes", Some(args.routes), rows::product([8, slots.into()])),
+            ("groups", Some(args.groups), groups_bytes(slots, max_tiles)),
+            ("grids", Some(args.grids), GRIDS_BYTES),
+        ],
+    )?;
     let wg = workgroup(rec.caps());
     let [first_columns, second_columns] = columns;
     let params =

@@ -66,16 +66,15 @@ pub fn record(
     let len = rows::elements(SPEC.name, num_tokens, num_channels)?;
     rows::elements(SPEC.name, len, 3)?;
     let [n, p] = [len, num_channels].map(u64::from);
-    for (binding, buffer, want) in [
-        ("of_input", Some(args.of_input), 12 * n),
-        ("of_state", Some(args.of_state), if args.state.is_some() { 12 * n } else { 12 * p }),
-        ("state", args.state, 4 * n),
-        ("y", Some(args.y), 4 * n),
-    ] {
-        if let Some(got) = buffer.map(Buffer::size).filter(|&size| size < want) {
-            return Err(KernelError::BadBuffer { kernel: SPEC.name, binding, got, want });
-        }
-    }
+    rows::check_sizes(
+        SPEC.name,
+        [
+            ("of_input", Some(args.of_input), 12 * n),
+            ("of_state", Some(args.of_state), if args.state.is_some() { 12 * n } else { 12 * p }),
+            ("state", args.state, 4 * n),
+            ("y", Some(args.y), 4 * n),
+        ],
+    )?;
     let choice = choice(rows::flat_wg(rec.caps()), args.state.is_some());
     let grid = rows::row_grid(rec.caps(), len.div_ceil(choice.invocations));
     let params = Params { len, num_channels, grid_x: grid[0] };

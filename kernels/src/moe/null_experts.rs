@@ -93,18 +93,17 @@ pub fn record(
     let [t, s, d, c] = [num_tokens, num_slots, num_channels, null.constant].map(u64::from);
     let none = rec.gpu().dummy()?;
     let [mix, constants] = args.constant.unwrap_or([&none; 2]);
-    for (binding, buffer, want) in [
-        ("x", Some(args.x), 4 * t * d),
-        ("routes", Some(args.routes), rows::product([8, t, s])),
-        ("mix", (c > 0).then_some(mix), rows::product([8, c, d])),
-        ("constants", (c > 0).then_some(constants), rows::product([4, c, d])),
-        ("residual", args.residual, 4 * t * d),
-        ("y", Some(args.y), 4 * t * d),
-    ] {
-        if let Some(got) = buffer.map(Buffer::size).filter(|&size| size < want) {
-            return Err(KernelError::BadBuffer { kernel: SPEC.name, binding, got, want });
-        }
-    }
+    rows::check_sizes(
+        SPEC.name,
+        [
+            ("x", Some(args.x), 4 * t * d),
+            ("routes", Some(args.routes), rows::product([8, t, s])),
+            ("mix", (c > 0).then_some(mix), rows::product([8, c, d])),
+            ("constants", (c > 0).then_some(constants), rows::product([4, c, d])),
+            ("residual", args.residual, 4 * t * d),
+            ("y", Some(args.y), 4 * t * d),
+        ],
+    )?;
     let (vec4, subgroup) = rows::pick(rec.caps(), SPEC.name, num_channels.is_multiple_of(4), true);
     let wg = rows::row_wg(rec.caps(), num_channels / if vec4 { 4 } else { 1 });
     let choice = choice(wg, (vec4, subgroup), [null.constant > 0, args.residual.is_some()]);

@@ -71,11 +71,7 @@ pub fn record(
         return Err(KernelError::BadParam { kernel: SPEC.name, field, got, must_be });
     }
     let t = u64::from(num_tokens);
-    for (binding, buffer, want) in [("positions", positions, 4 * t), ("routes", routes, 8 * t)] {
-        if buffer.size() < want {
-            return Err(KernelError::BadBuffer { kernel: SPEC.name, binding, got: buffer.size(), want });
-        }
-    }
+    rows::check_sizes(SPEC.name, [("positions", Some(positions), 4 * t), ("routes", Some(routes), 8 * t)])?;
     let choice = choice(rows::flat_wg(rec.caps()));
     let grid = token_grid(rec.caps(), num_tokens, choice.invocations);
     let params = Params { num_tokens, num_experts, seed, layer, grid_x: grid[0] };

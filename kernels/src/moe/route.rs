@@ -143,17 +143,16 @@ pub fn record(
 ) -> Result<(), KernelError> {
     check(router)?;
     let [t, e, k] = [num_tokens, router.experts, router.k].map(u64::from);
-    for (binding, buffer, want) in [
-        ("logits", Some(args.logits), rows::product([4, t, e])),
-        ("bias", args.bias, 4 * e),
-        ("expert_scale", args.expert_scale, 4 * e),
-        ("table", args.table, 4 * e),
-        ("routes", Some(args.routes), rows::product([8, t, k])),
-    ] {
-        if let Some(got) = buffer.map(Buffer::size).filter(|&size| size < want) {
-            return Err(KernelError::BadBuffer { kernel: SPEC.name, binding, got, want });
-        }
-    }
+    rows::check_sizes(
+        SPEC.name,
+        [
+            ("logits", Some(args.logits), rows::product([4, t, e])),
+            ("bias", args.bias, 4 * e),
+            ("expert_scale", args.expert_scale, 4 * e),
+            ("table", args.table, 4 * e),
+            ("routes", Some(args.routes), rows::product([8, t, k])),
+        ],
+    )?;
     let wg = workgroup(rec.caps(), router);
     let (_, subgroup) = rows::pick(rec.caps(), SPEC.name, false, wg > 1);
     let vectors = [args.bias, args.expert_scale, args.table];

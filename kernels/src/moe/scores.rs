@@ -52,11 +52,7 @@ pub fn record(
 ) -> Result<(), KernelError> {
     rows::positive(SPEC.name, "experts", num_experts)?;
     let want = 4 * u64::from(rows::elements(SPEC.name, num_tokens, num_experts)?);
-    for (binding, buffer) in [("logits", logits), ("scores", scores)] {
-        if buffer.size() < want {
-            return Err(KernelError::BadBuffer { kernel: SPEC.name, binding, got: buffer.size(), want });
-        }
-    }
+    rows::check_sizes(SPEC.name, [("logits", Some(logits), want), ("scores", Some(scores), want)])?;
     let grid = token_grid(rec.caps(), num_tokens, WG);
     let params = Params { num_tokens, num_experts, grid_x: grid[0] };
     rec.dispatch(&SPEC, choice(score), &params, &[logits, scores], grid)

@@ -133,6 +133,18 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, params: Params, mode: Mode) ->
     let Some(groups) = params.num_q_heads.checked_add(1) else {
         return bad("num_q_heads", params.num_q_heads, "below 2^32 - 1");
     };
+    let [t, h, l, r, w] =
+        [params.num_tokens, params.num_q_heads, params.latent_dim, params.head_dim, width].map(u64::from);
+    rows::check_sizes(
+        SPEC.name,
+        [
+            ("latents", Some(args.latents), 4 * t * w),
+            ("absorbed", Some(args.absorbed), 4 * t * h * l),
+            ("q_rope", Some(args.q_rope), 4 * t * h * r),
+            ("norm", Some(args.norm), 4 * l),
+            ("q", Some(args.q), 4 * t * h * w),
+        ],
+    )?;
     let choice = select(rec.caps(), &params, mode);
     let [grid_y, grid_z, _] = rows::row_grid(rec.caps(), params.num_tokens);
     let params = Params { grid_y, ..params };

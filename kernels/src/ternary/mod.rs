@@ -38,16 +38,15 @@ fn bindings<'a>(kernel: &'static str, w: Matrix<'a>) -> Result<[&'a Buffer; 4], 
     rows::positive(kernel, "rows of W", w.n)?;
     rows::positive(kernel, "columns of W", w.k)?;
     rows::elements(kernel, w.n, w.k)?;
-    for (binding, buffer, want) in [
-        ("dictionary", w.dictionary, DICTIONARY_BYTES),
-        ("codes", w.codes, 4),
-        ("starts", w.starts, 4 * (u64::from(w.n) + 1)),
-        ("levels", w.levels, 4 * u64::from(w.n)),
-    ] {
-        if buffer.size() < want {
-            return Err(KernelError::BadBuffer { kernel, binding, got: buffer.size(), want });
-        }
-    }
+    rows::check_sizes(
+        kernel,
+        [
+            ("dictionary", Some(w.dictionary), DICTIONARY_BYTES),
+            ("codes", Some(w.codes), 4),
+            ("starts", Some(w.starts), 4 * (u64::from(w.n) + 1)),
+            ("levels", Some(w.levels), 4 * u64::from(w.n)),
+        ],
+    )?;
     Ok([w.dictionary, w.codes, w.starts, w.levels])
 }
 

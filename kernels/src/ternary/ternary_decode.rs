@@ -8,6 +8,7 @@ use crate::case::{Regime, TestCase, Tolerance};
 use crate::choice::Choice;
 use crate::error::KernelError;
 use crate::recorder::Recorder;
+use crate::rows;
 use crate::spec::{Kernel, KernelSpec, read, read_write};
 use crate::twin::TwinCall;
 
@@ -43,9 +44,7 @@ pub const KERNEL: Kernel =
 pub fn record(rec: &mut Recorder, of: Matrix<'_>, w: &Buffer) -> Result<(), KernelError> {
     let [dictionary, codes, starts, levels] = bindings(SPEC.name, of)?;
     let want = 4 * u64::from(of.n) * u64::from(of.k);
-    if w.size() < want {
-        return Err(KernelError::BadBuffer { kernel: SPEC.name, binding: "w", got: w.size(), want });
-    }
+    rows::check_sizes(SPEC.name, [("w", Some(w), want)])?;
     let team = pick(rec.caps(), SPEC.name, of.k);
     let grid = grid(of.n, team, rec.caps().workgroups);
     let params = Params { n: of.n, k: of.k, grid_x: grid[0] };

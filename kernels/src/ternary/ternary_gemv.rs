@@ -62,11 +62,7 @@ pub fn record(
 ) -> Result<(), KernelError> {
     let [dictionary, codes, starts, levels] = bindings(SPEC.name, w)?;
     let [x_len, y_len] = [w.k, w.n].map(|n| rows::elements(SPEC.name, num_rows, n).map(u64::from));
-    for (binding, buffer, want) in [("x", x, 4 * x_len?), ("y", y, 4 * y_len?)] {
-        if buffer.size() < want {
-            return Err(KernelError::BadBuffer { kernel: SPEC.name, binding, got: buffer.size(), want });
-        }
-    }
+    rows::check_sizes(SPEC.name, [("x", Some(x), 4 * x_len?), ("y", Some(y), 4 * y_len?)])?;
     let launch = launch(rec.caps(), [num_rows, w.n, w.k]);
     rec.launch(&SPEC, &launch, &[dictionary, codes, starts, levels, x, y])
 }

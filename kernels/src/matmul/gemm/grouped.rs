@@ -1,7 +1,7 @@
 //! The products of many tokens with the experts that they go to: rows of x in tiles, each of one expert.
 
 use super::super::experts::{self, ExpertShape, GroupedArgs, XRows};
-use super::super::product::{EpilogueKind, Params, check_sizes};
+use super::super::product::{EpilogueKind, Params};
 use super::super::tile::Tile;
 use super::super::{QUANT_FORMATS, WeightFormat, or_dummy, reference};
 use super::{DIRECT, DIRECT_SUBGROUP_4, DIRECT_SUBGROUP_8, FEW, FEWEST, MEDIUM, SMALL};
@@ -108,7 +108,7 @@ pub fn record(
     let kernel = SPEC.name;
     experts::check_grouped(kernel, &args, shape, x)?;
     let x_bytes = rows::product([4, shape.x_rows(x), shape.k.into()]);
-    check_sizes(kernel, [("x", Some(args.x), x_bytes)])?;
+    rows::check_sizes(kernel, [("x", Some(args.x), x_bytes)])?;
     let gpu = rec.gpu().clone();
     let bias = or_dummy(&gpu, args.epilogue.bias)?;
     let none = gpu.dummy()?;

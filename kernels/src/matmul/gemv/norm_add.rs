@@ -6,7 +6,7 @@
 //! x, its weight and the stream once more in every workgroup, which [`pays`] weighs against the dispatch.
 
 use super::super::few_rows::{self, Config, Kind};
-use super::super::product::{self, EpilogueKind, Params, Shape, check_sizes};
+use super::super::product::{self, EpilogueKind, Params, Shape};
 use super::super::tuning::{self, Recorded};
 use super::super::{QUANT_FORMATS, WeightFormat, reference};
 use super::{Args, CANDIDATES, MAX_M, NormKind, class, measured, prepare};
@@ -17,6 +17,7 @@ use crate::choice::{Choice, Data, Launch};
 use crate::error::KernelError;
 use crate::quant::Format;
 use crate::recorder::Recorder;
+use crate::rows;
 use crate::spec::{Contents, Cost, Kernel, KernelSpec, Tuning, Ways, Workload, read, read_write};
 use crate::twin::TwinCall;
 
@@ -99,7 +100,7 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, add: NormAdd<'_>, shape: Shape
         return Err(KernelError::BadParam { kernel: SPEC.name, field: "layer norms", got: 1, must_be });
     }
     let bytes = 4 * u64::from(shape.m) * u64::from(shape.k);
-    check_sizes(SPEC.name, [("stream", Some(add.stream), bytes), ("sum", Some(add.sum), bytes)])?;
+    rows::check_sizes(SPEC.name, [("stream", Some(add.stream), bytes), ("sum", Some(add.sum), bytes)])?;
     prepared.params.norm_add_eps = add.eps;
     for part in args.parts {
         let part_shape = Shape { n: part.rows, ..shape };

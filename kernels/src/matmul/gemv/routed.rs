@@ -5,7 +5,7 @@
 
 use super::super::experts::{self, ExpertShape, XRows};
 use super::super::few_rows::Config;
-use super::super::product::{self, Epilogue, EpilogueKind, Params, Part, check_sizes};
+use super::super::product::{self, Epilogue, EpilogueKind, Params, Part};
 use super::super::{QUANT_FORMATS, WeightFormat, or_dummy, reference};
 use super::{CONFIGS, NormKind};
 use crate::buffer::Buffer;
@@ -88,7 +88,7 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: ExpertShape, x: XRows) 
     }
     let x_bytes = rows::product([4, shape.x_rows(x), shape.k.into()]);
     let routes_bytes = rows::product([8, shape.num_slots()]);
-    check_sizes(
+    rows::check_sizes(
         kernel,
         [
             ("x", Some(args.x), x_bytes),

@@ -4,7 +4,7 @@ use super::super::experts::{self, ExpertShape, XRows};
 use super::super::few_rows::Config;
 use super::super::int::{self, Weights, XRow};
 use super::super::or_dummy;
-use super::super::product::{Epilogue, EpilogueKind, Params, Part, check_sizes};
+use super::super::product::{Epilogue, EpilogueKind, Params, Part};
 use super::{CONFIGS, OperandKind};
 use crate::buffer::Buffer;
 use crate::caps::Caps;
@@ -81,7 +81,7 @@ pub fn record(rec: &mut Recorder, args: Args<'_>, shape: ExpertShape, x: XRows) 
     }
     let codes = super::Shape { m: shape.x_rows(x) as u32, ..shape.of_slot() };
     int::check_codes(kernel, args.x_codes, args.x_scales, codes)?;
-    check_sizes(kernel, [("routes", Some(args.routes), rows::product([8, shape.num_slots()]))])?;
+    rows::check_sizes(kernel, [("routes", Some(args.routes), rows::product([8, shape.num_slots()]))])?;
     let gpu = rec.gpu().clone();
     let [bias, residual] = [args.epilogue.bias, args.epilogue.residual].map(|b| or_dummy(&gpu, b));
     let (bias, residual) = (bias?, residual?);
