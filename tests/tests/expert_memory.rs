@@ -358,6 +358,25 @@ fn a_file_that_shrinks_is_an_error_that_names_layer_and_expert() {
     assert!(forward(&mut again, &[1, 2, 3]) == want);
 }
 
+/// A pass that ends in its first layer has moved that layer's states; the next one starts from the tokens that are there.
+#[test]
+fn a_pass_that_failed_leaves_no_trace_in_states() {
+    let gpu = gpu();
+    let source: Arc<dyn ByteSource> = files::source(&goldens::dir().join("models/minimax"));
+    let [one, _] = sizes(&gpu, &source, WeightPolicy::default());
+    let files = Arc::new(Shrinking { files: source, shrunk: AtomicBool::new(false), read: Mutex::new(0) });
+    let model = load(&gpu, files.clone(), with(one));
+    let mut whole = session(&model, 1);
+    let want = [[1, 2, 3], [4, 5, 6]].map(|ids| forward(&mut whole, &ids));
+    let mut running = session(&model, 1);
+    assert!(forward(&mut running, &[1, 2, 3]) == want[0]);
+    files.shrunk.store(true, Ordering::Relaxed);
+    let error = running.forward(&[Input { slot: 0, token_ids: &[4, 5, 6] }], Rows::All, None);
+    assert!(matches!(error, Err(RunError::Expert { .. })), "{:?}", error.map(|_| ()));
+    files.shrunk.store(false, Ordering::Relaxed);
+    assert!(forward(&mut running, &[4, 5, 6]) == want[1]);
+}
+
 #[test]
 fn budgets_that_hold_no_expert_and_models_without_experts_are_refused() {
     let gpu = gpu();

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use girih_kernels::{Access, Buffer, Caps, Gpu, GpuError, Options};
+use girih_model::network::layers::LayerCache;
 use girih_model::run::memory::{self, Choice};
 use girih_model::{
     GenerateOptions, Generated, Input, LoadError, LoadOptions, MemorySource, Model, Rows, RunError, Sampling,
@@ -225,6 +226,29 @@ fn a_lost_device_is_an_error_and_the_next_one_works() {
     let model = load(&gpu(), fable(), LoadOptions::default());
     let mut session = Session::new(&model, SessionOptions::default()).expect("a session");
     assert_eq!(Some(greedy(&mut session, 12).expect("generates").text), want);
+}
+
+/// Latents have their values in the same memory, states are f32 whatever the cache is, and the longest of both must fit.
+#[test]
+fn memory_of_latents_and_states_is_told_before_it_is_taken() {
+    let gpu = gpu();
+    for (name, context) in [("deepseek_v3", 64), ("minimax", 8), ("minimax", 200)] {
+        let folder = goldens::dir().join("models").join(name);
+        let model = load(&gpu, girih_tests::files::source(&folder), LoadOptions::default());
+        for (f16_cache, slots) in [(false, 1), (true, 3)] {
+            let options = SessionOptions { context: Some(context), slots, f16_cache };
+            let session = Session::new(&model, options).expect("a session");
+            let choice = Choice::new(None, model.context(), Some(options));
+            let told = memory::demand(model.config(), model.weight_bytes(), &choice);
+            assert_eq!(told.cache, session.cache().bytes(), "{name}, f16 {f16_cache}");
+            let layers = (0..model.config().num_hidden_layers as usize).map(|i| session.cache().layer(i));
+            let kept = layers.map(|layer| match layer {
+                LayerCache::Keys(view) => view.k.size(),
+                LayerCache::States(states) => states.buffer().size(),
+            });
+            assert_eq!(Some(told.layer), kept.max(), "{name} of {context}, f16 {f16_cache}");
+        }
+    }
 }
 
 /// What is said of memory before loading is what is taken: weights and cache exactly, intermediate results about.

@@ -54,7 +54,7 @@ impl EngineModel {
     /// What was loaded.
     pub fn info(&self) -> JsValue {
         let (model, config) = (&self.model, self.model.config());
-        let cache_bytes = config.cache_bytes(model.context()) / if self.kept.f16_cache { 2 } else { 1 };
+        let cache_bytes = config.cache_bytes(model.context(), self.kept.f16_cache);
         to_js(&json!({
             "modelType": config.model_type, "layers": config.num_hidden_layers, "hiddenSize": config.hidden_size,
             "vocabSize": config.vocab_size, "context": model.context(),

@@ -186,7 +186,8 @@ const FEW: usize = 64;
 /// What loading derives from a configuration: sizes, frequencies, windows.
 pub fn derive(config: &Config) -> Result<(), String> {
     let _ = (config.attention_scale(), config.output_scale());
-    let _ = (config.cache_bytes(1), config.cache_bytes(config.max_context), config.cache_bytes(u32::MAX));
+    let _ = [1, config.max_context, u32::MAX]
+        .map(|tokens| [false, true].map(|f16| config.cache_bytes(tokens, f16)));
     for layer in (0..FEW).chain([usize::MAX]) {
         let _ = config.layer_window(layer);
         let Some(rope) = config.layer_rope(layer) else { continue };

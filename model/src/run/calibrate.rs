@@ -26,7 +26,7 @@ impl Session {
         let (mut frame, batch) = self.start(inputs)?;
         frame.watch(names);
         self.model().decoder()?.hidden(&mut frame, &batch, self.cache(), None)?;
-        now(self.run(&mut frame))?;
+        now(self.run(&mut frame, inputs.iter().map(|input| input.slot)))?;
         self.append(inputs);
         Ok(frame.take_notes())
     }

@@ -21,7 +21,7 @@ pub struct Demand {
     pub weights: u64,
     /// Keys and values of all layers and sequences.
     pub cache: u64,
-    /// Keys of one layer: they must fit one binding.
+    /// The largest buffer that a layer keeps, its keys or states: it must fit one binding.
     pub layer: u64,
     /// Intermediate results of the largest piece of a prompt.
     pub scratch: u64,
@@ -137,10 +137,13 @@ pub fn scratch_bytes(config: &Config, context: u32) -> u64 {
 /// What a model needs, `weights` being the bytes of its weights.
 pub fn demand(config: &Config, weights: u64, choice: &Choice) -> Demand {
     let slots = if arch::is_encoder(&config.model_type) { 0 } else { choice.slots };
-    let bytes = config.cache_bytes(choice.context).saturating_mul(slots.into());
-    let cache = if choice.f16_cache { bytes / 2 } else { bytes };
-    let layers = u64::from(config.num_hidden_layers).max(1);
-    Demand { weights, cache, layer: cache / layers / 2, scratch: scratch_bytes(config, choice.context) }
+    let of_all = |bytes: u64| bytes.saturating_mul(slots.into());
+    Demand {
+        weights,
+        cache: of_all(config.cache_bytes(choice.context, choice.f16_cache)),
+        layer: of_all(config.largest_kept_bytes(choice.context, choice.f16_cache)),
+        scratch: scratch_bytes(config, choice.context),
+    }
 }
 
 /// Refuses what the device is known not to have, and says what would fit.
@@ -199,7 +202,9 @@ fn out_of_memory(demand: &Demand, context: u32, message: String, advice: String)
 fn lack(demand: &Demand, offer: &Offer) -> Option<String> {
     if demand.layer > offer.binding {
         let (layer, binding) = (size(demand.layer), size(offer.binding));
-        return Some(format!("the keys of a layer are {layer}, a buffer of the device holds {binding}"));
+        return Some(format!(
+            "what a layer keeps in one buffer is {layer}, a buffer of the device holds {binding}"
+        ));
     }
     let free = offer.free.filter(|&free| demand.total() > free)?;
     Some(format!("{} are free", size(free)))

@@ -331,18 +331,37 @@ impl Config {
         per_head.saturating_mul(self.head_dim.into())
     }
 
-    /// Bytes of keys and values, or states, of one sequence of `tokens` tokens, as f32 in every layer; `u64::MAX` if they are more.
-    pub fn cache_bytes(&self, tokens: u32) -> u64 {
+    /// Bytes of what all layers keep of one sequence of `tokens` tokens: keys and values, or latents, as f16 or f32, and states,
+    /// which are f32; `u64::MAX` if they are more.
+    pub fn cache_bytes(&self, tokens: u32, f16: bool) -> u64 {
+        let states = self.layer_types.iter().filter(|&&kind| kind == LayerType::Linear).count() as u64;
+        let layers = u64::from(self.num_hidden_layers) - states.min(self.num_hidden_layers.into());
+        // Values of latents are in the same memory.
+        let kept = if self.latent.is_some() { 1 } else { 2 };
+        let keys = self.keys_bytes(tokens, f16).saturating_mul(kept).saturating_mul(layers);
+        keys.saturating_add(states.saturating_mul(self.states_bytes()))
+    }
+
+    /// Bytes of the largest of the buffers that layers keep of one sequence: keys, or states.
+    pub fn largest_kept_bytes(&self, tokens: u32, f16: bool) -> u64 {
+        let has = |linear| self.layer_types.iter().any(|&kind| (kind == LayerType::Linear) == linear);
+        let keys = if has(false) { self.keys_bytes(tokens, f16) } else { 0 };
+        if has(true) { keys.max(self.states_bytes()) } else { keys }
+    }
+
+    /// Keys, or latents, of a layer.
+    fn keys_bytes(&self, tokens: u32, f16: bool) -> u64 {
         let row = match self.latent {
             Some(latent) => u64::from(latent.rank) + u64::from(latent.rope_dim),
-            None => 2 * u64::from(self.num_key_value_heads) * u64::from(self.head_dim),
+            None => u64::from(self.num_key_value_heads) * u64::from(self.head_dim),
         };
-        let layers = self.layer_types.iter().filter(|&&kind| kind != LayerType::Linear).count() as u64;
-        let heads = u64::from(self.num_attention_heads) * u64::from(self.head_dim);
-        let states =
-            (self.layer_types.len() as u64 - layers) * 4 * heads.saturating_mul(self.head_dim.into());
-        let keys = [u64::from(tokens), row, 4].into_iter().fold(layers, u64::saturating_mul);
-        keys.saturating_add(states)
+        [row, if f16 { 2 } else { 4 }].into_iter().fold(tokens.into(), u64::saturating_mul)
+    }
+
+    /// States of a layer.
+    fn states_bytes(&self) -> u64 {
+        let [heads, dim] = [self.num_attention_heads, self.head_dim].map(u64::from);
+        [heads, dim, dim].into_iter().fold(4, u64::saturating_mul)
     }
 
     /// Rotary embedding of a layer; `None` if it has none.

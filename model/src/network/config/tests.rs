@@ -242,8 +242,8 @@ fn sizes_do_not_overflow() {
     let most = serde_json::json!({"num_hidden_layers": 4096, "num_attention_heads": 4096,
         "num_key_value_heads": 4096, "head_dim": 4096});
     let config = with("llama", most).expect("valid");
-    assert_eq!(config.cache_bytes(u32::MAX), u64::MAX);
-    assert_eq!(config.cache_bytes(1), 1 << 39);
+    assert_eq!(config.cache_bytes(u32::MAX, false), u64::MAX);
+    assert_eq!(config.cache_bytes(1, false), 1 << 39);
 }
 
 /// Numbers of experts under every name, in every layer.
@@ -342,7 +342,7 @@ fn pangu_calls_its_type_as_its_class() {
 #[test]
 fn latent_attention() {
     let config = with("deepseek_v3", serde_json::json!({"num_hidden_layers": 3})).expect("valid");
-    assert_eq!(config.cache_bytes(10), 3 * 10 * (512 + 64) * 4);
+    assert_eq!(config.cache_bytes(10, false), 3 * 10 * (512 + 64) * 4);
     assert_eq!((config.num_key_value_heads, config.head_dim), (config.num_attention_heads, 64));
     let plain = 1.0 / 192f32.sqrt();
     assert!((config.attention_scale() - plain).abs() < 1e-7);

@@ -131,8 +131,8 @@ impl Session {
         if self.is_ahead(slot) {
             let mut frame = Frame::with_arena(self.gpu(), self.arena.clone());
             self.catch_up(&mut frame, slot)?;
-            now(self.run(&mut frame))?;
-            self.saw(slot, |_| position as usize);
+            now(self.run(&mut frame, [slot]))?;
+            self.saw(slot, Some(position as usize));
         }
         let room = self.cache.capacity().saturating_sub(position);
         let gpu = self.gpu().clone();
@@ -173,6 +173,9 @@ impl Session {
             return Err(RunError::PromptTooLong { length, context });
         };
         plan.room = room;
+        let slot = plan.slot;
+        let seen = self.saw(slot, None);
+        let plan = self.plan_mut(tail)?;
         match experts.filter(|_| !plan.breaks.is_empty()) {
             None => gpu.replay(&plan.plan, steps),
             Some(experts) => {
@@ -181,8 +184,7 @@ impl Session {
                 }
             }
         }
-        let slot = plan.slot;
-        self.saw(slot, |seen| seen + steps as usize);
+        self.saw(slot, seen.map(|seen| seen + steps as usize));
         Ok(())
     }
 

@@ -65,8 +65,9 @@ pub struct Session {
     /// Tokens in the cache, by slot.
     tokens: Vec<Vec<u32>>,
     /// Of a model with states, how many tokens those of each slot have seen: more than there are in the cache, where some were
-    /// forgotten or a decode step ran ahead. States do not go back; such a sequence is computed anew before it goes on.
-    seen: Option<Vec<usize>>,
+    /// forgotten or a decode step ran ahead; nobody knows while a pass runs, and after one that failed. States do not go back:
+    /// where they have not seen the tokens of the cache, a sequence is computed anew before it goes on.
+    seen: Option<Vec<Option<usize>>>,
     plans: Vec<DecodePlan>,
     canceller: Canceller,
 }
@@ -105,7 +106,7 @@ impl Session {
             cache,
             arena: Arena::default(),
             tokens: vec![Vec::new(); slots as usize],
-            seen: recurrent.then(|| vec![0; slots as usize]),
+            seen: recurrent.then(|| vec![Some(0); slots as usize]),
             plans: Vec::new(),
             canceller: Canceller::default(),
         })
@@ -138,8 +139,11 @@ impl Session {
 
     /// Forgets all but the first `len` tokens of a sequence.
     pub fn truncate(&mut self, slot: u32, len: usize) {
-        if let Some(tokens) = self.tokens.get_mut(slot as usize) {
+        if let Some(tokens) = self.tokens.get_mut(slot as usize)
+            && len < tokens.len()
+        {
             tokens.truncate(len);
+            self.saw(slot, None);
         }
     }
 
@@ -215,13 +219,20 @@ impl Session {
             }
         }
         let (mut frame, logits) = self.record_pass(&rest, rows, trace)?;
-        self.run(&mut frame).await?;
+        self.run(&mut frame, rest.iter().map(|input| input.slot)).await?;
         self.append(&rest);
         Ok(logits)
     }
 
-    /// Runs what was recorded, in segments where experts are brought in between.
-    pub(in crate::run) async fn run(&self, frame: &mut Frame) -> Result<(), RunError> {
+    /// Runs what was recorded of the sequences in some slots, in segments where experts are brought in between.
+    pub(in crate::run) async fn run(
+        &mut self,
+        frame: &mut Frame,
+        slots: impl IntoIterator<Item = u32>,
+    ) -> Result<(), RunError> {
+        for slot in slots {
+            self.saw(slot, None);
+        }
         match self.model.experts().filter(|_| !frame.breaks().is_empty()) {
             None => frame.submit()?,
             Some(experts) => {
@@ -246,7 +257,7 @@ impl Session {
         let piece = [Input { token_ids: piece, ..*input }];
         let (mut frame, batch) = self.start(&piece)?;
         self.model.decoder()?.hidden(&mut frame, &batch, &self.cache, None)?;
-        self.run(&mut frame).await?;
+        self.run(&mut frame, [input.slot]).await?;
         self.append(&piece);
         input.token_ids = tail;
         Ok(true)
@@ -340,7 +351,7 @@ impl Session {
         let decoder = self.model.decoder()?;
         let x = decoder.hidden(&mut frame, &batch, &self.cache, trace)?;
         let x = decoder.norm.forward(&mut frame, &x)?;
-        now(self.run(&mut frame))?;
+        now(self.run(&mut frame, inputs.iter().map(|input| input.slot)))?;
         self.append(inputs);
         Ok(x)
     }
@@ -361,7 +372,7 @@ impl Session {
     /// Whether the states of a slot have seen other tokens than the cache holds.
     fn is_ahead(&self, slot: u32) -> bool {
         let seen = self.seen.as_ref().and_then(|seen| seen.get(slot as usize));
-        seen.is_some_and(|&seen| seen != self.tokens(slot).len())
+        seen.is_some_and(|&seen| seen != Some(self.tokens(slot).len()))
     }
 
     /// Records the tokens of a sequence once more, from the first on, where its states are ahead of the cache.
@@ -382,16 +393,15 @@ impl Session {
             if let Some(tokens) = self.tokens.get_mut(input.slot as usize) {
                 tokens.extend_from_slice(input.token_ids);
                 let now = tokens.len();
-                self.saw(input.slot, |_| now);
+                self.saw(input.slot, Some(now));
             }
         }
     }
 
-    /// Counts the tokens that the states of a slot have seen.
-    pub(super) fn saw(&mut self, slot: u32, count: impl FnOnce(usize) -> usize) {
-        if let Some(seen) = self.seen.as_mut().and_then(|seen| seen.get_mut(slot as usize)) {
-            *seen = count(*seen);
-        }
+    /// Notes how many tokens the states of a slot have seen. What was noted before.
+    pub(super) fn saw(&mut self, slot: u32, count: Option<usize>) -> Option<usize> {
+        let seen = self.seen.as_mut()?.get_mut(slot as usize)?;
+        std::mem::replace(seen, count)
     }
 
     fn record_pass(
