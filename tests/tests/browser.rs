@@ -28,9 +28,16 @@ use xtask::{process, source};
 
 use chromium::Chromium;
 
-/// Test pages: the start of their tests' names, and their path.
-const PAGES: [(&str, &str); 3] =
-    [("api", "tests/api.html"), ("t0", "tests/kernels.html?tier=t0"), ("t1", "tests/kernels.html?tier=t1")];
+/// Test pages: the start of their tests' names, their path, and beginnings of the names of tests that another page has.
+/// Kernels run every variant of t0 at t1 too; models choose others there, of which the logits tell.
+const PAGES: [(&str, &str, &[&str]); 3] = [
+    ("api", "tests/api.html", &[]),
+    ("t0", "tests/kernels.html?tier=t0", &["kernel_twins::"]),
+    ("t1", "tests/kernels.html?tier=t1", &["models::greedy", "models::incremental", "models::a_ragged"]),
+];
+
+/// Variables of the environment that a page gets as parameters.
+const NARROWING: [&str; 2] = ["GIRIH_KERNEL", "GIRIH_MODEL"];
 
 /// What all tests share.
 struct Bed {
@@ -65,15 +72,19 @@ impl Bed {
     }
 
     /// One trial for each test of a page, or one that fails if the page has none.
-    fn page_trials(self: &Arc<Self>, prefix: &str, path: &str) -> Vec<Trial> {
-        let url = format!("{}{path}", self.server.url());
+    fn page_trials(self: &Arc<Self>, (prefix, path, without): (&str, &str, &[&str])) -> Vec<Trial> {
+        let mut url = format!("{}{path}", self.server.url());
+        for (name, value) in NARROWING.iter().filter_map(|name| Some((name, std::env::var(name).ok()?))) {
+            url = format!("{url}{}{name}={value}", if url.contains('?') { '&' } else { '?' });
+        }
         let mut chromium = self.chromium();
         let listed = chromium.open(&url).and_then(|()| chromium.call("list", &[]));
         drop(chromium);
         let names: Result<Vec<String>, String> =
             listed.and_then(|names| serde_json::from_value(names).map_err(|e| e.to_string()));
         match names {
-            Ok(names) if !names.is_empty() => {
+            Ok(mut names) if !names.is_empty() => {
+                names.retain(|name| !without.iter().any(|start| name.starts_with(start)));
                 let trial = |name: String| {
                     let (bed, url) = (Arc::clone(self), url.clone());
                     let test = format!("{prefix}::{name}");
@@ -175,8 +186,7 @@ fn main() -> ExitCode {
             return libtest_mimic::run(&args, vec![trial]).exit_code();
         }
     };
-    let mut trials: Vec<Trial> =
-        PAGES.iter().flat_map(|(prefix, path)| bed.page_trials(prefix, path)).collect();
+    let mut trials: Vec<Trial> = PAGES.into_iter().flat_map(|page| bed.page_trials(page)).collect();
     trials.extend(site::trials(&bed));
     let code = libtest_mimic::run(&args, trials).exit_code();
     drop(bed); // ends the browser

@@ -131,12 +131,14 @@ fn binaries(files: &[File], marks: &[&str]) -> Vec<String> {
     files.iter().filter(marked).map(name).collect()
 }
 
-/// Names of the binaries that run at t0 as well: all that use a device, but for the kernels against their twins, whose
-/// cases name their variants. At the best tier they run all of these.
+/// Names of the binaries that run at t0 as well: all that use a device, but for
+/// - the kernels against their twins, whose cases name their variants: at the best tier they run all of these,
+/// - what compares files and memory, not kernels, and takes a CPU minutes.
 fn binaries_at_t0(files: &[File]) -> Vec<String> {
+    const ONCE: [&str; 2] = ["gguf_llama_cpp", "expert_memory"];
     let twins = binaries(files, &["run_case"]);
     let mut all = binaries(files, &["Gpu", "gpu"]);
-    all.retain(|name| !twins.contains(name));
+    all.retain(|name| !twins.contains(name) && !ONCE.contains(&name.as_str()));
     all
 }
 
