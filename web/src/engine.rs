@@ -10,7 +10,10 @@ use girih_kernels::shaders::Dialect;
 use girih_kernels::winners::Winners;
 use girih_kernels::{Gpu, Options};
 use girih_model::checkpoint::source::ByteSource;
-use girih_model::{LoadOptions, Model, Session, SessionOptions, TextError, WeightPolicy, weight_format};
+use girih_model::{
+    Eviction, ExpertMemory, LoadOptions, Model, Prefetch, Session, SessionOptions, TextError, WeightPolicy,
+    weight_format,
+};
 use girih_ops::QuantActivation;
 use js_sys::{Function, Promise};
 use serde_json::{Value, json};
@@ -119,7 +122,8 @@ impl Engine {
     ///
     /// Options: `context`; `weights`, `activations` as the command's; `keyValues`, `"f32"` or `"f16"`; `chatTemplate`,
     /// `"chatml"` or the text of a template; `selfTest`: kernels without a verdict are tested first, and what fails is not
-    /// used.
+    /// used; `expertMemory`, bytes of experts on the device, with `expertEviction` and `expertPrefetch` as the command's. With
+    /// it the source is read as long as the model lives.
     #[wasm_bindgen(js_name = loadModel, unchecked_return_type = "Promise<EngineModel>")]
     pub fn load_model(&self, source: JsValue, options: JsValue, on_progress: Function) -> Promise {
         let gpu = self.gpu.borrow().clone();
@@ -199,6 +203,28 @@ fn activations(value: &Value) -> Option<QuantActivation> {
     }
 }
 
+/// `--expert-memory` of the command, with what belongs to it.
+fn expert_memory(options: &Value) -> Result<Option<ExpertMemory>, JsValue> {
+    let bytes = optional(options, "expertMemory", "a number of bytes", Value::as_u64)?;
+    let eviction = optional(options, "expertEviction", "lru or lfu", |v| match v.as_str()? {
+        "lru" => Some(Eviction::Lru),
+        "lfu" => Some(Eviction::Lfu),
+        _ => None,
+    })?;
+    let prefetch = optional(options, "expertPrefetch", "off, gate or statistics", |v| match v.as_str()? {
+        "off" => Some(Prefetch::Off),
+        "gate" => Some(Prefetch::Gate),
+        "statistics" => Some(Prefetch::Statistics),
+        _ => None,
+    })?;
+    if bytes.is_none() && (eviction.is_some() || prefetch.is_some()) {
+        let what = "found expertEviction or expertPrefetch, wanted them with expertMemory only";
+        return Err(failure(Code::BadArgument, what));
+    }
+    let (eviction, prefetch) = (eviction.unwrap_or_default(), prefetch.unwrap_or_default());
+    Ok(bytes.map(|bytes| ExpertMemory { bytes, eviction, prefetch }))
+}
+
 async fn load(
     gpu: &Gpu,
     source: Arc<JsSource>,
@@ -229,7 +255,8 @@ async fn load(
             let _ = on_progress.call3(&JsValue::UNDEFINED, &stage.into(), &done.into(), &total.into());
         }
     };
-    let loading = LoadOptions { context, weights: policy, session: Some(kept), ..LoadOptions::default() };
+    let experts = expert_memory(&options)?;
+    let loading = LoadOptions { context, weights: policy, experts, session: Some(kept) };
     let mut tested = gpu.clone();
     if optional(&options, "selfTest", "true or false", Value::as_bool)?.unwrap_or(false) {
         // Not borrowed while the device works: the page may ask for the verdict.

@@ -114,7 +114,11 @@ impl Coded for LoadError {
             Self::Gpu(e) => e.code(),
             Self::Op(e) => e.code(),
             Self::Record(e) => e.code(),
-            Self::Context { .. } | Self::UnknownPreset { .. } | Self::Requantize { .. } => Code::BadArgument,
+            Self::Context { .. }
+            | Self::ExpertMemory { .. }
+            | Self::NoExperts
+            | Self::UnknownPreset { .. }
+            | Self::Requantize { .. } => Code::BadArgument,
             Self::UnknownModel { .. } => Code::UnsupportedModel,
             _ => Code::MalformedModel,
         }
@@ -128,6 +132,7 @@ impl Coded for RunError {
             Self::Gpu(e) => e.code(),
             Self::Op(e) => e.code(),
             Self::Kernel(e) => e.code(),
+            Self::Expert { source, .. } => source.code(),
             Self::PromptTooLong { .. } => Code::PromptTooLong,
             Self::NotANumber => Code::Internal,
             _ => Code::BadArgument,

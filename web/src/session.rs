@@ -193,6 +193,8 @@ async fn run(
         }
     };
     let before = session.counters().pipelines;
+    let experts = || model.experts().map(|experts| experts.counts());
+    let experts_before = experts();
     let mut thrown = None;
     let generated = generate(session, tokenizer.ok(), &ids, &wanted, |text| {
         match on_text.call1(&JsValue::UNDEFINED, &text.into()) {
@@ -218,6 +220,9 @@ async fn run(
         "decodeSeconds": generated.decode_seconds, "tokensPerSecond": rate,
         "dispatchesPerToken": generated.dispatches_per_token,
         "pipelinesCreated": session.counters().pipelines - before,
+        "experts": experts().zip(experts_before).map(|(now, before)| json!({
+            "hits": now.hits - before.hits, "misses": now.misses - before.misses, "bytes": now.bytes - before.bytes,
+        })),
     }));
     set(&result, "tokenIds", &Uint32Array::from(generated.token_ids.as_slice()));
     Ok(result)

@@ -4,6 +4,7 @@ import "./control.js";
 import "./loading.js";
 import "./cache.js";
 import "./errors.js";
+import "./experts.js";
 import "./loss.js";
 import "./lifetime.js";
 import "./protocol.js";

@@ -66,7 +66,7 @@ class FakeSession implements EngineSession {
     }
     return {
       text, tokenIds: Uint32Array.from(tokenIds), finish, promptTokens: 1, cachedTokens: 0, prefillSeconds: 0, decodeSeconds: 0,
-      tokensPerSecond: 0, dispatchesPerToken: 0, pipelinesCreated: 0,
+      tokensPerSecond: 0, dispatchesPerToken: 0, pipelinesCreated: 0, experts: null,
     };
   }
 

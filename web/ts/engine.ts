@@ -36,6 +36,9 @@ export interface Engine {
       activations?: string;
       keyValues?: "f32" | "f16";
       chatTemplate?: string;
+      expertMemory?: number;
+      expertEviction?: "lru" | "lfu";
+      expertPrefetch?: "off" | "gate" | "statistics";
       selfTest?: boolean;
     },
     onProgress: (stage: "self-test" | "weights" | "pipelines", done: number, total: number) => void,

@@ -27,6 +27,10 @@ interface HostModel {
   /** Ends when everything that was asked so far is done: one thing at a time. */
   turn: Promise<unknown>;
   released: boolean;
+  /** What it was loaded from, and its experts are. */
+  source: WatchedSource;
+  /** Ends what is read for it. */
+  close(): void;
 }
 
 /** A generation, running or waiting. */
@@ -276,8 +280,18 @@ export class EngineHost implements Peer {
   async #load(args: LoadArgs, emit: (event: ProgressEvent) => void, signal: AbortSignal): Promise<Calls["load"]["result"]> {
     // Ends the transfers of this load when it is over, when the caller aborts it, or when the engine ends.
     const over = AbortSignal.any([signal, this.#end.signal]);
+    // Experts are read as long as the model lives, whatever becomes of the signal of its load.
+    const keeps = args.expertMemory !== undefined;
+    const life = new AbortController();
+    const end = () => life.abort(over.reason);
+    if (over.aborted) end();
+    over.addEventListener("abort", end);
+    let kept = false;
     const integrity = Object.entries(args.integrity).map(([file, value]): [string, string] => [file, parseIntegrity(file, value)]);
-    const source = await this.#source(args, emit, over);
+    const report = (event: ProgressEvent) => {
+      if (!kept) emit(event);
+    };
+    const source = await this.#source(args, report, AbortSignal.any([life.signal, this.#end.signal]));
     const http = source instanceof HttpSource ? source : null;
     try {
       let manifest: Manifest | null = null;
@@ -286,9 +300,11 @@ export class EngineHost implements Peer {
         throw new GirihError("bad-argument", "`manifest` is for models from a URL; check files with `integrity`");
       }
       const watched = new WatchedSource(source);
-      const { context, weights, activations, keyValues, chatTemplate } = args;
+      const { context, weights, activations, keyValues, chatTemplate, expertMemory, expertEviction, expertPrefetch } = args;
       const selfTest = this.#tested !== null;
-      const options = { context, weights, activations, keyValues, chatTemplate, selfTest };
+      const options = {
+        context, weights, activations, keyValues, chatTemplate, expertMemory, expertEviction, expertPrefetch, selfTest,
+      };
       const live = this.#live();
       const engine = await live
         .loadModel(watched, options, (stage, done, total) => emit(stage === "self-test" ? { stage } : { stage, done, total }))
@@ -301,25 +317,30 @@ export class EngineHost implements Peer {
           throw code === "not-found" && input.kind === "url" ? new GirihError(code, `${message} (looked in ${input.url})`) : thrown;
         });
       await this.#remember(live);
-      const model: HostModel = { engine, session: null, turn: Promise.resolve(), released: false };
+      const close = () => {
+        if (keeps) http?.close();
+      };
+      const model: HostModel = { engine, session: null, turn: Promise.resolve(), released: false, source: watched, close };
       try {
         over.throwIfAborted();
         await this.#verify(source, manifest, integrity, emit, over);
         const info = { ...engine.info(), name: nameOf(args.input) };
         if (!info.isEncoder) model.session = engine.session();
-        await http?.complete();
+        if (!keeps) await http?.complete(); // experts that nobody has chosen are not here
         over.throwIfAborted();
         for (const note of info.notes) this.#listener.notice({ code: "model-note", message: `${info.name}: ${note}` });
         const id = this.#nextModel++;
         this.#models.set(id, model);
         emit({ stage: "ready" });
+        kept = keeps;
         return { model: id, info };
       } catch (thrown) {
         if (!this.#trapped()) free(model);
         throw thrown;
       }
     } finally {
-      http?.close();
+      over.removeEventListener("abort", end);
+      if (!kept) http?.close();
     }
   }
 
@@ -398,7 +419,14 @@ export class EngineHost implements Peer {
   #inTurn<T>(model: HostModel, work: (model: HostModel) => Promise<T>): Promise<T> {
     const done = model.turn.then(() => {
       if (model.released) throw new GirihError("disposed", "the model was disposed");
-      return work(model);
+      model.source.takeFailure(); // of a guess that failed and was not needed
+      return work(model).catch((thrown: unknown) => {
+        const failure = model.source.takeFailure();
+        if (failure === undefined) throw thrown;
+        // The engine says which expert, the source what kind of failure, if it knows one.
+        const [{ code, message }, known] = [GirihError.from(thrown), GirihError.from(failure).code];
+        throw new GirihError(known === "internal" ? code : known, message, { cause: failure });
+      });
     });
     model.turn = done.then(() => undefined, () => undefined);
     return done;
@@ -442,7 +470,7 @@ export class EngineHost implements Peer {
 function nothing(): GenerateResult {
   return {
     text: "", tokenIds: new Uint32Array(), finish: "cancelled", promptTokens: 0, cachedTokens: 0, prefillSeconds: 0,
-    decodeSeconds: 0, tokensPerSecond: 0, dispatchesPerToken: 0, pipelinesCreated: 0,
+    decodeSeconds: 0, tokensPerSecond: 0, dispatchesPerToken: 0, pipelinesCreated: 0, experts: null,
   };
 }
 
@@ -462,7 +490,8 @@ function nameOf(input: Input): string {
   }
 }
 
-function free({ session, engine }: HostModel): void {
+function free({ session, engine, close }: HostModel): void {
+  close();
   session?.free();
   engine.free();
 }
@@ -484,6 +513,13 @@ class WatchedSource implements ModelSource {
 
   read(file: string, start: number, end: number): Promise<Uint8Array> {
     return this.#watch(() => this.#source.read(file, start, end));
+  }
+
+  /** The failure, once. */
+  takeFailure(): unknown {
+    const { failure } = this;
+    this.failure = undefined;
+    return failure;
   }
 
   async #watch<T>(work: () => Promise<T>): Promise<T> {

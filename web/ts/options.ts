@@ -13,7 +13,8 @@ export const CREATE: Names<CreateOptions> = {
 };
 export const CACHE: Names<CacheOptions> = { maxBytes: true };
 export const LOAD: Names<LoadOptions> = {
-  context: true, weights: true, activations: true, keyValues: true, chatTemplate: true, manifest: true, integrity: true,
+  context: true, weights: true, activations: true, keyValues: true, chatTemplate: true, expertMemory: true,
+  expertEviction: true, expertPrefetch: true, manifest: true, integrity: true,
   headers: true, cache: true, onProgress: true, signal: true,
 };
 export const GENERATE: Names<GenerateOptions> = {

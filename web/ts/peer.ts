@@ -41,6 +41,8 @@ export class WorkerPeer implements Peer {
   readonly #worker: Worker;
   readonly #pending = new Map<number, Pending>();
   readonly #sources = new Map<number, ModelSource>();
+  /** Sources of models that read on, by the numbers of the models. */
+  readonly #read = new Map<number, number>();
   #next = 1;
   #failure: GirihError | null = null;
   #started = false;
@@ -92,9 +94,12 @@ export class WorkerPeer implements Peer {
       this.#post({ kind: "cancel", id });
     };
     signal?.addEventListener("abort", cancel, { once: true });
-    void answer.catch(() => undefined).finally(() => {
+    void answer.catch(() => undefined).then((value) => {
       signal?.removeEventListener("abort", cancel);
-      if (source !== null) this.#sources.delete(source);
+      if (method === "release") this.#forget((args as Calls["release"]["args"]).model);
+      if (source === null) return;
+      if (value !== undefined && (args as LoadArgs).expertMemory !== undefined) this.#read.set((value as Calls["load"]["result"]).model, source);
+      else this.#sources.delete(source);
     });
     return abortable(answer, signal);
   }
@@ -121,6 +126,7 @@ export class WorkerPeer implements Peer {
     this.#worker.onerror = null;
     this.#worker.terminate();
     this.#sources.clear();
+    this.#read.clear();
   }
 
   #post(message: ToWorker, transfer: Transferable[] = []): void {
@@ -200,9 +206,16 @@ export class WorkerPeer implements Peer {
     return [{ ...args, input: { kind: "remote", id, list: source.list?.() ?? null } }, id];
   }
 
+  /** Nothing is read for a model any more. */
+  #forget(model: number): void {
+    const source = this.#read.get(model);
+    if (source !== undefined) this.#sources.delete(source);
+    this.#read.delete(model);
+  }
+
   async #source<T>(id: number, work: (source: ModelSource) => Promise<T>): Promise<T> {
     const source = this.#sources.get(id);
-    if (source === undefined) throw new GirihError("disposed", "the load that used this source is over");
+    if (source === undefined) throw new GirihError("disposed", "what used this source is over");
     return work(source);
   }
 

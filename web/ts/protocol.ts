@@ -33,6 +33,9 @@ export interface LoadArgs {
   activations?: string;
   keyValues?: "f32" | "f16";
   chatTemplate?: string;
+  expertMemory?: number;
+  expertEviction?: "lru" | "lfu";
+  expertPrefetch?: "off" | "gate" | "statistics";
   manifest?: string | Manifest | false;
   integrity: Record<string, string>;
   headers: Record<string, string>;

@@ -178,6 +178,18 @@ export interface LoadOptions {
    */
   chatTemplate?: string;
   /**
+   * Bytes of the experts of a mixture that may be on the GPU, at least one of each kind. The others are read when a router chooses
+   * them, from the cache or the source: it is needed as long as the model lives. Results are the same whatever the number.
+   */
+  expertMemory?: number;
+  /** Which expert makes room: the one that was not used for the longest time, `"lru"`, or the least often used, `"lfu"`. */
+  expertEviction?: "lru" | "lfu";
+  /**
+   * Experts that are read before they are chosen: none, `"off"`; those that the next layer's router would choose of this layer's
+   * input, `"gate"`; or those that have followed so far, `"statistics"`.
+   */
+  expertPrefetch?: "off" | "gate" | "statistics";
+  /**
    * Sizes and hashes of all files. By default `girih-manifest.json` beside the model, if it is there (for URLs);
    * `false`: none.
    */
@@ -259,6 +271,18 @@ export interface GenerateResult {
   dispatchesPerToken: number;
   /** Pipelines made during the generation: 0 after loading. */
   pipelinesCreated: number;
+  /** Of a model with {@link LoadOptions.expertMemory}: what it cost. */
+  experts: ExpertCounts | null;
+}
+
+/** What reading experts on demand came to. */
+export interface ExpertCounts {
+  /** Experts that a layer needed and that were on the GPU. */
+  hits: number;
+  /** Experts that a layer needed and that were read. */
+  misses: number;
+  /** Bytes that went to the GPU, experts that were read on a guess included. */
+  bytes: number;
 }
 
 /**
