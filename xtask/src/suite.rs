@@ -135,7 +135,7 @@ fn binaries(files: &[File], marks: &[&str]) -> Vec<String> {
 /// - the kernels against their twins, whose cases name their variants: at the best tier they run all of these,
 /// - what compares files and memory, not kernels, and takes a CPU minutes.
 fn binaries_at_t0(files: &[File]) -> Vec<String> {
-    const ONCE: [&str; 2] = ["gguf_llama_cpp", "expert_memory"];
+    const ONCE: [&str; 4] = ["gguf_llama_cpp", "expert_memory", "limits", "tune"];
     let twins = binaries(files, &["run_case"]);
     let mut all = binaries(files, &["Gpu", "gpu"]);
     all.retain(|name| !twins.contains(name) && !ONCE.contains(&name.as_str()));
