@@ -161,7 +161,7 @@ fn encoder_twins(model: &Model, sequences: &[Vec<u32>], segments: &[Vec<u32>]) -
     read(gpu, &states)
 }
 
-/// What CPUs would take half an hour to compile at t0, where each shape of attention is another kernel: one of the mixtures of
+/// What CPUs would take twenty minutes to compile at t0, where each shape of attention is another kernel: one of the mixtures of
 /// experts and every third of the others are compared there, all of them at the best tier. `kernel_twins` and the goldens of
 /// `models` cover t0.
 fn is_left_out(gpu: &Gpu, at: usize, checkpoint: &Checkpoint) -> bool {

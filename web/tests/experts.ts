@@ -75,7 +75,7 @@ test("experts_are_read_from_a_source_of_the_page_as_long_as_the_model_lives", as
   t.equal(told.reads, reads, "reads after the model is gone");
 });
 
-test("experts_that_are_not_chosen_are_not_downloaded", async (t: Test) => {
+test("experts_that_were_chosen_are_not_downloaded_twice", async (t: Test) => {
   const { girih } = await withEmptyCache(t);
   const requests = await watchRequests();
   const model = await girih.loadModel(MIXTURE, { expertMemory: ONE });

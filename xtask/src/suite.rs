@@ -131,11 +131,13 @@ fn binaries(files: &[File], marks: &[&str]) -> Vec<String> {
     files.iter().filter(marked).map(name).collect()
 }
 
+/// Binaries that use a device and run at its best tier only.
+const ONCE: [&str; 4] = ["gguf_llama_cpp", "expert_memory", "limits", "tune"];
+
 /// Names of the binaries that run at t0 as well: all that use a device, but for
 /// - the kernels against their twins, whose cases name their variants: at the best tier they run all of these,
 /// - what compares files and memory, not kernels, and takes a CPU minutes.
 fn binaries_at_t0(files: &[File]) -> Vec<String> {
-    const ONCE: [&str; 4] = ["gguf_llama_cpp", "expert_memory", "limits", "tune"];
     let twins = binaries(files, &["run_case"]);
     let mut all = binaries(files, &["Gpu", "gpu"]);
     all.retain(|name| !twins.contains(name) && !ONCE.contains(&name.as_str()));
@@ -335,6 +337,10 @@ mod tests {
                 assert!(chosen.iter().any(|chosen| chosen == name), "{name}: {chosen:?}");
             }
             assert!(!chosen.contains(&"kernel_twins".to_owned()), "{chosen:?}");
+        }
+        let all = binaries(&test_files(), &["Gpu", "gpu"]);
+        for name in ONCE {
+            assert!(all.iter().any(|known| known == name), "{name} is no binary that uses a device");
         }
         assert!(!binaries_at_t1(&test_files()).contains(&"devices".to_owned()));
     }
